@@ -1,0 +1,21 @@
+//! The control plane's rules, without I/O.
+//!
+//! Everything here is values in, values out: time is an argument, chance is an argument. The shells in
+//! `controlplane` feed it and carry out what it decides. In the order in which a call meets them:
+//!
+//! - [`ids`], [`number`], [`names`]: words that cannot be wrong once parsed.
+//! - [`fleet`]: carriers, nodes, trunks and routes as `fleet.toml` declares them.
+//! - [`request`]: what a customer asks for, within bounds.
+//! - [`selection`]: which trunk is tried now, and why the others were passed over.
+//! - [`pacing`]: calls per second and channels, per trunk.
+//! - [`attempt`]: one Originate, from sending to its ending.
+//! - [`ending`]: what an ending means (the cause table).
+//! - [`failover`]: what follows an ending: another trunk, or the end of the call.
+//! - [`call`]: the states of a call as customers see them.
+
+pub mod call;
+pub mod ending;
+pub mod ids;
+pub mod names;
+pub mod number;
+pub mod request;

@@ -1,0 +1,229 @@
+//! What a customer asks for: the body of `POST /v1/calls`, within bounds.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use crate::{call::OnUnknown, number::E164};
+
+/// Most entries of `metadata`.
+pub const METADATA_ENTRIES_MAX: usize = 20;
+/// Longest key of `metadata`, in bytes.
+pub const METADATA_KEY_MAX: usize = 40;
+/// Longest value of `metadata`, in bytes.
+pub const METADATA_VALUE_MAX: usize = 500;
+/// Longest `dedup_key`, in bytes.
+pub const DEDUP_KEY_MAX: usize = 255;
+
+/// A call as asked for. Unknown fields are refused: a misspelt `on_unknown` must not become a second ring.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CallRequest {
+    /// The number to phone.
+    pub to: E164,
+    /// The caller id to present; absent: the trunk's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<E164>,
+    /// What to play.
+    pub message: Message,
+    /// How long a carrier may stay without 180 or 183, in seconds, before another is tried.
+    #[serde(default = "defaults::progress_timeout_s")]
+    pub progress_timeout_s: u16,
+    /// How long the phone may ring, in seconds, counted from the first ringing.
+    #[serde(default = "defaults::ring_timeout_s")]
+    pub ring_timeout_s: u16,
+    /// How long an answered call may last, in seconds.
+    #[serde(default = "defaults::time_limit_s")]
+    pub time_limit_s: u16,
+    /// How far failover may go.
+    #[serde(default)]
+    pub failover: Failover,
+    /// What to do when it cannot be known whether the phone rang.
+    #[serde(default = "defaults::on_unknown")]
+    pub on_unknown: OnUnknown,
+    /// When to give up waiting for a free or healthy trunk; absent: [`DEADLINE_DEFAULT_S`] after acceptance.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
+    pub deadline_at: Option<OffsetDateTime>,
+    /// While a call with this key is open, asking again returns that call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dedup_key: Option<String>,
+    /// The customer's own words, returned as they came.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Seconds from acceptance to the deadline of a call that names none.
+pub const DEADLINE_DEFAULT_S: i64 = 300;
+
+/// What the callee hears.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Message {
+    /// A recording that the nodes have.
+    pub audio_id: AudioId,
+    /// How often it is played.
+    #[serde(default = "defaults::repeat")]
+    pub repeat: u8,
+}
+
+/// A recording: so far, one of the sounds that every Asterisk brings (package `asterisk-core-sounds-en-gsm`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum AudioId {
+    /// One second of tone.
+    #[serde(rename = "builtin:beep")]
+    Beep,
+    /// A woman says "hello world".
+    #[serde(rename = "builtin:hello-world")]
+    HelloWorld,
+    /// Some twenty seconds of greeting.
+    #[serde(rename = "builtin:demo-congrats")]
+    DemoCongrats,
+    /// Monkeys, for as long as a message usually lasts.
+    #[serde(rename = "builtin:tt-monkeys")]
+    Monkeys,
+}
+
+impl AudioId {
+    /// The file's name below Asterisk's sounds folder, without its ending.
+    #[must_use]
+    pub const fn sound(self) -> &'static str {
+        match self {
+            Self::Beep => "beep",
+            Self::HelloWorld => "hello-world",
+            Self::DemoCongrats => "demo-congrats",
+            Self::Monkeys => "tt-monkeys",
+        }
+    }
+}
+
+/// How far failover may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Failover {
+    /// Most attempts of the call, the first included. Attempts that certainly sent nothing do not count.
+    #[serde(default = "defaults::attempts_max")]
+    pub attempts_max: u8,
+}
+
+impl Default for Failover {
+    fn default() -> Self {
+        Self { attempts_max: defaults::attempts_max() }
+    }
+}
+
+mod defaults {
+    use super::OnUnknown;
+
+    pub(super) const fn progress_timeout_s() -> u16 {
+        8
+    }
+    pub(super) const fn ring_timeout_s() -> u16 {
+        25
+    }
+    pub(super) const fn time_limit_s() -> u16 {
+        120
+    }
+    pub(super) const fn attempts_max() -> u8 {
+        3
+    }
+    pub(super) const fn repeat() -> u8 {
+        1
+    }
+    pub(super) const fn on_unknown() -> OnUnknown {
+        OnUnknown::Retry
+    }
+}
+
+/// A field out of its bounds.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{param}: {rule}")]
+pub struct InvalidRequest {
+    /// The field, as a path (`failover.attempts_max`).
+    pub param: &'static str,
+    /// The rule it breaks, with the bounds.
+    pub rule: &'static str,
+}
+
+impl CallRequest {
+    /// Checks every bound that a type does not carry.
+    ///
+    /// # Errors
+    /// The first field that is out of bounds, by its path.
+    pub fn validate(&self, now: OffsetDateTime) -> Result<(), InvalidRequest> {
+        let check = |ok: bool, param, rule| if ok { Ok(()) } else { Err(InvalidRequest { param, rule }) };
+        check((1..=60).contains(&self.progress_timeout_s), "progress_timeout_s", "1 to 60 seconds")?;
+        check((1..=120).contains(&self.ring_timeout_s), "ring_timeout_s", "1 to 120 seconds")?;
+        check((1..=3_600).contains(&self.time_limit_s), "time_limit_s", "1 to 3600 seconds")?;
+        check((1..=10).contains(&self.failover.attempts_max), "failover.attempts_max", "1 to 10")?;
+        check((1..=10).contains(&self.message.repeat), "message.repeat", "1 to 10")?;
+        if let Some(deadline) = self.deadline_at {
+            check(deadline > now, "deadline_at", "must be in the future")?;
+            check(deadline <= now + time::Duration::hours(24), "deadline_at", "at most 24 hours ahead")?;
+        }
+        if let Some(key) = &self.dedup_key {
+            check((1..=DEDUP_KEY_MAX).contains(&key.len()), "dedup_key", "1 to 255 bytes")?;
+        }
+        check(self.metadata.len() <= METADATA_ENTRIES_MAX, "metadata", "at most 20 entries")?;
+        for (key, value) in &self.metadata {
+            check((1..=METADATA_KEY_MAX).contains(&key.len()), "metadata", "keys are 1 to 40 bytes")?;
+            check(value.len() <= METADATA_VALUE_MAX, "metadata", "values are at most 500 bytes")?;
+            // Refused rather than stored: PostgreSQL text cannot hold NUL, and SQLite must not differ.
+            check(!key.contains('\0') && !value.contains('\0'), "metadata", "must not contain NUL")?;
+        }
+        check(!self.dedup_key.as_deref().unwrap_or("").contains('\0'), "dedup_key", "must not contain NUL")
+    }
+
+    /// When the call gives up waiting, if it is accepted at `now`.
+    #[must_use]
+    pub fn deadline(&self, now: OffsetDateTime) -> OffsetDateTime {
+        self.deadline_at.unwrap_or(now + time::Duration::seconds(DEADLINE_DEFAULT_S))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    fn parse(json: &str) -> Result<CallRequest, serde_json::Error> {
+        serde_json::from_str(json)
+    }
+
+    #[test]
+    fn the_shortest_request_has_documented_defaults() {
+        let r = parse(r#"{"to": "+48221234567", "message": {"audio_id": "builtin:beep"}}"#).unwrap();
+        assert_eq!((r.progress_timeout_s, r.ring_timeout_s, r.time_limit_s), (8, 25, 120));
+        assert_eq!((r.failover.attempts_max, r.on_unknown, r.message.repeat), (3, OnUnknown::Retry, 1));
+    }
+
+    #[test]
+    fn a_misspelt_field_is_refused() {
+        let error =
+            parse(r#"{"to": "+48221234567", "message": {"audio_id": "builtin:beep"}, "on_unknwon": "fail"}"#);
+        assert!(error.unwrap_err().to_string().contains("on_unknwon"));
+    }
+
+    #[test]
+    fn each_bound_names_its_field() {
+        let now = datetime!(2026-11-24 10:00 UTC);
+        let good = parse(r#"{"to": "+48221234567", "message": {"audio_id": "builtin:beep"}}"#).unwrap();
+        assert_eq!(good.validate(now), Ok(()));
+        let param = |change: &dyn Fn(&mut CallRequest)| {
+            let mut r = good.clone();
+            change(&mut r);
+            r.validate(now).unwrap_err().param
+        };
+        assert_eq!(param(&|r| r.progress_timeout_s = 0), "progress_timeout_s");
+        assert_eq!(param(&|r| r.ring_timeout_s = 121), "ring_timeout_s");
+        assert_eq!(param(&|r| r.failover.attempts_max = 0), "failover.attempts_max");
+        assert_eq!(param(&|r| r.deadline_at = Some(now)), "deadline_at");
+        assert_eq!(param(&|r| r.dedup_key = Some(String::new())), "dedup_key");
+        assert_eq!(param(&|r| drop(r.metadata.insert("a\0".into(), String::new()))), "metadata");
+        assert_eq!(
+            param(&|r| r.metadata.extend((0..21).map(|i| (i.to_string(), String::new())))),
+            "metadata"
+        );
+    }
+}

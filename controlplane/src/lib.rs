@@ -1,0 +1,1 @@
+//! The Ringward control plane: the server, and the operators' command line.

@@ -1,0 +1,291 @@
+//! Calls, their attempts, the log of their transitions, idempotency and the outbox.
+
+use async_trait::async_trait;
+use controlplane_core::{
+    call::{AttemptStatus, CallStatus, Outcome, Rang, Reason},
+    ending::EndingClass,
+    ids::{AttemptId, AuditId, CallId, EventId, KeyId, OrgId, RequestId},
+    names::{CarrierName, NodeName, TrunkName},
+    request::CallRequest,
+};
+use time::OffsetDateTime;
+
+use crate::StoreError;
+
+/// Who asks, for the audit row that is written in the same transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor {
+    /// The key that was used; `None` for the system itself.
+    pub key: Option<KeyId>,
+    /// The HTTP request; `None` for the system itself.
+    pub request: Option<RequestId>,
+    /// The peer's address as text; `None` for the system itself.
+    pub ip: Option<String>,
+}
+
+/// A call to be accepted.
+#[derive(Debug, Clone)]
+pub struct NewCall {
+    /// Made by the caller, so that a retry of the transaction is the same call.
+    pub id: CallId,
+    /// Whose it is.
+    pub org: OrgId,
+    /// What was asked for.
+    pub request: CallRequest,
+    /// Moment of acceptance.
+    pub at: OffsetDateTime,
+    /// When it gives up waiting.
+    pub deadline_at: OffsetDateTime,
+    /// `Idempotency-Key` and SHA-256 of the canonical body.
+    pub idempotency: Option<Idempotency>,
+    /// For the audit row.
+    pub actor: Actor,
+    /// Ids of the audit row and of the first event.
+    pub audit_id: AuditId,
+    /// Id of the transition's row in the log.
+    pub event_id: EventId,
+}
+
+/// The customer's promise that two requests are one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Idempotency {
+    /// As sent, 1 to 255 bytes.
+    pub key: String,
+    /// SHA-256 of the request's body.
+    pub body_sha256: [u8; 32],
+}
+
+/// What came of [`CallStore::create_call`].
+#[derive(Debug, Clone)]
+pub enum Created {
+    /// A new call, durable.
+    New(Call),
+    /// The same key and body came before: that call, as it is now.
+    Replayed(Call),
+    /// The same key came before with another body. Nothing was written.
+    KeyReused,
+    /// An open call has this `dedup_key`: that call.
+    Deduplicated(Call),
+}
+
+/// A call as stored, with its attempts in the order of their sending.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Call {
+    /// Its id.
+    pub id: CallId,
+    /// Whose it is.
+    pub org: OrgId,
+    /// What was asked for.
+    pub request: CallRequest,
+    /// Where it is.
+    pub status: CallStatus,
+    /// Why it ended.
+    pub reason: Option<Reason>,
+    /// What came of it.
+    pub outcome: Option<Outcome>,
+    /// Number of the last transition; the first, `queued`, is 1.
+    pub sequence: i64,
+    /// Moment of acceptance.
+    pub created_at: OffsetDateTime,
+    /// When it gives up waiting.
+    pub deadline_at: OffsetDateTime,
+    /// Moment of the end.
+    pub ended_at: Option<OffsetDateTime>,
+    /// Its attempts.
+    pub attempts: Vec<Attempt>,
+}
+
+/// One Originate as stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attempt {
+    /// Its id, which is the ChannelId.
+    pub id: AttemptId,
+    /// 1 for the call's first.
+    pub ordinal: i32,
+    /// Where it was sent.
+    pub node: NodeName,
+    /// By which trunk.
+    pub trunk: TrunkName,
+    /// Whose trunk that was.
+    pub carrier: CarrierName,
+    /// Where it is.
+    pub status: AttemptStatus,
+    /// How it ended.
+    pub ending: Option<EndingClass>,
+    /// The carrier's SIP answer.
+    pub sip_code: Option<u16>,
+    /// Asterisk's Q.850 cause.
+    pub q850: Option<u16>,
+    /// Whether the phone rang.
+    pub rang: Rang,
+    /// Identity of the Asterisk process (its start) it was sent to: compared for equality only.
+    pub incarnation: Option<String>,
+    /// Just before the Originate left.
+    pub started_at: OffsetDateTime,
+    /// First 180.
+    pub ringing_at: Option<OffsetDateTime>,
+    /// Answer.
+    pub answered_at: Option<OffsetDateTime>,
+    /// End.
+    pub ended_at: Option<OffsetDateTime>,
+}
+
+/// An attempt about to be sent: durable before a byte of it leaves.
+#[derive(Debug, Clone)]
+pub struct BeginAttempt {
+    /// Of which call.
+    pub call: CallId,
+    /// Chosen at random.
+    pub attempt: AttemptId,
+    /// Where to.
+    pub node: NodeName,
+    /// By which trunk.
+    pub trunk: TrunkName,
+    /// Whose trunk.
+    pub carrier: CarrierName,
+    /// Identity of the Asterisk process it will be sent to.
+    pub incarnation: Option<String>,
+    /// Now.
+    pub at: OffsetDateTime,
+    /// Id of the transition's row (the call becomes `initiated`).
+    pub event_id: EventId,
+}
+
+/// News of a living attempt.
+#[derive(Debug, Clone)]
+pub struct Advance {
+    /// Of which call.
+    pub call: CallId,
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// `Initiated`, `Ringing` or `InProgress`; never backwards (an older word is ignored).
+    pub status: AttemptStatus,
+    /// What is known of ringing by now.
+    pub rang: Rang,
+    /// When it happened.
+    pub at: OffsetDateTime,
+    /// Id of the call's transition, where the call's status changes with it.
+    pub event_id: EventId,
+}
+
+/// The end of an attempt, and of its call if nothing follows: one transaction.
+#[derive(Debug, Clone)]
+pub struct EndAttempt {
+    /// Of which call.
+    pub call: CallId,
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// How it ended.
+    pub ending: EndingClass,
+    /// The carrier's SIP answer.
+    pub sip_code: Option<u16>,
+    /// Asterisk's Q.850 cause.
+    pub q850: Option<u16>,
+    /// Whether the phone rang.
+    pub rang: Rang,
+    /// When it ended.
+    pub at: OffsetDateTime,
+    /// The call ends with it.
+    pub call_end: Option<CallEnd>,
+    /// Id of the row in the log (`attempt_failed`, or the call's end).
+    pub event_id: EventId,
+}
+
+/// How a call ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallEnd {
+    /// Why. The status follows from it.
+    pub reason: Reason,
+    /// The customer's word.
+    pub outcome: Outcome,
+}
+
+/// The end of a call that has no attempt under way.
+#[derive(Debug, Clone)]
+pub struct EndCall {
+    /// Which call.
+    pub call: CallId,
+    /// How.
+    pub end: CallEnd,
+    /// When.
+    pub at: OffsetDateTime,
+    /// Id of the transition's row.
+    pub event_id: EventId,
+}
+
+/// Whether a write changed anything. A call ends once: the second end finds it ended and changes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Written {
+    /// Done, with the call's sequence after it.
+    Yes {
+        /// The call's sequence after it.
+        sequence: i64,
+    },
+    /// The call or the attempt had ended before: nothing was changed.
+    AlreadyEnded,
+}
+
+/// A part of a list, newest first.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// At most this many, 1 to 100.
+    pub limit: u16,
+    /// Only what is older than this id.
+    pub starting_after: Option<CallId>,
+    /// Only what is newer than this id (the nearest to it).
+    pub ending_before: Option<CallId>,
+    /// Only these.
+    pub status: Option<CallStatus>,
+}
+
+/// One page of calls.
+#[derive(Debug, Clone)]
+pub struct CallPage {
+    /// Newest first.
+    pub calls: Vec<Call>,
+    /// Whether there is more in the direction asked.
+    pub has_more: bool,
+}
+
+/// One row of a call's log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Transition {
+    /// Its id.
+    pub id: EventId,
+    /// 1, 2, 3, … per call, without gaps.
+    pub sequence: i64,
+    /// The call's status after it.
+    pub status: CallStatus,
+    /// Why the call ended, on the last row.
+    pub reason: Option<Reason>,
+    /// The attempt it came from.
+    pub attempt: Option<AttemptId>,
+    /// How that attempt ended, on rows that tell of one.
+    pub ending: Option<EndingClass>,
+    /// When.
+    pub at: OffsetDateTime,
+}
+
+/// Calls and what happens to them.
+#[async_trait]
+pub trait CallStore {
+    /// Accepts a call: idempotency, `dedup_key`, row, transition 1, outbox and audit in one transaction.
+    async fn create_call(&self, new: NewCall) -> Result<Created, StoreError>;
+    /// One call of an organisation. `None` for a missing one and for another's alike.
+    async fn call(&self, org: &OrgId, id: &CallId) -> Result<Option<Call>, StoreError>;
+    /// An organisation's calls. Stable under inserts.
+    async fn list_calls(&self, org: &OrgId, page: Page) -> Result<CallPage, StoreError>;
+    /// A call's log, in order.
+    async fn transitions(&self, org: &OrgId, id: &CallId) -> Result<Vec<Transition>, StoreError>;
+    /// Every call that has not ended, oldest first, after `after`; for the start of a process.
+    async fn open_calls(&self, after: Option<&CallId>, limit: u16) -> Result<Vec<Call>, StoreError>;
+    /// Writes an attempt before its Originate leaves. `AlreadyEnded`: it must not leave.
+    async fn begin_attempt(&self, begin: BeginAttempt) -> Result<Written, StoreError>;
+    /// News of a living attempt, and the call's status with it.
+    async fn advance(&self, advance: Advance) -> Result<Written, StoreError>;
+    /// The end of an attempt, and of the call if nothing follows.
+    async fn end_attempt(&self, end: EndAttempt) -> Result<Written, StoreError>;
+    /// The end of a call without an attempt under way.
+    async fn end_call(&self, end: EndCall) -> Result<Written, StoreError>;
+}

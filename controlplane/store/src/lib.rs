@@ -1,0 +1,19 @@
+//! The control plane's durable facts.
+//!
+//! [`Store`] is the port: coarse methods, each a whole transaction, grouped by noun. Two adapters carry it
+//! out, [`sqlite`] and [`postgres`], mirrored file by file, and one contract suite (`tests/contract`)
+//! holds both to it. What is written is durable through power loss when a method returns.
+
+pub mod calls;
+pub mod error;
+pub mod fleet;
+pub mod keys;
+
+pub use calls::CallStore;
+pub use error::StoreError;
+pub use fleet::FleetStore;
+pub use keys::KeyStore;
+
+/// Everything that the control plane keeps.
+pub trait Store: CallStore + FleetStore + KeyStore + Send + Sync {}
+impl<T: CallStore + FleetStore + KeyStore + Send + Sync> Store for T {}
