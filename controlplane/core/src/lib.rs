@@ -13,8 +13,10 @@
 //! - [`failover`]: what follows an ending: another trunk, or the end of the call.
 //! - [`call`]: the states of a call as customers see them.
 
+pub mod attempt;
 pub mod call;
 pub mod ending;
+pub mod failover;
 pub mod ids;
 pub mod names;
 pub mod number;

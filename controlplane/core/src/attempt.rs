@@ -1,0 +1,498 @@
+//! One Originate, from sending to its ending.
+//!
+//! ```text
+//!            accepted            183              180             answer
+//!  Sending ───────────▶ Dialling ───▶ Progressing ───▶ Ringing ───────────▶ Up
+//!     │                    │               │             │                  │
+//!     │ not sent,          │ progress      │ ring        │ ring             │ time limit
+//!     │ rejected           │ time-out      │ time-out    │ time-out         │
+//!     ▼                    ▼               ▼             ▼                  ▼
+//!   Ended ◀── Hangup ── HangingUp ◀────────┴─────────────┴──────────────────┘
+//!
+//!  OriginateResponse Failure ─▶ AwaitingHangup ─▶ AskingRecord ─▶ Ended
+//!  link or events lost, Originate unresolved ─▶ Reconciling ─▶ any living state | Ended
+//! ```
+//!
+//! The machine is fed with what one AMI session says of one channel id, in whatever order it comes (an event
+//! may precede the response of the action that caused it; `OriginateResponse` precedes `Hangup` nine times
+//! of ten, measured), and answers with what to do. It never takes silence for an ending: what is not told
+//! is asked for, first the flight recorder, then by reconciliation, and what cannot be settled within
+//! [`Limits::reconcile`] ends as unknown or interrupted.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    call::{AttemptStatus, Rang},
+    ending::{EndedBy, Ending, EndingClass, Evidence, Reading, classify, rang},
+};
+
+/// How long things may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// From acceptance to 180 or 183.
+    pub progress: Duration,
+    /// From the first 180 (or 183) to the answer.
+    pub ring: Duration,
+    /// From the answer to the end, whatever the dialplan does.
+    pub talk: Duration,
+    /// From a cut to the verdict.
+    pub reconcile: Duration,
+}
+
+/// From `OriginateResponse: Failure` without any channel seen to the question whether there was one: events
+/// of one session overtake each other by less than a millisecond (measured), this is a hundred of them.
+const CHANNEL_GRACE: Duration = Duration::from_millis(100);
+/// From `OriginateResponse: Failure` to the missing `Hangup`, and from our Hangup to Asterisk's.
+const HANGUP_GRACE: Duration = Duration::from_secs(2);
+/// For the flight recorder's answer.
+const RECORD_GRACE: Duration = Duration::from_secs(2);
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// Asterisk has queued the Originate.
+    Accepted,
+    /// Asterisk refused it.
+    Rejected,
+    /// No byte of it left.
+    NotSent,
+    /// It may have left, and no answer came.
+    Unresolved,
+    /// A channel exists.
+    Channel,
+    /// 183.
+    Progress,
+    /// 180.
+    Ringing,
+    /// Answered.
+    Answered,
+    /// The channel is gone.
+    HungUp(Answer),
+    /// `OriginateResponse: Failure`.
+    OriginateFailed {
+        /// `Reason: 3`: the Originate's own `Timeout` ran out at the PBX. Ours are shorter, so this happens
+        /// only when this process slept.
+        timed_out: bool,
+    },
+    /// The link was lost, or events of it were.
+    Cut,
+    /// The customer wants it ended.
+    Cancel,
+    /// The flight recorder's answer to [`Do::AskRecord`].
+    Recorded(Option<Record>),
+    /// What reconciliation found.
+    Settled(Settlement),
+}
+
+/// The codes of an ending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Answer {
+    /// SIP code.
+    pub sip_code: Option<u16>,
+    /// Q.850 cause.
+    pub q850: Option<u16>,
+}
+
+/// A flight record: what the dialplan wrote of the channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Record {
+    /// The channel's state when it was written.
+    pub state: Live,
+    /// Written by the hangup handler; otherwise at the answer.
+    pub ended: bool,
+    /// The codes it holds.
+    pub answer: Answer,
+}
+
+/// How far a channel has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Live {
+    /// Down: dialled.
+    Dialling,
+    /// Ringing.
+    Ringing,
+    /// Up.
+    Up,
+}
+
+/// What reconciliation found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settlement {
+    /// The channel lives, under the incarnation of Asterisk that it was sent to.
+    Living(Live),
+    /// The flight recorder tells of it, and the channel is gone.
+    Recorded(Record),
+    /// Neither channel nor record. Without an agent's `bar` this proves nothing of the past.
+    Absent,
+}
+
+/// What to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Do {
+    /// Make this status durable and tell the customer.
+    Report(AttemptStatus),
+    /// End the channel.
+    HangUp,
+    /// Read the flight record.
+    AskRecord,
+    /// Find out: the channel's status, then the flight record, as soon as the node answers.
+    Reconcile,
+    /// It is over.
+    End(Ending),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Sending,
+    Dialling { since: Instant },
+    Progressing { since: Instant },
+    Ringing { since: Instant },
+    Up { since: Instant },
+    HangingUp { since: Instant },
+    AwaitingHangup { since: Instant },
+    AskingRecord { since: Instant, answer: Answer },
+    Reconciling { since: Instant },
+    Ended,
+}
+
+/// The machine.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    state: State,
+    limits: Limits,
+    reading: Reading,
+    begun: Instant,
+    accepted: Option<Instant>,
+    channel: bool,
+    progress: bool,
+    ringing: bool,
+    answered: bool,
+    ended_by: EndedBy,
+    reported: AttemptStatus,
+}
+
+impl Attempt {
+    /// An attempt whose Originate is about to leave.
+    #[must_use]
+    pub const fn new(now: Instant, limits: Limits, reading: Reading) -> Self {
+        Self {
+            state: State::Sending,
+            limits,
+            reading,
+            begun: now,
+            accepted: None,
+            channel: false,
+            progress: false,
+            ringing: false,
+            answered: false,
+            ended_by: EndedBy::Carrier,
+            reported: AttemptStatus::Sending,
+        }
+    }
+
+    /// An attempt that an earlier process began: what is stored of it is where it goes on, and it is
+    /// reconciled first.
+    #[must_use]
+    pub fn resumed(
+        now: Instant,
+        limits: Limits,
+        reading: Reading,
+        status: AttemptStatus,
+        rang: Rang,
+    ) -> Self {
+        let mut attempt = Self::new(now, limits, reading);
+        attempt.reported = status;
+        attempt.answered = status == AttemptStatus::InProgress;
+        attempt.ringing = rang == Rang::Yes;
+        attempt.progress = rang == Rang::Maybe;
+        attempt.channel = attempt.ringing || attempt.progress;
+        attempt.state = State::Reconciling { since: now };
+        attempt
+    }
+
+    /// What is known of ringing by now.
+    #[must_use]
+    pub fn rang(&self) -> Rang {
+        rang(&self.evidence(self.begun, Answer::default()), self.reading.early_media)
+    }
+
+    /// When [`Self::on_deadline`] wants to be called. `None` only while the Originate's own time-out runs
+    /// and after the end.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let after = |since: Instant, limit| Some(since + limit);
+        match self.state {
+            State::Sending | State::Ended => None,
+            State::Dialling { since } => after(since, self.limits.progress),
+            State::Progressing { since } | State::Ringing { since } => after(since, self.limits.ring),
+            State::Up { since } => after(since, self.limits.talk),
+            State::HangingUp { since } => after(since, HANGUP_GRACE),
+            State::AwaitingHangup { since } if self.channel => after(since, HANGUP_GRACE),
+            State::AwaitingHangup { since } => after(since, CHANNEL_GRACE),
+            State::AskingRecord { since, .. } => after(since, RECORD_GRACE),
+            State::Reconciling { since } => after(since, self.limits.reconcile),
+        }
+    }
+
+    /// A deadline has come (calling it early does nothing).
+    #[must_use]
+    pub fn on_deadline(&mut self, now: Instant) -> Vec<Do> {
+        if self.next_deadline().is_none_or(|deadline| now < deadline) {
+            return Vec::new();
+        }
+        match self.state {
+            State::Sending | State::Ended => Vec::new(),
+            State::Dialling { .. } => self.hang_up(now, EndedBy::ProgressTimeout),
+            // A 183 that is known not to ring was no more than a longer way to nothing.
+            State::Progressing { .. } if self.rang() == Rang::No => {
+                self.hang_up(now, EndedBy::ProgressTimeout)
+            }
+            State::Progressing { .. } | State::Ringing { .. } => self.hang_up(now, EndedBy::RingTimeout),
+            State::Up { .. } => self.hang_up(now, EndedBy::Carrier),
+            State::HangingUp { .. } => self.reconcile(now),
+            State::AwaitingHangup { .. } => self.ask_record(now, Answer::default()),
+            State::AskingRecord { answer, .. } => self.end(now, answer),
+            State::Reconciling { .. } => self.give_up(now),
+        }
+    }
+
+    /// Takes what happened and says what to do.
+    #[must_use]
+    pub fn handle(&mut self, now: Instant, event: Event) -> Vec<Do> {
+        match (self.state, event) {
+            (State::Ended, _) => Vec::new(),
+            (State::Sending, Event::NotSent) => self.finish(EndingClass::NotSent),
+            (State::Sending, Event::Rejected) => self.finish(EndingClass::Rejected),
+            (State::Sending, Event::Unresolved | Event::Cut) => self.reconcile(now),
+            (_, Event::NotSent | Event::Rejected | Event::Unresolved) => Vec::new(),
+            (_, Event::Accepted) => self.accepted(now),
+            (State::Reconciling { .. }, Event::Settled(found)) => self.settled(now, found),
+            (_, Event::Settled(_)) => Vec::new(),
+            (State::AskingRecord { answer, .. }, Event::Recorded(record)) => {
+                self.recorded(now, answer, record)
+            }
+            (_, Event::Recorded(_)) => Vec::new(),
+            (State::Reconciling { .. }, Event::Cut) => Vec::new(),
+            (_, Event::Cut) => self.reconcile(now),
+            (_, Event::Channel) => {
+                self.channel = true;
+                self.accepted(now)
+            }
+            (_, Event::Progress) => self.progressed(now),
+            (_, Event::Ringing) => self.rings(now),
+            (_, Event::Answered) => self.up(now),
+            (_, Event::HungUp(answer)) => self.hung_up(now, answer),
+            (State::HangingUp { .. } | State::AskingRecord { .. }, Event::OriginateFailed { .. }) => {
+                Vec::new()
+            }
+            (_, Event::OriginateFailed { timed_out }) => {
+                if timed_out && !self.answered {
+                    let rings = self.rang() != Rang::No;
+                    self.ended_by = if rings { EndedBy::RingTimeout } else { EndedBy::ProgressTimeout };
+                }
+                self.state = State::AwaitingHangup { since: now };
+                Vec::new()
+            }
+            (_, Event::Cancel) => self.cancel(now),
+        }
+    }
+
+    fn accepted(&mut self, now: Instant) -> Vec<Do> {
+        self.accepted.get_or_insert(now);
+        if self.state != State::Sending {
+            return Vec::new();
+        }
+        if self.ended_by == EndedBy::Cancel {
+            return self.hang_up(now, EndedBy::Cancel);
+        }
+        self.state = State::Dialling { since: now };
+        self.report(AttemptStatus::Initiated)
+    }
+
+    fn progressed(&mut self, now: Instant) -> Vec<Do> {
+        let mut todo = self.accepted(now);
+        self.channel = true;
+        self.progress = true;
+        if matches!(self.state, State::Dialling { .. }) {
+            self.state = State::Progressing { since: now };
+            if self.rang() == Rang::Yes {
+                todo.extend(self.report(AttemptStatus::Ringing));
+            }
+        }
+        todo
+    }
+
+    fn rings(&mut self, now: Instant) -> Vec<Do> {
+        let mut todo = self.accepted(now);
+        self.channel = true;
+        self.ringing = true;
+        if matches!(self.state, State::Dialling { .. } | State::Progressing { .. }) {
+            self.state = State::Ringing { since: now };
+        }
+        todo.extend(self.report(AttemptStatus::Ringing));
+        todo
+    }
+
+    fn up(&mut self, now: Instant) -> Vec<Do> {
+        let mut todo = self.accepted(now);
+        self.channel = true;
+        match self.state {
+            State::Dialling { .. } | State::Progressing { .. } | State::Ringing { .. } => {
+                self.answered = true;
+                self.state = State::Up { since: now };
+                todo.extend(self.report(AttemptStatus::InProgress));
+            }
+            // The answer crossed our Hangup: the callee picked up, and hears nothing. It rang; it is not
+            // an answered call.
+            State::HangingUp { .. } => self.ringing = true,
+            State::Sending
+            | State::Up { .. }
+            | State::AwaitingHangup { .. }
+            | State::AskingRecord { .. }
+            | State::Reconciling { .. }
+            | State::Ended => self.answered = true,
+        }
+        todo
+    }
+
+    fn hung_up(&mut self, now: Instant, answer: Answer) -> Vec<Do> {
+        self.channel = true;
+        let tells = answer.sip_code.is_some() || self.answered || self.ended_by != EndedBy::Carrier;
+        if tells { self.end(now, answer) } else { self.ask_record(now, answer) }
+    }
+
+    fn hang_up(&mut self, now: Instant, by: EndedBy) -> Vec<Do> {
+        self.ended_by = by;
+        self.state = State::HangingUp { since: now };
+        vec![Do::HangUp]
+    }
+
+    fn cancel(&mut self, now: Instant) -> Vec<Do> {
+        match self.state {
+            // The Originate is on its way: it is ended when it has arrived.
+            State::Sending => {
+                self.ended_by = EndedBy::Cancel;
+                Vec::new()
+            }
+            State::Dialling { .. } | State::Progressing { .. } | State::Ringing { .. } | State::Up { .. } => {
+                self.hang_up(now, EndedBy::Cancel)
+            }
+            State::HangingUp { .. }
+            | State::AwaitingHangup { .. }
+            | State::AskingRecord { .. }
+            | State::Reconciling { .. }
+            | State::Ended => Vec::new(),
+        }
+    }
+
+    fn ask_record(&mut self, now: Instant, answer: Answer) -> Vec<Do> {
+        self.state = State::AskingRecord { since: now, answer };
+        vec![Do::AskRecord]
+    }
+
+    fn recorded(&mut self, now: Instant, answer: Answer, record: Option<Record>) -> Vec<Do> {
+        let answer = record.map_or(answer, |record| {
+            self.learn(record.state);
+            Answer {
+                sip_code: answer.sip_code.or(record.answer.sip_code),
+                q850: answer.q850.or(record.answer.q850),
+            }
+        });
+        self.end(now, answer)
+    }
+
+    fn reconcile(&mut self, now: Instant) -> Vec<Do> {
+        self.state = State::Reconciling { since: now };
+        vec![Do::Reconcile]
+    }
+
+    fn settled(&mut self, now: Instant, found: Settlement) -> Vec<Do> {
+        match found {
+            // What we were ending when the link was cut is ended still.
+            Settlement::Living(live) if self.ended_by != EndedBy::Carrier => {
+                self.learn(live);
+                self.state = State::HangingUp { since: now };
+                vec![Do::HangUp]
+            }
+            Settlement::Living(live) => {
+                self.state = State::Sending;
+                let mut todo = self.accepted(now);
+                todo.extend(match live {
+                    Live::Dialling => Vec::new(),
+                    Live::Ringing => self.rings(now),
+                    Live::Up => self.up(now),
+                });
+                self.channel = true;
+                todo
+            }
+            Settlement::Recorded(record) if record.ended => {
+                self.learn(record.state);
+                self.end(now, record.answer)
+            }
+            // Answered, and gone without a word: Asterisk died while it played.
+            Settlement::Recorded(_) => {
+                self.learn(Live::Up);
+                self.finish(EndingClass::Interrupted)
+            }
+            Settlement::Absent => self.give_up(now),
+        }
+    }
+
+    /// Nothing more can be learnt.
+    fn give_up(&mut self, now: Instant) -> Vec<Do> {
+        if self.ended_by != EndedBy::Carrier && self.channel {
+            return self.end(now, Answer::default());
+        }
+        let class = if self.rang() == Rang::Yes { EndingClass::Interrupted } else { EndingClass::Unknown };
+        self.finish(class)
+    }
+
+    fn learn(&mut self, live: Live) {
+        self.channel = true;
+        match live {
+            Live::Dialling => {}
+            Live::Ringing => self.ringing = true,
+            Live::Up => self.answered = true,
+        }
+    }
+
+    fn evidence(&self, now: Instant, answer: Answer) -> Evidence {
+        Evidence {
+            channel: self.channel,
+            progress: self.progress,
+            ringing: self.ringing,
+            answered: self.answered,
+            sip_code: answer.sip_code,
+            q850: answer.q850,
+            dialled: now.saturating_duration_since(self.accepted.unwrap_or(self.begun)),
+            ended_by: self.ended_by,
+        }
+    }
+
+    fn end(&mut self, now: Instant, answer: Answer) -> Vec<Do> {
+        let ending = classify(&self.evidence(now, answer), self.reading);
+        self.state = State::Ended;
+        vec![Do::End(ending)]
+    }
+
+    fn finish(&mut self, class: EndingClass) -> Vec<Do> {
+        let rang = match (class, self.rang()) {
+            (EndingClass::Unknown, Rang::No) => Rang::Maybe,
+            (_, rang) => rang,
+        };
+        self.state = State::Ended;
+        vec![Do::End(Ending::without_answer(class, rang))]
+    }
+
+    fn report(&mut self, status: AttemptStatus) -> Vec<Do> {
+        if status <= self.reported {
+            return Vec::new();
+        }
+        self.reported = status;
+        vec![Do::Report(status)]
+    }
+}
+
+#[cfg(test)]
+#[path = "attempt_tests.rs"]
+mod tests;

@@ -1,0 +1,310 @@
+//! The attempt machine: the measured event orders of Asterisk 22, cuts at every state, and properties over
+//! random orders.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::ending::EarlyMedia;
+
+const LIMITS: Limits = Limits {
+    progress: Duration::from_secs(8),
+    ring: Duration::from_secs(25),
+    talk: Duration::from_secs(120),
+    reconcile: Duration::from_secs(5),
+};
+const READING: Reading = Reading { early_media: EarlyMedia::Maybe, timer_b: Duration::from_millis(6_400) };
+
+struct Played {
+    start: Instant,
+    attempt: Attempt,
+    done: Vec<Do>,
+}
+
+impl Played {
+    fn new() -> Self {
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "an Instant can only be had from the clock; only differences count"
+        )]
+        let start = Instant::now();
+        Self { start, attempt: Attempt::new(start, LIMITS, READING), done: Vec::new() }
+    }
+
+    fn at(&mut self, ms: u64, event: Event) -> &mut Self {
+        let now = self.start + Duration::from_millis(ms);
+        self.done.extend(self.attempt.on_deadline(now));
+        self.done.extend(self.attempt.handle(now, event));
+        self
+    }
+
+    fn wait(&mut self, ms: u64) -> &mut Self {
+        let now = self.start + Duration::from_millis(ms);
+        self.done.extend(self.attempt.on_deadline(now));
+        self
+    }
+
+    fn ending(&self) -> (EndingClass, Rang) {
+        match self.done.last() {
+            Some(Do::End(ending)) => (ending.class, ending.rang),
+            other => panic!("not ended: {other:?}, {:?}", self.attempt),
+        }
+    }
+}
+
+const fn hung(sip: u16, q850: u16) -> Event {
+    Event::HungUp(Answer { sip_code: Some(sip), q850: Some(q850) })
+}
+
+#[test]
+fn answered_played_and_hung_up() {
+    let mut p = Played::new();
+    p.at(1, Event::Accepted).at(2, Event::Channel).at(200, Event::Ringing).at(900, Event::Answered);
+    p.at(4_000, Event::HungUp(Answer { sip_code: None, q850: Some(0) }));
+    assert_eq!(p.ending(), (EndingClass::Answered, Rang::Yes));
+    let reports: Vec<_> = p.done.iter().filter(|d| matches!(d, Do::Report(_))).collect();
+    assert_eq!(reports.len(), 3);
+}
+
+#[test]
+fn a_503_whose_originate_response_comes_before_its_hangup() {
+    let mut p = Played::new();
+    p.at(1, Event::Channel)
+        .at(2, Event::Accepted)
+        .at(3, Event::OriginateFailed { timed_out: false })
+        .at(4, hung(503, 34));
+    assert_eq!(p.ending(), (EndingClass::Congestion, Rang::No));
+}
+
+#[test]
+fn an_originate_that_timed_out_at_the_pbx_while_we_slept() {
+    let mut p = Played::new();
+    p.at(0, Event::Accepted).at(1, Event::Channel);
+    p.done.extend(p.attempt.handle(p.start, Event::OriginateFailed { timed_out: true }));
+    p.done.extend(p.attempt.handle(p.start, hung(480, 19)));
+    assert_eq!(
+        p.ending(),
+        (EndingClass::NoProgress, Rang::Maybe),
+        "a 480 of Asterisk's own is no callee away"
+    );
+}
+
+#[test]
+fn a_failure_without_a_channel_is_a_contact_that_is_down_once_the_recorder_agrees() {
+    let mut p = Played::new();
+    p.at(1, Event::Accepted).at(2, Event::OriginateFailed { timed_out: false }).wait(50);
+    assert!(!p.done.contains(&Do::AskRecord));
+    p.wait(103);
+    assert_eq!(p.done.last(), Some(&Do::AskRecord));
+    p.at(105, Event::Recorded(None));
+    assert_eq!(p.ending(), (EndingClass::ContactDown, Rang::No));
+}
+
+#[test]
+fn a_channel_whose_events_were_missed_is_found_in_the_recorder() {
+    let mut p = Played::new();
+    p.at(1, Event::Accepted).at(2, Event::OriginateFailed { timed_out: false }).wait(103);
+    let answer = Answer { sip_code: Some(486), q850: Some(17) };
+    p.at(105, Event::Recorded(Some(Record { state: Live::Ringing, ended: true, answer })));
+    assert_eq!(p.ending(), (EndingClass::UserBusy, Rang::Yes));
+}
+
+#[test]
+fn a_carrier_that_says_trying_and_no_more_is_cut_off_at_the_progress_timeout() {
+    let mut p = Played::new();
+    p.at(0, Event::Accepted).at(1, Event::Channel).wait(7_999);
+    assert!(!p.done.contains(&Do::HangUp));
+    p.wait(8_000);
+    assert_eq!(p.done.last(), Some(&Do::HangUp));
+    p.at(8_010, hung(487, 127));
+    assert_eq!(p.ending(), (EndingClass::NoProgress, Rang::Maybe));
+}
+
+#[test]
+fn ringing_starts_the_ring_timeout_and_ends_as_such() {
+    let mut p = Played::new();
+    p.at(0, Event::Accepted).at(1, Event::Channel).at(7_000, Event::Ringing).wait(31_999);
+    assert!(!p.done.contains(&Do::HangUp));
+    p.wait(32_000).at(32_010, hung(487, 127));
+    assert_eq!(p.ending(), (EndingClass::RingTimeout, Rang::Yes));
+}
+
+#[test]
+fn an_answer_that_crosses_the_ring_timeout_is_no_answered_call() {
+    let mut p = Played::new();
+    p.at(0, Event::Accepted)
+        .at(1, Event::Ringing)
+        .wait(25_001)
+        .at(25_002, Event::Answered)
+        .at(25_003, hung(200, 16));
+    assert_eq!(p.ending(), (EndingClass::RingTimeout, Rang::Yes));
+}
+
+#[test]
+fn a_call_that_talks_too_long_is_ended_from_outside() {
+    let mut p = Played::new();
+    p.at(0, Event::Accepted).at(1, Event::Answered).wait(120_001);
+    assert_eq!(p.done.last(), Some(&Do::HangUp));
+    p.at(120_010, Event::HungUp(Answer::default()));
+    assert_eq!(p.ending(), (EndingClass::Answered, Rang::Yes));
+}
+
+#[test]
+fn what_was_never_sent_is_told_apart_from_what_is_unresolved() {
+    let mut p = Played::new();
+    assert_eq!(p.at(1, Event::NotSent).ending(), (EndingClass::NotSent, Rang::No));
+    let mut p = Played::new();
+    assert_eq!(p.at(1, Event::Rejected).ending(), (EndingClass::Rejected, Rang::No));
+    let mut p = Played::new();
+    p.at(1, Event::Unresolved);
+    assert_eq!(p.done, [Do::Reconcile]);
+    p.wait(5_001);
+    assert_eq!(p.ending(), (EndingClass::Unknown, Rang::Maybe));
+}
+
+#[test]
+fn a_cut_while_dialling_is_settled_by_what_is_found() {
+    let cut = || {
+        let mut p = Played::new();
+        p.at(0, Event::Accepted).at(1, Event::Channel).at(100, Event::Cut);
+        assert_eq!(p.done.last(), Some(&Do::Reconcile));
+        p
+    };
+    let answer = Answer { sip_code: Some(603), q850: Some(21) };
+    let record = Record { state: Live::Dialling, ended: true, answer };
+    assert_eq!(
+        cut().at(200, Event::Settled(Settlement::Recorded(record))).ending(),
+        (EndingClass::Declined, Rang::No)
+    );
+    assert_eq!(
+        cut().at(200, Event::Settled(Settlement::Absent)).ending(),
+        (EndingClass::Unknown, Rang::Maybe)
+    );
+    assert_eq!(cut().wait(5_101).ending(), (EndingClass::Unknown, Rang::Maybe));
+
+    let mut living = cut();
+    living.at(200, Event::Settled(Settlement::Living(Live::Ringing))).at(900, Event::Answered);
+    assert_eq!(living.done.last(), Some(&Do::Report(AttemptStatus::InProgress)));
+    assert_eq!(
+        living.at(2_000, Event::HungUp(Answer::default())).ending(),
+        (EndingClass::Answered, Rang::Yes)
+    );
+}
+
+#[test]
+fn a_pbx_that_dies_while_it_rings_or_speaks_is_an_interruption() {
+    let mut p = Played::new();
+    p.at(0, Event::Accepted).at(1, Event::Ringing).at(100, Event::Cut).wait(5_101);
+    assert_eq!(p.ending(), (EndingClass::Interrupted, Rang::Yes));
+    let mut p = Played::new();
+    p.at(0, Event::Accepted).at(100, Event::Cut);
+    let up = Record { state: Live::Up, ended: false, answer: Answer::default() };
+    p.at(300, Event::Settled(Settlement::Recorded(up)));
+    assert_eq!(p.ending(), (EndingClass::Interrupted, Rang::Yes));
+}
+
+#[test]
+fn a_cancel_reaches_an_originate_that_is_still_on_its_way() {
+    let mut p = Played::new();
+    p.at(1, Event::Cancel);
+    assert_eq!(p.done, []);
+    p.at(2, Event::Accepted);
+    assert_eq!(p.done, [Do::HangUp]);
+    p.at(5, hung(487, 127));
+    assert_eq!(p.ending().0, EndingClass::Canceled);
+}
+
+#[test]
+fn a_restarted_process_goes_on_from_what_was_stored() {
+    let now = Played::new().start;
+    let mut resumed = Attempt::resumed(now, LIMITS, READING, AttemptStatus::Ringing, Rang::Yes);
+    let done = resumed.handle(now, Event::Settled(Settlement::Living(Live::Ringing)));
+    assert_eq!(done, [], "nothing new to report");
+    assert_eq!(resumed.next_deadline(), Some(now + LIMITS.ring));
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    let live = || prop::sample::select(&[Live::Dialling, Live::Ringing, Live::Up][..]);
+    let answer = || {
+        (prop::option::of(100u16..700), prop::option::of(0u16..128))
+            .prop_map(|(sip_code, q850)| Answer { sip_code, q850 })
+    };
+    let record = move || {
+        (live(), any::<bool>(), answer()).prop_map(|(state, ended, answer)| Record { state, ended, answer })
+    };
+    prop_oneof![
+        prop::sample::select(
+            &[
+                Event::Accepted,
+                Event::Rejected,
+                Event::NotSent,
+                Event::Unresolved,
+                Event::Channel,
+                Event::Progress,
+                Event::Ringing,
+                Event::Answered,
+                Event::OriginateFailed { timed_out: false },
+                Event::OriginateFailed { timed_out: true },
+                Event::Cut,
+                Event::Cancel,
+                Event::Settled(Settlement::Absent),
+            ][..]
+        ),
+        answer().prop_map(Event::HungUp),
+        prop::option::of(record()).prop_map(Event::Recorded),
+        live().prop_map(|live| Event::Settled(Settlement::Living(live))),
+        record().prop_map(|record| Event::Settled(Settlement::Recorded(record))),
+    ]
+}
+
+proptest! {
+    /// Whatever comes, in whatever order: once an originate is settled, the machine always waits for
+    /// something with a deadline, following the deadlines always ends it, and it ends once.
+    #[test]
+    fn no_order_of_events_leaves_it_stuck_or_ends_it_twice(
+        events in prop::collection::vec((0u64..20_000, any_event()), 0..25),
+    ) {
+        let mut p = Played::new();
+        let mut ms = 0;
+        p.at(0, Event::Accepted);
+        for (gap, event) in events {
+            ms += gap;
+            p.at(ms, event);
+        }
+        // Nobody answers any more; only deadlines are left.
+        for _ in 0..10 {
+            let Some(deadline) = p.attempt.next_deadline() else { break };
+            let done = p.attempt.on_deadline(deadline);
+            prop_assert!(!done.is_empty() || p.attempt.next_deadline() != Some(deadline), "stuck: {:?}", p.attempt);
+            p.done.extend(done);
+        }
+        let ends = p.done.iter().filter(|d| matches!(d, Do::End(_))).count();
+        prop_assert_eq!(ends, 1, "{:?}", p.done);
+        prop_assert!(matches!(p.done.last(), Some(Do::End(_))));
+    }
+
+    /// A 180 is never forgotten, whatever follows.
+    #[test]
+    fn what_rang_has_rung(events in prop::collection::vec(any_event(), 0..25)) {
+        let mut p = Played::new();
+        p.at(0, Event::Accepted).at(1, Event::Ringing);
+        for (i, event) in events.into_iter().enumerate() {
+            p.at(2 + i as u64, event);
+        }
+        if let Some(Do::End(ending)) = p.done.last() {
+            prop_assert_eq!(ending.rang, Rang::Yes);
+        }
+    }
+
+    /// Reports only go forward.
+    #[test]
+    fn reports_never_go_back(events in prop::collection::vec((0u64..5_000, any_event()), 0..25)) {
+        let mut p = Played::new();
+        let mut ms = 0;
+        for (gap, event) in events {
+            ms += gap;
+            p.at(ms, event);
+        }
+        let reports: Vec<_> = p.done.iter().filter_map(|d| if let Do::Report(s) = d { Some(*s) } else { None }).collect();
+        prop_assert!(reports.windows(2).all(|w| w[0] < w[1]), "{:?}", reports);
+    }
+}
