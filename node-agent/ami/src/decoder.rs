@@ -143,7 +143,11 @@ impl Decoder {
             None => (&self.buffer[..], false),
         };
         let proper = |word: &[u8]| {
-            if whole { head == &word[..word.len() - 1] } else { word.starts_with(head) || head.starts_with(word) }
+            if whole {
+                head == &word[..word.len() - 1]
+            } else {
+                word.starts_with(head) || head.starts_with(word)
+            }
         };
         match head {
             [] => Beginning::Nothing,

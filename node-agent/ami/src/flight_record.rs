@@ -112,8 +112,7 @@ impl FlightRecord {
         let q850 = code(next("q850")?, 0..=255).ok_or(bad("q850"))?;
         let epoch = next("written_at")?;
         let digits = !epoch.is_empty() && epoch.len() <= 12 && epoch.bytes().all(|b| b.is_ascii_digit());
-        let written_at_epoch_s =
-            if digits { epoch.parse().ok() } else { None }.ok_or(bad("written_at"))?;
+        let written_at_epoch_s = if digits { epoch.parse().ok() } else { None }.ok_or(bad("written_at"))?;
         match parts.next() {
             Some(_) => Err(bad("end of record")),
             None => Ok(Self { phase, state, sip_code, q850, written_at_epoch_s }),

@@ -67,8 +67,9 @@ impl Message {
     /// A message of these headers, for tests and encoders; the decoder makes its own.
     #[must_use]
     pub fn from_pairs<N: AsRef<[u8]>, V: AsRef<[u8]>>(pairs: impl IntoIterator<Item = (N, V)>) -> Self {
-        let header =
-            |(n, v): (N, V)| Header::new(Bytes::copy_from_slice(n.as_ref()), Bytes::copy_from_slice(v.as_ref()));
+        let header = |(n, v): (N, V)| {
+            Header::new(Bytes::copy_from_slice(n.as_ref()), Bytes::copy_from_slice(v.as_ref()))
+        };
         Self { headers: pairs.into_iter().map(header).collect(), malformed_lines: 0 }
     }
 
@@ -83,7 +84,7 @@ impl Message {
     /// The first value of that name (ASCII case ignored).
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.all(name).next()
+        self.headers.iter().find(|header| header.is(name)).map(Header::value)
     }
 
     /// The first value of that name as text; bytes that are no UTF-8 become U+FFFD.

@@ -46,7 +46,12 @@ impl InvalidName {
     }
 }
 
-fn check(field: &'static str, text: &str, max: usize, allowed: impl Fn(usize, u8) -> bool) -> Result<(), InvalidName> {
+fn check(
+    field: &'static str,
+    text: &str,
+    max: usize,
+    allowed: impl Fn(usize, u8) -> bool,
+) -> Result<(), InvalidName> {
     if text.is_empty() {
         return Err(InvalidName::Empty { field });
     }

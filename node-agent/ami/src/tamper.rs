@@ -84,9 +84,9 @@ pub struct Tampering {
 impl Tampering {
     pub(crate) fn of(kind: TamperKind, message: Message) -> Self {
         let event = match message.kind() {
-            crate::message::MessageKind::Event(name) => Some(
-                name.chars().take(64).map(|c| if c.is_ascii_alphanumeric() { c } else { '?' }).collect(),
-            ),
+            crate::message::MessageKind::Event(name) => {
+                Some(name.chars().take(64).map(|c| if c.is_ascii_alphanumeric() { c } else { '?' }).collect())
+            }
             crate::message::MessageKind::Response(_) | crate::message::MessageKind::Neither => None,
         };
         Self { kind, event, message: Some(message) }
