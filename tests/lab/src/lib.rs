@@ -1,1 +1,52 @@
-//! The lab: real Asterisk PBXes and carriers in network namespaces, the demo, and everything that CI runs.
+//! The lab: a small fleet of real Asterisk PBXes and carriers on one machine, for tests and the demo.
+//!
+//! Every host is a network namespace `rw-<name>` on one bridge `rwlab0` (192.0.2.0/24, nothing leads
+//! out). PBXes and carriers are Asterisk processes in a root that is built once from Debian and kept.
+//! [`Lab::up`] boots what a [`Plan`] asks for, dropping the [`Lab`] ends it. What a carrier *saw* on
+//! its wire ([`Carrier::seen`]) is the truth that tests compare everything else against.
+//!
+//! There is one lab per machine: a second `up` waits for the first to end. After a crash the next
+//! `up` ends what was left: only processes that a lab started (pid and start time are compared).
+//!
+//! The crate is blocking on purpose: it drives command-line tools. From async code call it with
+//! `spawn_blocking` or `block_in_place`.
+
+mod asterisk;
+mod attacker;
+mod carrier;
+mod clock;
+mod command;
+mod error;
+mod fleet_toml;
+mod host;
+mod lab;
+mod network;
+pub mod numbers;
+mod packages;
+mod pbx;
+mod pcap;
+mod plan;
+pub mod postgres;
+mod process;
+mod progress;
+mod render;
+mod root;
+mod seen;
+pub mod shapes;
+mod sip;
+mod status;
+mod sweep;
+
+pub use attacker::{Attacker, Method, Volley};
+pub use carrier::{Behaviour, Carrier};
+pub use clock::wait_until;
+pub use error::LabError;
+pub use host::HostName;
+pub use lab::{Hold, Lab};
+pub use pbx::{AmiUser, Pbx};
+pub use plan::{AsteriskVersion, Inbound, Plan, TrunkLayout, TrunkPlan};
+pub use process::Signal;
+pub use root::{Root, ensure as ensure_root};
+pub use seen::{NumberSeen, Seen};
+pub use status::{HostStatus, status};
+pub use sweep::sweep;

@@ -1,1 +1,77 @@
-fn main() {}
+//! `cargo lab …`: the lab by hand, and everything that CI runs.
+mod hands;
+mod output;
+mod stages;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "lab", bin_name = "cargo lab", about = "A small fleet of real Asterisk PBXes and carriers")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Boots PBXes and carriers and leaves them running
+    Up(hands::Up),
+    /// Ends everything that runs, or was left by a crash
+    Down,
+    /// Shows what runs, and what each carrier saw
+    Status {
+        /// One JSON array instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Opens a shell on a host
+    Shell {
+        /// pbx-1, a, …
+        name: String,
+        /// Asterisk's console instead of a shell
+        #[arg(long)]
+        asterisk: bool,
+    },
+    /// Changes what a carrier does with every call
+    Carrier {
+        /// a, b, c
+        name: String,
+        /// normal (by number), answer, busy, ring, trying, silent, deaf, slow, dead, srv, or a SIP code
+        behaviour: lab::Behaviour,
+    },
+    /// Sends hostile SIP to a PBX
+    Attack(hands::Attack),
+    /// Makes the root that Asterisk runs from, if it is not there yet
+    Root {
+        /// Which Asterisk
+        #[arg(long, value_enum, default_value = "22")]
+        asterisk: lab::AsteriskVersion,
+    },
+    /// Format, lints, documentation, licences, unused dependencies
+    Check,
+    /// Everything that CI runs, stage by stage
+    Test(stages::Wanted),
+}
+
+fn main() -> ExitCode {
+    let command = Arguments::parse().command;
+    let result = match command {
+        Command::Up(wanted) => hands::up(&wanted),
+        Command::Down => lab::sweep().map_err(Into::into),
+        Command::Status { json } => hands::status(json),
+        Command::Shell { name, asterisk } => hands::shell(&name, asterisk),
+        Command::Carrier { name, behaviour } => hands::carrier(&name, behaviour),
+        Command::Attack(wanted) => hands::attack(&wanted),
+        Command::Root { asterisk } => lab::ensure_root(asterisk).map(|_| ()).map_err(Into::into),
+        Command::Check => stages::check(),
+        Command::Test(wanted) => stages::test(&wanted),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::note(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! A stranger on the network who sends SIP that no honest phone sends, and the same over a trunk.
+//!
+//! Bounded in count and rate, and sent from inside a namespace that has no way out: the sockets are
+//! opened by a thread that has moved into it.
+use crate::shapes::Shape;
+use crate::{Carrier, HostName, LabError, Pbx, clock};
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::os::fd::AsFd as _;
+use std::time::Duration;
+
+/// Most packets of one volley.
+pub(crate) const COUNT_MAX: u32 = 10_000;
+/// Most packets per second.
+pub(crate) const PER_S_MAX: u32 = 500;
+const SIP_PORT: u16 = 5060;
+/// How long an answer is waited for after the last packet.
+const ANSWER_WAIT: Duration = Duration::from_millis(500);
+
+/// What a stranger sends with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Method {
+    /// REGISTER.
+    Register,
+    /// INVITE.
+    Invite,
+}
+
+/// Packets of one shape.
+#[derive(Clone, Debug)]
+pub struct Volley {
+    /// What the packets hold.
+    pub shape: Shape,
+    /// The request they are.
+    pub method: Method,
+    /// How many, at most 10,000.
+    pub count: u32,
+    /// How fast, at most 500.
+    pub per_s: u32,
+    /// The attempt id that forged events name: a guess, or the true one for the worst case.
+    pub attempt: String,
+}
+
+impl Volley {
+    /// One REGISTER of this shape with a guessed attempt id.
+    #[must_use]
+    pub fn one(shape: Shape) -> Self {
+        Volley { shape, method: Method::Register, count: 1, per_s: 50, attempt: "att_guess".into() }
+    }
+
+    /// The same with INVITE.
+    #[must_use]
+    pub fn invite(self) -> Self {
+        Volley { method: Method::Invite, ..self }
+    }
+
+    /// The same, naming this attempt.
+    #[must_use]
+    pub fn naming(self, attempt: &str) -> Self {
+        Volley { attempt: attempt.into(), ..self }
+    }
+}
+
+/// A stranger.
+#[derive(Clone, Debug)]
+pub struct Attacker {
+    host: HostName,
+    address: Ipv4Addr,
+}
+
+impl Attacker {
+    pub(crate) fn new(host: HostName, address: Ipv4Addr) -> Self {
+        Attacker { host, address }
+    }
+
+    /// Its host.
+    pub fn host(&self) -> &HostName {
+        &self.host
+    }
+
+    /// Its address.
+    pub fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
+    /// Sends to the PBX's SIP port as someone unknown; gives the first lines of what was answered.
+    pub fn send_hostile(&self, volley: &Volley, target: &Pbx) -> Result<Vec<String>, LabError> {
+        fire(&self.host, self.address, volley, target.address())
+    }
+}
+
+impl Carrier {
+    /// Sends to the PBX's SIP port from this carrier's address: the PBX takes it for the trunk.
+    pub fn send_hostile(&self, volley: &Volley, target: &Pbx) -> Result<Vec<String>, LabError> {
+        fire(self.host(), self.address(), volley, target.address())
+    }
+}
+
+fn fire(
+    host: &HostName,
+    source: Ipv4Addr,
+    volley: &Volley,
+    target: Ipv4Addr,
+) -> Result<Vec<String>, LabError> {
+    let namespace = format!("/run/netns/{}", host.namespace());
+    let file = File::open(&namespace).map_err(LabError::file("open", &namespace))?;
+    std::thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            rustix::thread::move_into_link_name_space(
+                file.as_fd(),
+                Some(rustix::thread::LinkNameSpaceType::Network),
+            )
+            .map_err(|source| LabError::File {
+                doing: "enter",
+                path: namespace.clone().into(),
+                source: source.into(),
+            })?;
+            send(source, volley, target).map_err(LabError::file("send from", &namespace))
+        });
+        sender.join().unwrap_or_else(|_| Err(LabError::Machine("the sender of hostile packets died".into())))
+    })
+}
+
+fn send(source: Ipv4Addr, volley: &Volley, target: Ipv4Addr) -> std::io::Result<Vec<String>> {
+    let socket = UdpSocket::bind(SocketAddrV4::new(source, 0))?;
+    socket.set_read_timeout(Some(ANSWER_WAIT))?;
+    let port = socket.local_addr()?.port();
+    let gap = Duration::from_secs(1) / volley.per_s.clamp(1, PER_S_MAX);
+    let run = clock::now().elapsed().as_nanos() ^ u128::from(std::process::id());
+    for n in 0..volley.count.min(COUNT_MAX) {
+        let tag = format!("{:x}{port:x}{run:x}{n:x}", clock::epoch_s());
+        let text = message(volley, source, port, target, &tag);
+        socket.send_to(text.as_bytes(), (target, SIP_PORT))?;
+        if n + 1 < volley.count {
+            clock::pause(gap);
+        }
+    }
+    let mut answers = Vec::new();
+    let mut buffer = [0_u8; 2_048];
+    while let Ok((length, _)) = socket.recv_from(&mut buffer) {
+        let text = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()).into_owned();
+        answers.push(text.lines().next().unwrap_or_default().to_owned());
+        if answers.len() >= 100 {
+            break;
+        }
+    }
+    Ok(answers)
+}
+
+fn message(volley: &Volley, source: Ipv4Addr, port: u16, target: Ipv4Addr, tag: &str) -> String {
+    let user = volley.shape.user_part(&volley.attempt);
+    let (word, line, to) = match volley.method {
+        Method::Register => ("REGISTER", format!("sip:{target}"), format!("<sip:{user}@{target}>")),
+        Method::Invite => ("INVITE", format!("sip:100@{target}"), format!("<sip:100@{target}>")),
+    };
+    let line = if volley.shape.is_in_request_line() { format!("sip:{user}@{target}") } else { line };
+    let body = match volley.method {
+        Method::Register => String::new(),
+        Method::Invite => format!(
+            "v=0\r\no=- 1 1 IN IP4 {source}\r\ns=-\r\nc=IN IP4 {source}\r\nt=0 0\r\n\
+             m=audio 20000 RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\n"
+        ),
+    };
+    let body_type = if body.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
+    format!(
+        "{word} {line} SIP/2.0\r\nVia: SIP/2.0/UDP {source}:{port};branch=z9hG4bK{tag};rport\r\n\
+         Max-Forwards: 70\r\nFrom: <sip:{user}@{source}>;tag={tag}\r\nTo: {to}\r\nCall-ID: {tag}\r\n\
+         CSeq: 1 {word}\r\nContact: <sip:x@{source}:{port}>\r\nExpires: 60\r\n{body_type}\
+         Content-Length: {length}\r\n\r\n{body}",
+        length = body.len(),
+    )
+}

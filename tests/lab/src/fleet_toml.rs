@@ -1,0 +1,58 @@
+//! Writes `fleet.toml` of a lab, with direct AMI nodes.
+use crate::pbx::AmiUser;
+use crate::{Carrier, Pbx, Plan, plan::TrunkPlan};
+use std::fmt::Write as _;
+
+/// The region of the `at`-th PBX: they take turns.
+const REGIONS: [&str; 2] = ["eu-east", "eu-west"];
+
+/// The whole file: carriers, nodes with their AMI, trunks, one route for every number.
+pub(crate) fn write(plan: &Plan, pbxes: &[Pbx], carriers: &[Carrier]) -> String {
+    let mut text = String::from("# Written by the lab.\n");
+    for carrier in carriers {
+        write!(
+            text,
+            "\n[[carrier]]\nname = \"{}\"\nsignalling = [\"{}/32\", \"{}/32\"]\nmedia = [\"{}/32\", \"{}/32\"]\n\
+             cps_max = {}\nchannels_max = {}\n",
+            carrier.name(),
+            carrier.address(),
+            carrier.second_address(),
+            carrier.address(),
+            carrier.second_address(),
+            plan.trunk_cps_max * u32::from(plan.pbxes),
+            plan.trunk_channels_max * u32::from(plan.pbxes),
+        )
+        .ok();
+    }
+    for (at, pbx) in pbxes.iter().enumerate() {
+        write!(
+            text,
+            "\n[[node]]\nname = \"{}\"\nregion = \"{}\"\n\n[node.ami]\naddress = \"{}\"\nusername = \"{}\"\n\
+             secret_file = \"{}\"\ntls = false\nsecurity = {{ username = \"{}\", secret_file = \"{}\" }}\n",
+            pbx.name(),
+            REGIONS[at % REGIONS.len()],
+            pbx.ami_address(),
+            AmiUser::Calls.username(),
+            pbx.secret_file().display(),
+            AmiUser::Security.username(),
+            pbx.secret_file_of(AmiUser::Security).display(),
+        )
+        .ok();
+    }
+    let trunks = plan.trunk_plans();
+    for trunk in &trunks {
+        write!(
+            text,
+            "\n[[trunk]]\nname = \"{}\"\nnode = \"{}\"\ncarrier = \"{}\"\nendpoint = \"{}\"\n\
+             number_format = \"e164_plus\"\ncaller_ids = []\ncaller_id_in = \"from\"\nearly_media = \"maybe\"\n\
+             cps_max = {}\nchannels_max = {}\nweight = 1\n",
+            trunk.name, trunk.node, trunk.carrier, trunk.endpoint, plan.trunk_cps_max, plan.trunk_channels_max,
+        )
+        .ok();
+    }
+    let literal = |trunk: &&TrunkPlan| !trunk.name.starts_with("srv-");
+    let tier: Vec<String> =
+        trunks.iter().filter(literal).map(|trunk| format!("\"{}\"", trunk.name)).collect();
+    write!(text, "\n[[route]]\nprefix = \"+\"\ntiers = [[{}]]\n", tier.join(", ")).ok();
+    text
+}

@@ -1,0 +1,70 @@
+//! A host of the lab: its name, its folder, and how to run something on it.
+use crate::{LabError, Root, network};
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Where hosts keep their files outside.
+const HOSTS: &str = "/var/lib/ringward-lab/hosts";
+/// Where a host finds its own files inside its root.
+pub(crate) const HOME: &str = "/srv/ringward";
+
+/// The name of a host: `pbx-1`, `a`, `attacker`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HostName(pub(crate) String);
+
+impl HostName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Its folder outside: `etc`, `log`, `db`, `sip.pcap`, …
+    pub fn folder(&self) -> PathBuf {
+        PathBuf::from(HOSTS).join(&self.0)
+    }
+
+    /// Its network namespace.
+    pub fn namespace(&self) -> String {
+        network::namespace(&self.0)
+    }
+
+    /// Makes its folder anew.
+    pub(crate) fn lay_folder(&self) -> Result<(), LabError> {
+        let folder = self.folder();
+        if folder.exists() {
+            fs::remove_dir_all(&folder).map_err(LabError::file("remove", &folder))?;
+        }
+        for part in ["etc", "log", "run", "spool", "db", "lib", "cache", "sounds"] {
+            let path = folder.join(part);
+            fs::create_dir_all(&path).map_err(LabError::file("create", &path))?;
+        }
+        let resolver = folder.join("resolv.conf");
+        fs::write(&resolver, format!("nameserver {}\n", network::ROOT_ADDRESS))
+            .map_err(LabError::file("write", &resolver))
+    }
+
+    /// A command that runs in this host's network namespace, on this machine's own files.
+    pub(crate) fn in_namespace(&self) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.namespace()]);
+        command
+    }
+
+    /// A command that runs on this host: its network, its root, its own folder at `/srv/ringward`.
+    ///
+    /// `ip netns exec` gives each command a mount namespace of its own, so the mounts end with it and
+    /// nothing is left to clean up. `exec` all the way: the pid is that of the program itself.
+    pub(crate) fn in_root(&self, root: &Root, program: &[&str]) -> Command {
+        const SCRIPT: &str = "set -e; root=$1; home=$2; shift 2\n\
+            mkdir -p \"$root/srv/ringward\"\n\
+            mount --bind \"$home\" \"$root/srv/ringward\"\n\
+            mount --bind \"$home/resolv.conf\" \"$root/etc/resolv.conf\"\n\
+            mount --rbind /dev \"$root/dev\"\n\
+            mount -t proc proc \"$root/proc\"\n\
+            exec chroot \"$root\" \"$@\"";
+        let mut command = self.in_namespace();
+        command.args(["sh", "-c", SCRIPT, "host"]).arg(&root.path).arg(self.folder()).args(program);
+        command
+    }
+}

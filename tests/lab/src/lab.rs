@@ -1,0 +1,247 @@
+//! A running lab: up, down, and its hosts by name.
+use crate::asterisk::Asterisk;
+use crate::{
+    Attacker, Carrier, HostName, LabError, Pbx, Plan, Root, clock, fleet_toml, network, packages, progress,
+    root, sweep,
+};
+use std::fs::{self, File};
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Where the lab remembers what runs; emptied at boot like the processes.
+pub(crate) const STATE: &str = "/run/ringward-lab";
+/// The attacker's address.
+const ATTACKER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 66);
+
+/// Who ends the lab.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// It ends when the [`Lab`] is dropped.
+    Scoped,
+    /// It stays until `cargo lab down` or the next `up`.
+    Kept,
+}
+
+/// A running lab.
+#[derive(Debug)]
+pub struct Lab {
+    plan: Plan,
+    pbxes: Vec<Pbx>,
+    carriers: Vec<Carrier>,
+    attacker: Attacker,
+    hold: Hold,
+    /// Held for as long as this lab lives: there is one per machine.
+    _lock: Option<File>,
+}
+
+impl Lab {
+    /// Boots what the plan asks for; it ends when the result is dropped.
+    pub fn up(plan: Plan) -> Result<Lab, LabError> {
+        Self::up_and_hold(plan, Hold::Scoped)
+    }
+
+    /// Boots what the plan asks for, in place of a lab that runs or was left by a crash.
+    pub fn up_and_hold(plan: Plan, hold: Hold) -> Result<Lab, LabError> {
+        plan.check()?;
+        packages::must_be_root()?;
+        let lock = take_lock()?;
+        packages::ensure(packages::HOST_TOOLS)?;
+        let carrier_root = root::ensure(crate::AsteriskVersion::V22)?;
+        let pbx_root = root::ensure(plan.asterisk)?;
+        sweep()?;
+        let mut lab = Lab::describe(plan, &pbx_root, &carrier_root)?;
+        lab.hold = hold;
+        lab._lock = Some(lock);
+        if let Err(error) = lab.boot() {
+            sweep().ok();
+            return Err(error);
+        }
+        Ok(lab)
+    }
+
+    /// The lab that `cargo lab up` left running.
+    pub fn attach() -> Result<Lab, LabError> {
+        let path = plan_file();
+        let text = fs::read_to_string(&path).map_err(|_| LabError::NotRunning)?;
+        let plan: Plan = serde_json::from_str(&text).map_err(|_| LabError::NotRunning)?;
+        let carrier_root = root::ensure(crate::AsteriskVersion::V22)?;
+        let pbx_root = root::ensure(plan.asterisk)?;
+        Lab::describe(plan, &pbx_root, &carrier_root)
+    }
+
+    /// Ends it now.
+    pub fn down(mut self) -> Result<(), LabError> {
+        self.hold = Hold::Kept; // nothing is left for Drop
+        sweep()
+    }
+
+    /// What it was made from.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// All PBXes.
+    pub fn pbxes(&self) -> &[Pbx] {
+        &self.pbxes
+    }
+
+    /// All carriers.
+    pub fn carriers(&self) -> &[Carrier] {
+        &self.carriers
+    }
+
+    /// A PBX by name, e.g. `pbx-1`.
+    pub fn pbx(&self, name: &str) -> Result<&Pbx, LabError> {
+        let known = || self.pbxes.iter().map(Pbx::name).collect::<Vec<_>>().join(", ");
+        self.pbxes.iter().find(|pbx| pbx.name() == name).ok_or_else(|| no_such("PBX", name, known()))
+    }
+
+    /// A carrier by name, e.g. `a`.
+    pub fn carrier(&self, name: &str) -> Result<&Carrier, LabError> {
+        let known = || self.carriers.iter().map(Carrier::name).collect::<Vec<_>>().join(", ");
+        self.carriers
+            .iter()
+            .find(|carrier| carrier.name() == name)
+            .ok_or_else(|| no_such("carrier", name, known()))
+    }
+
+    /// The attacker.
+    pub fn attacker(&self) -> &Attacker {
+        &self.attacker
+    }
+
+    /// Text of `fleet.toml` for this lab: direct AMI nodes, its trunks, one route for all numbers.
+    pub fn fleet_toml(&self) -> String {
+        fleet_toml::write(&self.plan, &self.pbxes, &self.carriers)
+    }
+
+    /// The address at which hosts of the lab reach programs of the root namespace.
+    pub fn root_address(&self) -> Ipv4Addr {
+        network::ROOT_ADDRESS
+    }
+
+    /// Replaces this process by `program` on a host; comes back only with the reason why not.
+    pub fn exec_on(&self, name: &str, program: &[&str]) -> Result<LabError, LabError> {
+        use std::os::unix::process::CommandExt as _;
+        let all = self.carriers.iter().map(|carrier| &carrier.asterisk);
+        let mut all = all.chain(self.pbxes.iter().map(|pbx| &pbx.asterisk));
+        let Some(asterisk) = all.find(|asterisk| asterisk.host.as_str() == name) else {
+            let known = self.carriers.iter().map(Carrier::name).chain(self.pbxes.iter().map(Pbx::name));
+            return Err(no_such("host", name, known.collect::<Vec<_>>().join(", ")));
+        };
+        let mut line = program.to_vec();
+        if line.first() == Some(&"asterisk") {
+            line.splice(1..1, ["-C", "/srv/ringward/etc/asterisk.conf"]);
+        }
+        let source = asterisk.host.in_root(&asterisk.root, &line).exec();
+        Ok(LabError::Start { what: format!("enter {name}"), program: line.join(" "), source })
+    }
+
+    fn describe(plan: Plan, pbx_root: &Root, carrier_root: &Root) -> Result<Lab, LabError> {
+        let trunks = plan.trunk_plans();
+        let pbxes = plan.pbx_hosts().into_iter().map(|(name, address)| Pbx {
+            trunks: trunks.iter().filter(|trunk| trunk.node == name).cloned().collect(),
+            asterisk: Asterisk { host: HostName(name), root: pbx_root.clone() },
+            address,
+        });
+        let pbxes = pbxes.collect();
+        let carriers = plan.carrier_hosts().into_iter().map(|(name, address)| {
+            Carrier::new(Asterisk { host: HostName(name), root: carrier_root.clone() }, address)
+        });
+        let carriers = carriers.collect();
+        let attacker = Attacker::new(HostName("attacker".into()), ATTACKER);
+        Ok(Lab { plan, pbxes, carriers, attacker, hold: Hold::Kept, _lock: None })
+    }
+
+    fn boot(&self) -> Result<(), LabError> {
+        let start = clock::now();
+        network::lay_bridge()?;
+        network::lay_host(self.attacker.host().as_str(), &[ATTACKER])?;
+        for carrier in &self.carriers {
+            carrier.host().lay_folder()?;
+            network::lay_host(carrier.name(), &[carrier.address(), carrier.second_address()])?;
+            carrier.configure()?;
+        }
+        for pbx in &self.pbxes {
+            pbx.host().lay_folder()?;
+            network::lay_host(pbx.name(), &[pbx.address()])?;
+            pbx.configure(&self.plan)?;
+        }
+        if let Some(first) = self.carriers.first() {
+            network::start_dns(Path::new(STATE), first.address(), first.second_address())?;
+        }
+        let text = serde_json::to_string(&self.plan).unwrap_or_default();
+        fs::write(plan_file(), text).map_err(LabError::file("write", plan_file()))?;
+        let fleet = fleet_file();
+        fs::write(&fleet, self.fleet_toml()).map_err(LabError::file("write", &fleet))?;
+        for carrier in &self.carriers {
+            carrier.start_watching()?;
+        }
+        let all: Vec<&Asterisk> = self
+            .carriers
+            .iter()
+            .map(|carrier| &carrier.asterisk)
+            .chain(self.pbxes.iter().map(|pbx| &pbx.asterisk))
+            .collect();
+        all.iter().try_for_each(|asterisk| asterisk.start())?;
+        all.iter().try_for_each(|asterisk| asterisk.wait_until_booted().map(|_| ()))?;
+        self.wait_for_trunks()?;
+        progress::say(&format!(
+            "{} PBXes (Asterisk {}) and {} carriers are up, in {:.1} s",
+            self.pbxes.len(),
+            self.plan.asterisk.major(),
+            self.carriers.len(),
+            start.elapsed().as_secs_f64()
+        ));
+        Ok(())
+    }
+
+    /// PBXes ask carriers for life every few seconds; a lab is up when every trunk is.
+    fn wait_for_trunks(&self) -> Result<(), LabError> {
+        let at_most = Duration::from_secs(u64::from(self.plan.qualify_s) * 2 + 10);
+        for pbx in &self.pbxes {
+            let what = format!("the trunks of {} to be reachable", pbx.name());
+            clock::wait_until(&what, at_most, "see its log folder", || {
+                let said = pbx.console("pjsip show contacts").unwrap_or_default();
+                said.matches(" Avail ").count() >= pbx.trunks().len()
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if self.hold == Hold::Scoped
+            && let Err(error) = sweep()
+        {
+            progress::say(&format!("cleaning up: {error}"));
+        }
+    }
+}
+
+fn take_lock() -> Result<File, LabError> {
+    fs::create_dir_all(STATE).map_err(LabError::file("create", STATE))?;
+    let path = PathBuf::from(STATE).join("lock");
+    let lock = File::create(&path).map_err(LabError::file("create", &path))?;
+    if lock.try_lock().is_err() {
+        progress::say("another lab runs on this machine; waiting for its end");
+        lock.lock().map_err(LabError::file("lock", &path))?;
+    }
+    Ok(lock)
+}
+
+/// Where the plan of the running lab is.
+fn plan_file() -> PathBuf {
+    PathBuf::from(STATE).join("plan.json")
+}
+
+/// Where `fleet.toml` of the running lab is.
+fn fleet_file() -> PathBuf {
+    PathBuf::from(STATE).join("fleet.toml")
+}
+
+fn no_such(kind: &'static str, name: &str, known: String) -> LabError {
+    LabError::NoSuch { kind, name: name.into(), known }
+}

@@ -1,0 +1,133 @@
+//! The lab's network: a bridge `rwlab0` in the root namespace (192.0.2.1/24), one namespace `rw-<name>`
+//! per host, a name server on the bridge. No default route and no forwarding: nothing leads out.
+//!
+//! A host's end of the cable is `eth0` in its namespace, the bridge's end is `rwv-<name>`. Cutting a
+//! host off takes the bridge's end down, and what a *deaf* carrier says is dropped there too, so that
+//! the capture inside the carrier's namespace shows what it tried to say.
+use crate::{LabError, command, process};
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// The bridge.
+pub(crate) const BRIDGE: &str = "rwlab0";
+/// The root namespace's address on it: control plane, name server.
+pub(crate) const ROOT_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// A name with two addresses, both of carrier a.
+pub(crate) const SRV_NAME: &str = "srv-a.ringward.test";
+/// nft table in the root namespace.
+const NFT_TABLE: &str = "ringward_lab";
+const DNS: &str = "dnsmasq";
+
+/// The namespace of a host.
+pub(crate) fn namespace(host: &str) -> String {
+    format!("rw-{host}")
+}
+
+/// The bridge's end of a host's cable.
+pub(crate) fn port(host: &str) -> String {
+    format!("rwv-{host}")
+}
+
+/// Lays the bridge.
+pub(crate) fn lay_bridge() -> Result<(), LabError> {
+    let address = format!("{ROOT_ADDRESS}/24");
+    batch(&format!(
+        "link add {BRIDGE} type bridge forward_delay 0\naddr add {address} dev {BRIDGE}\nlink set {BRIDGE} up\n"
+    ))?;
+    let forwarding = format!("/proc/sys/net/ipv4/conf/{BRIDGE}/forwarding");
+    fs::write(&forwarding, "0").map_err(LabError::file("write", forwarding))
+}
+
+/// Makes a host's namespace, its cable and its addresses.
+pub(crate) fn lay_host(host: &str, addresses: &[Ipv4Addr]) -> Result<(), LabError> {
+    let (namespace, port) = (namespace(host), port(host));
+    batch(&format!(
+        "netns add {namespace}\n\
+         link add {port} type veth peer name eth0 netns {namespace}\n\
+         link set {port} master {BRIDGE} up\n"
+    ))?;
+    let mut inside = String::from("link set lo up\nlink set eth0 up\n");
+    for address in addresses {
+        inside.push_str(&format!("addr add {address}/24 dev eth0\n"));
+    }
+    command::feed(
+        "set a host's addresses",
+        Command::new("ip").args(["-n", &namespace, "-batch", "-"]),
+        &inside,
+    )?;
+    Ok(())
+}
+
+/// Takes the host's cable out, or puts it back.
+pub(crate) fn set_cable(host: &str, plugged: bool) -> Result<(), LabError> {
+    let state = if plugged { "up" } else { "down" };
+    command::run("set a cable", "ip", ["link", "set", &port(host), state]).map(|_| ())
+}
+
+/// Loads nft rules in a host's namespace, in place of those that were there.
+pub(crate) fn set_host_rules(host: &str, chains: &str) -> Result<(), LabError> {
+    let text =
+        format!("table ip {NFT_TABLE}\ndelete table ip {NFT_TABLE}\ntable ip {NFT_TABLE} {{\n{chains}\n}}\n");
+    command::feed(
+        "load a host's packet rules",
+        Command::new("ip").args(["netns", "exec", &namespace(host), "nft", "-f", "-"]),
+        &text,
+    )
+    .map(|_| ())
+}
+
+/// Loads nft rules at the bridge's end of a host's cable, in place of those that were there.
+pub(crate) fn set_cable_rules(host: &str, rules: &str) -> Result<(), LabError> {
+    let (table, port) = (format!("{NFT_TABLE}_{host}"), port(host));
+    let text = format!(
+        "table netdev {table}\ndelete table netdev {table}\n\
+         table netdev {table} {{ chain ingress {{ type filter hook ingress device \"{port}\" priority 0;\n{rules}\n}} }}\n"
+    );
+    command::feed("load packet rules of a cable", Command::new("nft").args(["-f", "-"]), &text).map(|_| ())
+}
+
+/// Starts the name server that knows the one name with two addresses.
+pub(crate) fn start_dns(state: &Path, first: Ipv4Addr, second: Ipv4Addr) -> Result<(), LabError> {
+    let log = fs::File::create(state.join("dnsmasq.log")).map_err(LabError::file("create", state))?;
+    let mut command = Command::new("dnsmasq");
+    command
+        .args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root"])
+        .args(["--bind-interfaces", "--except-interface=lo", "--pid-file"])
+        .arg(format!("--listen-address={ROOT_ADDRESS}"))
+        .arg(format!("--host-record=a1.{SRV_NAME},{first}"))
+        .arg(format!("--host-record=a2.{SRV_NAME},{second}"))
+        .arg(format!("--srv-host=_sip._udp.{SRV_NAME},a1.{SRV_NAME},5060,1"))
+        .arg(format!("--srv-host=_sip._udp.{SRV_NAME},a2.{SRV_NAME},5060,2"))
+        .arg(format!("--naptr-record={SRV_NAME},10,10,s,SIP+D2U,,_sip._udp.{SRV_NAME}"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log);
+    process::spawn(DNS, command).map(|_| ())
+}
+
+/// Removes every namespace, cable, bridge and table that a lab may have left.
+pub(crate) fn remove_all() -> Result<(), LabError> {
+    let listed = command::run("list namespaces", "ip", ["netns", "list"])?;
+    for name in
+        listed.lines().filter_map(|line| line.split(' ').next()).filter(|name| name.starts_with("rw-"))
+    {
+        // The namespace lives on while a packet or process is in it; its cable must go now.
+        command::run("unplug", "ip", ["link", "delete", &port(name.trim_start_matches("rw-"))]).ok();
+        command::run("remove a namespace", "ip", ["netns", "delete", name])?;
+    }
+    if Path::new("/sys/class/net").join(BRIDGE).exists() {
+        command::run("remove the bridge", "ip", ["link", "delete", BRIDGE])?;
+    }
+    let tables = command::run("list tables", "nft", ["list", "tables"]).unwrap_or_default();
+    for table in tables.lines().filter(|line| line.starts_with(&format!("table netdev {NFT_TABLE}_"))) {
+        let name = table.trim_start_matches("table netdev ");
+        command::run("remove a table", "nft", ["delete", "table", "netdev", name])?;
+    }
+    Ok(())
+}
+
+fn batch(lines: &str) -> Result<(), LabError> {
+    command::feed("lay the lab's network", Command::new("ip").args(["-batch", "-"]), lines).map(|_| ())
+}

@@ -1,0 +1,67 @@
+//! The plan of numbers: what a carrier of the lab does with a call is written in the number.
+//!
+//! `+48 22 BBB NNNN`: BBB is the behaviour, NNNN tells calls apart. Digits may arrive with `+48`,
+//! with `48` or as the national nine: the last seven decide.
+//!
+//! | BBB | What the carrier does |
+//! |---|---|
+//! | 200 | 180, answer after 200 ms, silence; hangs up after 120 s |
+//! | 201 | answer at once, without 180 |
+//! | 202 | 180, answer after 200 ms, the callee hangs up 1 s later |
+//! | 000 | silent: the INVITE is dropped before the carrier's Asterisk sees it (counted all the same) |
+//! | 100 | 100 Trying and no more |
+//! | 180 | 180 for ever (5 minutes) |
+//! | 183 | 183 with early media for ever |
+//! | 184 | 183, after 500 ms 503 |
+//! | 185 | 180, after 500 ms 503 |
+//! | 186 | 180, after 500 ms 486 |
+//! | 300–305 | 302 with a Contact of the carrier's choice |
+//! | 4xx 5xx 6xx | that code at once: 486 busy, 603 declined, 503, 404, 403, 480, 488, … |
+//!
+//! A carrier-wide [`Behaviour`](crate::Behaviour) overrides the number, but not 000.
+
+/// Answered after ringing.
+pub const ANSWER: u16 = 200;
+/// Answered at once.
+pub const ANSWER_AT_ONCE: u16 = 201;
+/// Answered, and the callee hangs up after a second.
+pub const ANSWER_AND_HANG_UP: u16 = 202;
+/// The INVITE is dropped.
+pub const SILENT: u16 = 0;
+/// 100 and no more.
+pub const TRYING: u16 = 100;
+/// 180 for ever.
+pub const RING: u16 = 180;
+/// 183 for ever.
+pub const EARLY_MEDIA: u16 = 183;
+/// 183, then 503.
+pub const EARLY_MEDIA_THEN_503: u16 = 184;
+/// 180, then 503.
+pub const RING_THEN_503: u16 = 185;
+/// 180, then 486.
+pub const RING_THEN_486: u16 = 186;
+/// Redirected with 302.
+pub const REDIRECT: u16 = 302;
+/// Busy.
+pub const BUSY: u16 = 486;
+/// Declined.
+pub const DECLINED: u16 = 603;
+/// The carrier has no capacity.
+pub const UNAVAILABLE: u16 = 503;
+
+/// The number, with `+`, of the `call`-th call (0 to 9999) that meets `behaviour` (one of BBB).
+#[must_use]
+pub fn number(behaviour: u16, call: u16) -> String {
+    format!("+4822{:03}{:04}", behaviour % 1_000, call % 10_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_eleven_digits_and_hold_the_behaviour() {
+        assert_eq!(number(BUSY, 7), "+48224860007");
+        assert_eq!(number(SILENT, 9_999), "+48220009999");
+    }
+}

@@ -1,0 +1,100 @@
+//! Installs what the machine lacks, from Debian, without starting any service.
+use crate::{LabError, command, progress};
+use std::path::Path;
+use std::process::Command;
+
+/// What `apt-get` must never do here: start the services of what it installs.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+const POLICY_TEXT: &str = "#!/bin/sh\n# Written by the lab while it installs packages.\nexit 101\n";
+
+/// A program and the Debian package that has it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tool {
+    pub(crate) program: &'static str,
+    pub(crate) package: &'static str,
+}
+
+/// What hosts on a bridge need.
+pub(crate) const HOST_TOOLS: &[Tool] = &[
+    Tool { program: "ip", package: "iproute2" },
+    Tool { program: "nft", package: "nftables" },
+    Tool { program: "tcpdump", package: "tcpdump" },
+    Tool { program: "dnsmasq", package: "dnsmasq-base" },
+    Tool { program: "nsenter", package: "util-linux" },
+];
+
+/// What making an Asterisk root needs.
+pub(crate) const ROOT_TOOLS: &[Tool] = &[Tool { program: "debootstrap", package: "debootstrap" }];
+
+/// Installs those of `tools` that are missing.
+pub(crate) fn ensure(tools: &[Tool]) -> Result<(), LabError> {
+    let missing: Vec<&str> =
+        tools.iter().filter(|tool| !command::is_installed(tool.program)).map(|tool| tool.package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    install(&missing)
+}
+
+/// Installs packages, after `apt-get update` if they are not known yet.
+pub(crate) fn install(packages: &[&str]) -> Result<(), LabError> {
+    must_be_root()?;
+    progress::say(&format!("installing {} from Debian", packages.join(", ")));
+    let policy = Policy::lay()?;
+    let first = apt(&["install", "-y", "--no-install-recommends"], packages);
+    let result = match first {
+        Ok(said) => Ok(said),
+        Err(_) => {
+            apt(&["update"], &[]).and_then(|_| apt(&["install", "-y", "--no-install-recommends"], packages))
+        }
+    };
+    drop(policy);
+    result.map(|_| ())
+}
+
+/// The lab makes namespaces and mounts: root only.
+pub(crate) fn must_be_root() -> Result<(), LabError> {
+    let who = command::run("see who runs the lab", "id", ["-u"])?;
+    if who.trim() == "0" {
+        return Ok(());
+    }
+    Err(LabError::Machine("the lab makes network namespaces and needs root: run it with sudo".into()))
+}
+
+fn apt(verb: &[&str], packages: &[&str]) -> Result<String, LabError> {
+    command::finish(
+        "install packages",
+        Command::new("apt-get")
+            // Another apt may run: wait for it instead of failing.
+            .args(["-q", "-o", "DPkg::Lock::Timeout=300"])
+            .args(verb)
+            .args(packages)
+            .env("DEBIAN_FRONTEND", "noninteractive"),
+    )
+}
+
+/// `policy-rc.d` for as long as packages are installed; a file that was there before stays.
+struct Policy {
+    ours: bool,
+}
+
+impl Policy {
+    fn lay() -> Result<Self, LabError> {
+        use std::os::unix::fs::PermissionsExt as _;
+        if Path::new(POLICY).exists() {
+            return Ok(Policy { ours: false });
+        }
+        std::fs::write(POLICY, POLICY_TEXT).map_err(LabError::file("write", POLICY))?;
+        std::fs::set_permissions(POLICY, std::fs::Permissions::from_mode(0o755))
+            .map_err(LabError::file("make executable", POLICY))?;
+        Ok(Policy { ours: true })
+    }
+}
+
+impl Drop for Policy {
+    fn drop(&mut self) {
+        if self.ours {
+            std::fs::remove_file(POLICY).ok();
+        }
+    }
+}

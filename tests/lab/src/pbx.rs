@@ -1,0 +1,189 @@
+//! A PBX of the lab: Asterisk configured from `dialplans/`, reached over AMI at port 5038.
+use crate::asterisk::Asterisk;
+use crate::{HostName, Inbound, LabError, Plan, Signal, TrunkPlan, process, render};
+use minijinja::context;
+use std::fs;
+use std::io::Read as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Port of AMI.
+const AMI_PORT: u16 = 5038;
+/// Length of a secret before it is written as hexadecimal digits.
+const SECRET_BYTES: usize = 24;
+
+/// The two AMI users of a PBX.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AmiUser {
+    /// `ringward`: places calls and sees how they end.
+    Calls,
+    /// `ringward-security`: reads security events, orders nothing.
+    Security,
+}
+
+impl AmiUser {
+    /// Its name at login.
+    pub fn username(self) -> &'static str {
+        match self {
+            AmiUser::Calls => "ringward",
+            AmiUser::Security => "ringward-security",
+        }
+    }
+}
+
+/// A PBX.
+#[derive(Clone, Debug)]
+pub struct Pbx {
+    pub(crate) asterisk: Asterisk,
+    pub(crate) address: Ipv4Addr,
+    pub(crate) trunks: Vec<TrunkPlan>,
+}
+
+impl Pbx {
+    /// Its name, e.g. `pbx-1`.
+    pub fn name(&self) -> &str {
+        self.asterisk.host.as_str()
+    }
+
+    /// Its address on the bridge.
+    pub fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
+    /// Where its AMI listens.
+    pub fn ami_address(&self) -> SocketAddr {
+        SocketAddr::from((self.address, AMI_PORT))
+    }
+
+    /// The file that holds the secret of user `ringward`, readable by root only.
+    pub fn secret_file(&self) -> PathBuf {
+        self.secret_file_of(AmiUser::Calls)
+    }
+
+    /// The file that holds the secret of that user.
+    pub fn secret_file_of(&self, user: AmiUser) -> PathBuf {
+        self.asterisk.host.folder().join(format!("{}.secret", user.username()))
+    }
+
+    /// The secret of that user.
+    pub fn secret(&self, user: AmiUser) -> Result<String, LabError> {
+        let path = self.secret_file_of(user);
+        fs::read_to_string(&path).map(|text| text.trim().to_owned()).map_err(LabError::file("read", path))
+    }
+
+    /// The trunks configured on it.
+    pub fn trunks(&self) -> &[TrunkPlan] {
+        &self.trunks
+    }
+
+    /// Its host: namespace and folder (`log/messages.log`, `log/security.log`, …).
+    pub fn host(&self) -> &HostName {
+        &self.asterisk.host
+    }
+
+    /// Runs one line on Asterisk's console.
+    pub fn console(&self, line: &str) -> Result<String, LabError> {
+        self.asterisk.console(line)
+    }
+
+    /// Ends Asterisk in order (it tells its AMI clients) and waits for its end.
+    pub fn stop(&self) -> Result<(), LabError> {
+        process::end(&self.asterisk.process())
+    }
+
+    /// Starts Asterisk again after [`Pbx::stop`] or a kill, and waits until it is booted.
+    pub fn start(&self) -> Result<Duration, LabError> {
+        self.asterisk.start()?;
+        self.asterisk.wait_until_booted()
+    }
+
+    /// Ends Asterisk in order and starts it again.
+    pub fn restart_asterisk(&self) -> Result<Duration, LabError> {
+        self.stop()?;
+        self.start()
+    }
+
+    /// Sends a signal to Asterisk: [`Signal::Kill`] is a crash, [`Signal::Stop`] freezes it.
+    pub fn kill_asterisk(&self, signal: Signal) -> Result<(), LabError> {
+        process::signal(&self.asterisk.process(), signal)
+    }
+
+    /// Takes its cable out (`false`) or puts it back.
+    pub fn set_cable(&self, plugged: bool) -> Result<(), LabError> {
+        crate::network::set_cable(self.name(), plugged)
+    }
+
+    /// The flight record of an attempt, as it is in AstDB now.
+    pub fn flight_record(&self, attempt: &str) -> Result<Option<String>, LabError> {
+        let said = self.console(&format!("database get ringward {attempt}"))?;
+        Ok(said.trim().strip_prefix("Value: ").map(|value| value.trim().to_owned()))
+    }
+
+    pub(crate) fn configure(&self, plan: &Plan) -> Result<(), LabError> {
+        for user in [AmiUser::Calls, AmiUser::Security] {
+            self.write_secret(user)?;
+        }
+        let manager = render::MANAGER_RINGWARD.render(context! {
+            bind_address => self.address.to_string(),
+            port => AMI_PORT,
+            username => AmiUser::Calls.username(),
+            secret => self.secret(AmiUser::Calls)?,
+            security_username => AmiUser::Security.username(),
+            security_secret => self.secret(AmiUser::Security)?,
+            permit => ["192.0.2.1/255.255.255.255"],
+            asterisk_major => plan.asterisk.major(),
+        })?;
+        let carriers = plan.carrier_hosts();
+        let trunks: Vec<_> = self
+            .trunks
+            .iter()
+            .map(|trunk| {
+                let literal = trunk.endpoint == format!("carrier-{}", trunk.carrier);
+                let address =
+                    carriers.iter().find(|(name, _)| *name == trunk.carrier).map(|(_, at)| at.to_string());
+                context! {
+                    endpoint => trunk.endpoint,
+                    contact => trunk.contact,
+                    // Two endpoints cannot be known by one address: the literal trunk is the one.
+                    match => if literal { address } else { None },
+                    qualify_s => plan.qualify_s,
+                }
+            })
+            .collect();
+        let inbound = match plan.inbound {
+            Inbound::Closed => "ringward-closed",
+            Inbound::Rings => "lab-inbound",
+        };
+        let pjsip = render::PJSIP_RINGWARD.render(context! {
+            bind_address => self.address.to_string(),
+            inbound_context => inbound,
+            own_system => true,
+            trunks => trunks,
+        })?;
+        self.asterisk.configure(&[
+            ("manager.conf", manager),
+            ("pjsip.conf", pjsip),
+            ("extensions.conf", render::PBX_EXTENSIONS.to_owned()),
+            ("extensions_ringward.conf", render::EXTENSIONS_RINGWARD.to_owned()),
+        ])
+    }
+
+    fn write_secret(&self, user: AmiUser) -> Result<(), LabError> {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let mut bytes = [0_u8; SECRET_BYTES];
+        fs::File::open("/dev/urandom")
+            .and_then(|mut source| source.read_exact(&mut bytes))
+            .map_err(LabError::file("read", "/dev/urandom"))?;
+        let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let path = self.secret_file_of(user);
+        let mut file = fs::File::options()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(LabError::file("create", &path))?;
+        std::io::Write::write_all(&mut file, text.as_bytes()).map_err(LabError::file("write", &path))
+    }
+}

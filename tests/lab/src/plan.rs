@@ -1,0 +1,195 @@
+//! What a lab shall consist of.
+use crate::LabError;
+use serde::{Deserialize, Serialize};
+use std::net::Ipv4Addr;
+
+/// Most PBXes that the address plan has room for.
+pub(crate) const PBXES_MAX: u8 = 8;
+/// Most carriers that the address plan has room for.
+pub(crate) const CARRIERS_MAX: u8 = 3;
+
+/// Which Asterisk the PBXes run. Carriers always run the newest, whose dialplan can say any SIP code.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+pub enum AsteriskVersion {
+    /// Asterisk 22 LTS from Debian forky.
+    #[default]
+    #[value(name = "22")]
+    V22,
+    /// Asterisk 16.28 from Debian bullseye: the old end of what is supported.
+    #[value(name = "16")]
+    V16,
+}
+
+impl AsteriskVersion {
+    /// Its major number.
+    pub fn major(self) -> u8 {
+        match self {
+            AsteriskVersion::V22 => 22,
+            AsteriskVersion::V16 => 16,
+        }
+    }
+
+    /// The Debian suite that has it.
+    pub(crate) fn suite(self) -> &'static str {
+        match self {
+            AsteriskVersion::V22 => "forky",
+            AsteriskVersion::V16 => "bullseye",
+        }
+    }
+}
+
+/// Which trunks there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+pub enum TrunkLayout {
+    /// One carrier per PBX: `a-pbx-1`, `b-pbx-2`, …
+    #[default]
+    Diagonal,
+    /// Every carrier on every PBX.
+    Full,
+}
+
+/// What a PBX does with calls that come in over a trunk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+pub enum Inbound {
+    /// As in production: the context is empty, no channel comes to be.
+    #[default]
+    Closed,
+    /// As on a PBX that also takes calls: each inbound call is a channel that rings for 2 s.
+    Rings,
+}
+
+/// What a lab shall consist of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// How many PBXes: `pbx-1` (192.0.2.11), `pbx-2`, …
+    pub pbxes: u8,
+    /// How many carriers: `a` (192.0.2.21), `b`, `c`.
+    pub carriers: u8,
+    /// What the PBXes run.
+    pub asterisk: AsteriskVersion,
+    /// Which trunks there are.
+    pub trunks: TrunkLayout,
+    /// Adds a trunk `srv-a-pbx-N` to every PBX whose contact is a name with two addresses of carrier a.
+    pub srv_trunk: bool,
+    /// What inbound calls meet.
+    pub inbound: Inbound,
+    /// Seconds between OPTIONS to each carrier.
+    pub qualify_s: u8,
+    /// `cps_max` of each trunk in `fleet.toml`.
+    pub trunk_cps_max: u32,
+    /// `channels_max` of each trunk in `fleet.toml`.
+    pub trunk_channels_max: u32,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Plan {
+            pbxes: 2,
+            carriers: 2,
+            asterisk: AsteriskVersion::V22,
+            trunks: TrunkLayout::Diagonal,
+            srv_trunk: false,
+            inbound: Inbound::Closed,
+            qualify_s: 2,
+            trunk_cps_max: 500,
+            trunk_channels_max: 2_000,
+        }
+    }
+}
+
+/// One trunk of the lab.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrunkPlan {
+    /// Its name in `fleet.toml`, e.g. `a-pbx-1`.
+    pub name: String,
+    /// The PBX it is configured on.
+    pub node: String,
+    /// The carrier it leads to, e.g. `a`.
+    pub carrier: String,
+    /// The PJSIP endpoint on the PBX, e.g. `carrier-a`.
+    pub endpoint: String,
+    /// Where it sends, e.g. `sip:192.0.2.21:5060`.
+    pub contact: String,
+}
+
+impl Plan {
+    /// Refuses what has no room in the address plan.
+    pub fn check(&self) -> Result<(), LabError> {
+        if self.pbxes == 0 || self.pbxes > PBXES_MAX {
+            return Err(LabError::Plan(format!("{} PBXes; 1 to {PBXES_MAX} are possible", self.pbxes)));
+        }
+        if self.carriers == 0 || self.carriers > CARRIERS_MAX {
+            return Err(LabError::Plan(format!(
+                "{} carriers; 1 to {CARRIERS_MAX} are possible",
+                self.carriers
+            )));
+        }
+        Ok(())
+    }
+
+    /// The PBXes: name and address.
+    pub fn pbx_hosts(&self) -> Vec<(String, Ipv4Addr)> {
+        (1..=self.pbxes).map(|n| (format!("pbx-{n}"), Ipv4Addr::new(192, 0, 2, 10 + n))).collect()
+    }
+
+    /// The carriers: name and address.
+    pub fn carrier_hosts(&self) -> Vec<(String, Ipv4Addr)> {
+        let names = ["a", "b", "c"].into_iter().zip(21..);
+        names.take(self.carriers.into()).map(|(name, n)| (name.into(), Ipv4Addr::new(192, 0, 2, n))).collect()
+    }
+
+    /// The trunks, in the order of the PBXes.
+    pub fn trunk_plans(&self) -> Vec<TrunkPlan> {
+        let carriers = self.carrier_hosts();
+        let mut trunks = Vec::new();
+        for (at, (node, _)) in self.pbx_hosts().into_iter().enumerate() {
+            for (n, (carrier, address)) in carriers.iter().enumerate() {
+                if self.trunks == TrunkLayout::Full || n == at % carriers.len() {
+                    trunks.push(TrunkPlan {
+                        name: format!("{carrier}-{node}"),
+                        node: node.clone(),
+                        carrier: carrier.clone(),
+                        endpoint: format!("carrier-{carrier}"),
+                        contact: format!("sip:{address}:5060"),
+                    });
+                }
+            }
+            if self.srv_trunk {
+                trunks.push(TrunkPlan {
+                    name: format!("srv-a-{node}"),
+                    node: node.clone(),
+                    carrier: "a".into(),
+                    endpoint: "carrier-a-srv".into(),
+                    contact: format!("sip:{}", crate::network::SRV_NAME),
+                });
+            }
+        }
+        trunks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(plan: &Plan) -> Vec<String> {
+        plan.trunk_plans().into_iter().map(|trunk| trunk.name).collect()
+    }
+
+    #[test]
+    fn default_plan_has_one_carrier_per_pbx() {
+        assert_eq!(names(&Plan::default()), ["a-pbx-1", "b-pbx-2"]);
+    }
+
+    #[test]
+    fn full_plan_has_every_pair_and_srv_adds_one_per_pbx() {
+        let plan = Plan { trunks: TrunkLayout::Full, srv_trunk: true, ..Plan::default() };
+        assert_eq!(names(&plan), ["a-pbx-1", "b-pbx-1", "srv-a-pbx-1", "a-pbx-2", "b-pbx-2", "srv-a-pbx-2"]);
+    }
+
+    #[test]
+    fn a_plan_beyond_the_address_plan_is_refused() {
+        assert!(Plan { pbxes: 9, ..Plan::default() }.check().is_err());
+        assert!(Plan { carriers: 0, ..Plan::default() }.check().is_err());
+    }
+}

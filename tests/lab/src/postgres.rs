@@ -1,0 +1,123 @@
+//! A PostgreSQL of its own for tests of the store: a fresh cluster from Debian's package, on a free
+//! port of 127.0.0.1 and a socket in its folder, with the server's normal durability. Ended when dropped.
+use crate::{LabError, clock, command, packages, process};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+const PROGRAMS: &str = "/usr/lib/postgresql";
+const BOOT_MAX: Duration = Duration::from_secs(30);
+/// Tests of several programs may run at once.
+const CONNECTIONS_MAX: u32 = 200;
+
+/// A running cluster.
+#[derive(Debug)]
+pub struct Cluster {
+    folder: PathBuf,
+    port: u16,
+    name: String,
+}
+
+impl Cluster {
+    /// Makes and starts a cluster, installing PostgreSQL if it is missing (about two seconds if not).
+    pub fn start() -> Result<Cluster, LabError> {
+        packages::must_be_root()?;
+        end_orphans();
+        let programs = programs()?;
+        let port = free_port()?;
+        let name = format!("postgres-{}-{port}", std::process::id());
+        let folder = PathBuf::from("/tmp").join(format!("ringward-{name}"));
+        std::fs::create_dir_all(&folder).map_err(LabError::file("create", &folder))?;
+        command::run("give the folder to postgres", "chown", [Path::new("postgres:"), &folder])?;
+        let cluster = Cluster { folder, port, name };
+        cluster.boot(&programs)?;
+        Ok(cluster)
+    }
+
+    /// `postgres://…`, as superuser, database `postgres`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// Ends the server as a crash does, without a word to its clients.
+    pub fn kill(&self) -> Result<(), LabError> {
+        process::signal(&self.name, crate::Signal::Kill)
+    }
+
+    fn boot(&self, programs: &Path) -> Result<(), LabError> {
+        let data = self.folder.join("data");
+        let mut initdb = as_postgres(&programs.join("initdb"));
+        initdb.args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8"]);
+        command::finish("make a PostgreSQL cluster", initdb.arg("-D").arg(&data))?;
+        let path = self.folder.join("log");
+        let log = std::fs::File::create(&path).map_err(LabError::file("create", &path))?;
+        let mut server = as_postgres(&programs.join("postgres"));
+        server.arg("-D").arg(&data).arg("-k").arg(&self.folder);
+        server.args(["-h", "127.0.0.1", "-p", &self.port.to_string()]);
+        server.args(["-c", &format!("max_connections={CONNECTIONS_MAX}")]);
+        server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        process::spawn(&self.name, server)?;
+        let hint = format!("see {}", path.display());
+        let ready = || {
+            let mut ask = Command::new(programs.join("pg_isready"));
+            ask.args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()]);
+            command::finish("ask PostgreSQL", &mut ask).is_ok()
+        };
+        clock::wait_until("PostgreSQL to start", BOOT_MAX, &hint, ready).map(|_| ())
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // Nothing in it is worth an orderly shutdown, which would wait for clients.
+        self.kill().ok();
+        process::end(&self.name).ok();
+        std::fs::remove_dir_all(&self.folder).ok();
+    }
+}
+
+/// The folder of the newest PostgreSQL's programs.
+fn programs() -> Result<PathBuf, LabError> {
+    if let Some(found) = newest() {
+        return Ok(found);
+    }
+    packages::install(&["postgresql"])?;
+    newest().ok_or_else(|| LabError::Machine(format!("no PostgreSQL below {PROGRAMS} after installing it")))
+}
+
+fn newest() -> Option<PathBuf> {
+    let folders = std::fs::read_dir(PROGRAMS).ok()?.flatten().map(|entry| entry.path().join("bin"));
+    let whole = folders.filter(|bin| bin.join("initdb").exists() && bin.join("postgres").exists());
+    whole.max_by_key(|bin| {
+        let version = bin.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+        version.and_then(|text| text.parse::<u32>().ok())
+    })
+}
+
+/// `setpriv` replaces itself by the program: the pid is the server's own.
+fn as_postgres(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=postgres", "--regid=postgres", "--init-groups"]).arg(program).current_dir("/tmp");
+    command
+}
+
+fn free_port() -> Result<u16, LabError> {
+    let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+    bound.map(|address| address.port()).map_err(|error| LabError::Machine(format!("no free port: {error}")))
+}
+
+/// Ends clusters whose program is gone: it was killed before it could.
+fn end_orphans() {
+    for name in process::remembered() {
+        let Some((owner, port)) = name.strip_prefix("postgres-").and_then(|rest| rest.split_once('-')) else {
+            continue;
+        };
+        if !Path::new("/proc").join(owner).exists() {
+            process::signal(&name, crate::Signal::Kill).ok();
+            process::end(&name).ok();
+            std::fs::remove_dir_all(format!("/tmp/ringward-postgres-{owner}-{port}")).ok();
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! `cargo lab check` and `cargo lab test`: stages one after the other, stopping at the first red one.
+use crate::output;
+use anyhow::{Context as _, bail};
+use lab::postgres::Cluster;
+use std::process::Command;
+use std::time::Duration;
+
+/// Tools that a check needs beside Rust itself.
+const CARGO_TOOLS: [&str; 2] = ["cargo-deny", "cargo-machete"];
+
+#[derive(clap::Args)]
+pub(crate) struct Wanted {
+    /// Only these stages: check, unit, contract, real-fleet
+    #[arg(value_name = "STAGE")]
+    only: Vec<String>,
+}
+
+/// Format, lints, documentation, licences, unused dependencies.
+pub(crate) fn check() -> anyhow::Result<()> {
+    for tool in CARGO_TOOLS {
+        ensure_tool(tool)?;
+    }
+    step(&["fmt", "--all", "--check"], &[])?;
+    step(&["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"], &[])?;
+    step(&["doc", "--workspace", "--no-deps", "--quiet"], &[("RUSTDOCFLAGS", "-D warnings")])?;
+    // The list of advisories is on the internet; a build that must work without it cannot ask it.
+    step(&["deny", "--log-level", "error", "check", "licenses", "bans", "sources"], &[])?;
+    step(&["machete"], &[])
+}
+
+/// Everything, with the minutes of each stage at the end.
+pub(crate) fn test(wanted: &Wanted) -> anyhow::Result<()> {
+    let stages: [(&str, fn() -> anyhow::Result<()>); 4] =
+        [("check", check), ("unit", unit), ("contract", contract), ("real-fleet", real_fleet)];
+    if let Some(unknown) = wanted.only.iter().find(|name| stages.iter().all(|(known, _)| known != name)) {
+        bail!("no stage `{unknown}`; there are: {}", stages.map(|(name, _)| name).join(", "));
+    }
+    let mut rows = Vec::new();
+    let mut red = None;
+    for (name, stage) in stages {
+        if !wanted.only.is_empty() && !wanted.only.iter().any(|only| only == name) {
+            continue;
+        }
+        output::note(&format!("stage {name}"));
+        let start = tokio::time::Instant::now();
+        let result = stage();
+        let minutes = format_minutes(start.elapsed());
+        let verdict = if result.is_ok() { "passed" } else { "FAILED" };
+        rows.push(vec![name.to_owned(), minutes, verdict.to_owned()]);
+        if let Err(error) = result {
+            red = Some((name, error));
+            break;
+        }
+    }
+    output::line("");
+    output::table(&["STAGE", "MINUTES", "RESULT"], &rows);
+    match red {
+        Some((name, error)) => Err(error.context(format!("stage {name} is red; its output is above"))),
+        None => Ok(()),
+    }
+}
+
+/// What needs no root and no network.
+fn unit() -> anyhow::Result<()> {
+    step(&["test", "--workspace"], &[])
+}
+
+/// The store's contract on both databases.
+fn contract() -> anyhow::Result<()> {
+    let cluster = Cluster::start()?;
+    step(
+        &["test", "-p", "controlplane-store", "--features", "postgres-tests"],
+        &[("RINGWARD_TEST_POSTGRES_URL", &cluster.url())],
+    )
+}
+
+/// Real Asterisk hosts.
+fn real_fleet() -> anyhow::Result<()> {
+    step(&["test", "-p", "lab", "--features", "real-fleet", "--", "--test-threads=1"], &[])
+}
+
+/// One `cargo` command with its output on this terminal.
+fn step(arguments: &[&str], variables: &[(&str, &str)]) -> anyhow::Result<()> {
+    let line = format!("cargo {}", arguments.join(" "));
+    output::note(&line);
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments).envs(variables.iter().copied());
+    let status = command.status().with_context(|| format!("start `{line}`"))?;
+    if !status.success() {
+        bail!("`{line}` ended with {status}");
+    }
+    Ok(())
+}
+
+/// Installs a cargo subcommand where it is missing.
+fn ensure_tool(tool: &str) -> anyhow::Result<()> {
+    let word = tool.trim_start_matches("cargo-");
+    let there =
+        Command::new("cargo").args([word, "--version"]).output().is_ok_and(|out| out.status.success());
+    if there { Ok(()) } else { step(&["install", "--locked", tool], &[]) }
+}
+
+fn format_minutes(took: Duration) -> String {
+    format!("{:.1}", took.as_secs_f64() / 60.0)
+}

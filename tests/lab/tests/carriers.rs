@@ -1,0 +1,1 @@
+//! Carriers, one behaviour at a time.
