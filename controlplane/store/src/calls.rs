@@ -12,6 +12,9 @@ use time::OffsetDateTime;
 
 use crate::StoreError;
 
+/// How long an idempotency key is kept after its call has ended; then it is free again.
+pub const IDEMPOTENCY_KEPT: time::Duration = time::Duration::hours(24);
+
 /// Who asks, for the audit row that is written in the same transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Actor {

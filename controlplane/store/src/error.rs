@@ -1,13 +1,17 @@
 //! Why the store could not do what was asked.
 
+use controlplane_core::ids::AttemptId;
+
 /// A failed operation, named, with its source.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The database cannot be reached, or its disk is full or not writable: worth another try later.
-    #[error("{operation}: the database is not available")]
+    #[error("{operation}: the database {database} is not available: {source}")]
     Unavailable {
         /// What was being done.
         operation: &'static str,
+        /// The file, or the server and database. Never a password.
+        database: String,
         /// What the driver said.
         #[source]
         source: sqlx::Error,
@@ -26,7 +30,95 @@ pub enum StoreError {
         /// What was being done.
         operation: &'static str,
     },
+    /// What the write speaks of was never stored. Nothing was written.
+    #[error("{operation}: there is no {id}")]
+    Missing {
+        /// What was being done.
+        operation: &'static str,
+        /// The id that was not found.
+        id: String,
+    },
+    /// The call cannot end apart from its attempt, which has not ended. Nothing was written.
+    #[error("{operation}: attempt {attempt} has not ended: end it, and the call with it")]
+    AttemptOpen {
+        /// What was being done.
+        operation: &'static str,
+        /// The attempt under way.
+        attempt: AttemptId,
+    },
     /// The database cannot be opened or migrated at start: the text names the file or server and what to do.
     #[error("{0}")]
     Open(String),
+}
+
+/// What goes wrong inside a transaction, before the operation's name is put to it.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    Sql(sqlx::Error),
+    Missing(String),
+    AttemptOpen(AttemptId),
+    Unexpected(String),
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(source: sqlx::Error) -> Self {
+        Self::Sql(source)
+    }
+}
+
+impl Failure {
+    pub(crate) fn named(self, operation: &'static str, database: &str) -> StoreError {
+        match self {
+            Self::Sql(source) if is_unavailable(&source) => {
+                StoreError::Unavailable { operation, database: database.to_owned(), source }
+            }
+            Self::Sql(source) => StoreError::Corrupt { operation, detail: source.to_string() },
+            Self::Missing(id) => StoreError::Missing { operation, id },
+            Self::AttemptOpen(attempt) => StoreError::AttemptOpen { operation, attempt },
+            Self::Unexpected(detail) => StoreError::Corrupt { operation, detail },
+        }
+    }
+}
+
+/// Whether the database failed, rather than what was asked of it.
+fn is_unavailable(error: &sqlx::Error) -> bool {
+    if let sqlx::Error::Database(answer) = error {
+        return answer.code().is_some_and(|code| sqlite_unavailable(&code) || postgres_unavailable(&code));
+    }
+    matches!(
+        error,
+        sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed
+            | sqlx::Error::BeginFailed
+    )
+}
+
+/// Primary result codes (the low byte), <https://sqlite.org/rescode.html>: BUSY, LOCKED, NOMEM, READONLY,
+/// IOERR, FULL, CANTOPEN, PROTOCOL.
+fn sqlite_unavailable(code: &str) -> bool {
+    code.len() < 5 && code.parse::<u32>().is_ok_and(|c| matches!(c & 0xff, 5..=8 | 10 | 13..=15))
+}
+
+/// Five characters, <https://www.postgresql.org/docs/current/errcodes-appendix.html>: connection, rolled
+/// back, read-only, resources, lock not available, operator intervention (time-outs too), system.
+fn postgres_unavailable(code: &str) -> bool {
+    code.len() == 5
+        && (["08", "40", "53", "57", "58"].contains(&&code[..2]) || ["25006", "55P03"].contains(&code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_told_apart() {
+        // FULL, IOERR_FSYNC (10 | 4 << 8), READONLY; CONSTRAINT_UNIQUE and ERROR are not.
+        assert!(["13", "1034", "8"].iter().all(|c| sqlite_unavailable(c)));
+        assert!(!["2067", "1", "53300"].iter().any(|c| sqlite_unavailable(c)));
+        assert!(["08006", "53300", "57014", "55P03", "40001"].iter().all(|c| postgres_unavailable(c)));
+        assert!(!["23505", "13", "42601"].iter().any(|c| postgres_unavailable(c)));
+    }
 }

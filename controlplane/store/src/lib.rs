@@ -8,11 +8,17 @@ pub mod calls;
 pub mod error;
 pub mod fleet;
 pub mod keys;
+mod open;
+mod progress;
+mod rows;
+pub mod sqlite;
 
 pub use calls::CallStore;
 pub use error::StoreError;
 pub use fleet::FleetStore;
 pub use keys::KeyStore;
+use open::migration_refused;
+pub use open::open;
 
 /// Everything that the control plane keeps.
 pub trait Store: CallStore + FleetStore + KeyStore + Send + Sync {}

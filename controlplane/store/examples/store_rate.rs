@@ -1,0 +1,71 @@
+//! How many calls per second the store accepts durably on SQLite: 64 callers at a time.
+//!
+//! `cargo run --release -p controlplane-store --example store_rate -- /var/tmp/store_rate.db`
+
+use std::sync::Arc;
+
+use controlplane_core::ids::{AuditId, CallId, EventId, OrgId};
+use controlplane_store::{
+    Store, StoreError,
+    calls::{Actor, NewCall},
+};
+use rand::{SeedableRng, rngs::StdRng};
+use time::{Duration, OffsetDateTime};
+
+const CALLERS: usize = 64;
+const CALLS_EACH: usize = 500;
+
+#[tokio::main]
+#[allow(clippy::print_stdout, reason = "its output is its purpose")]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let path = std::env::args().nth(1).ok_or("name a file that does not exist yet")?;
+    let store = controlplane_store::open(&format!("sqlite://{path}")).await?;
+    let request = serde_json::json!({"to": "+48221234567", "message": {"audio_id": "builtin:beep"}});
+    let start = tokio::time::Instant::now();
+    let mut callers = tokio::task::JoinSet::new();
+    for caller in 0..CALLERS {
+        let request = serde_json::from_value(request.clone())?;
+        callers.spawn(call(Arc::clone(&store), caller as u64, request));
+    }
+    let mut waits = Vec::with_capacity(CALLERS * CALLS_EACH);
+    while let Some(done) = callers.join_next().await {
+        waits.extend(done??);
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    waits.sort_unstable();
+    let at = |part: usize| waits.get(waits.len() * part / 100).copied().unwrap_or_default();
+    println!(
+        "{:.0} durable create_call per second, {CALLERS} at a time; p50 {:?}, p99 {:?}",
+        (CALLERS * CALLS_EACH) as f64 / seconds,
+        at(50),
+        at(99)
+    );
+    Ok(())
+}
+
+async fn call(
+    store: Arc<dyn Store>,
+    seed: u64,
+    request: controlplane_core::request::CallRequest,
+) -> Result<Vec<std::time::Duration>, StoreError> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut waits = Vec::with_capacity(CALLS_EACH);
+    for i in 0..CALLS_EACH {
+        let at = OffsetDateTime::UNIX_EPOCH + Duration::milliseconds(i as i64);
+        let new = NewCall {
+            id: CallId::new(at, &mut rng),
+            org: OrgId::first(),
+            request: request.clone(),
+            at,
+            deadline_at: at + Duration::minutes(5),
+            idempotency: None,
+            actor: Actor { key: None, request: None, ip: None },
+            audit_id: AuditId::new(at, &mut rng),
+            event_id: EventId::new(at, &mut rng),
+        };
+        let asked = tokio::time::Instant::now();
+        store.create_call(new).await?;
+        waits.push(asked.elapsed());
+    }
+    Ok(waits)
+}

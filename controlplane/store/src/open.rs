@@ -1,0 +1,42 @@
+//! Opening the database that a URL names.
+
+use std::sync::Arc;
+
+use sqlx::migrate::MigrateError;
+
+use crate::{Store, StoreError, sqlite::SqliteStore};
+
+/// Opens `sqlite://PATH` or `postgres://…`, and brings its schema up to date.
+///
+/// # Errors
+/// [`StoreError::Open`], which names the file or server (never a password) and what to do.
+pub async fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
+    match url.split_once("://") {
+        Some(("sqlite", "" | ":memory:")) => Err(StoreError::Open(
+            "the database URL sqlite:// names no file: write sqlite://PATH, as in sqlite:///var/lib/ringward/ringward.db"
+                .to_owned(),
+        )),
+        Some(("sqlite", path)) => Ok(Arc::new(SqliteStore::open(path).await?)),
+        Some((scheme, _)) => Err(StoreError::Open(format!(
+            "the database URL begins with {scheme}://, which is not known: write sqlite://PATH or postgres://USER@HOST/DATABASE"
+        ))),
+        None => Err(StoreError::Open(
+            "the database URL has no scheme: write sqlite://PATH or postgres://USER@HOST/DATABASE".to_owned(),
+        )),
+    }
+}
+
+/// Why the schema in `database` cannot be used, and what to do.
+pub(crate) fn migration_refused(database: &str, error: &MigrateError) -> String {
+    match error {
+        MigrateError::VersionMissing(version) => format!(
+            "the database {database} has schema version {version}, which is newer than this program: start the \
+             release that made it, or a later one"
+        ),
+        MigrateError::VersionMismatch(version) => format!(
+            "the database {database} was made by another build: its schema version {version} differs from this \
+             program's. Start the build that made it, or restore a backup"
+        ),
+        other => format!("the schema of the database {database} cannot be brought up to date: {other}"),
+    }
+}

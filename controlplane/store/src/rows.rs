@@ -1,0 +1,332 @@
+//! Rows as both databases give them. What differs (times) differs in [`Micros`] alone.
+
+use std::{error::Error, fmt::Display, str::FromStr};
+
+use controlplane_core::{
+    call::{AttemptStatus, CallStatus, Outcome, Rang, Reason},
+    ending::EndingClass,
+    ids::{AttemptId, AuditId, CallId, EventId, KeyId, OrgId, RequestId},
+    names::{CarrierName, NodeName, TrunkName},
+    request::CallRequest,
+};
+use sqlx::{
+    Database, Decode, Encode, FromRow, Postgres, Sqlite, Type,
+    encode::IsNull,
+    types::{Json, time::OffsetDateTime},
+};
+
+use crate::{
+    calls::{Actor, Attempt, Call, Transition},
+    fleet::DeclaredFleet,
+    keys::{AuditRow, Key},
+};
+
+type DynError = Box<dyn Error + Send + Sync>;
+
+/// A moment, as exact as both databases keep it: microseconds. INTEGER on SQLite, timestamptz on PostgreSQL.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Micros(OffsetDateTime);
+
+impl From<OffsetDateTime> for Micros {
+    /// Cut to microseconds, so that what is answered is what is read back.
+    fn from(at: OffsetDateTime) -> Self {
+        let at = at.to_offset(time::UtcOffset::UTC);
+        Self(at.replace_nanosecond(at.nanosecond() / 1_000 * 1_000).unwrap_or(at))
+    }
+}
+
+impl From<Micros> for OffsetDateTime {
+    fn from(at: Micros) -> Self {
+        at.0
+    }
+}
+
+/// A moment cut to what the databases keep.
+pub(crate) fn kept(at: OffsetDateTime) -> OffsetDateTime {
+    Micros::from(at).0
+}
+
+impl Type<Sqlite> for Micros {
+    fn type_info() -> <Sqlite as Database>::TypeInfo {
+        <i64 as Type<Sqlite>>::type_info()
+    }
+}
+
+impl Encode<'_, Sqlite> for Micros {
+    fn encode_by_ref(&self, buf: &mut <Sqlite as Database>::ArgumentBuffer) -> Result<IsNull, DynError> {
+        let micros = i64::try_from(self.0.unix_timestamp_nanos() / 1_000)?;
+        Encode::<Sqlite>::encode(micros, buf)
+    }
+}
+
+impl<'r> Decode<'r, Sqlite> for Micros {
+    fn decode(value: <Sqlite as Database>::ValueRef<'r>) -> Result<Self, DynError> {
+        let micros = <i64 as Decode<Sqlite>>::decode(value)?;
+        Ok(Self(OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1_000)?))
+    }
+}
+
+impl Type<Postgres> for Micros {
+    fn type_info() -> <Postgres as Database>::TypeInfo {
+        <OffsetDateTime as Type<Postgres>>::type_info()
+    }
+}
+
+impl Encode<'_, Postgres> for Micros {
+    fn encode_by_ref(&self, buf: &mut <Postgres as Database>::ArgumentBuffer) -> Result<IsNull, DynError> {
+        Encode::<Postgres>::encode(self.0, buf)
+    }
+}
+
+impl<'r> Decode<'r, Postgres> for Micros {
+    fn decode(value: <Postgres as Database>::ValueRef<'r>) -> Result<Self, DynError> {
+        Ok(Self(<OffsetDateTime as Decode<Postgres>>::decode(value)?))
+    }
+}
+
+/// A typed word or id in a text column.
+#[derive(Debug, Clone)]
+pub(crate) struct Word<T>(pub(crate) T);
+
+impl<T, DB: Database> Type<DB> for Word<T>
+where
+    String: Type<DB>,
+{
+    fn type_info() -> DB::TypeInfo {
+        <String as Type<DB>>::type_info()
+    }
+
+    fn compatible(ty: &DB::TypeInfo) -> bool {
+        <String as Type<DB>>::compatible(ty)
+    }
+}
+
+impl<'r, T: FromStr<Err: Display>, DB: Database> Decode<'r, DB> for Word<T>
+where
+    String: Decode<'r, DB>,
+{
+    fn decode(value: DB::ValueRef<'r>) -> Result<Self, DynError> {
+        let text = <String as Decode<'r, DB>>::decode(value)?;
+        text.parse().map(Self).map_err(|e: T::Err| format!("{text:?}: {e}").into())
+    }
+}
+
+fn word<T>(word: Option<Word<T>>) -> Option<T> {
+    word.map(|w| w.0)
+}
+
+fn moment(at: Option<Micros>) -> Option<OffsetDateTime> {
+    at.map(|at| at.0)
+}
+
+#[derive(Debug, FromRow)]
+pub(crate) struct CallRow {
+    id: Word<CallId>,
+    org_id: Word<OrgId>,
+    request: Json<CallRequest>,
+    status: Word<CallStatus>,
+    reason: Option<Word<Reason>>,
+    outcome: Option<Word<Outcome>>,
+    sequence: i64,
+    created_at: Micros,
+    deadline_at: Micros,
+    ended_at: Option<Micros>,
+}
+
+impl CallRow {
+    pub(crate) fn id(&self) -> &str {
+        self.id.0.as_str()
+    }
+}
+
+impl From<CallRow> for Call {
+    /// Still without its attempts.
+    fn from(row: CallRow) -> Self {
+        Self {
+            id: row.id.0,
+            org: row.org_id.0,
+            request: row.request.0,
+            status: row.status.0,
+            reason: word(row.reason),
+            outcome: word(row.outcome),
+            sequence: row.sequence,
+            created_at: row.created_at.0,
+            deadline_at: row.deadline_at.0,
+            ended_at: moment(row.ended_at),
+            attempts: Vec::new(),
+        }
+    }
+}
+
+#[derive(Debug, FromRow)]
+pub(crate) struct AttemptRow {
+    id: Word<AttemptId>,
+    call_id: Word<CallId>,
+    ordinal: i32,
+    node: Word<NodeName>,
+    trunk: Word<TrunkName>,
+    carrier: Word<CarrierName>,
+    status: Word<AttemptStatus>,
+    ending: Option<Word<EndingClass>>,
+    sip_code: Option<i32>,
+    q850: Option<i32>,
+    rang: Word<Rang>,
+    incarnation: Option<String>,
+    started_at: Micros,
+    ringing_at: Option<Micros>,
+    answered_at: Option<Micros>,
+    ended_at: Option<Micros>,
+}
+
+impl From<AttemptRow> for Attempt {
+    fn from(row: AttemptRow) -> Self {
+        // The columns' CHECKs keep both codes within u16.
+        let code = |code: Option<i32>| code.and_then(|c| u16::try_from(c).ok());
+        Self {
+            id: row.id.0,
+            ordinal: row.ordinal,
+            node: row.node.0,
+            trunk: row.trunk.0,
+            carrier: row.carrier.0,
+            status: row.status.0,
+            ending: word(row.ending),
+            sip_code: code(row.sip_code),
+            q850: code(row.q850),
+            rang: row.rang.0,
+            incarnation: row.incarnation,
+            started_at: row.started_at.0,
+            ringing_at: moment(row.ringing_at),
+            answered_at: moment(row.answered_at),
+            ended_at: moment(row.ended_at),
+        }
+    }
+}
+
+/// Calls with their attempts. `attempts` is in the order of ordinals.
+pub(crate) fn assemble(calls: Vec<CallRow>, attempts: Vec<AttemptRow>) -> Vec<Call> {
+    let mut calls: Vec<Call> = calls.into_iter().map(Call::from).collect();
+    for row in attempts {
+        let of = calls.iter().position(|c| c.id == row.call_id.0);
+        if let Some(call) = of.and_then(|i| calls.get_mut(i)) {
+            call.attempts.push(row.into());
+        }
+    }
+    calls
+}
+
+#[derive(Debug, FromRow)]
+pub(crate) struct TransitionRow {
+    id: Word<EventId>,
+    sequence: i64,
+    status: Word<CallStatus>,
+    reason: Option<Word<Reason>>,
+    attempt_id: Option<Word<AttemptId>>,
+    ending: Option<Word<EndingClass>>,
+    occurred_at: Micros,
+}
+
+impl From<TransitionRow> for Transition {
+    fn from(row: TransitionRow) -> Self {
+        Self {
+            id: row.id.0,
+            sequence: row.sequence,
+            status: row.status.0,
+            reason: word(row.reason),
+            attempt: word(row.attempt_id),
+            ending: word(row.ending),
+            at: row.occurred_at.0,
+        }
+    }
+}
+
+/// What a write must know of its call.
+#[derive(Debug, FromRow)]
+pub(crate) struct CallHead {
+    pub(crate) id: Word<CallId>,
+    pub(crate) org_id: Word<OrgId>,
+    pub(crate) status: Word<CallStatus>,
+    pub(crate) sequence: i64,
+}
+
+/// What a write must know of its attempt.
+#[derive(Debug, FromRow)]
+pub(crate) struct AttemptHead {
+    pub(crate) status: Word<AttemptStatus>,
+    pub(crate) rang: Word<Rang>,
+}
+
+#[derive(Debug, FromRow)]
+pub(crate) struct FleetRow {
+    revision: i64,
+    document: Json<serde_json::Value>,
+    applied_at: Micros,
+}
+
+impl From<FleetRow> for DeclaredFleet {
+    fn from(row: FleetRow) -> Self {
+        Self { revision: row.revision, document: row.document.0, applied_at: row.applied_at.0 }
+    }
+}
+
+#[derive(Debug, FromRow)]
+pub(crate) struct KeyRow {
+    id: Word<KeyId>,
+    org_id: Option<Word<OrgId>>,
+    name: String,
+    prefix: String,
+    secret_sha256: Vec<u8>,
+    scopes: Json<Vec<String>>,
+    created_at: Micros,
+    expires_at: Option<Micros>,
+    revoked_at: Option<Micros>,
+}
+
+impl TryFrom<KeyRow> for Key {
+    type Error = sqlx::Error;
+
+    fn try_from(row: KeyRow) -> Result<Self, sqlx::Error> {
+        let length = |_| sqlx::Error::Decode("secret_sha256 is not 32 bytes long".into());
+        Ok(Self {
+            id: row.id.0,
+            org: word(row.org_id),
+            name: row.name,
+            prefix: row.prefix,
+            secret_sha256: row.secret_sha256.try_into().map_err(length)?,
+            scopes: row.scopes.0,
+            created_at: row.created_at.0,
+            expires_at: moment(row.expires_at),
+            revoked_at: moment(row.revoked_at),
+        })
+    }
+}
+
+#[derive(Debug, FromRow)]
+pub(crate) struct AuditLogRow {
+    id: Word<AuditId>,
+    occurred_at: Micros,
+    org_id: Option<Word<OrgId>>,
+    actor_id: Option<Word<KeyId>>,
+    request_id: Option<Word<RequestId>>,
+    ip: Option<String>,
+    action: String,
+    target_type: String,
+    target_id: String,
+    outcome: String,
+    changes: Json<serde_json::Value>,
+}
+
+impl From<AuditLogRow> for AuditRow {
+    fn from(row: AuditLogRow) -> Self {
+        Self {
+            id: row.id.0,
+            occurred_at: row.occurred_at.0,
+            org: word(row.org_id),
+            actor: Actor { key: word(row.actor_id), request: word(row.request_id), ip: row.ip },
+            action: row.action,
+            target_type: row.target_type,
+            target_id: row.target_id,
+            outcome: row.outcome,
+            changes: row.changes.0,
+        }
+    }
+}

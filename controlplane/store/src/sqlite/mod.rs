@@ -1,0 +1,45 @@
+//! The store in one SQLite file: the default, for one control plane.
+//!
+//! One writer with group commit ([`writer`]), a few readers, WAL, `synchronous=FULL`.
+
+mod attempts;
+mod audit;
+mod calls;
+mod fleet;
+mod keys;
+mod open;
+mod writer;
+
+use std::{path::Path, sync::Arc};
+
+use sqlx::{Sqlite, Transaction};
+
+use crate::{StoreError, error::Failure};
+
+/// A store in one SQLite file. Dropping it loses nothing: what was answered is on the disk.
+pub struct SqliteStore {
+    writer: writer::Writer,
+    readers: open::Readers,
+    database: Arc<str>,
+}
+
+impl SqliteStore {
+    /// Opens the file, makes it where it is missing (with its directory, mode 0600), and brings its schema
+    /// up to date. Must be called within a tokio runtime, which then carries the writer.
+    ///
+    /// # Errors
+    /// [`StoreError::Open`] if another process has it, it cannot be written, it is no database, or its
+    /// schema is newer than this program.
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        open::open(path.as_ref()).await
+    }
+
+    /// A reading transaction: everything it reads is of one moment.
+    async fn reading(&self, operation: &'static str) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        self.readers.begin().await.map_err(|error| self.failed(operation, error))
+    }
+
+    fn failed(&self, operation: &'static str, failure: impl Into<Failure>) -> StoreError {
+        failure.into().named(operation, &self.database)
+    }
+}

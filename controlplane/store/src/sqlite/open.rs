@@ -1,0 +1,159 @@
+//! Opening the file: where it is, who else has it, whether it is ours, and which schema it has.
+//!
+//! Every refusal names the file and says what to do.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{ErrorKind, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use sqlx::{
+    ConnectOptions, SqliteConnection, SqlitePool,
+    migrate::{MigrateError, Migrator},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+use super::{SqliteStore, writer::Writer};
+use crate::StoreError;
+
+/// Connections that read at the same time. Reads are short; two cores are kept busy by fewer.
+const READERS_MAX: u32 = 4;
+/// Another connection may hold the file for the moment of a checkpoint or of a backup's step.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long to wait for a process that is just ending to give the file up.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+const LOCK_POLL: Duration = Duration::from_millis(20);
+
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+
+pub(super) async fn open(path: &Path) -> Result<SqliteStore, StoreError> {
+    directory(path)?;
+    let lock = lock(path).await?;
+    file(path)?;
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(BUSY_TIMEOUT)
+        .disable_statement_logging();
+    let mut connection = options.connect().await.map_err(|error| refused(path, &error))?;
+    migrate(path, &mut connection).await?;
+    let readers = SqlitePoolOptions::new()
+        .max_connections(READERS_MAX)
+        .acquire_timeout(BUSY_TIMEOUT)
+        .connect_lazy_with(options.clone().pragma("query_only", "ON"));
+    let database = path.display().to_string().into();
+    Ok(SqliteStore {
+        writer: Writer::start(connection, options, std::sync::Arc::clone(&database), lock),
+        readers,
+        database,
+    })
+}
+
+fn directory(path: &Path) -> Result<(), StoreError> {
+    let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) else { return Ok(()) };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(|error| {
+        StoreError::Open(format!(
+            "cannot create the directory {} for the database: {error}. Create it for this user, or name \
+             another place with RINGWARD_DATABASE_URL=sqlite://PATH",
+            parent.display()
+        ))
+    })
+}
+
+/// One process per file: the group commit and its answers know nothing of a second writer's.
+async fn lock(path: &Path) -> Result<File, StoreError> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".lock");
+    let beside = PathBuf::from(beside);
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&beside)
+        .map_err(|error| unwritable(&beside, &error))?;
+    let deadline = tokio::time::Instant::now() + LOCK_WAIT;
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) if tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(LOCK_POLL).await;
+            }
+            Err(TryLockError::WouldBlock) => {
+                let holder = fs::read_to_string(&beside).unwrap_or_default();
+                return Err(StoreError::Open(format!(
+                    "the database {} is in use by another control plane (process {}). A SQLite file serves \
+                     one replica only: stop the other one, or move both to PostgreSQL with \
+                     RINGWARD_DATABASE_URL=postgres://…",
+                    path.display(),
+                    if holder.trim().is_empty() { "unknown" } else { holder.trim() },
+                )));
+            }
+            Err(TryLockError::Error(error)) => return Err(unwritable(&beside, &error)),
+        }
+    }
+    // Only for whoever reads the refusal above; the lock does not depend on it.
+    let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+    Ok(file)
+}
+
+/// The file exists, for this user alone, and can be written.
+fn file(path: &Path) -> Result<(), StoreError> {
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|error| unwritable(path, &error))?;
+    let meta = file.metadata().map_err(|error| unwritable(path, &error))?;
+    if !meta.is_file() {
+        return Err(StoreError::Open(format!("the database {} is not a regular file", path.display())));
+    }
+    if meta.permissions().mode() & 0o077 != 0 {
+        file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(|error| unwritable(path, &error))?;
+    }
+    Ok(())
+}
+
+fn unwritable(path: &Path, error: &std::io::Error) -> StoreError {
+    let advice = match error.kind() {
+        ErrorKind::PermissionDenied => "make it writable for this user",
+        ErrorKind::ReadOnlyFilesystem => "its file system is mounted read-only",
+        ErrorKind::IsADirectory => "it is a directory: name a file",
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room on its disk",
+        _ => "check the path and its disk",
+    };
+    StoreError::Open(format!("cannot write the database file {}: {error}; {advice}", path.display()))
+}
+
+fn refused(path: &Path, error: &sqlx::Error) -> StoreError {
+    let code = error.as_database_error().and_then(|e| e.code()?.parse::<u32>().ok()).map(|c| c & 0xff);
+    let advice = match code {
+        Some(26) => "it is not a database: move it away, or name another file",
+        Some(11) => "it is damaged: restore it from a backup",
+        Some(13) => "its disk is full: make room",
+        Some(8 | 14) => "it, or its directory, cannot be written by this user",
+        _ => "check the file and its disk",
+    };
+    StoreError::Open(format!("cannot open the database {}: {error}; {advice}", path.display()))
+}
+
+async fn migrate(path: &Path, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    match MIGRATIONS.run(&mut *connection).await {
+        Ok(()) => Ok(()),
+        Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
+            Err(refused(path, &error))
+        }
+        Err(error) => Err(StoreError::Open(crate::migration_refused(&path.display().to_string(), &error))),
+    }
+}
+
+/// Where readers come from.
+pub(super) type Readers = SqlitePool;
