@@ -1,7 +1,7 @@
 //! A carrier of the lab: an Asterisk whose dialplan turns the number into a behaviour, with packet
 //! rules for what Asterisk cannot do (be silent, be deaf), and a capture that tells what it saw.
 use crate::asterisk::Asterisk;
-use crate::{HostName, LabError, Seen, clock, network, process, render, seen};
+use crate::{HostName, LabError, Seen, Subnet, clock, network, process, render, seen};
 use minijinja::context;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -181,14 +181,14 @@ impl Carrier {
         self.console("channel request hangup all").map(|_| ())
     }
 
-    pub(crate) fn configure(&self) -> Result<(), LabError> {
+    pub(crate) fn configure(&self, subnet: Subnet) -> Result<(), LabError> {
         let extensions = render::CARRIER_EXTENSIONS.render(context! {
             ring_s => RING_S,
             talk_s => TALK_S,
             second_address => self.second_address.to_string(),
         })?;
         self.asterisk.configure(&[
-            ("pjsip.conf", render::CARRIER_PJSIP.to_owned()),
+            ("pjsip.conf", render::CARRIER_PJSIP.render(context! { subnet => subnet.to_string() })?),
             ("extensions.conf", extensions),
             ("manager.conf", "[general]\nenabled = no\n".to_owned()),
         ])

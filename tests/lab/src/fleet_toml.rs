@@ -1,13 +1,13 @@
 //! Writes `fleet.toml` of a lab, with direct AMI nodes.
 use crate::pbx::AmiUser;
-use crate::{Carrier, Pbx, Plan, plan::TrunkPlan};
+use crate::{Carrier, Pbx, Plan, Subnet, plan::TrunkPlan};
 use std::fmt::Write as _;
 
 /// The region of the `at`-th PBX: they take turns.
 const REGIONS: [&str; 2] = ["eu-east", "eu-west"];
 
 /// The whole file: carriers, nodes with their AMI, trunks, one route for every number.
-pub(crate) fn write(plan: &Plan, pbxes: &[Pbx], carriers: &[Carrier]) -> String {
+pub(crate) fn write(plan: &Plan, subnet: Subnet, pbxes: &[Pbx], carriers: &[Carrier]) -> String {
     let mut text = String::from("# Written by the lab.\n");
     for carrier in carriers {
         write!(
@@ -39,7 +39,7 @@ pub(crate) fn write(plan: &Plan, pbxes: &[Pbx], carriers: &[Carrier]) -> String 
         )
         .ok();
     }
-    let trunks = plan.trunk_plans();
+    let trunks = plan.trunk_plans(subnet);
     for trunk in &trunks {
         write!(
             text,

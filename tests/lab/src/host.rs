@@ -1,5 +1,5 @@
 //! A host of the lab: its name, its folder, and how to run something on it.
-use crate::{LabError, Root, network};
+use crate::{LabError, Root, Subnet, network};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -30,7 +30,7 @@ impl HostName {
     }
 
     /// Makes its folder anew.
-    pub(crate) fn lay_folder(&self) -> Result<(), LabError> {
+    pub(crate) fn lay_folder(&self, subnet: Subnet) -> Result<(), LabError> {
         let folder = self.folder();
         if folder.exists() {
             fs::remove_dir_all(&folder).map_err(LabError::file("remove", &folder))?;
@@ -40,8 +40,13 @@ impl HostName {
             fs::create_dir_all(&path).map_err(LabError::file("create", &path))?;
         }
         let resolver = folder.join("resolv.conf");
-        fs::write(&resolver, format!("nameserver {}\n", network::ROOT_ADDRESS))
-            .map_err(LabError::file("write", &resolver))
+        fs::write(&resolver, format!("nameserver {}\n", subnet.root()))
+            .map_err(LabError::file("write", &resolver))?;
+        // Asterisk looks its own name up as it starts, and waits 20 s where that is not answered.
+        let machine = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let names = folder.join("hosts");
+        fs::write(&names, format!("127.0.0.1 localhost {}\n", machine.trim()))
+            .map_err(LabError::file("write", &names))
     }
 
     /// A command that runs in this host's network namespace, on this machine's own files.
@@ -60,6 +65,7 @@ impl HostName {
             mkdir -p \"$root/srv/ringward\"\n\
             mount --bind \"$home\" \"$root/srv/ringward\"\n\
             mount --bind \"$home/resolv.conf\" \"$root/etc/resolv.conf\"\n\
+            mount --bind \"$home/hosts\" \"$root/etc/hosts\"\n\
             mount --rbind /dev \"$root/dev\"\n\
             mount -t proc proc \"$root/proc\"\n\
             exec chroot \"$root\" \"$@\"";

@@ -1,8 +1,8 @@
 //! A running lab: up, down, and its hosts by name.
 use crate::asterisk::Asterisk;
 use crate::{
-    Attacker, Carrier, HostName, LabError, Pbx, Plan, Root, clock, fleet_toml, network, packages, progress,
-    root, sweep,
+    Attacker, Carrier, HostName, LabError, Pbx, Plan, Root, Subnet, clock, fleet_toml, network, packages,
+    progress, root, sweep,
 };
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
@@ -11,8 +11,8 @@ use std::time::Duration;
 
 /// Where the lab remembers what runs; emptied at boot like the processes.
 pub(crate) const STATE: &str = "/run/ringward-lab";
-/// The attacker's address.
-const ATTACKER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 66);
+/// The last number of the attacker's address.
+const ATTACKER: u8 = 66;
 
 /// Who ends the lab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,7 @@ pub enum Hold {
 #[derive(Debug)]
 pub struct Lab {
     plan: Plan,
+    subnet: Subnet,
     pbxes: Vec<Pbx>,
     carriers: Vec<Carrier>,
     attacker: Attacker,
@@ -50,7 +51,8 @@ impl Lab {
         let carrier_root = root::ensure(crate::AsteriskVersion::V22)?;
         let pbx_root = root::ensure(plan.asterisk)?;
         sweep()?;
-        let mut lab = Lab::describe(plan, &pbx_root, &carrier_root)?;
+        let subnet = Subnet::pick()?;
+        let mut lab = Lab::describe(plan, subnet, &pbx_root, &carrier_root)?;
         lab.hold = hold;
         lab._lock = Some(lock);
         if let Err(error) = lab.boot() {
@@ -64,10 +66,10 @@ impl Lab {
     pub fn attach() -> Result<Lab, LabError> {
         let path = plan_file();
         let text = fs::read_to_string(&path).map_err(|_| LabError::NotRunning)?;
-        let plan: Plan = serde_json::from_str(&text).map_err(|_| LabError::NotRunning)?;
+        let (plan, subnet): (Plan, Subnet) = serde_json::from_str(&text).map_err(|_| LabError::NotRunning)?;
         let carrier_root = root::ensure(crate::AsteriskVersion::V22)?;
         let pbx_root = root::ensure(plan.asterisk)?;
-        Lab::describe(plan, &pbx_root, &carrier_root)
+        Lab::describe(plan, subnet, &pbx_root, &carrier_root)
     }
 
     /// Ends it now.
@@ -79,6 +81,11 @@ impl Lab {
     /// What it was made from.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// Which addresses it uses.
+    pub fn subnet(&self) -> Subnet {
+        self.subnet
     }
 
     /// All PBXes.
@@ -113,12 +120,12 @@ impl Lab {
 
     /// Text of `fleet.toml` for this lab: direct AMI nodes, its trunks, one route for all numbers.
     pub fn fleet_toml(&self) -> String {
-        fleet_toml::write(&self.plan, &self.pbxes, &self.carriers)
+        fleet_toml::write(&self.plan, self.subnet, &self.pbxes, &self.carriers)
     }
 
     /// The address at which hosts of the lab reach programs of the root namespace.
     pub fn root_address(&self) -> Ipv4Addr {
-        network::ROOT_ADDRESS
+        self.subnet.root()
     }
 
     /// Replaces this process by `program` on a host; comes back only with the reason why not.
@@ -138,40 +145,40 @@ impl Lab {
         Ok(LabError::Start { what: format!("enter {name}"), program: line.join(" "), source })
     }
 
-    fn describe(plan: Plan, pbx_root: &Root, carrier_root: &Root) -> Result<Lab, LabError> {
-        let trunks = plan.trunk_plans();
-        let pbxes = plan.pbx_hosts().into_iter().map(|(name, address)| Pbx {
+    fn describe(plan: Plan, subnet: Subnet, pbx_root: &Root, carrier_root: &Root) -> Result<Lab, LabError> {
+        let trunks = plan.trunk_plans(subnet);
+        let pbxes = plan.pbx_hosts(subnet).into_iter().map(|(name, address)| Pbx {
             trunks: trunks.iter().filter(|trunk| trunk.node == name).cloned().collect(),
             asterisk: Asterisk { host: HostName(name), root: pbx_root.clone() },
             address,
         });
         let pbxes = pbxes.collect();
-        let carriers = plan.carrier_hosts().into_iter().map(|(name, address)| {
+        let carriers = plan.carrier_hosts(subnet).into_iter().map(|(name, address)| {
             Carrier::new(Asterisk { host: HostName(name), root: carrier_root.clone() }, address)
         });
         let carriers = carriers.collect();
-        let attacker = Attacker::new(HostName("attacker".into()), ATTACKER);
-        Ok(Lab { plan, pbxes, carriers, attacker, hold: Hold::Kept, _lock: None })
+        let attacker = Attacker::new(HostName("attacker".into()), subnet.host(ATTACKER));
+        Ok(Lab { plan, subnet, pbxes, carriers, attacker, hold: Hold::Kept, _lock: None })
     }
 
     fn boot(&self) -> Result<(), LabError> {
         let start = clock::now();
-        network::lay_bridge()?;
-        network::lay_host(self.attacker.host().as_str(), &[ATTACKER])?;
+        network::lay_bridge(self.subnet)?;
+        network::lay_host(self.attacker.host().as_str(), &[self.attacker.address()])?;
         for carrier in &self.carriers {
-            carrier.host().lay_folder()?;
+            carrier.host().lay_folder(self.subnet)?;
             network::lay_host(carrier.name(), &[carrier.address(), carrier.second_address()])?;
-            carrier.configure()?;
+            carrier.configure(self.subnet)?;
         }
         for pbx in &self.pbxes {
-            pbx.host().lay_folder()?;
+            pbx.host().lay_folder(self.subnet)?;
             network::lay_host(pbx.name(), &[pbx.address()])?;
-            pbx.configure(&self.plan)?;
+            pbx.configure(&self.plan, self.subnet)?;
         }
         if let Some(first) = self.carriers.first() {
-            network::start_dns(Path::new(STATE), first.address(), first.second_address())?;
+            network::start_dns(Path::new(STATE), self.subnet, first.address(), first.second_address())?;
         }
-        let text = serde_json::to_string(&self.plan).unwrap_or_default();
+        let text = serde_json::to_string(&(&self.plan, self.subnet)).unwrap_or_default();
         fs::write(plan_file(), text).map_err(LabError::file("write", plan_file()))?;
         let fleet = fleet_file();
         fs::write(&fleet, self.fleet_toml()).map_err(LabError::file("write", &fleet))?;

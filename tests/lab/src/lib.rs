@@ -1,7 +1,7 @@
 //! The lab: a small fleet of real Asterisk PBXes and carriers on one machine, for tests and the demo.
 //!
-//! Every host is a network namespace `rw-<name>` on one bridge `rwlab0` (192.0.2.0/24, nothing leads
-//! out). PBXes and carriers are Asterisk processes in a root that is built once from Debian and kept.
+//! Every host is a network namespace `rw-<name>` on one bridge `rwlab0` (192.0.2.0/24, or another
+//! documentation network where the machine uses that one itself: see [`Subnet`]; nothing leads out). PBXes and carriers are Asterisk processes in a root that is built once from Debian and kept.
 //! [`Lab::up`] boots what a [`Plan`] asks for, dropping the [`Lab`] ends it. What a carrier *saw* on
 //! its wire ([`Carrier::seen`]) is the truth that tests compare everything else against.
 //!
@@ -35,6 +35,7 @@ mod seen;
 pub mod shapes;
 mod sip;
 mod status;
+mod subnet;
 mod sweep;
 
 pub use attacker::{Attacker, Method, Volley};
@@ -49,4 +50,5 @@ pub use process::Signal;
 pub use root::{Root, ensure as ensure_root};
 pub use seen::{NumberSeen, Seen};
 pub use status::{HostStatus, status};
+pub use subnet::Subnet;
 pub use sweep::sweep;

@@ -1,10 +1,10 @@
-//! The lab's network: a bridge `rwlab0` in the root namespace (192.0.2.1/24), one namespace `rw-<name>`
+//! The lab's network: a bridge `rwlab0` in the root namespace (.1 of the lab's [`Subnet`]), one namespace `rw-<name>`
 //! per host, a name server on the bridge. No default route and no forwarding: nothing leads out.
 //!
 //! A host's end of the cable is `eth0` in its namespace, the bridge's end is `rwv-<name>`. Cutting a
 //! host off takes the bridge's end down, and what a *deaf* carrier says is dropped there too, so that
 //! the capture inside the carrier's namespace shows what it tried to say.
-use crate::{LabError, command, process};
+use crate::{LabError, Subnet, command, process};
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -12,8 +12,6 @@ use std::process::{Command, Stdio};
 
 /// The bridge.
 pub(crate) const BRIDGE: &str = "rwlab0";
-/// The root namespace's address on it: control plane, name server.
-pub(crate) const ROOT_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// A name with two addresses, both of carrier a.
 pub(crate) const SRV_NAME: &str = "srv-a.ringward.test";
 /// nft table in the root namespace.
@@ -31,8 +29,8 @@ pub(crate) fn port(host: &str) -> String {
 }
 
 /// Lays the bridge.
-pub(crate) fn lay_bridge() -> Result<(), LabError> {
-    let address = format!("{ROOT_ADDRESS}/24");
+pub(crate) fn lay_bridge(subnet: Subnet) -> Result<(), LabError> {
+    let address = format!("{}/24", subnet.root());
     batch(&format!(
         "link add {BRIDGE} type bridge forward_delay 0\naddr add {address} dev {BRIDGE}\nlink set {BRIDGE} up\n"
     ))?;
@@ -89,13 +87,18 @@ pub(crate) fn set_cable_rules(host: &str, rules: &str) -> Result<(), LabError> {
 }
 
 /// Starts the name server that knows the one name with two addresses.
-pub(crate) fn start_dns(state: &Path, first: Ipv4Addr, second: Ipv4Addr) -> Result<(), LabError> {
+pub(crate) fn start_dns(
+    state: &Path,
+    subnet: Subnet,
+    first: Ipv4Addr,
+    second: Ipv4Addr,
+) -> Result<(), LabError> {
     let log = fs::File::create(state.join("dnsmasq.log")).map_err(LabError::file("create", state))?;
     let mut command = Command::new("dnsmasq");
     command
         .args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root"])
         .args(["--bind-interfaces", "--except-interface=lo", "--pid-file"])
-        .arg(format!("--listen-address={ROOT_ADDRESS}"))
+        .arg(format!("--listen-address={}", subnet.root()))
         .arg(format!("--host-record=a1.{SRV_NAME},{first}"))
         .arg(format!("--host-record=a2.{SRV_NAME},{second}"))
         .arg(format!("--srv-host=_sip._udp.{SRV_NAME},a1.{SRV_NAME},5060,1"))

@@ -1,6 +1,6 @@
 //! A PBX of the lab: Asterisk configured from `dialplans/`, reached over AMI at port 5038.
 use crate::asterisk::Asterisk;
-use crate::{HostName, Inbound, LabError, Plan, Signal, TrunkPlan, process, render};
+use crate::{HostName, Inbound, LabError, Plan, Signal, Subnet, TrunkPlan, process, render};
 use minijinja::context;
 use std::fs;
 use std::io::Read as _;
@@ -120,7 +120,7 @@ impl Pbx {
         Ok(said.trim().strip_prefix("Value: ").map(|value| value.trim().to_owned()))
     }
 
-    pub(crate) fn configure(&self, plan: &Plan) -> Result<(), LabError> {
+    pub(crate) fn configure(&self, plan: &Plan, subnet: Subnet) -> Result<(), LabError> {
         for user in [AmiUser::Calls, AmiUser::Security] {
             self.write_secret(user)?;
         }
@@ -131,10 +131,10 @@ impl Pbx {
             secret => self.secret(AmiUser::Calls)?,
             security_username => AmiUser::Security.username(),
             security_secret => self.secret(AmiUser::Security)?,
-            permit => ["192.0.2.1/255.255.255.255"],
+            permit => [format!("{}/255.255.255.255", subnet.root())],
             asterisk_major => plan.asterisk.major(),
         })?;
-        let carriers = plan.carrier_hosts();
+        let carriers = plan.carrier_hosts(subnet);
         let trunks: Vec<_> = self
             .trunks
             .iter()

@@ -1,5 +1,5 @@
 //! What a lab shall consist of.
-use crate::LabError;
+use crate::{LabError, Subnet};
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
@@ -61,9 +61,9 @@ pub enum Inbound {
 /// What a lab shall consist of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// How many PBXes: `pbx-1` (192.0.2.11), `pbx-2`, …
+    /// How many PBXes: `pbx-1` (.11 of the lab's subnet), `pbx-2`, …
     pub pbxes: u8,
-    /// How many carriers: `a` (192.0.2.21), `b`, `c`.
+    /// How many carriers: `a` (.21), `b`, `c`.
     pub carriers: u8,
     /// What the PBXes run.
     pub asterisk: AsteriskVersion,
@@ -128,21 +128,21 @@ impl Plan {
     }
 
     /// The PBXes: name and address.
-    pub fn pbx_hosts(&self) -> Vec<(String, Ipv4Addr)> {
-        (1..=self.pbxes).map(|n| (format!("pbx-{n}"), Ipv4Addr::new(192, 0, 2, 10 + n))).collect()
+    pub fn pbx_hosts(&self, subnet: Subnet) -> Vec<(String, Ipv4Addr)> {
+        (1..=self.pbxes).map(|n| (format!("pbx-{n}"), subnet.host(10 + n))).collect()
     }
 
     /// The carriers: name and address.
-    pub fn carrier_hosts(&self) -> Vec<(String, Ipv4Addr)> {
+    pub fn carrier_hosts(&self, subnet: Subnet) -> Vec<(String, Ipv4Addr)> {
         let names = ["a", "b", "c"].into_iter().zip(21..);
-        names.take(self.carriers.into()).map(|(name, n)| (name.into(), Ipv4Addr::new(192, 0, 2, n))).collect()
+        names.take(self.carriers.into()).map(|(name, n)| (name.into(), subnet.host(n))).collect()
     }
 
     /// The trunks, in the order of the PBXes.
-    pub fn trunk_plans(&self) -> Vec<TrunkPlan> {
-        let carriers = self.carrier_hosts();
+    pub fn trunk_plans(&self, subnet: Subnet) -> Vec<TrunkPlan> {
+        let carriers = self.carrier_hosts(subnet);
         let mut trunks = Vec::new();
-        for (at, (node, _)) in self.pbx_hosts().into_iter().enumerate() {
+        for (at, (node, _)) in self.pbx_hosts(subnet).into_iter().enumerate() {
             for (n, (carrier, address)) in carriers.iter().enumerate() {
                 if self.trunks == TrunkLayout::Full || n == at % carriers.len() {
                     trunks.push(TrunkPlan {
@@ -173,7 +173,10 @@ mod tests {
     use super::*;
 
     fn names(plan: &Plan) -> Vec<String> {
-        plan.trunk_plans().into_iter().map(|trunk| trunk.name).collect()
+        plan.trunk_plans(serde_json::from_str("[192,0,2]").unwrap())
+            .into_iter()
+            .map(|trunk| trunk.name)
+            .collect()
     }
 
     #[test]

@@ -16,7 +16,8 @@ pub(crate) const PJSIP_RINGWARD: Template =
 /// Where everything is.
 pub(crate) const ASTERISK: Template = Template("asterisk.conf.j2", include_str!("../hosts/asterisk.conf.j2"));
 /// A carrier's trunk side.
-pub(crate) const CARRIER_PJSIP: &str = include_str!("../hosts/carrier_pjsip.conf");
+pub(crate) const CARRIER_PJSIP: Template =
+    Template("carrier_pjsip.conf.j2", include_str!("../hosts/carrier_pjsip.conf.j2"));
 /// A carrier's behaviours.
 pub(crate) const CARRIER_EXTENSIONS: Template =
     Template("carrier_extensions.conf.j2", include_str!("../hosts/carrier_extensions.conf.j2"));
