@@ -1,0 +1,142 @@
+//! What a test may ask of the PBX.
+
+use std::time::Duration;
+
+/// How the callee and his carrier behave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// Rings, is answered, and the PBX hangs up after `talk` (Cause 16).
+    Answer {
+        /// From the answer to the end.
+        talk: Duration,
+    },
+    /// Rings, is answered, and the callee says BYE after `talk` (Cause 0, no TechCause).
+    AnswerThenBye {
+        /// From the answer to the BYE.
+        talk: Duration,
+    },
+    /// Rings, then 486.
+    Busy486,
+    /// Rings, then 603.
+    Declined603,
+    /// This SIP answer at once, without ringing.
+    Sip(u16),
+    /// 180, then this SIP answer.
+    RingThenSip(u16),
+    /// 183, then this SIP answer.
+    ProgressThenSip(u16),
+    /// Rings until the Originate's time-out.
+    NoAnswer,
+    /// 100 and nothing more until the Originate's time-out.
+    SilentTrying,
+    /// Nothing at all: a local 408 after [`Script::timer_b`].
+    Silent,
+    /// The contact is unreachable or the endpoint unknown: no channel, no INVITE.
+    ContactDown,
+    /// The contact's name does not resolve: a channel, TechCause 503, no INVITE.
+    DnsFailure,
+    /// `Response: Error` with these words.
+    Rejected(String),
+}
+
+impl Ending {
+    /// Answered, with a short talk.
+    #[must_use]
+    pub fn answer() -> Self {
+        Self::Answer { talk: Duration::from_millis(50) }
+    }
+}
+
+/// What goes wrong between the PBX and its client, apart from how the call itself ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The call goes on, but the link is cut right after "queued" was written.
+    DropAfterQueued,
+    /// The call goes on, but the link is cut instead of an answer.
+    DropBeforeAnswer,
+    /// The link is cut instead of an answer, and no call is made.
+    DropWithoutCall,
+    /// The call goes on and the action is never answered.
+    NeverAnswered,
+    /// The call goes on and the answer bears another ActionID.
+    WrongActionId,
+    /// Newchannel and DialBegin come before the response.
+    EventsBeforeResponse,
+    /// OriginateResponse comes after Hangup.
+    OriginateResponseLast,
+    /// Hangup never comes.
+    NoHangupEvent,
+}
+
+/// An ending and what goes wrong around it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// How the call ends.
+    pub ending: Ending,
+    /// What goes wrong.
+    pub faults: Vec<Fault>,
+}
+
+impl Plan {
+    /// Nothing goes wrong.
+    #[must_use]
+    pub fn of(ending: Ending) -> Self {
+        Self { ending, faults: Vec::new() }
+    }
+
+    /// And this goes wrong.
+    #[must_use]
+    pub fn with(mut self, fault: Fault) -> Self {
+        self.faults.push(fault);
+        self
+    }
+
+    pub(crate) fn has(&self, fault: Fault) -> bool {
+        self.faults.contains(&fault)
+    }
+}
+
+impl From<Ending> for Plan {
+    fn from(ending: Ending) -> Self {
+        Self::of(ending)
+    }
+}
+
+/// The PBX as it starts. Everything but the login can be changed later.
+#[derive(Debug, Clone)]
+pub struct Script {
+    /// Manager user.
+    pub username: String,
+    /// Its secret.
+    pub secret: String,
+    /// For numbers without a plan of their own.
+    pub default: Plan,
+    /// Between one thing and the next in a call.
+    pub step: Duration,
+    /// How long a wholly silent carrier is waited for.
+    pub timer_b: Duration,
+    /// Before the banner.
+    pub banner_delay: Duration,
+    /// Writes every byte apart, with a yield between, so that clients see half lines.
+    pub half_lines: bool,
+    /// Whether the dialplan has a flight recorder (it runs if the Originate pushes a hangup handler).
+    pub flight_recorder: bool,
+    /// What `TechCause` is left out for: versions before 20.17 and 22.7.
+    pub tech_cause: bool,
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        Self {
+            username: "ringward".to_owned(),
+            secret: "secret".to_owned(),
+            default: Plan::of(Ending::answer()),
+            step: Duration::from_millis(2),
+            timer_b: Duration::from_millis(300),
+            banner_delay: Duration::ZERO,
+            half_lines: false,
+            flight_recorder: true,
+            tech_cause: true,
+        }
+    }
+}
