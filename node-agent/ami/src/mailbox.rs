@@ -55,7 +55,8 @@ impl<T, E: Clone> Mailbox<T, E> {
         self.filled.notify_one();
     }
 
-    /// The next slot, or the reason of the end (again and again). One reader; cancel-safe.
+    /// The next slot, or the reason of the end (again and again). Cancel-safe; of several readers
+    /// each item goes to one.
     pub(crate) async fn take(&self) -> Result<Slot<T>, E> {
         loop {
             let next = self.with(|state| match state.slots.pop_front() {
@@ -63,7 +64,13 @@ impl<T, E: Clone> Mailbox<T, E> {
                 None => state.end.clone().map(Err),
             });
             match next {
-                Some(next) => return next,
+                Some(next) => {
+                    if next.is_err() {
+                        // Pass the end on to whoever else waits.
+                        self.filled.notify_one();
+                    }
+                    return next;
+                }
                 // `notify_one` keeps one permit, so a `put` between the look and the wait is not missed.
                 None => self.filled.notified().await,
             }

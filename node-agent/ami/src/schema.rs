@@ -28,12 +28,10 @@ enum Part {
     MaybeChannel(&'static str),
     /// What every security event begins with.
     Security,
-    /// Anything whose name is not in the form, each name once: for hints whose forms differ by version.
-    Rest,
     /// Anything whose name is not in the form, repeats allowed: UserEvent's body.
     Free,
 }
-use Part::{Channel, Free, Many, Maybe, MaybeChannel, One, Rest, Security};
+use Part::{Channel, Free, Many, Maybe, MaybeChannel, One, Security};
 
 /// ast_manager_build_channel_state_string_prefix.
 const SNAPSHOT: &[Part] = &[
@@ -86,8 +84,8 @@ const EVENTS: &[(&str, &[Part])] = &[
     ("HangupRequest", &[Channel(""), Maybe("Cause"), Maybe("TechCause")]),
     ("SoftHangupRequest", &[Channel(""), Maybe("Cause"), Maybe("TechCause")]),
     ("DialBegin", &[MaybeChannel(""), Channel("Dest"), One("DialString")]),
-    ("DialState", &[MaybeChannel(""), Channel("Dest"), One("DialStatus"), Maybe("Forward")]),
-    ("DialEnd", &[MaybeChannel(""), Channel("Dest"), One("DialStatus"), Maybe("Forward")]),
+    ("DialState", &[MaybeChannel(""), Channel("Dest"), Maybe("Forward"), One("DialStatus")]),
+    ("DialEnd", &[MaybeChannel(""), Channel("Dest"), Maybe("Forward"), One("DialStatus")]),
     ("NewConnectedLine", &[Channel("")]),
     ("NewCallerid", &[Channel(""), One("CID-CallingPres")]),
     ("Newexten", &[Channel(""), One("Extension"), One("Application"), One("AppData")]),
@@ -112,8 +110,32 @@ const EVENTS: &[(&str, &[Part])] = &[
         &[Maybe("Uptime"), Maybe("LastReload"), One("Status"), Maybe("Uptime"), Maybe("LastReload")],
     ),
     ("Shutdown", &[One("Shutdown"), One("Restart")]),
-    ("ContactStatus", &[One("URI"), One("ContactStatus"), One("AOR"), One("EndpointName"), Rest]),
-    ("PeerStatus", &[One("ChannelType"), One("Peer"), One("PeerStatus"), Rest]),
+    (
+        "ContactStatus",
+        &[
+            One("URI"),
+            One("ContactStatus"),
+            One("AOR"),
+            One("EndpointName"),
+            Maybe("RoundtripUsec"),
+            Maybe("UserAgent"),
+            Maybe("RegExpire"),
+            Maybe("ViaAddress"),
+            Maybe("CallID"),
+        ],
+    ),
+    (
+        "PeerStatus",
+        &[
+            One("ChannelType"),
+            One("Peer"),
+            One("PeerStatus"),
+            Maybe("Cause"),
+            Maybe("Address"),
+            Maybe("Port"),
+            Maybe("Time"),
+        ],
+    ),
     ("Registry", &[One("ChannelType"), Maybe("Username"), One("Domain"), One("Status"), Maybe("Cause")]),
     ("UserEvent", &[MaybeChannel(""), One("UserEvent"), Free]),
     ("FailedACL", &[Security, Maybe("Module"), Maybe("SessionTV"), Maybe("ACLName")]),
@@ -173,7 +195,6 @@ enum Step {
     Many(String),
     /// Skip this many steps unless the next header has this name.
     SkipUnless(String, usize),
-    Rest,
     Free,
 }
 
@@ -200,7 +221,6 @@ fn expand(part: Part, prefix: &str, steps: &mut Vec<Step>) {
             expand(Channel(of), prefix, steps);
         }
         Security => SECURITY.iter().for_each(|part| expand(*part, prefix, steps)),
-        Rest => steps.push(Step::Rest),
         Free => steps.push(Step::Free),
     }
 }
@@ -249,8 +269,6 @@ fn walk(form: &[Step], message: &Message) -> Result<(), TamperKind> {
                 Some(Step::Many(name)) if is(name) => break,
                 Some(Step::Many(_)) => at += 1,
                 Some(Step::SkipUnless(first, steps)) => at += if is(first) { 1 } else { 1 + steps },
-                Some(Step::Rest) if departure() == TamperKind::Doubled => return Err(TamperKind::Doubled),
-                Some(Step::Rest) => break,
                 Some(Step::Free) if in_form(form, header.name()) => return Err(departure()),
                 Some(Step::Free) => break,
             }
@@ -258,7 +276,7 @@ fn walk(form: &[Step], message: &Message) -> Result<(), TamperKind> {
     }
     let missing = form.iter().skip(at).any(|step| match step {
         Step::One(_) => true,
-        Step::Maybe(_) | Step::Many(_) | Step::SkipUnless(..) | Step::Rest | Step::Free => false,
+        Step::Maybe(_) | Step::Many(_) | Step::SkipUnless(..) | Step::Free => false,
     });
     if missing { Err(TamperKind::Truncated) } else { Ok(()) }
 }
@@ -270,7 +288,7 @@ fn header_names_equal(a: &[u8], b: &[u8]) -> bool {
 fn in_form(form: &[Step], name: &[u8]) -> bool {
     form.iter().any(|step| match step {
         Step::One(of) | Step::Maybe(of) | Step::Many(of) => header_names_equal(of.as_bytes(), name),
-        Step::SkipUnless(..) | Step::Rest | Step::Free => false,
+        Step::SkipUnless(..) | Step::Free => false,
     })
 }
 

@@ -170,8 +170,9 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// The next item. Cancel-safe.
-    pub async fn next(&mut self) -> WatchItem {
+    /// The next item. Cancel-safe. Takes `&self`, so that one may read while an originate still runs: an event
+    /// may come before the answer to its action.
+    pub async fn next(&self) -> WatchItem {
         match self.mailbox.take().await {
             Ok(Slot::Item(item)) => item,
             Ok(Slot::Lost(lost)) => WatchItem::Overflowed { lost },

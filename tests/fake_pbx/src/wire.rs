@@ -55,13 +55,18 @@ pub(crate) fn take_actions(buffer: &mut Vec<u8>, open: &mut Packet) -> Vec<Packe
         let line: Vec<u8> = buffer.drain(..=end).collect();
         let text = String::from_utf8_lossy(&line);
         // Asterisk strips blanks around; a NUL ends a C string.
-        let text = text.split('\0').next().unwrap_or_default().trim();
+        let text = strip(text.split('\0').next().unwrap_or_default());
         if !text.is_empty() {
             let (name, value) = text.split_once(':').unwrap_or((text, ""));
-            open.headers.push((name.trim().to_owned(), value.trim().to_owned()));
+            open.headers.push((strip(name).to_owned(), strip(value).to_owned()));
         } else if !open.headers.is_empty() {
             actions.push(std::mem::take(open));
         }
     }
     actions
+}
+
+/// ast_strip: everything up to the blank, and nothing beyond ASCII.
+fn strip(text: &str) -> &str {
+    text.trim_matches(|c: char| c <= ' ')
 }
