@@ -1,1 +1,15 @@
 //! The Ringward control plane: the server, and the operators' command line.
+//!
+//! `app` starts everything and stops it; `registry` knows the fleet; `nodes` keeps the AMI sessions;
+//! `calls` carries calls to their end; `http` has the doors.
+
+pub mod app;
+pub mod calls;
+pub mod cli;
+pub mod clock;
+pub mod http;
+pub mod keys;
+pub mod metrics;
+pub mod nodes;
+pub mod registry;
+pub mod settings;

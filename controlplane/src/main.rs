@@ -1,1 +1,9 @@
-fn main() {}
+//! The `ringward` program.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    controlplane::cli::run(controlplane::cli::Cli::parse())
+}

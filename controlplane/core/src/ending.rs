@@ -270,7 +270,7 @@ fn by_sip(code: u16, dialled: Duration, timer_b: Duration) -> EndingClass {
         488 | 606 => EndingClass::NotAcceptable,
         503 => EndingClass::Congestion,
         // 6xx says that trying elsewhere is of no use (RFC 3261 section 21.6).
-        603 | 601..=699 => EndingClass::Declined,
+        601..=699 => EndingClass::Declined,
         400..=599 => EndingClass::CarrierError,
         // Not a final failure: Asterisk has told something we do not understand.
         _ => EndingClass::Unknown,

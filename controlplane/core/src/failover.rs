@@ -4,22 +4,11 @@
 //! *known* to have declined, been busy or not picked up is never dialled again here; that is the customer's
 //! redial policy, elsewhere.
 
-use serde::{Deserialize, Serialize};
-
 use crate::{
-    call::{OnUnknown, Rang, Reason, UnknownWord, words},
+    call::{OnUnknown, Rang, Reason},
     ending::{Ending, EndingClass},
+    fleet::OnRefusal,
 };
-
-words! {
-    /// Whether an answer of a trunk that usually speaks of the callee is to be believed.
-    Believe {
-        /// Believed: the call ends.
-        Stop = "stop",
-        /// This carrier says it for faults of its own: try another.
-        Other = "other",
-    }
-}
 
 /// What decides besides the ending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,9 +18,9 @@ pub struct Policy {
     /// Most attempts that may have sent an INVITE.
     pub attempts_max: u8,
     /// The trunk's 480.
-    pub on_480: Believe,
+    pub on_480: OnRefusal,
     /// The trunk's 603.
-    pub on_603: Believe,
+    pub on_603: OnRefusal,
 }
 
 /// What follows.
@@ -46,12 +35,11 @@ pub enum Next {
 /// Decides what follows `ending`; `earlier` are the endings of this call's attempts before it.
 #[must_use]
 pub fn next(ending: &Ending, earlier: &[EndingClass], policy: Policy) -> Next {
-    match wish(ending, earlier, policy) {
-        Next::Other if sent(ending, earlier) >= usize::from(policy.attempts_max) => {
-            Next::Stop(exhausted(ending.class, policy.on_unknown))
-        }
-        next => next,
+    let next = wish(ending, earlier, policy);
+    if next == Next::Other && sent(ending, earlier) >= usize::from(policy.attempts_max) {
+        return Next::Stop(exhausted(ending.class, policy.on_unknown));
     }
+    next
 }
 
 /// Attempts that may have sent an INVITE: only these count against `attempts_max`.
@@ -78,9 +66,9 @@ fn wish(ending: &Ending, earlier: &[EndingClass], policy: Policy) -> Next {
         OnUnknown::Fail => Next::Stop(reason),
     };
     let believe = |how, reason| match (how, ending.rang) {
-        (Believe::Stop, _) => Next::Stop(reason),
-        (Believe::Other, Rang::No) => Next::Other,
-        (Believe::Other, Rang::Maybe | Rang::Yes) => unknown(Reason::OutcomeUnknown),
+        (OnRefusal::Stop, _) => Next::Stop(reason),
+        (OnRefusal::Other, Rang::No) => Next::Other,
+        (OnRefusal::Other, Rang::Maybe | Rang::Yes) => unknown(Reason::OutcomeUnknown),
     };
     match (ending.class, ending.rang) {
         (C::Answered, _) => Next::Stop(Reason::Played),
@@ -129,8 +117,8 @@ mod tests {
     const POLICY: Policy = Policy {
         on_unknown: OnUnknown::Retry,
         attempts_max: 3,
-        on_480: Believe::Stop,
-        on_603: Believe::Stop,
+        on_480: OnRefusal::Stop,
+        on_603: OnRefusal::Stop,
     };
     const FAIL: Policy = Policy { on_unknown: OnUnknown::Fail, ..POLICY };
 
@@ -192,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_trunk_may_say_that_its_480_and_603_are_its_own_faults() {
-        let policy = Policy { on_480: Believe::Other, on_603: Believe::Other, ..FAIL };
+        let policy = Policy { on_480: OnRefusal::Other, on_603: OnRefusal::Other, ..FAIL };
         assert_eq!(next(&ended(EndingClass::Unreachable, Rang::No), &[], policy), Next::Other);
         assert_eq!(next(&ended(EndingClass::Declined, Rang::No), &[], policy), Next::Other);
         let rejected = next(&ended(EndingClass::Declined, Rang::Yes), &[], policy);

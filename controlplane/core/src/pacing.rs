@@ -199,3 +199,6 @@ impl Channels {
         self.held.iter()
     }
 }
+
+#[cfg(test)]
+mod tests;

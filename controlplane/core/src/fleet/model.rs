@@ -10,6 +10,7 @@ use super::field::{
 };
 use crate::{
     call::{UnknownWord, words},
+    ending::EarlyMedia,
     names::{CarrierName, EndpointName, NodeName, RegionName, TrunkName},
     number::{E164, NumberFormat, dialled},
 };
@@ -98,18 +99,6 @@ words! {
         Pai = "pai",
         /// P-Preferred-Identity (RFC 3325)
         Ppi = "ppi",
-    }
-}
-
-words! {
-    /// What a 183 of this trunk means.
-    EarlyMedia {
-        /// The phone rings, as after 180.
-        Ringing = "ringing",
-        /// An announcement: the phone does not ring.
-        NotRinging = "not_ringing",
-        /// It cannot be told.
-        Maybe = "maybe",
     }
 }
 

@@ -107,9 +107,10 @@ impl Selector {
             None => without_ready(&considered),
             Some(chosen) => {
                 for c in &ready {
-                    considered[c.place].verdict = match c.rank.behind(chosen.rank) {
-                        _ if c.place == chosen.place => Verdict::Chosen,
-                        why => Verdict::Outranked(why),
+                    considered[c.place].verdict = if c.place == chosen.place {
+                        Verdict::Chosen
+                    } else {
+                        Verdict::Outranked(c.rank.behind(chosen.rank))
                     };
                 }
                 Choice::Trunk(chosen.trunk.name.clone())

@@ -75,4 +75,10 @@ impl Robin {
             self.routes.retain(|prefix, _| fleet.routes().any(|r| r.prefix == *prefix));
         }
     }
+
+    /// Credits kept.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.routes.values().flatten().map(HashMap::len).sum()
+    }
 }

@@ -1,0 +1,196 @@
+//! The whole machine: what is started, with what, and in which order it stops.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use axum::Router;
+use controlplane_core::fleet::Fleet;
+use controlplane_store::{Store, StoreError};
+use node_agent_ami::ActionIds;
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
+
+use crate::{
+    calls::{Calls, Patience},
+    clock::{Chance, Clock},
+    http::{self, Parts, State},
+    metrics::Metrics,
+    nodes::{self, Nodes},
+    registry::Registry,
+    settings::Settings,
+};
+
+/// Requests under way when it stops are answered within this time.
+const GOODBYE: Duration = Duration::from_secs(5);
+/// How long the sessions get at start before calls of an earlier process are settled without them.
+const SESSIONS_HEAD_START: Duration = Duration::from_secs(2);
+
+/// Why it did not start; each text names the thing and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A listener.
+    #[error(
+        "cannot listen on {address} for {door}: {source}. Is another ringward running? Choose another with RINGWARD_{setting}__LISTEN"
+    )]
+    Listen {
+        /// Which door.
+        door: &'static str,
+        /// The setting's name.
+        setting: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// The stored fleet is not one.
+    #[error(
+        "the stored fleet (revision {revision}) cannot be read: {source}. Was it written by a newer ringward?"
+    )]
+    Fleet {
+        /// Its revision.
+        revision: i64,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// No randomness.
+    #[error("the system gives no randomness: {0}")]
+    Chance(std::io::Error),
+    /// A metric is wrong: a mistake of the program.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// A running control plane.
+pub struct App {
+    /// Where customers reach it.
+    pub api: SocketAddr,
+    /// Where operators reach it.
+    pub operator: SocketAddr,
+    stop: watch::Sender<bool>,
+    doors: Vec<JoinHandle<()>>,
+    /// Held so that node tasks live as long as the program.
+    _nodes: Arc<Nodes>,
+}
+
+impl App {
+    /// Starts everything, in this order: registry and sessions from the stored fleet, the doors, and then
+    /// the calls that an earlier process left open.
+    ///
+    /// # Errors
+    /// See [`StartError`]. Nothing is left running then.
+    pub async fn start(
+        settings: &Settings,
+        store: Arc<dyn Store>,
+        clock: Clock,
+        chance: Chance,
+    ) -> Result<Self, StartError> {
+        let api = listen("customers", "API", settings.api.listen).await?;
+        let operator = listen("operators", "OPERATOR", settings.operator.listen).await?;
+        let metrics = Arc::new(Metrics::new()?);
+        let registry = Arc::new(Registry::new());
+        if let Some(stored) = store.declared_fleet().await? {
+            let revision = stored.revision;
+            let fleet: Fleet = serde_json::from_value(stored.document)
+                .map_err(|source| StartError::Fleet { revision, source })?;
+            registry.declare(fleet, revision, clock.now());
+        }
+        let nodes = Arc::new(Nodes::new(nodes::Shared {
+            registry: Arc::clone(&registry),
+            metrics: Arc::clone(&metrics),
+            clock: clock.clone(),
+            chance: chance.clone(),
+            ids: ActionIds::from_os().map_err(StartError::Chance)?,
+            data_dir: absolute(&settings.data_dir),
+        }));
+        nodes.reconcile();
+        let patience = Patience {
+            reconcile: Duration::from_millis(settings.reconcile_timeout_ms),
+            trunk: Duration::from_millis(settings.patience_ms),
+        };
+        let calls = Arc::new(Calls::new(
+            Arc::clone(&store),
+            Arc::clone(&registry),
+            Arc::clone(&metrics),
+            clock.clone(),
+            chance.clone(),
+            patience,
+        ));
+        wait_for_sessions(&registry).await;
+        let resumed = calls.resume().await?;
+        if resumed > 0 {
+            tracing::warn!(calls = resumed, "took up calls that an earlier process had left open");
+        }
+        let state =
+            State::new(Parts { store, registry, nodes: Arc::clone(&nodes), calls, metrics, clock, chance });
+        let (stop, stopping) = watch::channel(false);
+        let (api_at, operator_at) =
+            (address(&api, settings.api.listen), address(&operator, settings.operator.listen));
+        let doors = vec![
+            serve(api, http::customers(state.clone()), stopping.clone()),
+            serve(operator, http::operators(state), stopping),
+        ];
+        tracing::info!(api = %api_at, operator = %operator_at, "ringward is ready");
+        Ok(Self { api: api_at, operator: operator_at, stop, doors, _nodes: nodes })
+    }
+
+    /// Stops: doors first, so that nothing new is accepted. Calls under way stay as they are in the
+    /// database, and the next start takes them up.
+    pub async fn stop(self) {
+        // Nobody listens any more if the doors are gone already.
+        let _ = self.stop.send(true);
+        for door in self.doors {
+            let abort = door.abort_handle();
+            if timeout(GOODBYE, door).await.is_err() {
+                abort.abort();
+            }
+        }
+    }
+}
+
+/// Calls that were open find their node's session up if it can be had; without, they would be settled by
+/// time-out. Returns at once where the fleet is up or empty.
+async fn wait_for_sessions(registry: &Registry) {
+    let mut changes = registry.changes();
+    let all_up = async {
+        loop {
+            let nodes = registry.nodes();
+            // Down for a reason is as good as up: it will not change by waiting.
+            let settled =
+                nodes.iter().all(|n| n.state == "alive" || n.reason.as_deref() != Some("connecting"));
+            if settled || changes.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    let _ = timeout(SESSIONS_HEAD_START, all_up).await;
+}
+
+async fn listen(
+    door: &'static str,
+    setting: &'static str,
+    address: SocketAddr,
+) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Listen { door, setting, address, source })
+}
+
+fn address(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
+    listener.local_addr().unwrap_or(asked)
+}
+
+fn absolute(path: &std::path::Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+fn serve(listener: TcpListener, router: Router, mut stopping: watch::Receiver<bool>) -> JoinHandle<()> {
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    tokio::spawn(async move {
+        let stopped = async move {
+            // An error means that the sender is gone, which is a stop too.
+            let _ = stopping.wait_for(|stop| *stop).await;
+        };
+        if let Err(error) = axum::serve(listener, service).with_graceful_shutdown(stopped).await {
+            tracing::error!(%error, "a door failed");
+        }
+    })
+}

@@ -1,0 +1,351 @@
+//! Runs one Originate: feeds the machine with what the session's watch says, and does what it answers.
+
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use controlplane_core::{
+    attempt::{Answer, Attempt, Do, Event, Limits},
+    call::{AttemptStatus, Rang},
+    ending::{Ending, Reading},
+    ids::{AttemptId, CallId},
+    names::NodeName,
+    request::CallRequest,
+};
+use controlplane_store::calls::{Advance, Written};
+use node_agent_ami::{
+    ChannelId, ChannelState, ContextName, DialDigits, DialStatus, EndpointName, Event as AmiEvent, Extension,
+    HangupHandler, InvalidName, Originate, OriginateOutcome, Session, VariableName, VariableValue, Watch,
+    WatchItem,
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+
+use super::{Calls, reconcile};
+use crate::registry::Assignment;
+
+/// The dialplan's contexts (dialplans/extensions_ringward.conf).
+const CALL_CONTEXT: &str = "ringward-call";
+const RECORD_CONTEXT: &str = "ringward-record";
+/// Asterisk's own `Timeout` is longer than ours by this, so that it acts only when this process sleeps.
+const ORIGINATE_SLACK: Duration = Duration::from_secs(5);
+/// The dialplan ends an answered call at `time_limit_s`; this process does, if it has not, so much later.
+const TALK_SLACK: Duration = Duration::from_secs(5);
+/// Q.850 16, normal clearing.
+const NORMAL_CLEARING: u16 = 16;
+
+/// One attempt, as the shell carries it.
+pub(super) struct Run<'a> {
+    pub(super) calls: &'a Calls,
+    pub(super) call: &'a CallId,
+    pub(super) id: &'a AttemptId,
+    pub(super) node: &'a NodeName,
+    /// Incarnation of Asterisk that it was or will be sent to.
+    pub(super) sent_to: Option<&'a str>,
+    pub(super) canceled: &'a mut watch::Receiver<bool>,
+}
+
+/// How long an attempt of this call may take.
+pub(super) fn limits(request: &CallRequest, reconcile: Duration) -> Limits {
+    Limits {
+        progress: Duration::from_secs(request.progress_timeout_s.into()),
+        ring: Duration::from_secs(request.ring_timeout_s.into()),
+        talk: Duration::from_secs(request.time_limit_s.into()) + TALK_SLACK,
+        reconcile,
+    }
+}
+
+fn originate(id: &ChannelId, request: &CallRequest, to: &Assignment) -> Result<Originate, InvalidName> {
+    let variable = |name: &str, value: String| Ok((VariableName::parse(name)?, VariableValue::parse(value)?));
+    let mut originate = Originate::new(
+        id.clone(),
+        EndpointName::parse(to.trunk.endpoint.as_str())?,
+        DialDigits::parse(to.trunk.dialled(&request.to))?,
+        ContextName::parse(CALL_CONTEXT)?,
+        Extension::parse("s")?,
+    );
+    originate.timeout =
+        Duration::from_secs(u64::from(request.progress_timeout_s) + u64::from(request.ring_timeout_s))
+            + ORIGINATE_SLACK;
+    let caller = request.from.as_ref().or(to.trunk.caller_ids.first());
+    originate.caller_id = caller.map(|number| DialDigits::parse(number.as_str())).transpose()?;
+    originate.hangup_handler = Some(HangupHandler { context: ContextName::parse(RECORD_CONTEXT)? });
+    originate.variables = vec![
+        variable("RINGWARD_ATTEMPT", id.to_string())?,
+        variable("RINGWARD_AUDIO", request.message.audio_id.sound().to_owned())?,
+        variable("RINGWARD_REPEAT", request.message.repeat.to_string())?,
+        variable("RINGWARD_TIME_LIMIT", request.time_limit_s.to_string())?,
+    ];
+    Ok(originate)
+}
+
+/// The session that tells of the attempt, and its watch there.
+type Link = (Session, Arc<Watch>);
+
+type Pending<'a, T> = Option<Pin<Box<dyn Future<Output = T> + Send + 'a>>>;
+
+/// A slot's future, or none for ever.
+async fn ready<T>(pending: &mut Pending<'_, T>) -> T {
+    match pending {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What the shell has found out on the machine's behalf.
+enum Found {
+    Record(Event),
+    Fate(reconcile::Found),
+}
+
+impl Run<'_> {
+    /// Sends a new attempt and follows it to its end.
+    pub(super) async fn send(mut self, request: &CallRequest, to: &Assignment, reading: Reading) -> Ending {
+        let limits = limits(request, self.calls.patience.reconcile);
+        let machine = Attempt::new(now(), limits, reading);
+        let Ok(id) = ChannelId::parse(self.id.as_str()) else {
+            return self.refused_here(machine, "the attempt's id is no channel id");
+        };
+        let originate = match originate(&id, request, to) {
+            Ok(originate) => originate,
+            // Everything was parsed when it came in; what is left is a fleet file of a stricter version.
+            Err(error) => return self.refused_here(machine, &error.to_string()),
+        };
+        let Ok(watch) = to.session.watch(id.clone()) else {
+            return self.refused_here(machine, "its channel id is watched already");
+        };
+        let session = to.session.clone();
+        self.follow(machine, id, Some((session, Arc::new(watch))), Some(originate)).await
+    }
+
+    /// Takes up an attempt that an earlier process began.
+    pub(super) async fn resume(mut self, machine: Attempt) -> Option<Ending> {
+        let id = ChannelId::parse(self.id.as_str()).ok()?;
+        Some(self.follow(machine, id, None, None).await)
+    }
+
+    fn refused_here(&self, mut machine: Attempt, why: &str) -> Ending {
+        tracing::error!(call = %self.call, attempt = %self.id, why, "an attempt could not be put into an Originate");
+        match machine.handle(now(), Event::NotSent).first() {
+            Some(Do::End(ending)) => *ending,
+            Some(Do::Report(_) | Do::HangUp | Do::AskRecord | Do::Reconcile) | None => {
+                Ending::without_answer(controlplane_core::ending::EndingClass::NotSent, Rang::No)
+            }
+        }
+    }
+
+    async fn follow(
+        &mut self,
+        mut machine: Attempt,
+        id: ChannelId,
+        mut link: Option<Link>,
+        originate: Option<Originate>,
+    ) -> Ending {
+        let mut sending: Pending<'_, OriginateOutcome> = None;
+        let mut looking: Pending<'_, Found> = None;
+        match (originate, &link) {
+            (Some(originate), Some((session, watch))) => {
+                let (session, watch) = (session.clone(), Arc::clone(watch));
+                sending = Some(Box::pin(async move { session.originate(&originate, &watch).await }));
+            }
+            _ => looking = Some(self.look_for_fate(&id)),
+        }
+        loop {
+            let todo = tokio::select! {
+                biased;
+                outcome = ready(&mut sending) => {
+                    sending = None;
+                    machine.handle(now(), self.sent(outcome))
+                }
+                item = next(&link) => match translate(&item) {
+                    Some(event) => {
+                        if event == Event::Cut {
+                            link = None;
+                        }
+                        machine.handle(now(), event)
+                    }
+                    None => continue,
+                },
+                found = ready(&mut looking) => {
+                    looking = None;
+                    match found {
+                        Found::Record(event) => machine.handle(now(), event),
+                        Found::Fate(fate) => {
+                            link = fate.watch.map(|(session, watch)| (session, Arc::new(watch)));
+                            machine.handle(now(), Event::Settled(fate.settlement))
+                        }
+                    }
+                }
+                () = until(machine.next_deadline()) => machine.on_deadline(now()),
+                () = wanted(self.canceled) => {
+                    // Said once; the machine remembers.
+                    machine.handle(now(), Event::Cancel)
+                }
+            };
+            for todo in todo {
+                match todo {
+                    Do::Report(status) => self.report(status, machine.rang()).await,
+                    Do::HangUp => self.hang_up(&id, link.as_ref()),
+                    Do::AskRecord => looking = Some(self.look_for_record(&id, link.as_ref())),
+                    Do::Reconcile => {
+                        sending = None;
+                        link = None;
+                        looking = Some(self.look_for_fate(&id));
+                    }
+                    Do::End(ending) => return ending,
+                }
+            }
+        }
+    }
+
+    fn sent(&self, outcome: OriginateOutcome) -> Event {
+        match outcome {
+            OriginateOutcome::Accepted => Event::Accepted,
+            OriginateOutcome::NotSent(why) => {
+                tracing::warn!(attempt = %self.id, node = %self.node, %why, "not sent");
+                Event::NotSent
+            }
+            OriginateOutcome::Rejected { message } => {
+                tracing::warn!(attempt = %self.id, node = %self.node, message, "Asterisk refused an Originate");
+                Event::Rejected
+            }
+            OriginateOutcome::Unresolved(why) => {
+                tracing::warn!(attempt = %self.id, node = %self.node, %why, "an Originate may or may not have arrived");
+                Event::Unresolved
+            }
+        }
+    }
+
+    async fn report(&self, status: AttemptStatus, rang: Rang) {
+        let at = self.calls.clock.now();
+        let advance = Advance {
+            call: self.call.clone(),
+            attempt: self.id.clone(),
+            status,
+            rang,
+            at,
+            event_id: self.calls.chance.event_id(at),
+        };
+        let written =
+            self.calls.durably("advance an attempt", || self.calls.store.advance(advance.clone())).await;
+        if written == Some(Written::AlreadyEnded) {
+            tracing::error!(call = %self.call, attempt = %self.id, %status, "news of an attempt that had ended");
+        }
+    }
+
+    /// Does not wait: the machine waits for the channel's Hangup, not for this answer.
+    fn hang_up(&self, id: &ChannelId, link: Option<&Link>) {
+        let Some((session, _)) = link else { return };
+        let (session, id, node) = (session.clone(), id.clone(), self.node.clone());
+        tokio::spawn(async move {
+            if let Err(error) = session.hangup(&id, NORMAL_CLEARING).await {
+                tracing::warn!(%node, channel = %id, %error, "a hangup was not taken");
+            }
+        });
+    }
+
+    fn look_for_record<'a>(
+        &self,
+        id: &ChannelId,
+        link: Option<&Link>,
+    ) -> Pin<Box<dyn Future<Output = Found> + Send + 'a>> {
+        let session = link.map(|(session, _)| session.clone());
+        let id = id.clone();
+        Box::pin(async move {
+            let record = match session {
+                Some(session) => reconcile::record(&session, &id).await,
+                None => Ok(None),
+            };
+            match record {
+                Ok(record) => Found::Record(Event::Recorded(record)),
+                Err(error) => {
+                    tracing::warn!(channel = %id, %error, "the flight recorder does not answer");
+                    Found::Record(Event::Cut)
+                }
+            }
+        })
+    }
+}
+
+impl<'r> Run<'r> {
+    fn look_for_fate(&self, id: &ChannelId) -> Pin<Box<dyn Future<Output = Found> + Send + 'r>> {
+        let (calls, node, attempt, sent_to) = (self.calls, self.node, self.id, self.sent_to);
+        let id = id.clone();
+        Box::pin(async move { Found::Fate(reconcile::settle(calls, node, attempt, &id, sent_to).await) })
+    }
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+async fn until(deadline: Option<std::time::Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(Instant::from_std(deadline)).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next(link: &Option<Link>) -> WatchItem {
+    match link {
+        Some((_, watch)) => watch.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Ends once, when the customer wants the call ended.
+async fn wanted(canceled: &mut watch::Receiver<bool>) {
+    if canceled.wait_for(|canceled| *canceled).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// What an item of the watch means to the machine; `None`: nothing.
+fn translate(item: &WatchItem) -> Option<Event> {
+    match item {
+        WatchItem::LinkLost(_) | WatchItem::Overflowed { .. } | WatchItem::Tampered(_) => Some(Event::Cut),
+        WatchItem::Event(event) => match event {
+            AmiEvent::Newchannel(_) | AmiEvent::DialBegin { .. } => Some(Event::Channel),
+            AmiEvent::Newstate(channel) => match channel.state {
+                ChannelState::Ringing => Some(Event::Ringing),
+                ChannelState::Up => Some(Event::Answered),
+                ChannelState::Down
+                | ChannelState::Dialing
+                | ChannelState::Ring
+                | ChannelState::OtherState => None,
+            },
+            AmiEvent::DialState { status, .. } => match status {
+                DialStatus::Ringing => Some(Event::Ringing),
+                DialStatus::Progress => Some(Event::Progress),
+                DialStatus::Proceeding
+                | DialStatus::Answer
+                | DialStatus::Busy
+                | DialStatus::NoAnswer
+                | DialStatus::Cancel
+                | DialStatus::Congestion
+                | DialStatus::ChanUnavail
+                | DialStatus::Other(_) => None,
+            },
+            AmiEvent::DialEnd { status, .. } => (*status == DialStatus::Answer).then_some(Event::Answered),
+            AmiEvent::Hangup { cause, tech_cause, .. } => {
+                Some(Event::HungUp(Answer { sip_code: *tech_cause, q850: *cause }))
+            }
+            AmiEvent::OriginateResponse { success: true, .. } => Some(Event::Answered),
+            AmiEvent::OriginateResponse { success: false, reason, .. } => {
+                Some(Event::OriginateFailed { timed_out: *reason == Some(REASON_NO_ANSWER) })
+            }
+            AmiEvent::HangupRequest { .. }
+            | AmiEvent::FullyBooted
+            | AmiEvent::Shutdown
+            | AmiEvent::ContactStatus { .. }
+            | AmiEvent::Registry { .. }
+            | AmiEvent::PeerStatus { .. }
+            | AmiEvent::UserEvent { .. }
+            | AmiEvent::Security { .. }
+            | AmiEvent::Other(_) => None,
+        },
+    }
+}
+
+/// `Reason` of an Originate whose own `Timeout` ran out (AST_CONTROL_RINGING).
+const REASON_NO_ANSWER: u16 = 3;

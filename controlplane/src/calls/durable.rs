@@ -1,0 +1,53 @@
+//! Writes that must not be given up: the fate of a call is not lost because a database was away.
+
+use std::{future::Future, time::Duration};
+
+use controlplane_store::StoreError;
+use tokio::time::sleep;
+
+use super::Calls;
+
+/// First wait after a write that failed; doubled up to [`WAIT_MAX`].
+const WAIT_MIN: Duration = Duration::from_millis(50);
+/// Longest wait between two tries.
+const WAIT_MAX: Duration = Duration::from_secs(2);
+
+impl Calls {
+    /// Writes until it is written. Every write of a call is safe to repeat: it names its rows by ids made
+    /// before, and what has ended refuses a second end. `None`: the database refuses it for good (a broken
+    /// row), which is logged as the error it is.
+    pub(super) async fn durably<T, F>(&self, what: &'static str, mut write: impl FnMut() -> F) -> Option<T>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let mut wait = WAIT_MIN;
+        loop {
+            match write().await {
+                Ok(done) => return Some(done),
+                Err(error @ StoreError::Unavailable { .. }) => {
+                    self.metrics.store_failure();
+                    tracing::error!(what, error = %chain(&error), "not written yet, trying again");
+                    sleep(wait).await;
+                    wait = (wait * 2).min(WAIT_MAX);
+                }
+                Err(error) => {
+                    self.metrics.store_failure();
+                    tracing::error!(what, error = %chain(&error), "the database refuses this write");
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+/// An error with its causes, for a log line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,129 @@
+//! The operators' door, from outside.
+
+use std::fmt;
+
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+
+/// Why a command did not do what it should; its text says what to do next.
+#[derive(Debug)]
+pub struct Failure {
+    text: String,
+    code: u8,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Failure {
+    /// Something on this side: a file, a setting.
+    pub(super) fn local(text: impl Into<String>) -> Self {
+        Self { text: text.into(), code: 1 }
+    }
+
+    /// The words of the command line are wrong.
+    pub(super) fn usage(text: impl Into<String>) -> Self {
+        Self { text: text.into(), code: 2 }
+    }
+
+    fn unreachable(url: &str, error: &reqwest::Error) -> Self {
+        let cause = crate::calls::chain(error);
+        Self {
+            text: format!(
+                "cannot reach the control plane at {url}: {cause}\n  Is `ringward serve` running? Another address is \
+                 given by RINGWARD_OPERATOR_URL."
+            ),
+            code: 3,
+        }
+    }
+
+    /// The code that scripts see.
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        self.code
+    }
+
+    fn of(status: StatusCode, problem: &Value) -> Self {
+        let word = |member: &str| problem[member].as_str().unwrap_or_default();
+        let (code, hint) = match status {
+            StatusCode::UNAUTHORIZED => {
+                (4, "\n  Set RINGWARD_OPERATOR_KEY to an operator key; `ringward bootstrap` makes the first.")
+            }
+            StatusCode::FORBIDDEN => (4, ""),
+            StatusCode::NOT_FOUND => (5, ""),
+            StatusCode::CONFLICT => (6, ""),
+            _ => (1, ""),
+        };
+        let mut text = match problem["param"].as_str() {
+            Some(param) => format!("{}: {param}: {}", word("title"), word("detail")),
+            None => format!("{}: {}", word("title"), word("detail")),
+        };
+        if word("title").is_empty() {
+            text = format!("the control plane answered {status}");
+        }
+        text.push_str(hint);
+        if !word("request_id").is_empty() {
+            text.push_str(&format!("\n  ({})", word("request_id")));
+        }
+        Self { text, code }
+    }
+}
+
+/// A control plane's operator door.
+pub(super) struct Door {
+    url: String,
+    key: Option<String>,
+    http: reqwest::Client,
+    /// Print what was answered instead of a table.
+    pub(super) json: bool,
+}
+
+impl Door {
+    pub(super) fn new(url: &str, key: Option<&str>, json: bool) -> Result<Self, Failure> {
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|error| Failure::local(format!("no HTTP client: {error}")))?;
+        let url = url.trim_end_matches('/').to_owned();
+        if !url.starts_with("http://") {
+            return Err(Failure::usage(format!(
+                "{url}: the operator door is an address like http://127.0.0.1:8081"
+            )));
+        }
+        Ok(Self { url, key: key.map(str::to_owned), http, json })
+    }
+
+    pub(super) async fn get(&self, path: &str) -> Result<Value, Failure> {
+        self.send(self.request(Method::GET, path)).await
+    }
+
+    pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        self.send(self.request(Method::POST, path).json(body)).await
+    }
+
+    /// A POST of text, with query parameters.
+    pub(super) async fn post_text(&self, path: &str, text: String) -> Result<Value, Failure> {
+        self.send(self.request(Method::POST, path).body(text)).await
+    }
+
+    fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.url));
+        match &self.key {
+            Some(key) => request.bearer_auth(key),
+            None => request,
+        }
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<Value, Failure> {
+        let unreachable = |error: reqwest::Error| Failure::unreachable(&self.url, &error);
+        let response = request.send().await.map_err(unreachable)?;
+        let status = response.status();
+        let text = response.text().await.map_err(unreachable)?;
+        let body: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
+        if status.is_success() { Ok(body) } else { Err(Failure::of(status, &body)) }
+    }
+}

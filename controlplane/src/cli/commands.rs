@@ -1,0 +1,297 @@
+//! What each command asks of the door, and how its answer looks to a person.
+
+use std::{io::Read, path::Path, process::ExitCode, time::Duration};
+
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use super::{
+    PlaceArgs,
+    client::{Door, Failure},
+    table::{cell, rows, table},
+};
+
+/// Between two looks at a call that is followed.
+const FOLLOW_EVERY: Duration = Duration::from_millis(200);
+
+type Done = Result<ExitCode, Failure>;
+
+/// Prints the answer as JSON, or as `people` want it.
+fn show(door: &Door, answer: &Value, people: impl FnOnce() -> String) {
+    if door.json {
+        println!("{answer:#}");
+    } else {
+        print!("{}", people());
+    }
+}
+
+/// A list as a table, or a sentence with the next command where it is empty.
+fn show_list(door: &Door, list: &Value, header: &[&str], members: &[&str], empty: &str) {
+    show(door, list, || {
+        if list["data"].as_array().is_none_or(Vec::is_empty) {
+            format!("{empty}\n")
+        } else {
+            table(header, rows(list, members))
+        }
+    });
+}
+
+pub(super) async fn bootstrap(door: &Door) -> Done {
+    let key = door.post("/admin/v1/bootstrap", &json!({})).await?;
+    show(door, &key, || {
+        format!(
+            "The first operator key. It is shown this once:\n\n  export RINGWARD_OPERATOR_KEY={}\n\nNext: ringward apply -f fleet.toml\n",
+            cell(&key, "secret")
+        )
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn status(door: &Door) -> Done {
+    let nodes = door.get("/admin/v1/nodes").await?;
+    let trunks = door.get("/admin/v1/trunks").await?;
+    let calls = door.get("/admin/v1/calls?limit=10").await?;
+    let all = json!({"nodes": nodes["data"], "trunks": trunks["data"], "calls": calls["data"]});
+    show(door, &all, || {
+        let bad = |list: &Value, good: &str| -> Vec<Value> {
+            list["data"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter(|item| item["state"] != good)
+                .cloned()
+                .collect()
+        };
+        let count = |list: &Value| list["data"].as_array().map_or(0, Vec::len);
+        let (lost, refused) = (bad(&nodes, "alive"), bad(&trunks, "usable"));
+        let mut text = format!(
+            "Nodes {} of {} alive, trunks {} of {} usable\n",
+            count(&nodes) - lost.len(),
+            count(&nodes),
+            count(&trunks) - refused.len(),
+            count(&trunks)
+        );
+        for item in lost.iter().chain(&refused) {
+            text.push_str(&format!(
+                "  {} {}: {}\n",
+                cell(item, "name"),
+                cell(item, "state"),
+                cell(item, "reason")
+            ));
+        }
+        if count(&nodes) == 0 {
+            text.push_str("No fleet is declared. Next: ringward apply -f fleet.toml\n");
+        }
+        text
+    });
+    let good = |list: &Value, good: &str| {
+        list["data"].as_array().is_none_or(|l| l.iter().all(|i| i["state"] == good))
+    };
+    Ok(if good(&nodes, "alive") && good(&trunks, "usable") { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn read(file: &Path) -> Result<String, Failure> {
+    let failed = |error: std::io::Error| Failure::local(format!("{}: {error}", file.display()));
+    if file == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).map_err(failed)?;
+        return Ok(text);
+    }
+    std::fs::read_to_string(file).map_err(failed)
+}
+
+fn changes(answer: &Value) -> String {
+    let lines = |member: &str| -> Vec<String> {
+        answer[member]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|l| l.as_str().map(str::to_owned))
+            .collect()
+    };
+    let mut text: String = lines("changes").iter().map(|line| format!("{line}\n")).collect();
+    let kept = lines("kept");
+    if !kept.is_empty() {
+        text.push_str("Kept, although the file lacks it (--prune removes it):\n");
+        kept.iter().for_each(|line| text.push_str(&format!("  {}\n", line.trim_start_matches("- "))));
+    }
+    text
+}
+
+async fn offer(door: &Door, file: &Path, prune: bool, dry_run: bool) -> Result<Value, Failure> {
+    let text = read(file)?;
+    let in_force = door.get("/admin/v1/fleet").await?;
+    let revision = in_force["revision"].as_i64().unwrap_or(0);
+    let path = format!("/admin/v1/fleet?expected_revision={revision}&prune={prune}&dry_run={dry_run}");
+    door.post_text(&path, text).await
+}
+
+pub(super) async fn apply(door: &Door, file: &Path, prune: bool, dry_run: bool) -> Done {
+    let answer = offer(door, file, prune, dry_run).await?;
+    show(door, &answer, || {
+        let revision = cell(&answer, "revision");
+        match (answer["changes"].as_array().is_none_or(Vec::is_empty), dry_run) {
+            (true, _) => format!("{}Nothing to change: revision {revision} is in force.\n", changes(&answer)),
+            (false, true) => format!("{}Dry run: nothing was changed.\n", changes(&answer)),
+            (false, false) => format!("{}Revision {revision} is in force.\n", changes(&answer)),
+        }
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn diff(door: &Door, file: &Path, prune: bool) -> Done {
+    let answer = offer(door, file, prune, true).await?;
+    show(door, &answer, || changes(&answer));
+    let differs = answer["changes"].as_array().is_some_and(|changes| !changes.is_empty());
+    Ok(if differs { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+pub(super) async fn nodes(door: &Door) -> Done {
+    let list = door.get("/admin/v1/nodes").await?;
+    let header = ["NODE", "REGION", "STATE", "SINCE", "AMI RTT MS", "TAMPERING", "REASON"];
+    let members = ["name", "region", "state", "since", "ami_rtt_ms", "tampering", "reason"];
+    show_list(door, &list, &header, &members, "No node is declared. Next: ringward apply -f fleet.toml");
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn trunks(door: &Door) -> Done {
+    let list = door.get("/admin/v1/trunks").await?;
+    let header = ["TRUNK", "NODE", "CARRIER", "STATE", "CHANNELS", "MAX", "REASON"];
+    let members = ["name", "node", "carrier", "state", "channels", "channels_max", "reason"];
+    show_list(door, &list, &header, &members, "No trunk is declared. Next: ringward apply -f fleet.toml");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A number for a query string: its plus must not become a space.
+fn encoded(number: &str) -> String {
+    number
+        .bytes()
+        .map(|b| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") })
+        .collect()
+}
+
+pub(super) async fn explain(door: &Door, number: &str) -> Done {
+    let answer = door.get(&format!("/admin/v1/routes/explain?to={}", encoded(number))).await?;
+    show(door, &answer, || {
+        let considered = json!({"data": answer["considered"]});
+        let head = match answer["trunk"].as_str() {
+            Some(trunk) => format!("{number} would go by {trunk} (route {})\n", cell(&answer, "route")),
+            None => format!("{number} would not be dialled now: {}\n", cell(&answer, "choice")),
+        };
+        head + &table(&["TIER", "TRUNK", "VERDICT"], rows(&considered, &["tier", "trunk", "verdict"]))
+    });
+    Ok(if answer["trunk"].is_string() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// A call and its attempts.
+fn call(answer: &Value) -> String {
+    let mut text = format!(
+        "{}  {}  {}{}{}\n",
+        cell(answer, "id"),
+        cell(answer, "to"),
+        cell(answer, "status"),
+        answer["reason"].as_str().map_or_else(String::new, |r| format!(" ({r})")),
+        answer["outcome"].as_str().map_or_else(String::new, |o| format!(", outcome {o}")),
+    );
+    let attempts = json!({"data": answer["attempts"]});
+    if answer["attempts"].as_array().is_some_and(|a| !a.is_empty()) {
+        let header = ["NODE", "TRUNK", "CARRIER", "STATUS", "ENDING", "SIP", "RANG", "STARTED"];
+        let members = ["node", "trunk", "carrier", "status", "reason", "sip_code", "rang", "started_at"];
+        text.push_str(&table(&header, rows(&attempts, &members)));
+    }
+    text
+}
+
+pub(super) async fn place(door: &Door, args: &PlaceArgs) -> Done {
+    let mut body = json!({
+        "to": args.to, "message": {"audio_id": args.audio}, "on_unknown": args.on_unknown,
+        "ring_timeout_s": args.ring_timeout,
+    });
+    if let Some(from) = &args.from {
+        body["from"] = from.as_str().into();
+    }
+    let mut answer = door.post("/admin/v1/calls", &body).await?;
+    if args.no_wait {
+        show(door, &answer, || call(&answer));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let path = format!("/admin/v1/calls/{}", cell(&answer, "id"));
+    let mut seen = Value::Null;
+    loop {
+        if answer["status"] != seen && !door.json {
+            eprintln!("{}", cell(&answer, "status"));
+            seen = answer["status"].clone();
+        }
+        if answer["ended_at"].is_string() {
+            break;
+        }
+        sleep(FOLLOW_EVERY).await;
+        answer = door.get(&path).await?;
+    }
+    show(door, &answer, || call(&answer));
+    Ok(if answer["status"] == "completed" { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+pub(super) async fn show_call(door: &Door, id: &str) -> Done {
+    let answer = door.get(&format!("/admin/v1/calls/{}", encoded_id(id))).await?;
+    show(door, &answer, || call(&answer));
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn calls(door: &Door, limit: u16) -> Done {
+    let list = door.get(&format!("/admin/v1/calls?limit={limit}")).await?;
+    let header = ["CALL", "TO", "STATUS", "REASON", "OUTCOME", "CREATED"];
+    let members = ["id", "to", "status", "reason", "outcome", "created_at"];
+    show_list(door, &list, &header, &members, "No calls yet. Next: ringward call place +48221234567");
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn cancel(door: &Door, id: &str) -> Done {
+    let answer = door.post(&format!("/admin/v1/calls/{}/cancel", encoded_id(id)), &json!({})).await?;
+    show(door, &answer, || call(&answer));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// An id as a path's part: what is no id must not become another path.
+fn encoded_id(id: &str) -> String {
+    id.bytes()
+        .map(|b| {
+            if b.is_ascii_alphanumeric() || b == b'_' {
+                char::from(b).to_string()
+            } else {
+                format!("%{b:02X}")
+            }
+        })
+        .collect()
+}
+
+pub(super) async fn create_key(door: &Door, name: &str, operator: bool, scopes: &[String]) -> Done {
+    let mut body = json!({"name": name, "operator": operator});
+    if !scopes.is_empty() {
+        body["scopes"] = scopes.into();
+    }
+    let key = door.post("/admin/v1/keys", &body).await?;
+    show(door, &key, || {
+        format!(
+            "{}  {}\nThe key, shown this once: {}\n",
+            cell(&key, "id"),
+            cell(&key, "name"),
+            cell(&key, "secret")
+        )
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn keys(door: &Door) -> Done {
+    let list = door.get("/admin/v1/keys").await?;
+    let header = ["KEY", "NAME", "PREFIX", "SCOPES", "REVOKED"];
+    let members = ["id", "name", "prefix", "scopes", "revoked_at"];
+    show_list(door, &list, &header, &members, "No keys. Next: ringward key create --name NAME");
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn revoke_key(door: &Door, id: &str) -> Done {
+    let answer = door.post(&format!("/admin/v1/keys/{}/revoke", encoded_id(id)), &json!({})).await?;
+    show(door, &answer, || format!("{} is revoked.\n", cell(&answer, "id")));
+    Ok(ExitCode::SUCCESS)
+}

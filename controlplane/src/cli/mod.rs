@@ -1,0 +1,204 @@
+//! The operators' command line, and `serve`.
+//!
+//! Noun, then verb. Data goes to stdout, talk to stderr; `--json` prints what the API answered. Exit codes
+//! are a contract (docs/adr/0003): 0 done, 1 no or differs, 2 usage, 3 unreachable, 4 denied, 5 not found,
+//! 6 refused for safety.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the command line")]
+
+mod client;
+mod commands;
+mod serve;
+mod table;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+pub use self::client::Failure;
+
+/// Calls people through a fleet of Asterisk PBXes, past whatever is down.
+#[derive(Debug, Parser)]
+#[command(name = "ringward", version, propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// Prints the API's answer as JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    /// The control plane's operator door.
+    #[arg(long, global = true, env = "RINGWARD_OPERATOR_URL", default_value = "http://127.0.0.1:8081")]
+    operator_url: String,
+    /// An operator key, from `ringward bootstrap` or `ringward key create --operator`.
+    #[arg(long, global = true, env = "RINGWARD_OPERATOR_KEY", hide_env_values = true)]
+    operator_key: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the control plane.
+    Serve(serve::ServeArgs),
+    /// Makes the first operator key and shows it, once.
+    Bootstrap,
+    /// Shows the fleet at a glance.
+    Status,
+    /// Puts fleet.toml in force; what the file lacks stays unless --prune is given.
+    Apply(ApplyArgs),
+    /// Shows what `apply` would change: exit code 0 nothing, 1 something.
+    Diff(FileArgs),
+    /// PBX hosts.
+    #[command(subcommand)]
+    Node(List),
+    /// Carrier accounts on nodes.
+    #[command(subcommand)]
+    Trunk(List),
+    /// Which trunk a number would take.
+    #[command(subcommand)]
+    Route(RouteCommand),
+    /// Calls.
+    #[command(subcommand)]
+    Call(CallCommand),
+    /// API keys.
+    #[command(subcommand)]
+    Key(KeyCommand),
+}
+
+#[derive(Debug, Args)]
+struct FileArgs {
+    /// The fleet file; `-` reads standard input.
+    #[arg(short, long, value_name = "FILE")]
+    file: PathBuf,
+    /// Also removes what the file lacks.
+    #[arg(long)]
+    prune: bool,
+}
+
+#[derive(Debug, Args)]
+struct ApplyArgs {
+    #[command(flatten)]
+    file: FileArgs,
+    /// Only shows what would change.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum List {
+    /// One line each.
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+enum RouteCommand {
+    /// Who would be chosen for a number, who is passed over, and why.
+    Explain {
+        /// The number, as +48221234567.
+        number: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum CallCommand {
+    /// Places a call and follows it to its end: exit code 0 answered, 1 not.
+    Place(PlaceArgs),
+    /// Shows a call and its attempts.
+    Show {
+        /// Its id.
+        id: String,
+    },
+    /// The latest calls.
+    List {
+        /// How many, 1 to 100.
+        #[arg(long, default_value_t = 20)]
+        limit: u16,
+    },
+    /// Ends a call.
+    Cancel {
+        /// Its id.
+        id: String,
+    },
+}
+
+#[derive(Debug, Args)]
+struct PlaceArgs {
+    /// The number to phone, as +48221234567.
+    to: String,
+    /// The number to show.
+    #[arg(long)]
+    from: Option<String>,
+    /// What to play.
+    #[arg(long, default_value = "builtin:hello-world")]
+    audio: String,
+    /// What to do when nobody can know whether it rang: retry (rings at least once) or fail (at most once).
+    #[arg(long, default_value = "retry")]
+    on_unknown: String,
+    /// How long it may ring, in seconds.
+    #[arg(long, default_value_t = 25)]
+    ring_timeout: u16,
+    /// Returns as soon as the call is accepted.
+    #[arg(long)]
+    no_wait: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum KeyCommand {
+    /// Makes a key and shows it, once.
+    Create {
+        /// What people call it.
+        #[arg(long)]
+        name: String,
+        /// An operator's key instead of a customer's.
+        #[arg(long)]
+        operator: bool,
+        /// A scope of a customer's key (repeatable); none: all.
+        #[arg(long)]
+        scope: Vec<String>,
+    },
+    /// Every key, without its secret.
+    List,
+    /// Ends a key at once.
+    Revoke {
+        /// Its id.
+        id: String,
+    },
+}
+
+/// Does what the command line asks.
+#[must_use]
+pub fn run(cli: Cli) -> ExitCode {
+    let done = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(dispatch(cli)),
+        Err(error) => Err(Failure::local(format!("the system gives no threads: {error}"))),
+    };
+    match done {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("ringward: {failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
+    let door = || client::Door::new(&cli.operator_url, cli.operator_key.as_deref(), cli.json);
+    match &cli.command {
+        Command::Serve(args) => serve::serve(args).await,
+        Command::Bootstrap => commands::bootstrap(&door()?).await,
+        Command::Status => commands::status(&door()?).await,
+        Command::Apply(args) => {
+            commands::apply(&door()?, &args.file.file, args.file.prune, args.dry_run).await
+        }
+        Command::Diff(args) => commands::diff(&door()?, &args.file, args.prune).await,
+        Command::Node(List::List) => commands::nodes(&door()?).await,
+        Command::Trunk(List::List) => commands::trunks(&door()?).await,
+        Command::Route(RouteCommand::Explain { number }) => commands::explain(&door()?, number).await,
+        Command::Call(CallCommand::Place(args)) => commands::place(&door()?, args).await,
+        Command::Call(CallCommand::Show { id }) => commands::show_call(&door()?, id).await,
+        Command::Call(CallCommand::List { limit }) => commands::calls(&door()?, *limit).await,
+        Command::Call(CallCommand::Cancel { id }) => commands::cancel(&door()?, id).await,
+        Command::Key(KeyCommand::Create { name, operator, scope }) => {
+            commands::create_key(&door()?, name, *operator, scope).await
+        }
+        Command::Key(KeyCommand::List) => commands::keys(&door()?).await,
+        Command::Key(KeyCommand::Revoke { id }) => commands::revoke_key(&door()?, id).await,
+    }
+}

@@ -1,0 +1,126 @@
+//! The program's one clock and one source of chance, so that tests can hold both.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use controlplane_core::ids::{AttemptId, AuditId, CallId, EventId, KeyId, RequestId};
+use rand::{RngCore, SeedableRng, rngs::StdRng};
+use time::OffsetDateTime;
+
+/// Wall-clock time, for what is stored and shown. What is waited for goes by tokio's clock.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> OffsetDateTime + Send + Sync>);
+
+impl Clock {
+    /// The machine's clock.
+    #[must_use]
+    pub fn system() -> Self {
+        #[allow(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]
+        Self(Arc::new(OffsetDateTime::now_utc))
+    }
+
+    /// A clock of the test's own.
+    pub fn of(now: impl Fn() -> OffsetDateTime + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+
+    /// Now, in UTC.
+    #[must_use]
+    pub fn now(&self) -> OffsetDateTime {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock")
+    }
+}
+
+/// A cryptographic generator behind a lock: ids that nobody outside may guess, secrets of keys, jitter.
+#[derive(Clone)]
+pub struct Chance(Arc<Mutex<StdRng>>);
+
+impl Chance {
+    /// Seeded by the operating system.
+    ///
+    /// # Errors
+    /// If the system has no randomness to give.
+    pub fn from_os() -> std::io::Result<Self> {
+        Ok(Self::from_rng(StdRng::try_from_os_rng().map_err(std::io::Error::other)?))
+    }
+
+    /// From a seed that a test prints. Guessable: tests only.
+    #[must_use]
+    pub fn seeded(seed: u64) -> Self {
+        Self::from_rng(StdRng::seed_from_u64(seed))
+    }
+
+    fn from_rng(rng: StdRng) -> Self {
+        Self(Arc::new(Mutex::new(rng)))
+    }
+
+    fn with<T>(&self, draw: impl FnOnce(&mut StdRng) -> T) -> T {
+        draw(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// 32 random bytes: the secret of a key.
+    #[must_use]
+    pub fn secret(&self) -> [u8; 32] {
+        self.with(|rng| {
+            let mut bytes = [0; 32];
+            rng.fill_bytes(&mut bytes);
+            bytes
+        })
+    }
+
+    /// A generator of its own for a task.
+    #[must_use]
+    pub fn fork(&self) -> StdRng {
+        self.with(StdRng::from_rng)
+    }
+
+    /// A new attempt's id.
+    #[must_use]
+    pub fn attempt_id(&self) -> AttemptId {
+        self.with(|rng| AttemptId::new(rng))
+    }
+
+    /// A new call's id.
+    #[must_use]
+    pub fn call_id(&self, now: OffsetDateTime) -> CallId {
+        self.with(|rng| CallId::new(now, rng))
+    }
+
+    /// A new key's id.
+    #[must_use]
+    pub fn key_id(&self, now: OffsetDateTime) -> KeyId {
+        self.with(|rng| KeyId::new(now, rng))
+    }
+
+    /// A new request's id.
+    #[must_use]
+    pub fn request_id(&self, now: OffsetDateTime) -> RequestId {
+        self.with(|rng| RequestId::new(now, rng))
+    }
+
+    /// A new event's id.
+    #[must_use]
+    pub fn event_id(&self, now: OffsetDateTime) -> EventId {
+        self.with(|rng| EventId::new(now, rng))
+    }
+
+    /// A new audit row's id.
+    #[must_use]
+    pub fn audit_id(&self, now: OffsetDateTime) -> AuditId {
+        self.with(|rng| AuditId::new(now, rng))
+    }
+}
+
+impl fmt::Debug for Chance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Chance")
+    }
+}

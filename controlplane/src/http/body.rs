@@ -1,0 +1,54 @@
+//! JSON bodies whose errors name the field.
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, Request},
+    http::header,
+};
+use serde::de::DeserializeOwned;
+
+use super::problem::{Code, Problem};
+
+/// Most bytes of a body.
+pub(super) const BODY_MAX: usize = 64 * 1024;
+
+/// A JSON body, and its bytes (an idempotency key promises that they are the same).
+pub(super) struct JsonBody<T> {
+    pub(super) value: T,
+    pub(super) bytes: Bytes,
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let media = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+        if !media.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case("application/json") {
+            return Err(Problem::new(Code::UnsupportedMediaType, "Send `Content-Type: application/json`."));
+        }
+        let bytes = read(request, state).await?;
+        let mut json = serde_json::Deserializer::from_slice(&bytes);
+        let value = serde_path_to_error::deserialize(&mut json).map_err(|error| explain(&error))?;
+        json.end().map_err(|error| Problem::new(Code::Malformed, error.to_string()))?;
+        Ok(Self { value, bytes })
+    }
+}
+
+/// A body within bounds.
+pub(super) async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
+    Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status().as_u16() {
+        413 => Problem::new(Code::TooLarge, "At most 64 KiB."),
+        _ => Problem::new(Code::Malformed, "The body did not arrive whole."),
+    })
+}
+
+fn explain(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
+    let inner = error.inner();
+    let path = error.path().to_string();
+    if inner.is_syntax() || inner.is_eof() {
+        return Problem::new(Code::Malformed, format!("Not JSON: {inner}."));
+    }
+    let code = if matches!(path.as_str(), "to" | "from") { Code::InvalidNumber } else { Code::InvalidField };
+    let problem = Problem::new(code, format!("{inner}."));
+    if path == "." { problem } else { problem.param(path) }
+}

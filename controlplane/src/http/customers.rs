@@ -1,0 +1,185 @@
+//! `/v1/calls`.
+
+use axum::{
+    Json,
+    body::Bytes,
+    extract::{
+        Path, Query, State as AxumState,
+        rejection::{PathRejection, QueryRejection},
+    },
+    http::{HeaderMap, HeaderValue, StatusCode},
+    response::{IntoResponse, Response},
+};
+use controlplane_core::{
+    call::CallStatus,
+    ids::{CallId, OrgId},
+    request::CallRequest,
+};
+use controlplane_store::calls::{Actor, Created, Idempotency, NewCall, Page};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use super::{
+    State,
+    auth::{Customer, Scope},
+    body::JsonBody,
+    problem::{Code, Problem},
+    shape::{CallView, ListView},
+};
+
+/// Longest `Idempotency-Key`.
+const IDEMPOTENCY_KEY_MAX: usize = 255;
+/// Calls of a page where none is asked.
+const LIMIT_DEFAULT: u16 = 20;
+/// Most calls of a page.
+const LIMIT_MAX: u16 = 100;
+
+pub(super) async fn create(
+    customer: Customer,
+    AxumState(state): AxumState<State>,
+    headers: HeaderMap,
+    body: JsonBody<CallRequest>,
+) -> Result<Response, Problem> {
+    customer.may(Scope::CallsWrite)?;
+    accept(&state, customer.org, customer.actor, &headers, body).await
+}
+
+/// Accepts a call for an organisation; shared with the operators' door.
+pub(super) async fn accept(
+    state: &State,
+    org: OrgId,
+    actor: Actor,
+    headers: &HeaderMap,
+    JsonBody { value: request, bytes }: JsonBody<CallRequest>,
+) -> Result<Response, Problem> {
+    let now = state.clock.now();
+    request
+        .validate(now)
+        .map_err(|error| Problem::new(Code::InvalidField, format!("{error}.")).param(error.param))?;
+    let idempotency = idempotency(headers, &bytes)?;
+    if !state.calls.has_room() {
+        return Err(Problem::new(
+            Code::Unavailable,
+            "Too many calls are under way. Nothing was accepted; ask again.",
+        ));
+    }
+    let new = NewCall {
+        id: state.chance.call_id(now),
+        deadline_at: request.deadline(now),
+        org,
+        request,
+        at: now,
+        idempotency,
+        actor,
+        audit_id: state.chance.audit_id(now),
+        event_id: state.chance.event_id(now),
+    };
+    match state.store.create_call(new).await? {
+        Created::New(call) => {
+            state.calls.start(call.clone());
+            Ok((StatusCode::CREATED, Json(CallView::from(call))).into_response())
+        }
+        Created::Replayed(call) => {
+            let mut response = (StatusCode::CREATED, Json(CallView::from(call))).into_response();
+            response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));
+            Ok(response)
+        }
+        Created::Deduplicated(call) => Ok((StatusCode::OK, Json(CallView::from(call))).into_response()),
+        Created::KeyReused => Err(Problem::new(
+            Code::IdempotencyKeyReused,
+            "This Idempotency-Key came before with another body. Nothing was done.",
+        )),
+    }
+}
+
+fn idempotency(headers: &HeaderMap, body: &Bytes) -> Result<Option<Idempotency>, Problem> {
+    let mut values = headers.get_all("idempotency-key").iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let invalid = || {
+        Problem::new(Code::InvalidField, "One Idempotency-Key of 1 to 255 visible ASCII characters.")
+            .param("Idempotency-Key")
+    };
+    let key = value.to_str().map_err(|_| invalid())?;
+    if values.next().is_some() || key.is_empty() || key.len() > IDEMPOTENCY_KEY_MAX {
+        return Err(invalid());
+    }
+    Ok(Some(Idempotency { key: key.to_owned(), body_sha256: Sha256::digest(body).into() }))
+}
+
+pub(super) async fn show(
+    customer: Customer,
+    AxumState(state): AxumState<State>,
+    id: Result<Path<CallId>, PathRejection>,
+) -> Result<Json<CallView>, Problem> {
+    customer.may(Scope::CallsRead)?;
+    let Path(id) = id?;
+    one(&state, &customer.org, &id).await
+}
+
+/// One call of an organisation; shared with the operators' door.
+pub(super) async fn one(state: &State, org: &OrgId, id: &CallId) -> Result<Json<CallView>, Problem> {
+    let call = state.store.call(org, id).await?.ok_or_else(Problem::not_found)?;
+    Ok(Json(call.into()))
+}
+
+/// `?limit=&starting_after=&ending_before=&status=`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListQuery {
+    limit: Option<u16>,
+    starting_after: Option<CallId>,
+    ending_before: Option<CallId>,
+    status: Option<CallStatus>,
+}
+
+pub(super) async fn list(
+    customer: Customer,
+    AxumState(state): AxumState<State>,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Json<ListView<CallView>>, Problem> {
+    customer.may(Scope::CallsRead)?;
+    let Query(query) = query?;
+    page(&state, &customer.org, query).await
+}
+
+/// A page of an organisation's calls; shared with the operators' door.
+pub(super) async fn page(
+    state: &State,
+    org: &OrgId,
+    query: ListQuery,
+) -> Result<Json<ListView<CallView>>, Problem> {
+    let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
+    if !(1..=LIMIT_MAX).contains(&limit) {
+        return Err(Problem::new(Code::InvalidField, "limit: 1 to 100.").param("limit"));
+    }
+    if query.starting_after.is_some() && query.ending_before.is_some() {
+        return Err(Problem::new(Code::InvalidField, "Only one of starting_after and ending_before.")
+            .param("ending_before"));
+    }
+    let page = Page {
+        limit,
+        starting_after: query.starting_after,
+        ending_before: query.ending_before,
+        status: query.status,
+    };
+    let page = state.store.list_calls(org, page).await?;
+    let data = page.calls.into_iter().map(CallView::from).collect();
+    Ok(Json(ListView { object: "list", data, has_more: page.has_more }))
+}
+
+pub(super) async fn cancel(
+    customer: Customer,
+    AxumState(state): AxumState<State>,
+    id: Result<Path<CallId>, PathRejection>,
+) -> Result<Response, Problem> {
+    customer.may(Scope::CallsWrite)?;
+    let Path(id) = id?;
+    end(&state, &customer.org, &id).await
+}
+
+/// Asks a call to end; shared with the operators' door. 202: its end comes as soon as the phone is silent.
+pub(super) async fn end(state: &State, org: &OrgId, id: &CallId) -> Result<Response, Problem> {
+    let call = state.store.call(org, id).await?.ok_or_else(Problem::not_found)?;
+    let status = if state.calls.cancel(&call.id) { StatusCode::ACCEPTED } else { StatusCode::OK };
+    Ok((status, Json(CallView::from(call))).into_response())
+}

@@ -1,0 +1,156 @@
+//! The doors. Each is a listener and a router of its own, so that it can be firewalled alone.
+//!
+//! ```text
+//! customers   POST /v1/calls            GET /v1/calls    GET /v1/calls/{id}    POST /v1/calls/{id}/cancel
+//! operators   POST /admin/v1/bootstrap  GET|POST /admin/v1/fleet
+//!             GET /admin/v1/nodes       GET /admin/v1/trunks    GET /admin/v1/routes/explain
+//!             GET|POST /admin/v1/keys   POST /admin/v1/keys/{id}/revoke
+//!             GET /admin/v1/audit       GET|POST /admin/v1/calls, …/{id}, …/{id}/cancel
+//!             GET /metrics  GET /healthz  GET /readyz
+//! ```
+
+mod auth;
+mod body;
+mod customers;
+mod operators;
+mod problem;
+mod shape;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{DefaultBodyLimit, Request},
+    http::{HeaderValue, Response, header},
+    middleware::{self, Next},
+    response::IntoResponse,
+    routing::{get, post},
+};
+use controlplane_core::ids::RequestId;
+use controlplane_store::Store;
+
+use self::problem::{Code, Problem, ProblemBody};
+use crate::{
+    calls::Calls,
+    clock::{Chance, Clock},
+    metrics::Metrics,
+    nodes::Nodes,
+    registry::Registry,
+};
+
+/// What handlers work with.
+#[derive(Clone)]
+pub struct State(Arc<Parts>);
+
+/// The parts of [`State`].
+pub struct Parts {
+    /// Durable facts.
+    pub store: Arc<dyn Store>,
+    /// What is known now.
+    pub registry: Arc<Registry>,
+    /// Sessions.
+    pub nodes: Arc<Nodes>,
+    /// Calls under way.
+    pub calls: Arc<Calls>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Time.
+    pub clock: Clock,
+    /// Chance.
+    pub chance: Chance,
+}
+
+impl State {
+    /// Puts the parts behind one handle.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+impl std::ops::Deref for State {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+/// The customers' door.
+pub fn customers(state: State) -> Router {
+    let routes = Router::new()
+        .route("/v1/calls", post(customers::create).get(customers::list))
+        .route("/v1/calls/{id}", get(customers::show))
+        .route("/v1/calls/{id}/cancel", post(customers::cancel))
+        .route("/healthz", get(operators::healthz));
+    finish(routes, state)
+}
+
+/// The operators' door.
+pub fn operators(state: State) -> Router {
+    let routes = Router::new()
+        .route("/admin/v1/bootstrap", post(operators::keys::bootstrap))
+        .route("/admin/v1/fleet", get(operators::fleet::show).post(operators::fleet::apply))
+        .route("/admin/v1/nodes", get(operators::nodes))
+        .route("/admin/v1/trunks", get(operators::trunks))
+        .route("/admin/v1/routes/explain", get(operators::explain))
+        .route("/admin/v1/keys", get(operators::keys::list).post(operators::keys::create))
+        .route("/admin/v1/keys/{id}/revoke", post(operators::keys::revoke))
+        .route("/admin/v1/audit", get(operators::audit))
+        .route("/admin/v1/calls", post(operators::calls::create).get(operators::calls::list))
+        .route("/admin/v1/calls/{id}", get(operators::calls::show))
+        .route("/admin/v1/calls/{id}/cancel", post(operators::calls::cancel))
+        .route("/metrics", get(operators::metrics))
+        .route("/healthz", get(operators::healthz))
+        .route("/readyz", get(operators::readyz));
+    finish(routes, state)
+}
+
+fn finish(routes: Router<State>, state: State) -> Router {
+    routes
+        .fallback(|| async { Problem::not_found() })
+        .method_not_allowed_fallback(|| async {
+            Problem::new(Code::MethodNotAllowed, "See the documentation for what this address takes.")
+        })
+        .layer(DefaultBodyLimit::max(body::BODY_MAX))
+        .layer(middleware::from_fn_with_state(state.clone(), frame))
+        .with_state(state)
+}
+
+/// The request's id, for audit rows and logs.
+#[derive(Debug, Clone)]
+pub(super) struct RequestTag(pub(super) RequestId);
+
+/// Around every request: an id, security headers, and the request's place in a problem.
+async fn frame(
+    axum::extract::State(state): axum::extract::State<State>,
+    mut request: Request,
+    next: Next,
+) -> Response<Body> {
+    let id = state.chance.request_id(state.clock.now());
+    request.extensions_mut().insert(RequestTag(id.clone()));
+    let path = request.uri().path().chars().take(200).collect::<String>();
+    let method = request.method().clone();
+    let mut response = next.run(request).await;
+    if let Some(ProblemBody(mut body)) = response.extensions_mut().remove::<ProblemBody>() {
+        body["instance"] = path.clone().into();
+        body["request_id"] = id.as_str().into();
+        let (mut parts, _) = response.into_parts();
+        parts.headers.remove(header::CONTENT_LENGTH);
+        response = (parts, body.to_string()).into_response();
+    }
+    tracing::debug!(request = %id, %method, path, status = response.status().as_u16(), "answered");
+    let headers = response.headers_mut();
+    if let Ok(value) = HeaderValue::from_str(id.as_str()) {
+        headers.insert("x-request-id", value);
+    }
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
+    );
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
+}

@@ -1,0 +1,60 @@
+//! Calls at the operators' door: the same as the customers', of the first organisation.
+
+use axum::{
+    Json,
+    extract::{
+        Path, Query, State as AxumState,
+        rejection::{PathRejection, QueryRejection},
+    },
+    http::HeaderMap,
+    response::Response,
+};
+use controlplane_core::{
+    ids::{CallId, OrgId},
+    request::CallRequest,
+};
+
+use crate::http::{
+    State,
+    auth::Operator,
+    body::JsonBody,
+    customers::{self, ListQuery},
+    problem::Problem,
+    shape::{CallView, ListView},
+};
+
+pub(in crate::http) async fn create(
+    operator: Operator,
+    AxumState(state): AxumState<State>,
+    headers: HeaderMap,
+    body: JsonBody<CallRequest>,
+) -> Result<Response, Problem> {
+    customers::accept(&state, OrgId::first(), operator.actor, &headers, body).await
+}
+
+pub(in crate::http) async fn list(
+    _: Operator,
+    AxumState(state): AxumState<State>,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Json<ListView<CallView>>, Problem> {
+    let Query(query) = query?;
+    customers::page(&state, &OrgId::first(), query).await
+}
+
+pub(in crate::http) async fn show(
+    _: Operator,
+    AxumState(state): AxumState<State>,
+    id: Result<Path<CallId>, PathRejection>,
+) -> Result<Json<CallView>, Problem> {
+    let Path(id) = id?;
+    customers::one(&state, &OrgId::first(), &id).await
+}
+
+pub(in crate::http) async fn cancel(
+    _: Operator,
+    AxumState(state): AxumState<State>,
+    id: Result<Path<CallId>, PathRejection>,
+) -> Result<Response, Problem> {
+    let Path(id) = id?;
+    customers::end(&state, &OrgId::first(), &id).await
+}

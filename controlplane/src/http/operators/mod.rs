@@ -1,0 +1,117 @@
+//! `/admin/v1`, and what machines ask: metrics, liveness, readiness.
+
+pub(super) mod calls;
+pub(super) mod fleet;
+pub(super) mod keys;
+
+use std::time::Duration;
+
+use axum::{
+    Json,
+    extract::{Query, State as AxumState, rejection::QueryRejection},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use controlplane_core::{number::E164, selection::Choice};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout};
+
+use super::{
+    State,
+    auth::Operator,
+    problem::{Code, Problem},
+    shape::ListView,
+};
+use crate::registry::{NodeView, TrunkView};
+
+/// Readiness asks the database, and does not wait for it longer than this.
+const READY_TIMEOUT: Duration = Duration::from_secs(1);
+/// Audit rows shown at once.
+const AUDIT_LIMIT: u16 = 100;
+
+/// The process lives.
+pub(super) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// The process can do its work: the database answers. Nodes may be down; that is told by metrics.
+pub(super) async fn readyz(AxumState(state): AxumState<State>) -> Response {
+    match timeout(READY_TIMEOUT, state.store.declared_fleet()).await {
+        Ok(Ok(_)) => (StatusCode::OK, "ready\n").into_response(),
+        Ok(Err(_)) | Err(_) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer\n").into_response()
+        }
+    }
+}
+
+pub(super) async fn metrics(AxumState(state): AxumState<State>) -> Result<Response, Problem> {
+    let text = state.metrics.render(&state.registry).map_err(|error| {
+        tracing::error!(%error, "metrics could not be rendered");
+        Problem::new(Code::Internal, "Metrics could not be rendered.")
+    })?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
+}
+
+pub(super) async fn nodes(_: Operator, AxumState(state): AxumState<State>) -> Json<ListView<NodeView>> {
+    Json(ListView::whole(state.registry.nodes()))
+}
+
+pub(super) async fn trunks(_: Operator, AxumState(state): AxumState<State>) -> Json<ListView<TrunkView>> {
+    Json(ListView::whole(state.registry.trunks()))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ExplainQuery {
+    to: E164,
+    from: Option<E164>,
+}
+
+pub(super) async fn explain(
+    _: Operator,
+    AxumState(state): AxumState<State>,
+    query: Result<Query<ExplainQuery>, QueryRejection>,
+) -> Result<Json<Value>, Problem> {
+    let Query(query) = query?;
+    let decision = state.registry.explain(&query.to, query.from.as_ref(), Instant::now().into_std());
+    let considered: Vec<Value> = decision
+        .considered
+        .iter()
+        .map(|c| json!({"tier": c.tier, "trunk": c.trunk, "verdict": c.verdict.as_str()}))
+        .collect();
+    let (choice, chosen) = match &decision.choice {
+        Choice::Trunk(trunk) => ("trunk", Some(trunk)),
+        Choice::Wait { .. } => ("wait", None),
+        Choice::NoRoute => ("no_route", None),
+        Choice::NothingLeft => ("nothing_left", None),
+        Choice::NothingUsable => ("nothing_usable", None),
+    };
+    Ok(Json(json!({
+        "object": "route_explanation",
+        "to": query.to,
+        "route": decision.route.as_ref().map(|prefix| prefix.as_str()),
+        "choice": choice,
+        "trunk": chosen,
+        "considered": considered,
+    })))
+}
+
+pub(super) async fn audit(
+    _: Operator,
+    AxumState(state): AxumState<State>,
+) -> Result<Json<ListView<Value>>, Problem> {
+    let rows = state.store.audit(AUDIT_LIMIT).await?;
+    let shown = rows
+        .into_iter()
+        .map(|row| {
+            json!({
+                "id": row.id, "occurred_at": row.occurred_at.unix_timestamp(), "org": row.org,
+                "key": row.actor.key, "request_id": row.actor.request, "ip": row.actor.ip,
+                "action": row.action, "target_type": row.target_type, "target_id": row.target_id,
+                "outcome": row.outcome, "changes": row.changes,
+            })
+        })
+        .collect();
+    Ok(Json(ListView::whole(shown)))
+}

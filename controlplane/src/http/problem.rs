@@ -1,0 +1,196 @@
+//! Errors as customers and operators get them: RFC 9457 problem+json with a stable `code`.
+//!
+//! One table from code to status. A cause that is nobody's business outside goes into the log with the
+//! request's id, which the answer carries too.
+
+use axum::{
+    Json,
+    extract::rejection::{JsonRejection, PathRejection, QueryRejection},
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use controlplane_store::StoreError;
+use serde_json::{Value, json};
+
+use crate::calls::chain;
+
+/// What went wrong, by a word that never changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Code {
+    /// The body, query or path cannot be read.
+    Malformed,
+    /// A field is missing, unknown or out of its bounds.
+    InvalidField,
+    /// The number is not E.164.
+    InvalidNumber,
+    /// No key, or one that is not valid.
+    Unauthenticated,
+    /// The key may not do this.
+    Forbidden,
+    /// There is no such thing, or it is another organisation's.
+    NotFound,
+    /// The door has no such method here.
+    MethodNotAllowed,
+    /// The idempotency key came before with another body.
+    IdempotencyKeyReused,
+    /// The fleet changed since the difference was computed.
+    StaleRevision,
+    /// The fleet file contradicts itself.
+    InvalidFleet,
+    /// The first operator key exists already.
+    AlreadyBootstrapped,
+    /// The body is too large.
+    TooLarge,
+    /// The body is not JSON by its content type.
+    UnsupportedMediaType,
+    /// Too many calls under way, or the database is away: ask again.
+    Unavailable,
+    /// A fault of the program.
+    Internal,
+}
+
+impl Code {
+    /// The stable word and the status.
+    const fn row(self) -> (&'static str, StatusCode, &'static str) {
+        match self {
+            Self::Malformed => ("malformed", StatusCode::BAD_REQUEST, "The request cannot be read"),
+            Self::InvalidField => ("invalid_field", StatusCode::UNPROCESSABLE_ENTITY, "A field is not valid"),
+            Self::InvalidNumber => {
+                ("invalid_number", StatusCode::UNPROCESSABLE_ENTITY, "Not a telephone number")
+            }
+            Self::Unauthenticated => ("unauthenticated", StatusCode::UNAUTHORIZED, "No valid key"),
+            Self::Forbidden => ("forbidden", StatusCode::FORBIDDEN, "This key may not do that"),
+            Self::NotFound => ("not_found", StatusCode::NOT_FOUND, "Not found"),
+            Self::MethodNotAllowed => {
+                ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, "No such method here")
+            }
+            Self::IdempotencyKeyReused => (
+                "idempotency_key_reused",
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "The idempotency key belongs to another request",
+            ),
+            Self::StaleRevision => ("stale_revision", StatusCode::CONFLICT, "The fleet changed in between"),
+            Self::InvalidFleet => {
+                ("invalid_fleet", StatusCode::UNPROCESSABLE_ENTITY, "The fleet file is not valid")
+            }
+            Self::AlreadyBootstrapped => {
+                ("already_bootstrapped", StatusCode::CONFLICT, "An operator key exists already")
+            }
+            Self::TooLarge => ("too_large", StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
+            Self::UnsupportedMediaType => {
+                ("unsupported_media_type", StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body must be JSON")
+            }
+            Self::Unavailable => ("unavailable", StatusCode::SERVICE_UNAVAILABLE, "Not now"),
+            Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "A fault of ours"),
+        }
+    }
+}
+
+/// An error on its way out. Middleware adds the request's id and path.
+#[derive(Debug, Clone)]
+pub(super) struct Problem {
+    code: Code,
+    detail: String,
+    param: Option<String>,
+    /// Further members, such as the list of a fleet file's problems.
+    more: Option<(&'static str, Value)>,
+}
+
+impl Problem {
+    /// An error with a sentence for whoever asked.
+    pub(super) fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into(), param: None, more: None }
+    }
+
+    /// Names the field at fault.
+    #[must_use]
+    pub(super) fn param(mut self, param: impl Into<String>) -> Self {
+        self.param = Some(param.into());
+        self
+    }
+
+    /// Adds a member to the answer.
+    #[must_use]
+    pub(super) fn with(mut self, member: &'static str, value: Value) -> Self {
+        self.more = Some((member, value));
+        self
+    }
+
+    /// What a missing thing and another organisation's thing both look like.
+    #[must_use]
+    pub(super) fn not_found() -> Self {
+        Self::new(Code::NotFound, "There is nothing at this address for this key.")
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let (code, status, title) = self.code.row();
+        let mut body = json!({
+            "type": format!("urn:ringward:problem:{code}"),
+            "title": title,
+            "status": status.as_u16(),
+            "detail": self.detail,
+            "code": code,
+        });
+        if let Some(param) = self.param {
+            body["param"] = param.into();
+        }
+        if let Some((member, value)) = self.more {
+            body[member] = value;
+        }
+        let mut response = (status, Json(body.clone())).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if self.code == Code::Unauthenticated {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if self.code == Code::Unavailable {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        // For the middleware that knows the request.
+        response.extensions_mut().insert(ProblemBody(body));
+        response
+    }
+}
+
+/// The body again, for the middleware that adds `instance` and `request_id`.
+#[derive(Debug, Clone)]
+pub(super) struct ProblemBody(pub(super) Value);
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(error = %chain(&error), "a request failed in the store");
+        match error {
+            StoreError::Unavailable { .. } => {
+                Self::new(Code::Unavailable, "The database is not available. Nothing was done; ask again.")
+            }
+            _ => Self::new(Code::Internal, "Nothing was done. The log tells more under this request_id."),
+        }
+    }
+}
+
+impl From<JsonRejection> for Problem {
+    fn from(rejection: JsonRejection) -> Self {
+        match rejection.status() {
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+                Self::new(Code::UnsupportedMediaType, "Send `Content-Type: application/json`.")
+            }
+            StatusCode::PAYLOAD_TOO_LARGE => Self::new(Code::TooLarge, "At most 64 KiB."),
+            _ => Self::new(Code::Malformed, rejection.body_text()),
+        }
+    }
+}
+
+impl From<QueryRejection> for Problem {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::new(Code::Malformed, rejection.body_text())
+    }
+}
+
+impl From<PathRejection> for Problem {
+    fn from(_: PathRejection) -> Self {
+        // An id of another form is an id of nothing.
+        Self::not_found()
+    }
+}

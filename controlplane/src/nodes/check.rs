@@ -1,0 +1,120 @@
+//! Looks at a trunk's configuration on its node, with the rights of the user that places calls.
+//!
+//! A contact whose name resolves to several addresses fails over inside Asterisk: 180 and then 503 from the
+//! first makes it send the INVITE to the second, two rings in one attempt that no control plane can see
+//! coming (measured on 22.10). So a trunk is used only if every contact and outbound proxy of its endpoint
+//! is an address.
+
+use std::net::IpAddr;
+
+use controlplane_core::names::EndpointName;
+use node_agent_ami::{Action, AskError, NotSent, Session};
+
+use crate::registry::Finding;
+
+/// Most AORs of an endpoint, and contacts of an AOR, that are looked at.
+const PARTS_MAX: usize = 16;
+
+/// Looks at one endpoint.
+///
+/// # Errors
+/// The link was lost, or the answer was not one: nothing is known.
+pub(super) async fn endpoint(
+    session: &Session,
+    endpoint: &EndpointName,
+) -> Result<Result<(), Finding>, AskError> {
+    let Some(aors) = read(session, &format!("PJSIP_ENDPOINT({endpoint},aors)")).await? else {
+        return Ok(Err(Finding {
+            text: format!(
+                "endpoint {endpoint} is unknown to this node or has no AOR: see `asterisk -rx 'pjsip show \
+                 endpoint {endpoint}'`"
+            ),
+        }));
+    };
+    if let Some(proxy) = read(session, &format!("PJSIP_ENDPOINT({endpoint},outbound_proxy)")).await?
+        && let Err(finding) = literal("outbound_proxy", endpoint, &proxy)
+    {
+        return Ok(Err(finding));
+    }
+    for aor in aors.split(',').map(str::trim).filter(|aor| !aor.is_empty()).take(PARTS_MAX) {
+        // An AOR's name goes into a function's argument, where some characters have a meaning.
+        if aor.parse::<EndpointName>().is_err() {
+            return Ok(Err(Finding {
+                text: format!("endpoint {endpoint}: its AOR has a name that cannot be asked for: rename it"),
+            }));
+        }
+        let contacts = read(session, &format!("PJSIP_AOR({aor},contact)")).await?.unwrap_or_default();
+        for contact in contacts.split(',').map(str::trim).filter(|c| !c.is_empty()).take(PARTS_MAX) {
+            let uri = read(session, &format!("PJSIP_CONTACT({contact},uri)")).await?;
+            if let Some(uri) = uri
+                && let Err(finding) = literal("contact", endpoint, &uri)
+            {
+                return Ok(Err(finding));
+            }
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// Reads a function's value. `None`: empty, or no such object, which Asterisk does not tell apart.
+async fn read(session: &Session, function: &str) -> Result<Option<String>, AskError> {
+    let action = Action::new("Getvar")
+        .and_then(|action| action.header("Variable", function))
+        .map_err(NotSent::from)?;
+    let response = session.action(action).await?;
+    let value = response.message().text("Value").map(|value| value.trim().to_owned());
+    Ok(value.filter(|value| response.is_success() && !value.is_empty()))
+}
+
+fn literal(what: &str, endpoint: &EndpointName, uri: &str) -> Result<(), Finding> {
+    match host(uri) {
+        Some(host) if host.parse::<IpAddr>().is_ok() => Ok(()),
+        Some(host) => Err(Finding {
+            text: format!(
+                "endpoint {endpoint}: its {what} {host} is a name; a name with several addresses can ring a \
+                 phone twice in one attempt. Give the carrier's address, one endpoint and trunk for each"
+            ),
+        }),
+        None => Err(Finding { text: format!("endpoint {endpoint}: its {what} cannot be read as a SIP URI") }),
+    }
+}
+
+/// The host of `sip:[user@]host[:port][;parameters]`, without the brackets of an IPv6 address. Bounded,
+/// and of few characters, since it goes into what operators read.
+fn host(uri: &str) -> Option<&str> {
+    let rest = uri
+        .trim_matches(['<', '>', '"'])
+        .strip_prefix("sip:")
+        .or_else(|| uri.trim_matches(['<', '>', '"']).strip_prefix("sips:"))?;
+    let rest = rest.split([';', '?']).next()?;
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
+    let host = match rest.strip_prefix('[') {
+        Some(v6) => v6.split(']').next()?,
+        None => rest.split(':').next()?,
+    };
+    let clean = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'_');
+    (!host.is_empty() && host.len() <= 253 && host.bytes().all(clean)).then_some(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_of_contacts() {
+        assert_eq!(host("sip:192.0.2.21:5060"), Some("192.0.2.21"));
+        assert_eq!(host("sip:user@192.0.2.21;transport=tcp"), Some("192.0.2.21"));
+        assert_eq!(host("sip:[2001:db8::1]:5060"), Some("2001:db8::1"));
+        assert_eq!(host("sips:carrier.example"), Some("carrier.example"));
+        assert_eq!(host("tel:+48"), None);
+        assert_eq!(host("sip:a\u{1b}[31m"), None);
+    }
+
+    #[test]
+    fn a_name_is_refused_with_the_reason_and_the_remedy() {
+        let endpoint: EndpointName = "acme".parse().unwrap();
+        assert!(literal("contact", &endpoint, "sip:192.0.2.21:5060").is_ok());
+        let finding = literal("contact", &endpoint, "sip:sip.carrier.example").unwrap_err().text;
+        assert!(finding.contains("sip.carrier.example") && finding.contains("twice"), "{finding}");
+    }
+}

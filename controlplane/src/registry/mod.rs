@@ -1,0 +1,242 @@
+//! What the control plane knows now: the declared fleet, each node's AMI session, each trunk's limits and
+//! findings; and who takes the next attempt.
+//!
+//! In memory only, rebuilt within moments of a start. Behind one lock that is never held across an await:
+//! a reservation looks at every trunk of one route and takes the chosen one's slots in the same breath, so
+//! limits cannot be overrun by two calls that look at the same moment.
+
+mod reserve;
+mod view;
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use controlplane_core::{
+    fleet::Fleet,
+    ids::AttemptId,
+    names::{CarrierName, NodeName, TrunkName},
+    pacing::{Channels, Window},
+    selection::Selector,
+};
+use node_agent_ami::{Incarnation, Session};
+use time::OffsetDateTime;
+use tokio::sync::watch;
+
+pub use self::{
+    reserve::{Assignment, Refused, Reserved},
+    view::{NodeView, TrunkView},
+};
+
+/// Attempts of unknown fate that a node may still carry: hung up when it is back. More than this many
+/// would be more calls than a node holds.
+const ABANDONED_MAX: usize = 10_000;
+
+/// A node's AMI session, as far as it goes.
+#[derive(Debug, Clone)]
+pub enum Link {
+    /// No session, and why.
+    Down {
+        /// In words, with what to do where that is known.
+        reason: String,
+    },
+    /// Logged in, and checked.
+    Up {
+        /// The session.
+        session: Session,
+        /// Which run of Asterisk answers.
+        incarnation: Incarnation,
+    },
+}
+
+/// Why a trunk is refused although its node is up: found by looking at the node's configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What was found, and what to do.
+    pub text: String,
+}
+
+struct NodeState {
+    link: Link,
+    since: OffsetDateTime,
+    abandoned: VecDeque<AttemptId>,
+}
+
+struct Limits {
+    window: Window,
+    channels: Channels,
+}
+
+struct TrunkState {
+    limits: Limits,
+    /// `None` until the node was looked at.
+    checked: Option<Result<(), Finding>>,
+}
+
+struct State {
+    fleet: Arc<Fleet>,
+    revision: i64,
+    nodes: BTreeMap<NodeName, NodeState>,
+    trunks: HashMap<TrunkName, TrunkState>,
+    carriers: HashMap<CarrierName, Limits>,
+    selector: Selector,
+}
+
+/// See the module.
+pub struct Registry {
+    state: Mutex<State>,
+    /// Counts changes that may let a waiting call go on: a session up, a channel freed, a new fleet.
+    changes: watch::Sender<u64>,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Registry {
+    /// An empty fleet.
+    #[must_use]
+    pub fn new() -> Self {
+        let state = State {
+            fleet: Arc::default(),
+            revision: 0,
+            nodes: BTreeMap::new(),
+            trunks: HashMap::new(),
+            carriers: HashMap::new(),
+            selector: Selector::default(),
+        };
+        Self { state: Mutex::new(state), changes: watch::Sender::new(0) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn nudge(&self) {
+        self.changes.send_modify(|n| *n = n.wrapping_add(1));
+    }
+
+    /// Tells of every change that may let a waiting call go on.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// The declared fleet and its revision.
+    #[must_use]
+    pub fn fleet(&self) -> (Arc<Fleet>, i64) {
+        let state = self.state();
+        (Arc::clone(&state.fleet), state.revision)
+    }
+
+    /// Puts a newly declared fleet in force. Limits change at once; what is in use stays counted; an older
+    /// revision than the one in force is ignored.
+    pub fn declare(&self, fleet: Fleet, revision: i64, now: OffsetDateTime) {
+        let mut state = self.state();
+        if revision <= state.revision && state.revision != 0 {
+            return;
+        }
+        let state = &mut *state;
+        state.nodes.retain(|name, _| fleet.node(name).is_some());
+        for node in fleet.nodes() {
+            state.nodes.entry(node.name.clone()).or_insert_with(|| NodeState {
+                link: Link::Down { reason: "connecting".to_owned() },
+                since: now,
+                abandoned: VecDeque::new(),
+            });
+        }
+        state.trunks.retain(|name, _| fleet.trunk(name).is_some());
+        for trunk in fleet.trunks() {
+            let entry = state.trunks.entry(trunk.name.clone()).or_insert_with(|| TrunkState {
+                limits: Limits {
+                    window: Window::new(trunk.cps_max),
+                    channels: Channels::new(Some(trunk.channels_max)),
+                },
+                checked: None,
+            });
+            entry.limits.window.set_max(trunk.cps_max);
+            entry.limits.channels.set_max(Some(trunk.channels_max));
+            let moved = state
+                .fleet
+                .trunk(&trunk.name)
+                .is_none_or(|old| old.node != trunk.node || old.endpoint != trunk.endpoint);
+            if moved {
+                entry.checked = None;
+            }
+        }
+        state.carriers.retain(|name, _| fleet.carrier(name).is_some());
+        for carrier in fleet.carriers() {
+            let cps_max = carrier.cps_max.unwrap_or(u32::MAX);
+            let entry = state.carriers.entry(carrier.name.clone()).or_insert_with(|| Limits {
+                window: Window::new(cps_max),
+                channels: Channels::new(carrier.channels_max),
+            });
+            entry.window.set_max(cps_max);
+            entry.channels.set_max(carrier.channels_max);
+        }
+        state.fleet = Arc::new(fleet);
+        state.revision = revision;
+        self.nudge();
+    }
+
+    /// A node's session is up; its trunks were looked at. Returns the attempts that were given up on it and
+    /// may live on: the caller hangs them up.
+    pub fn node_up(
+        &self,
+        node: &NodeName,
+        session: Session,
+        incarnation: Incarnation,
+        checked: Vec<(TrunkName, Result<(), Finding>)>,
+        now: OffsetDateTime,
+    ) -> Vec<AttemptId> {
+        let mut state = self.state();
+        let state = &mut *state;
+        for (trunk, result) in checked {
+            if let Some(trunk) = state.trunks.get_mut(&trunk) {
+                trunk.checked = Some(result);
+            }
+        }
+        let Some(entry) = state.nodes.get_mut(node) else { return Vec::new() };
+        entry.link = Link::Up { session, incarnation };
+        entry.since = now;
+        let abandoned = entry.abandoned.drain(..).collect();
+        self.nudge();
+        abandoned
+    }
+
+    /// A node's session is gone or cannot be had.
+    pub fn node_down(&self, node: &NodeName, reason: String, now: OffsetDateTime) {
+        if let Some(entry) = self.state().nodes.get_mut(node) {
+            if !matches!(&entry.link, Link::Down { reason: old } if *old == reason) {
+                entry.since = now;
+            }
+            entry.link = Link::Down { reason };
+        }
+        self.nudge();
+    }
+
+    /// The node's session, if it is up.
+    #[must_use]
+    pub fn session(&self, node: &NodeName) -> Option<(Session, Incarnation)> {
+        match &self.state().nodes.get(node)?.link {
+            Link::Up { session, incarnation } if session.close_reason().is_none() => {
+                Some((session.clone(), incarnation.clone()))
+            }
+            Link::Up { .. } | Link::Down { .. } => None,
+        }
+    }
+
+    /// An attempt's fate was decided without knowing it: if its channel turns up on the node later, it is
+    /// hung up.
+    pub fn abandon(&self, node: &NodeName, attempt: AttemptId) {
+        if let Some(entry) = self.state().nodes.get_mut(node) {
+            if entry.abandoned.len() == ABANDONED_MAX {
+                entry.abandoned.pop_front();
+            }
+            entry.abandoned.push_back(attempt);
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Settings of the server: defaults, then a TOML file, then the environment, then flags.
+//!
+//! `RINGWARD_DATABASE_URL`, `RINGWARD_API__LISTEN`, … : `__` nests. A wrong or unknown setting is refused
+//! with its key and where it came from.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use figment::{
+    Figment,
+    providers::{Env, Format, Serialized, Toml},
+};
+use serde::{Deserialize, Serialize};
+
+/// Environment variables that begin with `RINGWARD_` and are not settings of the server.
+const NOT_SETTINGS: &[&str] =
+    &["operator_url", "operator_key", "config", "log", "test_postgres_url", "lab_asterisk"];
+
+/// Everything that can be set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Where the SQLite database lives if no other is named; secrets' relative paths start here.
+    pub data_dir: PathBuf,
+    /// `sqlite://PATH` or `postgres://…`; absent: `ringward.db` in the data directory.
+    #[serde(default)]
+    pub database_url: Option<String>,
+    /// The customers' door.
+    pub api: Door,
+    /// The operators' door.
+    pub operator: Door,
+    /// Logs as JSON lines instead of text.
+    pub log_json: bool,
+    /// How long an attempt of unknown fate may be looked into before `on_unknown` decides, in ms.
+    pub reconcile_timeout_ms: u64,
+    /// How long a call waits for a trunk that can be used at all before it fails, in ms.
+    pub patience_ms: u64,
+}
+
+/// One listener.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Door {
+    /// Address and port.
+    pub listen: SocketAddr,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let local = |port| Door { listen: SocketAddr::from(([127, 0, 0, 1], port)) };
+        Self {
+            data_dir: PathBuf::from("/var/lib/ringward"),
+            database_url: None,
+            api: local(8080),
+            operator: local(8081),
+            log_json: false,
+            reconcile_timeout_ms: 5_000,
+            patience_ms: 10_000,
+        }
+    }
+}
+
+/// Settings that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file that was named does not exist.
+    #[error("settings file {0}: not found")]
+    Missing(PathBuf),
+    /// A key is unknown, or its value is wrong; the text names key and place.
+    #[error("settings: {0}")]
+    Invalid(String),
+}
+
+impl Settings {
+    /// Reads them; `file` is the one named by flag or `RINGWARD_CONFIG`.
+    ///
+    /// # Errors
+    /// The first wrong or unknown setting, with its key and place.
+    pub fn load(file: Option<&Path>) -> Result<Self, SettingsError> {
+        let mut figment = Figment::from(Serialized::defaults(Self::default()));
+        if let Some(file) = file {
+            if !file.exists() {
+                return Err(SettingsError::Missing(file.to_owned()));
+            }
+            figment = figment.merge(Toml::file_exact(file));
+        }
+        let environment = Env::prefixed("RINGWARD_").ignore(NOT_SETTINGS).split("__");
+        figment.merge(environment).extract().map_err(|error| SettingsError::Invalid(explain(&error)))
+    }
+
+    /// Where the database is.
+    #[must_use]
+    pub fn database_url(&self) -> String {
+        self.database_url
+            .clone()
+            .unwrap_or_else(|| format!("sqlite://{}", self.data_dir.join("ringward.db").display()))
+    }
+}
+
+/// All of an error's parts, each with key and place.
+fn explain(error: &figment::Error) -> String {
+    let mut lines = Vec::new();
+    for part in error.clone() {
+        let key = part.path.join(".");
+        let place = part.metadata.as_ref().map_or_else(String::new, |m| {
+            m.source.as_ref().map_or_else(|| format!(" in {}", m.name), |source| format!(" in {source}"))
+        });
+        lines.push(if key.is_empty() {
+            format!("{}{place}", part.kind)
+        } else {
+            format!("{key}: {}{place}", part.kind)
+        });
+    }
+    lines.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[allow(clippy::result_large_err, reason = "figment's own test harness asks for its error type")]
+    fn file_then_environment_and_an_unknown_key_is_named() {
+        figment::Jail::expect_with(|jail| {
+            jail.create_file(
+                "r.toml",
+                "[api]\nlisten = \"127.0.0.1:1\"\n[operator]\nlisten = \"127.0.0.1:2\"\n",
+            )?;
+            jail.set_env("RINGWARD_API__LISTEN", "127.0.0.1:3");
+            jail.set_env("RINGWARD_OPERATOR_KEY", "not a setting");
+            let settings = Settings::load(Some(Path::new("r.toml"))).map_err(|e| e.to_string())?;
+            assert_eq!(settings.api.listen.port(), 3);
+            assert_eq!(settings.operator.listen.port(), 2);
+
+            jail.create_file("r.toml", "[api]\nlsten = \"127.0.0.1:1\"\n")?;
+            let error = Settings::load(Some(Path::new("r.toml"))).unwrap_err().to_string();
+            assert!(error.contains("lsten") && error.contains("r.toml"), "{error}");
+
+            jail.create_file("r.toml", "")?;
+            jail.set_env("RINGWARD_API__LISTEN", "nonsense");
+            let error = Settings::load(Some(Path::new("r.toml"))).unwrap_err().to_string();
+            assert!(error.contains("api.listen") && error.contains("RINGWARD_"), "{error}");
+            Ok(())
+        });
+    }
+}
