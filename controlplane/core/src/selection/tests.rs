@@ -52,7 +52,9 @@ fn tried(fleet: &Fleet, names: &[&str]) -> Tried {
 fn picks(selector: &mut Selector, fleet: &Fleet, count: usize) -> Vec<String> {
     let one = |_| match selector.choose(fleet, &to(), &Tried::default(), ready).choice {
         Choice::Trunk(name) => name.to_string(),
-        other => format!("{other:?}"),
+        other @ (Choice::Wait { .. } | Choice::NoRoute | Choice::NothingLeft | Choice::NothingUsable) => {
+            format!("{other:?}")
+        }
     };
     (0..count).map(one).collect()
 }
