@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 /// The bridge.
 pub(crate) const BRIDGE: &str = "rwlab0";
 /// A name with two addresses, both of carrier a.
-pub(crate) const SRV_NAME: &str = "srv-a.ringward.test";
+pub(crate) const SRV_NAME: &str = "srv-a.ringward.example";
 /// nft table in the root namespace.
 const NFT_TABLE: &str = "ringward_lab";
 const DNS: &str = "dnsmasq";
@@ -81,7 +81,8 @@ pub(crate) fn set_cable_rules(host: &str, rules: &str) -> Result<(), LabError> {
     let (table, port) = (format!("{NFT_TABLE}_{host}"), port(host));
     let text = format!(
         "table netdev {table}\ndelete table netdev {table}\n\
-         table netdev {table} {{ chain ingress {{ type filter hook ingress device \"{port}\" priority 0;\n{rules}\n}} }}\n"
+         table netdev {table} {{\nchain ingress {{\ntype filter hook ingress device \"{port}\" priority 0;\n\
+         {rules}\n}}\n}}\n"
     );
     command::feed("load packet rules of a cable", Command::new("nft").args(["-f", "-"]), &text).map(|_| ())
 }
