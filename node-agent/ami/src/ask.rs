@@ -1,10 +1,11 @@
 //! Questions to Asterisk whose answers are facts: they come under an ActionID that nobody outside knows.
 
 use crate::action::Action;
+use crate::answer::{ActionError, ListEnd, ListError, NotSent, Response, Unresolved};
 use crate::flight_record::ChannelState;
 use crate::message::Message;
 use crate::names::{ChannelId, DbFamily, DbKey, VariableName};
-use crate::session::{ActionError, ListEnd, ListError, NotSent, Response, Session, Unresolved};
+use crate::session::Session;
 
 /// Why a question has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -8,12 +8,15 @@
 //! its id is; nothing else (see `router.rs` for the argument and `schema.rs` for the forms).
 
 mod action;
+mod answer;
 mod ask;
 mod config;
+mod connect;
 mod decoder;
 mod event;
 mod flight_record;
 mod link;
+mod list_form;
 mod mailbox;
 mod message;
 mod names;
@@ -23,10 +26,13 @@ mod schema;
 mod session;
 mod supervisor;
 mod tamper;
+mod watch;
 
 pub use action::{ACTION_HEADERS_MAX, ACTION_LINE_MAX, Action, InvalidValue};
+pub use answer::{ActionError, List, ListEnd, ListError, NotSent, Response, Unresolved};
 pub use ask::{AskError, ChannelPresence, CoreStatus, HangupAnswer, Incarnation};
 pub use config::{ActionIds, ConnectConfig, Purpose, Secret, Tls};
+pub use connect::ConnectError;
 pub use decoder::{Beginning, Block, Decoder, Limits, OverBound};
 pub use event::{Channel, DialStatus, Event};
 pub use flight_record::{ChannelState, FLIGHT_RECORD_FAMILY, FlightPhase, FlightRecord, InvalidFlightRecord};
@@ -38,9 +44,7 @@ pub use names::{
 };
 pub use originate::{EarlyMedia, HangupHandler, Originate, OriginateOutcome};
 pub use schema::check_event;
-pub use session::{
-    ActionError, AlreadyWatched, ConnectError, EventItem, Events, List, ListEnd, ListError, NotSent,
-    Response, Session, Unresolved, Watch, WatchItem,
-};
+pub use session::Session;
 pub use supervisor::{BackOff, DownReason, LinkChange, Supervisor};
 pub use tamper::{TamperCounters, TamperKind, Tampering};
+pub use watch::{AlreadyWatched, EventItem, Events, Watch, WatchItem};

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use crate::action::{Action, InvalidValue};
+use crate::answer::{NotSent, Unresolved};
 use crate::names::{
     AccountCode, ChannelId, ContextName, DialDigits, EndpointName, Extension, VariableName, VariableValue,
 };
-use crate::session::{NotSent, Unresolved};
 
 /// The dialplan place that Asterisk runs when the channel ends, answered or not: the flight recorder.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -14,6 +14,7 @@
 //! **Everything else** is a hint. It is held until the next block begins properly or the line is silent,
 //! so that an event that was ended early shows itself by its own remains.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
@@ -22,10 +23,11 @@ use tokio::sync::oneshot;
 use crate::decoder::Beginning;
 use crate::event::Event;
 use crate::link::CloseReason;
+use crate::list_form::{ListRole, list_role};
 use crate::mailbox::Mailbox;
-use crate::message::{Message, MessageKind};
-use crate::session::{EventItem, WatchItem};
+use crate::message::{Header, Message, MessageKind};
 use crate::tamper::{TamperCounters, TamperKind, Tampering};
+use crate::watch::{EventItem, WatchItem};
 
 /// Late answers to actions that were given up are not tampering; so many given-up ids are remembered.
 const ABANDONED_MAX: usize = 4096;
@@ -62,7 +64,8 @@ struct Watched {
     mailbox: Arc<WatchBox>,
     /// Asterisk's name of the channel, from the first event that carried our id.
     channel: Option<String>,
-    tainted: bool,
+    /// ActionIDs of its Originates.
+    originates: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -73,6 +76,8 @@ pub(crate) struct Router {
     watches: HashMap<String, Watched>,
     ids_by_channel: HashMap<String, String>,
     watch_by_originate: HashMap<String, String>,
+    /// Watched ids whose channel was named by a broken block since its last own one or silence.
+    tainted: HashSet<String>,
     held: Option<(Event, Message)>,
     list_items_max: usize,
     events: Arc<EventBox>,
@@ -96,6 +101,7 @@ impl Router {
             watches: HashMap::new(),
             ids_by_channel: HashMap::new(),
             watch_by_originate: HashMap::new(),
+            tainted: HashSet::new(),
             held: None,
             list_items_max,
             events,
@@ -119,8 +125,9 @@ impl Router {
             Want::List => Pending::List { reply, started: false, items: Vec::new(), spoiled: false },
         };
         self.pending.insert(action_id.to_owned(), pending);
-        if let Some(watch) = originate {
-            self.watch_by_originate.insert(action_id.to_owned(), watch.to_owned());
+        if let Some((id, watched)) = originate.and_then(|id| Some((id, self.watches.get_mut(id)?))) {
+            watched.originates.push(action_id.to_owned());
+            self.watch_by_originate.insert(action_id.to_owned(), id.to_owned());
         }
         Ok(answer)
     }
@@ -149,15 +156,19 @@ impl Router {
         if let Some(reason) = &self.closed {
             mailbox.end(reason.clone());
         }
-        self.watches.insert(id.to_owned(), Watched { mailbox, channel: None, tainted: false });
+        self.watches.insert(id.to_owned(), Watched { mailbox, channel: None, originates: Vec::new() });
         Some(())
     }
 
     pub(crate) fn unwatch(&mut self, id: &str) {
-        if let Some(Watched { channel: Some(channel), .. }) = self.watches.remove(id) {
+        let Some(watched) = self.watches.remove(id) else { return };
+        self.tainted.remove(id);
+        if let Some(channel) = watched.channel {
             self.ids_by_channel.remove(&channel);
         }
-        self.watch_by_originate.retain(|_, watch| watch != id);
+        for action_id in watched.originates {
+            self.watch_by_originate.remove(&action_id);
+        }
     }
 
     /// The end: everyone who waits is told, and nothing is taken in any more.
@@ -178,11 +189,7 @@ impl Router {
 
     /// Whether an event waits for the line to fall silent.
     pub(crate) fn holds(&self) -> bool {
-        self.held.is_some() || self.watches_tainted()
-    }
-
-    fn watches_tainted(&self) -> bool {
-        self.watches.values().any(|watched| watched.tainted)
+        self.held.is_some() || !self.tainted.is_empty()
     }
 
     /// The line was silent; `beginning` is how the unfinished block starts, if one has begun.
@@ -190,7 +197,7 @@ impl Router {
         match beginning {
             Beginning::Nothing => {
                 self.release_held(true);
-                self.watches.values_mut().for_each(|watched| watched.tainted = false);
+                self.tainted.clear();
             }
             Beginning::Proper => self.release_held(true),
             Beginning::Foreign => self.release_held(false),
@@ -312,10 +319,10 @@ impl Router {
     }
 
     fn deliver(&mut self, id: &str, channel: Option<String>, event: Event, message: Message) {
-        let Some(watched) = self.watches.get_mut(id) else { return };
-        if watched.tainted {
+        if self.tainted.contains(id) {
             return self.tampered(TamperKind::TaintedTail, message);
         }
+        let Some(watched) = self.watches.get_mut(id) else { return };
         if let (None, Some(channel)) = (&watched.channel, channel) {
             watched.channel = Some(channel.clone());
             self.ids_by_channel.insert(channel, id.to_owned());
@@ -353,28 +360,22 @@ impl Router {
 
     /// Counts, tells the reader of events, and tells every watch that the block touches.
     fn tampered(&mut self, kind: TamperKind, message: Message) {
-        let mut touched = HashSet::new();
-        for header in message.headers() {
-            let text = header.text();
-            if (header.is("Uniqueid") || header.is("DestUniqueid"))
-                && let Some(watched) = self.watches.get_mut(text.as_ref())
-            {
-                // With our id it is the tail that the taint waited for.
-                watched.tainted = false;
-                touched.insert(text.into_owned());
-            }
-        }
-        for header in message.headers() {
-            if !header.is("Channel") && !header.is("DestChannel") {
-                continue;
-            }
-            if let Some(id) = self.ids_by_channel.get(header.text().as_ref())
-                && !touched.contains(id)
-                && let Some(watched) = self.watches.get_mut(id)
-            {
-                watched.tainted = true;
-            }
-        }
+        let values = |names: [&'static str; 2]| {
+            let named = move |header: &&Header| names.iter().any(|name| header.is(name));
+            message.headers().iter().filter(named).map(Header::text)
+        };
+        let watched = |id: &Cow<'_, str>| self.watches.contains_key(id.as_ref());
+        let touched: HashSet<String> =
+            values(["Uniqueid", "DestUniqueid"]).filter(watched).map(Cow::into_owned).collect();
+        let named: Vec<String> = values(["Channel", "DestChannel"])
+            .filter_map(|channel| self.ids_by_channel.get(channel.as_ref()))
+            .filter(|id| !touched.contains(*id))
+            .cloned()
+            .collect();
+        // A block with our id is the tail that the taint waited for; one with our channel's name alone is
+        // a head whose tail is still to come.
+        self.tainted.retain(|id| !touched.contains(id));
+        self.tainted.extend(named);
         let tampering = Tampering::of(kind, message);
         for id in touched {
             if let Some(watched) = self.watches.get(&id) {
@@ -399,36 +400,4 @@ enum Belonging {
     Nobody,
     Mismatched,
     Ours { id: String, channel: Option<String> },
-}
-
-enum ListRole {
-    Item,
-    End { complete: bool, count: Option<usize> },
-}
-
-/// `None` if the event has neither form. An end is written by astman_send_list_complete_start and has its
-/// ActionID in front, where a stranger would have to know it; the ActionID of an item is its last header
-/// or directly behind the name (and the privilege).
-fn list_role(message: &Message) -> Option<ListRole> {
-    let headers = message.headers();
-    let named =
-        |at: usize, name: &str| headers.get(at).is_some_and(|header| header.name() == name.as_bytes());
-    let sound = message.malformed_lines() == 0
-        && message.all("ActionID").count() == 1
-        && message.all("Event").count() == 1;
-    if !sound {
-        return None;
-    }
-    if message.get("EventList").is_none() {
-        let placed = named(1, "ActionID") || named(2, "ActionID") || named(headers.len() - 1, "ActionID");
-        return placed.then_some(ListRole::Item);
-    }
-    let form = named(1, "ActionID") && named(2, "EventList") && named(3, "ListItems");
-    let rest = headers.iter().skip(4).all(|header| header.name() == b"Items");
-    if !form || !rest || headers.len() > 5 {
-        return None;
-    }
-    let complete = message.get("EventList").is_some_and(|value| value.eq_ignore_ascii_case(b"complete"));
-    let count = message.text("ListItems").and_then(|count| count.parse().ok());
-    Some(ListRole::End { complete, count })
 }

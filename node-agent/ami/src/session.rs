@@ -8,277 +8,23 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
-use tokio_rustls::TlsConnector;
 
-use crate::action::{Action, InvalidValue};
-use crate::config::ConnectConfig;
-use crate::event::Event;
-use crate::link::{CloseReason, Departure, FRAMES_MAX, Frame, Shared, read_link, write_link};
-use crate::mailbox::{Mailbox, Slot};
-use crate::message::Message;
+use crate::action::Action;
+use crate::answer::{ActionError, List, ListEnd, ListError, NotSent, Response, Unresolved};
+use crate::link::{CloseReason, Departure, Frame, Shared};
+use crate::mailbox::Mailbox;
 use crate::names::ChannelId;
 use crate::originate::{Originate, OriginateOutcome};
-use crate::router::{EventBox, ListStop, Reply, Router, Want, WatchBox};
-use crate::tamper::{TamperCounters, Tampering};
+use crate::router::{ListStop, Reply, Want};
+use crate::tamper::TamperCounters;
+use crate::watch::{AlreadyWatched, Watch};
 
-/// Why it is certain that no byte of an action left.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NotSent {
-    /// The connection was over before it could leave.
-    #[error("not sent: {0}")]
-    LinkDown(CloseReason),
-    /// Too many actions in flight, or the connection took no bytes, until the time-out.
-    #[error("not sent: the session was too busy until the time-out")]
-    Busy,
-    /// A header that AMI cannot carry.
-    #[error("not sent: {0}")]
-    Invalid(#[from] InvalidValue),
-    /// The watch is of another channel, of another session, or was used for an Originate already.
-    #[error("not sent: the watch is not one for this originate")]
-    WrongWatch,
-}
-
-/// Why an action that may have left has no answer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unresolved {
-    /// The connection was lost.
-    #[error("no answer: {0}")]
-    LinkLost(CloseReason),
-    /// Nothing came in time.
-    #[error("no answer in time")]
-    Timeout,
-}
-
-/// An action without an answer; the two cases allow different things to follow.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ActionError {
-    /// Proven that nothing left.
-    #[error(transparent)]
-    NotSent(#[from] NotSent),
-    /// It may have left.
-    #[error(transparent)]
-    Unresolved(#[from] Unresolved),
-}
-
-/// Asterisk's answer to an action.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Response {
-    message: Message,
-}
-
-impl Response {
-    /// `Response: Success` or anything but `Error`.
-    #[must_use]
-    pub fn is_success(&self) -> bool {
-        self.message.get("Response").is_some_and(|word| word != b"Error")
-    }
-
-    /// `Message:`, empty if there is none.
-    #[must_use]
-    pub fn text(&self) -> String {
-        self.message.text("Message").unwrap_or_default().into_owned()
-    }
-
-    /// All headers.
-    #[must_use]
-    pub fn message(&self) -> &Message {
-        &self.message
-    }
-}
-
-/// A whole list.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct List {
-    /// Its items in order.
-    pub items: Vec<Message>,
-    /// How it ended.
-    pub end: ListEnd,
-}
-
-/// How a list ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ListEnd {
-    /// All items are there: as many as the list's end says.
-    Complete,
-    /// Asterisk broke it off and said so.
-    Cancelled,
-}
-
-/// Why there is no whole list.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ListError {
-    /// Proven that nothing left.
-    #[error(transparent)]
-    NotSent(#[from] NotSent),
-    /// Asterisk answered with an error, or with something that is no list.
-    #[error("the PBX refused: {}", .0.text())]
-    Refused(Response),
-    /// The link was lost or the time ran out in the middle.
-    #[error("the list was cut after {} items: {cause}", items.len())]
-    Cut {
-        /// What had come.
-        items: Vec<Message>,
-        /// Why no more came.
-        cause: Unresolved,
-    },
-    /// The list's end came, but items are missing, tampered with, or more than the bound.
-    #[error("the list is not whole: {} items came", items.len())]
-    Short {
-        /// What had come.
-        items: Vec<Message>,
-    },
-}
-
-/// What [`Watch::next`] yields.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum WatchItem {
-    /// An event of the watched channel.
-    Event(Event),
-    /// A block with the watched id that is not as Asterisk writes it: ask for facts.
-    Tampered(Tampering),
-    /// So many items came while the watch was full: ask for facts.
-    Overflowed {
-        /// How many were not kept.
-        lost: u64,
-    },
-    /// The session is over; yielded for ever after.
-    LinkLost(CloseReason),
-}
-
-/// What [`Events::next`] yields.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EventItem {
-    /// An event of no watch.
-    Event(Event),
-    /// Strangers' text, of whatever channel.
-    Tampered(Tampering),
-    /// So many items came at this place while the reader was slow.
-    Lost(u64),
-    /// The session is over; yielded for ever after.
-    Closed(CloseReason),
-}
-
-/// All events of one channel of ours, from before its Originate on. Dropping it ends the watching.
-pub struct Watch {
-    id: ChannelId,
-    mailbox: Arc<WatchBox>,
-    shared: Arc<Shared>,
-}
-
-impl Watch {
-    /// The next item. Cancel-safe. Takes `&self`, so that one may read while an originate still runs: an event
-    /// may come before the answer to its action.
-    pub async fn next(&self) -> WatchItem {
-        match self.mailbox.take().await {
-            Ok(Slot::Item(item)) => item,
-            Ok(Slot::Lost(lost)) => WatchItem::Overflowed { lost },
-            Err(reason) => WatchItem::LinkLost(reason),
-        }
-    }
-
-    /// The channel that is watched.
-    #[must_use]
-    pub fn id(&self) -> &ChannelId {
-        &self.id
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.shared.router().unwatch(self.id.as_str());
-    }
-}
-
-impl fmt::Debug for Watch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Watch({})", self.id)
-    }
-}
-
-/// Everything that no watch claims, in order.
-#[derive(Debug)]
-pub struct Events {
-    mailbox: Arc<EventBox>,
-}
-
-impl Events {
-    /// The next item. Cancel-safe.
-    pub async fn next(&mut self) -> EventItem {
-        match self.mailbox.take().await {
-            Ok(Slot::Item(item)) => item,
-            Ok(Slot::Lost(lost)) => EventItem::Lost(lost),
-            Err(reason) => EventItem::Closed(reason),
-        }
-    }
-}
-
-/// Why there is no watch.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("channel {id} is watched already")]
-pub struct AlreadyWatched {
-    /// The channel.
-    pub id: ChannelId,
-}
-
-/// Why there is no session.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// No TCP connection.
-    #[error("cannot reach {address}: {source}")]
-    Unreachable {
-        /// As configured.
-        address: String,
-        /// The system's error.
-        source: std::io::Error,
-    },
-    /// No TLS on it.
-    #[error("TLS with {address} failed: {source}")]
-    Tls {
-        /// As configured.
-        address: String,
-        /// rustls' error within.
-        source: std::io::Error,
-    },
-    /// Not done within `connect_timeout`.
-    #[error("{address} did not complete {stage} in time")]
-    TimedOut {
-        /// As configured.
-        address: String,
-        /// `connect`, `TLS`, `banner` or `login`.
-        stage: &'static str,
-    },
-    /// `Response: Error` to the login: wrong user or secret, or an address that the user may not come from.
-    #[error("{address} refused manager user {username:?}: {message}")]
-    AuthenticationRefused {
-        /// As configured.
-        address: String,
-        /// As configured.
-        username: String,
-        /// Asterisk's words.
-        message: String,
-    },
-    /// A username, secret or event mask that AMI cannot carry.
-    #[error("the login cannot be sent: {0}")]
-    InvalidLogin(#[from] InvalidValue),
-    /// The connection ended before the login was done.
-    #[error("{address} ended the session before it began: {reason}")]
-    Closed {
-        /// As configured.
-        address: String,
-        /// Why.
-        reason: CloseReason,
-    },
-}
-
-struct Handle {
-    shared: Arc<Shared>,
-    address: String,
-    action_timeout: Duration,
-    watch_events_max: usize,
+pub(crate) struct Handle {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) address: String,
+    pub(crate) action_timeout: Duration,
+    pub(crate) watch_events_max: usize,
 }
 
 impl Drop for Handle {
@@ -290,7 +36,7 @@ impl Drop for Handle {
 /// A handle to one connection. See the module for what dropping does.
 #[derive(Clone)]
 pub struct Session {
-    handle: Arc<Handle>,
+    pub(crate) handle: Arc<Handle>,
 }
 
 impl fmt::Debug for Session {
@@ -300,121 +46,6 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
-    /// Connects by TCP (and TLS, if configured) and logs in, within `connect_timeout` in all.
-    ///
-    /// # Errors
-    /// [`ConnectError`] tells a refused login from a host that cannot be reached.
-    pub async fn connect(config: &ConnectConfig) -> Result<(Self, Events), ConnectError> {
-        let deadline = Instant::now() + config.connect_timeout;
-        let address = || config.address.clone();
-        let late = |stage| ConnectError::TimedOut { address: address(), stage };
-        let connect = async {
-            let stream = TcpStream::connect(&config.address).await?;
-            stream.set_nodelay(true)?;
-            Ok(stream)
-        };
-        let stream = timeout_at(deadline, connect)
-            .await
-            .map_err(|_| late("connect"))?
-            .map_err(|source| ConnectError::Unreachable { address: address(), source })?;
-        let Some(tls) = &config.tls else { return Self::login(stream, config, deadline).await };
-        let connecting = TlsConnector::from(tls.config.clone()).connect(tls.server_name.clone(), stream);
-        let stream = timeout_at(deadline, connecting)
-            .await
-            .map_err(|_| late("TLS"))?
-            .map_err(|source| ConnectError::Tls { address: address(), source })?;
-        Self::login(stream, config, deadline).await
-    }
-
-    /// Logs in over a stream that exists already; `config.address` serves in errors only.
-    ///
-    /// # Errors
-    /// As [`Session::connect`].
-    pub async fn over<S>(stream: S, config: &ConnectConfig) -> Result<(Self, Events), ConnectError>
-    where
-        S: AsyncRead + AsyncWrite + Send + 'static,
-    {
-        Self::login(stream, config, Instant::now() + config.connect_timeout).await
-    }
-
-    async fn login<S>(
-        stream: S,
-        config: &ConnectConfig,
-        deadline: Instant,
-    ) -> Result<(Self, Events), ConnectError>
-    where
-        S: AsyncRead + AsyncWrite + Send + 'static,
-    {
-        let login = Action::fixed("Login")
-            .header("Username", &config.username)?
-            .header("Secret", config.secret.expose())?
-            .header("Events", &config.events)?;
-        let (session, events) = Self::start(stream, config);
-        let address = || config.address.clone();
-        let shared = &session.handle.shared;
-        let mut banner = shared.banner.subscribe();
-        let greeted = async {
-            tokio::select! {
-                reason = shared.until_closed() => Err(reason),
-                _ = banner.wait_for(Option::is_some) => Ok(()),
-            }
-        };
-        timeout_at(deadline, greeted)
-            .await
-            .map_err(|_| ConnectError::TimedOut { address: address(), stage: "banner" })?
-            .map_err(|reason| ConnectError::Closed { address: address(), reason })?;
-        match session.ask(login, Want::One, None, deadline).await {
-            Ok(Reply::One(message)) => {
-                let response = Response { message };
-                if !response.is_success() {
-                    shared.close(CloseReason::LoginRefused);
-                    let (username, message) = (config.username.clone(), response.text());
-                    return Err(ConnectError::AuthenticationRefused {
-                        address: address(),
-                        username,
-                        message,
-                    });
-                }
-            }
-            Ok(Reply::Lost { reason, .. })
-            | Err(ActionError::NotSent(NotSent::LinkDown(reason)))
-            | Err(ActionError::Unresolved(Unresolved::LinkLost(reason))) => {
-                return Err(ConnectError::Closed { address: address(), reason });
-            }
-            Ok(Reply::List { .. })
-            | Err(ActionError::Unresolved(Unresolved::Timeout))
-            | Err(ActionError::NotSent(NotSent::Busy | NotSent::Invalid(_) | NotSent::WrongWatch)) => {
-                return Err(ConnectError::TimedOut { address: address(), stage: "login" });
-            }
-        }
-        tracing::info!(address = config.address, purpose = config.purpose.as_str(), "AMI session is up");
-        let pinging = ping(shared.clone(), config.ping_interval, config.ping_timeout);
-        tokio::spawn(pinging);
-        Ok((session, events))
-    }
-
-    fn start<S>(stream: S, config: &ConnectConfig) -> (Self, Events)
-    where
-        S: AsyncRead + AsyncWrite + Send + 'static,
-    {
-        let counters = Arc::new(TamperCounters::default());
-        let mailbox = Arc::new(Mailbox::new(config.events_max));
-        let router = Router::new(mailbox.clone(), counters.clone(), config.list_items_max);
-        let (frames, outbox) = mpsc::channel(FRAMES_MAX);
-        let shared =
-            Arc::new(Shared::new(router, frames, counters, config.in_flight_max, config.ids.clone()));
-        let (reading, writing) = tokio::io::split(stream);
-        tokio::spawn(read_link(shared.clone(), reading, config.limits, config.quiet));
-        tokio::spawn(write_link(shared.clone(), writing, outbox));
-        let handle = Handle {
-            shared,
-            address: config.address.clone(),
-            action_timeout: config.action_timeout,
-            watch_events_max: config.watch_events_max,
-        };
-        (Self { handle: Arc::new(handle) }, Events { mailbox })
-    }
-
     /// Sends an action and waits for its response, `action_timeout` in all.
     ///
     /// # Errors
@@ -529,7 +160,7 @@ impl Session {
         (micros != u64::MAX).then(|| Duration::from_micros(micros))
     }
 
-    async fn ask(
+    pub(crate) async fn ask(
         &self,
         action: Action,
         want: Want,
@@ -593,7 +224,7 @@ async fn ask(
 }
 
 /// Keeps the session honest: a PBX that answers no ping is gone, whatever TCP says.
-async fn ping(shared: Arc<Shared>, interval: Duration, limit: Duration) {
+pub(crate) async fn ping(shared: Arc<Shared>, interval: Duration, limit: Duration) {
     loop {
         tokio::select! {
             _ = shared.until_closed() => return,

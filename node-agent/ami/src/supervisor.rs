@@ -16,8 +16,10 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use crate::config::ConnectConfig;
+use crate::connect::ConnectError;
 use crate::link::CloseReason;
-use crate::session::{ConnectError, Events, Session};
+use crate::session::Session;
+use crate::watch::Events;
 
 /// Waits between attempts to connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
