@@ -21,6 +21,7 @@ mod mailbox;
 mod message;
 mod names;
 mod originate;
+mod pending;
 mod router;
 mod schema;
 mod session;

@@ -9,13 +9,15 @@
 //! put a head of his own before our tail; then the true head came *before*, as a block that names our
 //! channel and either breaks off or carries an id that is not ours. That block taints the channel until its
 //! next block or a silence, and an event on a tainted channel is evidence, not an event. A stranger who
-//! merely guesses our channel's name gains one reconciliation by facts, never an outcome.
+//! merely guesses our channel's name gains one reconciliation by facts, never an outcome. The channel's
+//! name is learned from its first event, which is safe for `Newchannel` alone: it precedes the INVITE, so
+//! nobody outside has had a say. An `eventfilter` must therefore let `Newchannel` through.
 //!
 //! **Everything else** is a hint. It is held until the next block begins properly or the line is silent,
 //! so that an event that was ended early shows itself by its own remains.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -23,41 +25,14 @@ use tokio::sync::oneshot;
 use crate::decoder::Beginning;
 use crate::event::Event;
 use crate::link::CloseReason;
-use crate::list_form::{ListRole, list_role};
 use crate::mailbox::Mailbox;
 use crate::message::{Header, Message, MessageKind};
+use crate::pending::{PendingActions, Reply, Want};
 use crate::tamper::{TamperCounters, TamperKind, Tampering};
 use crate::watch::{EventItem, WatchItem};
 
-/// Late answers to actions that were given up are not tampering; so many given-up ids are remembered.
-const ABANDONED_MAX: usize = 4096;
-
 pub(crate) type WatchBox = Mailbox<WatchItem, CloseReason>;
 pub(crate) type EventBox = Mailbox<EventItem, CloseReason>;
-
-/// What an action ended in.
-#[derive(Debug)]
-pub(crate) enum Reply {
-    One(Message),
-    List { items: Vec<Message>, end: ListStop },
-    Lost { reason: CloseReason, items: Vec<Message> },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ListStop {
-    Complete,
-    Cancelled,
-    /// `ListItems` says another number than came, one was tampered with, or there were too many.
-    Short,
-    /// The caller's time ran out.
-    TimedOut,
-}
-
-#[derive(Debug)]
-enum Pending {
-    One(oneshot::Sender<Reply>),
-    List { reply: oneshot::Sender<Reply>, started: bool, items: Vec<Message>, spoiled: bool },
-}
 
 #[derive(Debug)]
 struct Watched {
@@ -70,40 +45,27 @@ struct Watched {
 
 #[derive(Debug)]
 pub(crate) struct Router {
-    pending: HashMap<String, Pending>,
-    abandoned: HashSet<String>,
-    abandoned_order: VecDeque<String>,
+    pending: PendingActions,
     watches: HashMap<String, Watched>,
     ids_by_channel: HashMap<String, String>,
     watch_by_originate: HashMap<String, String>,
     /// Watched ids whose channel was named by a broken block since its last own one or silence.
     tainted: HashSet<String>,
     held: Option<(Event, Message)>,
-    list_items_max: usize,
     events: Arc<EventBox>,
     counters: Arc<TamperCounters>,
     closed: Option<CloseReason>,
 }
 
-/// Whether the caller wants one response or a list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Want {
-    One,
-    List,
-}
-
 impl Router {
     pub(crate) fn new(events: Arc<EventBox>, counters: Arc<TamperCounters>, list_items_max: usize) -> Self {
         Self {
-            pending: HashMap::new(),
-            abandoned: HashSet::new(),
-            abandoned_order: VecDeque::new(),
+            pending: PendingActions::new(list_items_max),
             watches: HashMap::new(),
             ids_by_channel: HashMap::new(),
             watch_by_originate: HashMap::new(),
             tainted: HashSet::new(),
             held: None,
-            list_items_max,
             events,
             counters,
             closed: None,
@@ -119,12 +81,7 @@ impl Router {
         if let Some(reason) = &self.closed {
             return Err(reason.clone());
         }
-        let (reply, answer) = oneshot::channel();
-        let pending = match want {
-            Want::One => Pending::One(reply),
-            Want::List => Pending::List { reply, started: false, items: Vec::new(), spoiled: false },
-        };
-        self.pending.insert(action_id.to_owned(), pending);
+        let answer = self.pending.add(action_id, want);
         if let Some((id, watched)) = originate.and_then(|id| Some((id, self.watches.get_mut(id)?))) {
             watched.originates.push(action_id.to_owned());
             self.watch_by_originate.insert(action_id.to_owned(), id.to_owned());
@@ -134,18 +91,7 @@ impl Router {
 
     /// The caller no longer waits. Hands out what had come of a list.
     pub(crate) fn abandon(&mut self, action_id: &str) -> Vec<Message> {
-        let Some(pending) = self.pending.remove(action_id) else { return Vec::new() };
-        if self.abandoned_order.len() >= ABANDONED_MAX
-            && let Some(oldest) = self.abandoned_order.pop_front()
-        {
-            self.abandoned.remove(&oldest);
-        }
-        self.abandoned.insert(action_id.to_owned());
-        self.abandoned_order.push_back(action_id.to_owned());
-        match pending {
-            Pending::One(_) => Vec::new(),
-            Pending::List { items, .. } => items,
-        }
+        self.pending.abandon(action_id)
     }
 
     /// `None` if somebody watches that id already.
@@ -175,14 +121,7 @@ impl Router {
     pub(crate) fn link_lost(&mut self, reason: &CloseReason) {
         self.silence(Beginning::Nothing);
         self.closed = Some(reason.clone());
-        for (_, pending) in self.pending.drain() {
-            let (reply, items) = match pending {
-                Pending::One(reply) => (reply, Vec::new()),
-                Pending::List { reply, items, .. } => (reply, items),
-            };
-            // A caller that has gone away needs no answer.
-            let _ = reply.send(Reply::Lost { reason: reason.clone(), items });
-        }
+        self.pending.fail_all(reason);
         self.watches.values().for_each(|watched| watched.mailbox.end(reason.clone()));
         self.events.end(reason.clone());
     }
@@ -217,15 +156,26 @@ impl Router {
             }
             MessageKind::Response(_) => {
                 self.release_held(true);
-                self.response(message);
+                let taken = self.pending.response(message);
+                self.tell_forgery(taken);
             }
-            MessageKind::Event(_) => {
+            MessageKind::Event(name) => {
+                // An Originate's event bears the ActionID of an action that may be given up already.
+                let of_list = name != "OriginateResponse" && self.pending.is_of_list(&message);
                 self.release_held(true);
-                match self.list_of(&message) {
-                    Some(action_id) => self.list_event(&action_id, message),
-                    None => self.event(message),
+                if of_list {
+                    let taken = self.pending.list_event(message);
+                    self.tell_forgery(taken);
+                } else {
+                    self.event(message);
                 }
             }
+        }
+    }
+
+    fn tell_forgery(&mut self, taken: Result<(), (TamperKind, Message)>) {
+        if let Err((kind, message)) = taken {
+            self.tampered(kind, message);
         }
     }
 
@@ -234,67 +184,6 @@ impl Router {
             Some((event, _)) if well => self.events.put(EventItem::Event(event)),
             Some((_, message)) => self.tampered(TamperKind::BrokenBehind, message),
             None => {}
-        }
-    }
-
-    fn response(&mut self, message: Message) {
-        // astman_send_response_full writes the ActionID directly behind `Response:`.
-        let second = message.headers().get(1).filter(|header| header.name() == b"ActionID");
-        let Some(action_id) = second.map(|header| header.text().into_owned()) else {
-            return self.tampered(TamperKind::UnknownActionId, message);
-        };
-        if message.malformed_lines() > 0 {
-            return self.tampered(TamperKind::NotAHeader, message);
-        }
-        if message.all("ActionID").count() > 1 || message.all("Response").count() > 1 {
-            return self.tampered(TamperKind::Doubled, message);
-        }
-        let list_starts = message.get("EventList").is_some_and(|value| value.eq_ignore_ascii_case(b"start"));
-        match self.pending.get_mut(&action_id) {
-            Some(Pending::List { started, .. }) if list_starts && !*started => *started = true,
-            Some(Pending::List { started: true, .. }) => self.tampered(TamperKind::Doubled, message),
-            Some(_) => match self.pending.remove(&action_id) {
-                Some(Pending::One(reply) | Pending::List { reply, .. }) => {
-                    let _ = reply.send(Reply::One(message));
-                }
-                None => {}
-            },
-            None if self.abandoned.contains(&action_id) => {
-                tracing::debug!(action_id, "an answer came after its action was given up");
-            }
-            None => self.tampered(TamperKind::UnknownActionId, message),
-        }
-    }
-
-    /// The list in flight that the event names, if any.
-    fn list_of(&self, message: &Message) -> Option<String> {
-        message.all("ActionID").map(String::from_utf8_lossy).map(|id| id.into_owned()).find(|id| {
-            matches!(self.pending.get(id), Some(Pending::List { .. })) || self.abandoned.contains(id)
-        })
-    }
-
-    fn list_event(&mut self, action_id: &str, message: Message) {
-        let Some(Pending::List { items, spoiled, .. }) = self.pending.get_mut(action_id) else {
-            return; // Of a list that was given up.
-        };
-        match list_role(&message) {
-            Some(ListRole::Item) if items.len() < self.list_items_max => items.push(message),
-            Some(ListRole::Item) => *spoiled = true,
-            Some(ListRole::End { complete, count }) => {
-                if let Some(Pending::List { reply, items, spoiled, .. }) = self.pending.remove(action_id) {
-                    let short = spoiled || count.is_some_and(|count| count != items.len());
-                    let end = match (complete, short) {
-                        (false, _) => ListStop::Cancelled,
-                        (true, true) => ListStop::Short,
-                        (true, false) => ListStop::Complete,
-                    };
-                    let _ = reply.send(Reply::List { items, end });
-                }
-            }
-            None => {
-                *spoiled = true;
-                self.tampered(TamperKind::ForgedListEvent, message);
-            }
         }
     }
 
@@ -323,7 +212,9 @@ impl Router {
             return self.tampered(TamperKind::TaintedTail, message);
         }
         let Some(watched) = self.watches.get_mut(id) else { return };
-        if let (None, Some(channel)) = (&watched.channel, channel) {
+        // The form of `Other` was not checked: it may not say which name is ours.
+        let checked = !matches!(event, Event::Other(_));
+        if let (None, Some(channel), true) = (&watched.channel, channel, checked) {
             watched.channel = Some(channel.clone());
             self.ids_by_channel.insert(channel, id.to_owned());
         }
@@ -346,7 +237,8 @@ impl Router {
             let agrees = match (known, named) {
                 (None, None) => true,
                 (None, Some(_)) => false,
-                (Some(_), _) => expected.is_none() || channel.is_none() || expected == channel.as_ref(),
+                (Some(_), Some(other)) => other.as_str() == id,
+                (Some(_), None) => expected.is_none() || channel.is_none(),
             };
             if !agrees {
                 return Belonging::Mismatched;
@@ -387,7 +279,8 @@ impl Router {
 
     fn report(&self, tampering: Tampering) {
         self.counters.count(tampering.kind);
-        tracing::warn!(
+        // Whoever reads the counters alarms; a line per block would let strangers write our log.
+        tracing::debug!(
             kind = tampering.kind.as_str(),
             event = tampering.event.as_deref().unwrap_or("-"),
             "a stranger's text broke an AMI block"

@@ -16,7 +16,7 @@ use crate::link::{CloseReason, Departure, Frame, Shared};
 use crate::mailbox::Mailbox;
 use crate::names::ChannelId;
 use crate::originate::{Originate, OriginateOutcome};
-use crate::router::{ListStop, Reply, Want};
+use crate::pending::{ListStop, Reply, Want};
 use crate::tamper::TamperCounters;
 use crate::watch::{AlreadyWatched, Watch};
 

@@ -188,8 +188,11 @@ async fn no_answer_and_a_wrong_action_id_are_unresolved() {
         pbx.set_ending(NUMBER, Plan::of(Ending::Busy486).with(fault));
         let (outcome, watch) = place(&session, 1, NUMBER).await;
         assert_eq!(outcome, OriginateOutcome::Unresolved(Unresolved::Timeout), "{fault:?}");
-        // Its events came all the same.
-        assert_eq!(ending(&story(&watch).await), Some((Some(486), Some(17), true)));
+        // Its events came all the same, the one that bears the ActionID among them.
+        let items = story(&watch).await;
+        assert_eq!(ending(&items), Some((Some(486), Some(17), true)));
+        let told = |item: &WatchItem| matches!(item, WatchItem::Event(Event::OriginateResponse { .. }));
+        assert!(items.iter().any(told), "{items:#?}");
         let forged = u64::from(fault == Fault::WrongActionId);
         assert_eq!(session.tampering().get(TamperKind::UnknownActionId), forged);
     }
