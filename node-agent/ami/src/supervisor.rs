@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!            connected                link lost
-//! Connecting ──────────▶ Up ─────────────────────▶ Waiting(back-off from its minimum)
+//! Connecting ──────────▶ Up ─────────────────────▶ Waiting(back-off, from its minimum if Up lasted)
 //!     ▲ │ unreachable: Waiting(back-off doubles up to its maximum, with jitter)
 //!     │ │ login refused: Waiting(`refused`): asking faster with a wrong secret helps nobody and gets banned
 //!     └─┴───────────────────────────────────────── the wait is over
@@ -116,7 +116,7 @@ async fn keep_up(
     mut rng: StdRng,
     changes: mpsc::Sender<LinkChange>,
 ) {
-    let mut failures = 0;
+    let mut failures: u32 = 0;
     loop {
         let connected = tokio::select! {
             connected = Session::connect(&config) => connected,
@@ -124,7 +124,7 @@ async fn keep_up(
         };
         let (reason, wait) = match connected {
             Ok((session, events)) => {
-                failures = 0;
+                let up_since = Instant::now();
                 // A weak eye on it: the session must end when its user drops it, not when this task does.
                 let closed = session.watch_closed();
                 if changes.send(LinkChange::Up { session, events }).await.is_err() {
@@ -134,7 +134,10 @@ async fn keep_up(
                     reason = closed => reason,
                     () = changes.closed() => return,
                 };
-                (DownReason::Lost(reason), back_off.wait(0, &mut rng))
+                // A PBX that lets us in only to throw us out must not be asked ten times a second.
+                let lasted = up_since.elapsed() >= back_off.max;
+                failures = if lasted { 0 } else { failures.saturating_add(1) };
+                (DownReason::Lost(reason), back_off.wait(failures, &mut rng))
             }
             Err(error @ ConnectError::AuthenticationRefused { .. }) => {
                 (DownReason::WrongSecret(error), back_off.refused)

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use node_agent_ami::{
-    ActionIds, ChannelId, ConnectConfig, Event, EventItem, Events, Secret, Session, TamperKind, Watch,
-    WatchItem,
+    ActionIds, ChannelId, ChannelPresence, ConnectConfig, Event, EventItem, Events, FlightRecord,
+    HangupAnswer, Secret, Session, TamperKind, Watch, WatchItem,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
@@ -280,6 +280,51 @@ async fn answers_with_ids_that_are_not_in_flight_count_as_forged() {
     );
     far.write_all(answer.as_bytes()).await.unwrap();
     assert_eq!(asking.await.unwrap().unwrap().incarnation.as_str(), "2026-11-24 11:54:28");
+}
+
+/// The answers that Asterisk gave, under the ids that this session asks with.
+#[tokio::test(start_paused = true)]
+async fn recorded_answers_are_understood() {
+    let recording = corpus::of("clean").into_iter().find(|(name, _)| name == "answers").unwrap().1;
+    let recording = String::from_utf8(recording).unwrap();
+    let (session, mut events, mut far) = session().await;
+    let answered = async |far: &mut DuplexStream, recorded: &str| {
+        let asked = action_id(&read_action(far).await);
+        let line = format!("ActionID: {recorded}");
+        for block in recording.split("\r\n\r\n").filter(|block| block.lines().any(|of| of == line)) {
+            let block = block.replace(&line, &format!("ActionID: {asked}"));
+            far.write_all(format!("{block}\r\n\r\n").as_bytes()).await.unwrap();
+        }
+    };
+    let id = ChannelId::parse("att_status00000000000").unwrap();
+    let (present, ()) = tokio::join!(session.channel_status(&id), answered(&mut far, "st1"));
+    let ringing = ChannelPresence::Present {
+        name: "PJSIP/carrier-00000006".into(),
+        state: Some(node_agent_ami::ChannelState::Ringing),
+    };
+    assert_eq!(present, Ok(ringing));
+    let (absent, ()) = tokio::join!(session.channel_status(&id), answered(&mut far, "st2"));
+    assert_eq!(absent, Ok(ChannelPresence::Absent));
+    let (hung_up, ()) = tokio::join!(session.hangup(&id, 16), answered(&mut far, "h1"));
+    assert_eq!(hung_up, Ok(HangupAnswer::Requested));
+    let (gone, ()) = tokio::join!(session.hangup(&id, 16), answered(&mut far, "h2"));
+    assert_eq!(gone, Ok(HangupAnswer::NoSuchChannel));
+    let (family, key) = ("ringward".parse().unwrap(), "att_000000000000answered".parse().unwrap());
+    let (record, ()) = tokio::join!(session.db_get(&family, &key), answered(&mut far, "d1"));
+    let record = FlightRecord::parse(&record.unwrap().unwrap()).unwrap();
+    assert_eq!(record.to_string(), "1|end|Up|-|16|1795521320");
+    let (none, ()) = tokio::join!(session.db_get(&family, &key), answered(&mut far, "d2"));
+    assert_eq!(none, Ok(None));
+    let unset = "NOSUCH".parse().unwrap();
+    let (unset, ()) = tokio::join!(session.getvar(&unset), answered(&mut far, "g1"));
+    assert_eq!(unset, Ok(None));
+    let (core, ()) = tokio::join!(session.core_status(), answered(&mut far, "c1"));
+    assert_eq!(core.unwrap().incarnation.as_str(), "2026-11-24 11:54:28");
+    let tree = node_agent_ami::Action::new("DBGetTree").unwrap();
+    let (tree, ()) = tokio::join!(session.list(tree), answered(&mut far, "l2"));
+    assert_eq!(tree.unwrap().items.len(), 7);
+    assert_eq!(play(&mut events, &mut far, b"").await, []);
+    assert_eq!(session.tampering().total(), 0);
 }
 
 /// A list of all channels holds strangers' text before the true ActionID of its item.

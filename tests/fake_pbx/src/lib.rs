@@ -18,6 +18,7 @@
 //! Asterisk 22.10.1. It answers Login, Ping, CoreStatus, Status, Hangup, DBGet, Getvar, Originate and
 //! Logoff; everything else is unknown to it.
 
+mod call;
 mod calls;
 mod pbx;
 mod script;

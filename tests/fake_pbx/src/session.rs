@@ -6,9 +6,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::sleep;
 
-use crate::calls;
 use crate::pbx::{Channel, Link, Shared};
 use crate::wire::{Packet, take_actions};
+use crate::{call, calls};
 
 /// Blocks that wait for a session's socket; a session that lags further is cut.
 const OUT_MAX: usize = 65_536;
@@ -198,7 +198,7 @@ async fn status(shared: &Shared, action: &Packet, out: &mpsc::Sender<Vec<u8>>) -
     let wanted = action.get("Channel").map(str::to_owned);
     let id = action.get("ActionID").unwrap_or_default().to_owned();
     let item = |(uniqueid, channel): (&String, &Channel)| {
-        let snapshot = calls::snapshot("", uniqueid, channel);
+        let snapshot = call::snapshot("", uniqueid, channel);
         let head = Packet::default().add("Event", "Status").add("Privilege", "Call").extend(snapshot);
         head.add("Type", "PJSIP").add("Seconds", 0).add("ActionID", &id)
     };
