@@ -9,6 +9,7 @@ pub mod error;
 pub mod fleet;
 pub mod keys;
 mod open;
+pub mod postgres;
 mod progress;
 mod rows;
 pub mod sqlite;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sqlx::migrate::MigrateError;
 
-use crate::{Store, StoreError, sqlite::SqliteStore};
+use crate::{Store, StoreError, postgres::PostgresStore, sqlite::SqliteStore};
 
 /// Opens `sqlite://PATH` or `postgres://…`, and brings its schema up to date.
 ///
@@ -17,6 +17,7 @@ pub async fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
                 .to_owned(),
         )),
         Some(("sqlite", path)) => Ok(Arc::new(SqliteStore::open(path).await?)),
+        Some(("postgres" | "postgresql", _)) => Ok(Arc::new(PostgresStore::open(url).await?)),
         Some((scheme, _)) => Err(StoreError::Open(format!(
             "the database URL begins with {scheme}://, which is not known: write sqlite://PATH or postgres://USER@HOST/DATABASE"
         ))),

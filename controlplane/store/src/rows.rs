@@ -119,6 +119,18 @@ fn moment(at: Option<Micros>) -> Option<OffsetDateTime> {
     at.map(|at| at.0)
 }
 
+/// Columns by name, never `*`: a newer replica's migration may add some while this one runs.
+macro_rules! select_calls {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, org_id, request, status, reason, outcome, sequence, created_at, \
+                 deadline_at, ended_at FROM call ",
+            $rest
+        )
+    };
+}
+pub(crate) use select_calls;
+
 #[derive(Debug, FromRow)]
 pub(crate) struct CallRow {
     id: Word<CallId>,
@@ -157,6 +169,18 @@ impl From<CallRow> for Call {
         }
     }
 }
+
+/// Columns by name, never `*`: a newer replica's migration may add some while this one runs.
+macro_rules! select_attempts {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, call_id, ordinal, node, trunk, carrier, status, ending, sip_code, \
+                 q850, rang, incarnation, started_at, ringing_at, answered_at, ended_at FROM attempt ",
+            $rest
+        )
+    };
+}
+pub(crate) use select_attempts;
 
 #[derive(Debug, FromRow)]
 pub(crate) struct AttemptRow {
@@ -268,6 +292,18 @@ impl From<FleetRow> for DeclaredFleet {
     }
 }
 
+/// Columns by name, never `*`: a newer replica's migration may add some while this one runs.
+macro_rules! select_keys {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, org_id, name, prefix, secret_sha256, scopes, created_at, \
+                 expires_at, revoked_at FROM api_key ",
+            $rest
+        )
+    };
+}
+pub(crate) use select_keys;
+
 #[derive(Debug, FromRow)]
 pub(crate) struct KeyRow {
     id: Word<KeyId>,
@@ -299,6 +335,18 @@ impl TryFrom<KeyRow> for Key {
         })
     }
 }
+
+/// Columns by name, never `*`: a newer replica's migration may add some while this one runs.
+macro_rules! select_audit {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, occurred_at, org_id, actor_id, request_id, ip, action, target_type, \
+                 target_id, outcome, changes FROM audit_log ",
+            $rest
+        )
+    };
+}
+pub(crate) use select_audit;
 
 #[derive(Debug, FromRow)]
 pub(crate) struct AuditLogRow {

@@ -9,7 +9,7 @@ use controlplane_core::{
 use serde_json::json;
 use sqlx::{SqliteConnection, types::Json, types::time::OffsetDateTime};
 
-use super::{SqliteStore, attempts, audit};
+use super::{SqliteStore, attempts, audit, reading};
 use crate::{
     CallStore, StoreError,
     calls::{
@@ -18,25 +18,25 @@ use crate::{
     },
     error::Failure,
     progress::event,
-    rows::{AttemptRow, CallHead, CallRow, Micros, TransitionRow, Word, assemble, kept},
+    rows::{CallHead, Micros, TransitionRow, Word, kept},
 };
 
 #[async_trait]
 impl CallStore for SqliteStore {
     async fn create_call(&self, new: NewCall) -> Result<Created, StoreError> {
-        self.writer.write("create call", move |c| Box::pin(async move { create(c, &new).await })).await
+        self.writer.write("create call", new, |c, new| Box::pin(create(c, new))).await
     }
 
     async fn call(&self, org: &OrgId, id: &CallId) -> Result<Option<Call>, StoreError> {
         let operation = "read call";
-        let mut reading = self.reading(operation).await?;
-        find(&mut reading, org, id).await.map_err(|failure| self.failed(operation, failure))
+        let mut moment = self.reading(operation).await?;
+        reading::find(&mut moment, org, id).await.map_err(|failure| self.failed(operation, failure))
     }
 
     async fn list_calls(&self, org: &OrgId, page: Page) -> Result<CallPage, StoreError> {
         let operation = "list calls";
-        let mut reading = self.reading(operation).await?;
-        list(&mut reading, org, &page).await.map_err(|failure| self.failed(operation, failure))
+        let mut moment = self.reading(operation).await?;
+        reading::list(&mut moment, org, &page).await.map_err(|failure| self.failed(operation, failure))
     }
 
     async fn transitions(&self, org: &OrgId, id: &CallId) -> Result<Vec<Transition>, StoreError> {
@@ -54,29 +54,26 @@ impl CallStore for SqliteStore {
 
     async fn open_calls(&self, after: Option<&CallId>, limit: u16) -> Result<Vec<Call>, StoreError> {
         let operation = "read the open calls";
-        let mut reading = self.reading(operation).await?;
-        open(&mut reading, after, limit).await.map_err(|failure| self.failed(operation, failure))
+        let mut moment = self.reading(operation).await?;
+        reading::open(&mut moment, after, limit).await.map_err(|failure| self.failed(operation, failure))
     }
 
     async fn begin_attempt(&self, begin: BeginAttempt) -> Result<Written, StoreError> {
-        let operation = "begin attempt";
-        self.writer.write(operation, move |c| Box::pin(async move { attempts::begin(c, &begin).await })).await
+        self.writer.write("begin attempt", begin, |c, begin| Box::pin(attempts::begin(c, begin))).await
     }
 
     async fn advance(&self, advance: Advance) -> Result<Written, StoreError> {
-        let operation = "advance attempt";
         self.writer
-            .write(operation, move |c| Box::pin(async move { attempts::advance(c, &advance).await }))
+            .write("advance attempt", advance, |c, advance| Box::pin(attempts::advance(c, advance)))
             .await
     }
 
     async fn end_attempt(&self, end: EndAttempt) -> Result<Written, StoreError> {
-        let operation = "end attempt";
-        self.writer.write(operation, move |c| Box::pin(async move { attempts::end(c, &end).await })).await
+        self.writer.write("end attempt", end, |c, end| Box::pin(attempts::end(c, end))).await
     }
 
     async fn end_call(&self, end: EndCall) -> Result<Written, StoreError> {
-        self.writer.write("end call", move |c| Box::pin(async move { end_alone(c, &end).await })).await
+        self.writer.write("end call", end, |c, end| Box::pin(end_alone(c, end))).await
     }
 }
 
@@ -275,66 +272,7 @@ pub(super) async fn head(c: &mut SqliteConnection, id: &CallId) -> Result<CallHe
 }
 
 async fn load(c: &mut SqliteConnection, org: &OrgId, id: &CallId) -> Result<Call, Failure> {
-    find(c, org, id).await?.ok_or_else(|| Failure::Unexpected(format!("{id} is not where it belongs")))
-}
-
-async fn find(c: &mut SqliteConnection, org: &OrgId, id: &CallId) -> Result<Option<Call>, Failure> {
-    let rows = sqlx::query_as::<_, CallRow>("SELECT * FROM call WHERE id = $1 AND org_id = $2")
-        .bind(id.as_str())
-        .bind(org.as_str())
-        .fetch_all(&mut *c)
-        .await?;
-    Ok(with_attempts(c, rows).await?.pop())
-}
-
-async fn list(c: &mut SqliteConnection, org: &OrgId, page: &Page) -> Result<CallPage, Failure> {
-    let backwards = page.ending_before.is_some() && page.starting_after.is_none();
-    // Ids sort by time. '~' is above every id, '' below.
-    let sql = if backwards {
-        "SELECT * FROM call WHERE org_id = $1 AND id < coalesce($2, '~') AND id > coalesce($3, '')
-         AND ($4 IS NULL OR status = $4) ORDER BY id ASC LIMIT $5"
-    } else {
-        "SELECT * FROM call WHERE org_id = $1 AND id < coalesce($2, '~') AND id > coalesce($3, '')
-         AND ($4 IS NULL OR status = $4) ORDER BY id DESC LIMIT $5"
-    };
-    let limit = usize::from(page.limit);
-    let mut rows = sqlx::query_as::<_, CallRow>(sql)
-        .bind(org.as_str())
-        .bind(page.starting_after.as_ref().map(CallId::as_str))
-        .bind(page.ending_before.as_ref().map(CallId::as_str))
-        .bind(page.status.map(CallStatus::as_str))
-        .bind(i64::from(page.limit) + 1)
-        .fetch_all(&mut *c)
-        .await?;
-    let has_more = rows.len() > limit;
-    rows.truncate(limit);
-    if backwards {
-        rows.reverse();
-    }
-    Ok(CallPage { calls: with_attempts(c, rows).await?, has_more })
-}
-
-async fn open(c: &mut SqliteConnection, after: Option<&CallId>, limit: u16) -> Result<Vec<Call>, Failure> {
-    let rows = sqlx::query_as::<_, CallRow>(
-        "SELECT * FROM call WHERE ended_at IS NULL AND id > coalesce($1, '') ORDER BY id LIMIT $2",
-    )
-    .bind(after.map(CallId::as_str))
-    .bind(i64::from(limit))
-    .fetch_all(&mut *c)
-    .await?;
-    with_attempts(c, rows).await
-}
-
-async fn with_attempts(c: &mut SqliteConnection, calls: Vec<CallRow>) -> Result<Vec<Call>, Failure> {
-    if calls.is_empty() {
-        return Ok(Vec::new());
-    }
-    let ids: Vec<&str> = calls.iter().map(CallRow::id).collect();
-    let attempts = sqlx::query_as::<_, AttemptRow>(
-        "SELECT * FROM attempt WHERE call_id IN (SELECT value FROM json_each($1)) ORDER BY call_id, ordinal",
-    )
-    .bind(Json(&ids))
-    .fetch_all(c)
-    .await?;
-    Ok(assemble(calls, attempts))
+    reading::find(c, org, id)
+        .await?
+        .ok_or_else(|| Failure::Unexpected(format!("{id} is not where it belongs")))
 }

@@ -24,7 +24,7 @@ impl FleetStore for SqliteStore {
     }
 
     async fn apply_fleet(&self, apply: ApplyFleet) -> Result<Applied, StoreError> {
-        self.writer.write("apply the fleet", move |c| Box::pin(async move { change(c, &apply).await })).await
+        self.writer.write("apply the fleet", apply, |c, apply| Box::pin(change(c, apply))).await
     }
 }
 

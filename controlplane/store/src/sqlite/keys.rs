@@ -11,27 +11,25 @@ use crate::{
     calls::Actor,
     error::Failure,
     keys::{AuditRow, Key},
-    rows::{AuditLogRow, KeyRow, Micros, Word},
+    rows::{AuditLogRow, KeyRow, Micros, Word, select_audit, select_keys},
 };
 
 #[async_trait]
 impl KeyStore for SqliteStore {
     async fn create_key(&self, key: Key, actor: Actor, audit_id: AuditId) -> Result<(), StoreError> {
+        let input = (key, actor, audit_id);
         self.writer
-            .write("create key", move |c| Box::pin(async move { create(c, &key, &actor, &audit_id).await }))
+            .write("create key", input, |c, (key, actor, id)| Box::pin(create(c, key, actor, id)))
             .await
     }
 
     async fn bootstrap_operator(&self, key: Key, audit_id: AuditId) -> Result<bool, StoreError> {
-        self.writer
-            .write("make the first operator key", move |c| {
-                Box::pin(async move { bootstrap(c, &key, &audit_id).await })
-            })
-            .await
+        let operation = "make the first operator key";
+        self.writer.write(operation, (key, audit_id), |c, (key, id)| Box::pin(bootstrap(c, key, id))).await
     }
 
     async fn key_by_hash(&self, secret_sha256: &[u8; 32]) -> Result<Option<Key>, StoreError> {
-        let row = sqlx::query_as::<_, KeyRow>("SELECT * FROM api_key WHERE secret_sha256 = $1")
+        let row = sqlx::query_as::<_, KeyRow>(select_keys!("WHERE secret_sha256 = $1"))
             .bind(secret_sha256.as_slice())
             .fetch_optional(&self.readers)
             .await;
@@ -46,16 +44,12 @@ impl KeyStore for SqliteStore {
         actor: Actor,
         audit_id: AuditId,
     ) -> Result<bool, StoreError> {
-        let id = id.clone();
-        self.writer
-            .write("revoke key", move |c| {
-                Box::pin(async move { revoke(c, &id, at, &actor, &audit_id).await })
-            })
-            .await
+        let input = Revocation { id: id.clone(), at, actor, audit_id };
+        self.writer.write("revoke key", input, |c, input| Box::pin(revoke(c, input))).await
     }
 
     async fn keys(&self, org: Option<&OrgId>) -> Result<Vec<Key>, StoreError> {
-        let rows = sqlx::query_as::<_, KeyRow>("SELECT * FROM api_key WHERE org_id IS $1 ORDER BY id DESC")
+        let rows = sqlx::query_as::<_, KeyRow>(select_keys!("WHERE org_id IS $1 ORDER BY id DESC"))
             .bind(org.map(OrgId::as_str))
             .fetch_all(&self.readers)
             .await;
@@ -64,13 +58,12 @@ impl KeyStore for SqliteStore {
     }
 
     async fn audit(&self, limit: u16) -> Result<Vec<AuditRow>, StoreError> {
-        let rows = sqlx::query_as::<_, AuditLogRow>(
-            "SELECT * FROM audit_log ORDER BY occurred_at DESC, id DESC LIMIT $1",
-        )
-        .bind(i64::from(limit))
-        .fetch_all(&self.readers)
-        .await
-        .map_err(|error| self.failed("read the audit log", error))?;
+        let rows =
+            sqlx::query_as::<_, AuditLogRow>(select_audit!("ORDER BY occurred_at DESC, id DESC LIMIT $1"))
+                .bind(i64::from(limit))
+                .fetch_all(&self.readers)
+                .await
+                .map_err(|error| self.failed("read the audit log", error))?;
         Ok(rows.into_iter().map(AuditRow::from).collect())
     }
 }
@@ -123,17 +116,19 @@ async fn bootstrap(c: &mut SqliteConnection, key: &Key, audit_id: &AuditId) -> R
     Ok(true)
 }
 
-async fn revoke(
-    c: &mut SqliteConnection,
-    id: &KeyId,
+struct Revocation {
+    id: KeyId,
     at: OffsetDateTime,
-    actor: &Actor,
-    audit_id: &AuditId,
-) -> Result<bool, Failure> {
+    actor: Actor,
+    audit_id: AuditId,
+}
+
+async fn revoke(c: &mut SqliteConnection, revocation: &Revocation) -> Result<bool, Failure> {
+    let Revocation { id, at, actor, audit_id } = revocation;
     let revoked: Option<(Option<Word<OrgId>>,)> = sqlx::query_as(
         "UPDATE api_key SET revoked_at = $1 WHERE id = $2 AND revoked_at IS NULL RETURNING org_id",
     )
-    .bind(Micros::from(at))
+    .bind(Micros::from(*at))
     .bind(id.as_str())
     .fetch_optional(&mut *c)
     .await?;
@@ -141,7 +136,7 @@ async fn revoke(
     let entry = audit::Entry {
         id: audit_id,
         org: org.as_ref().map(|o| &o.0),
-        at,
+        at: *at,
         actor,
         action: "key.revoke",
         target_type: "key",

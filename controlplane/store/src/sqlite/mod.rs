@@ -1,6 +1,6 @@
 //! The store in one SQLite file: the default, for one control plane.
 //!
-//! One writer with group commit ([`writer`]), a few readers, WAL, `synchronous=FULL`.
+//! One writer with group commit (`writer.rs`), a few readers, WAL, `synchronous=FULL`.
 
 mod attempts;
 mod audit;
@@ -8,6 +8,7 @@ mod calls;
 mod fleet;
 mod keys;
 mod open;
+mod reading;
 mod writer;
 
 use std::{path::Path, sync::Arc};

@@ -1,6 +1,6 @@
 //! The one writer, with group commit.
 //!
-//! Every write of the process goes through one task. It takes all that wait (at most [`BATCH_MAX`]), runs
+//! Every write of the process goes through one task. It takes all that wait (at most `BATCH_MAX`), runs
 //! each in a SAVEPOINT of its own inside one `BEGIN IMMEDIATE … COMMIT`, and answers all of them after the
 //! COMMIT: one sync to disk carries many writes. When nothing waits, a write begins at once and commits
 //! alone: there is no timer to wait for.
@@ -31,34 +31,36 @@ const BATCH_MAX: usize = 256;
 pub(super) type Running<'c, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'c>>;
 
 trait Job: Send {
-    /// Runs the body and keeps its answer.
-    fn run<'c>(&'c mut self, connection: &'c mut SqliteConnection) -> Running<'c, ()>;
+    /// Runs the body and keeps its answer, or its failure.
+    fn run<'c>(
+        &'c mut self,
+        connection: &'c mut SqliteConnection,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'c>>;
     /// Whether the body succeeded.
     fn succeeded(&self) -> bool;
     /// Gives the answer, or `lost` where the batch did not reach the disk.
     fn answer(self: Box<Self>, lost: Option<sqlx::Error>);
 }
 
-struct Write<T, W> {
+/// A transaction's body: what to do on the connection with the input.
+pub(super) type Body<I, T> = for<'c> fn(&'c mut SqliteConnection, &'c I) -> Running<'c, T>;
+
+struct Write<I, T> {
     operation: &'static str,
     database: Arc<str>,
-    body: Option<W>,
+    input: I,
+    body: Body<I, T>,
     result: Option<Result<T, Failure>>,
     reply: oneshot::Sender<Result<T, StoreError>>,
 }
 
-impl<T, W> Job for Write<T, W>
-where
-    T: Send,
-    W: for<'c> FnOnce(&'c mut SqliteConnection) -> Running<'c, T> + Send,
-{
-    fn run<'c>(&'c mut self, connection: &'c mut SqliteConnection) -> Running<'c, ()> {
-        Box::pin(async move {
-            if let Some(body) = self.body.take() {
-                self.result = Some(unwinding(body, connection).await);
-            }
-            Ok(())
-        })
+impl<I: Send + Sync, T: Send> Job for Write<I, T> {
+    fn run<'c>(
+        &'c mut self,
+        connection: &'c mut SqliteConnection,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'c>> {
+        let Self { input, body, result, .. } = self;
+        Box::pin(async move { *result = Some(unwinding(*body, connection, input).await) })
     }
 
     fn succeeded(&self) -> bool {
@@ -79,12 +81,13 @@ where
 }
 
 /// Runs `body`; a panic in it becomes a failure of this one write.
-async fn unwinding<T, W>(body: W, connection: &mut SqliteConnection) -> Result<T, Failure>
-where
-    W: for<'c> FnOnce(&'c mut SqliteConnection) -> Running<'c, T>,
-{
+async fn unwinding<I, T>(
+    body: Body<I, T>,
+    connection: &mut SqliteConnection,
+    input: &I,
+) -> Result<T, Failure> {
     let panicked = |_| Failure::Unexpected("the write panicked".to_owned());
-    let mut running = catch_unwind(AssertUnwindSafe(|| body(connection))).map_err(panicked)?;
+    let mut running = Box::pin(async move { body(connection, input).await });
     poll_fn(move |context| match catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(context))) {
         Ok(poll) => poll,
         Err(panic) => std::task::Poll::Ready(Err(panicked(panic))),
@@ -100,7 +103,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Starts the writer. It keeps `lock` until its connection is closed, and ends when the last [`Writer`]
+    /// Starts the writer. It keeps `lock` until its connection is closed, and ends when the last `Writer`
     /// is dropped and everything that waits is written.
     pub(super) fn start(
         connection: SqliteConnection,
@@ -114,14 +117,19 @@ impl Writer {
     }
 
     /// Runs `body` in a transaction and returns when it is on the disk.
-    pub(super) async fn write<T, W>(&self, operation: &'static str, body: W) -> Result<T, StoreError>
+    pub(super) async fn write<I, T>(
+        &self,
+        operation: &'static str,
+        input: I,
+        body: Body<I, T>,
+    ) -> Result<T, StoreError>
     where
+        I: Send + Sync + 'static,
         T: Send + 'static,
-        W: for<'c> FnOnce(&'c mut SqliteConnection) -> Running<'c, T> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
         let database = Arc::clone(&self.database);
-        let job = Write { operation, database, body: Some(body), result: None, reply };
+        let job = Write { operation, database, input, body, result: None, reply };
         let gone = || Failure::Sql(sqlx::Error::WorkerCrashed).named(operation, &self.database);
         self.queue.send(Box::new(job)).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
@@ -168,8 +176,7 @@ async fn commit_all(
     execute(connection, "BEGIN IMMEDIATE").await?;
     for job in batch {
         execute(connection, "SAVEPOINT one_write").await?;
-        // The answer, and a failure, stay with the job.
-        let _ = job.run(connection).await;
+        job.run(connection).await;
         if !job.succeeded() {
             // Fails where SQLite has rolled everything back by itself: then the whole batch is lost.
             execute(connection, "ROLLBACK TO one_write").await?;

@@ -1,0 +1,45 @@
+//! Audit rows, written in the transaction of the change they tell of.
+
+use controlplane_core::ids::{AuditId, OrgId};
+use sqlx::{PgConnection, types::Json, types::time::OffsetDateTime};
+
+use crate::{calls::Actor, error::Failure, rows::Micros};
+
+/// One row to be written.
+pub(super) struct Entry<'a> {
+    pub(super) id: &'a AuditId,
+    pub(super) org: Option<&'a OrgId>,
+    pub(super) at: OffsetDateTime,
+    pub(super) actor: &'a Actor,
+    pub(super) action: &'static str,
+    pub(super) target_type: &'static str,
+    pub(super) target_id: &'a str,
+    pub(super) changes: &'a serde_json::Value,
+}
+
+pub(super) async fn write(c: &mut PgConnection, entry: Entry<'_>) -> Result<(), Failure> {
+    sqlx::query(
+        "INSERT INTO audit_log (id, org_id, occurred_at, actor_type, actor_id, key_prefix, auth_method,
+             action, target_type, target_id, outcome, ip, request_id, changes)
+         VALUES ($1, $2, $3,
+             CASE WHEN $4 IS NULL THEN 'system'
+                  WHEN EXISTS (SELECT 1 FROM api_key WHERE id = $4 AND org_id IS NOT NULL) THEN 'customer'
+                  ELSE 'operator' END,
+             $4, (SELECT prefix FROM api_key WHERE id = $4),
+             CASE WHEN $4 IS NULL THEN NULL ELSE 'api_key' END,
+             $5, $6, $7, 'success', $8, $9, $10)",
+    )
+    .bind(entry.id.as_str())
+    .bind(entry.org.map(OrgId::as_str))
+    .bind(Micros::from(entry.at))
+    .bind(entry.actor.key.as_ref().map(|k| k.as_str()))
+    .bind(entry.action)
+    .bind(entry.target_type)
+    .bind(entry.target_id)
+    .bind(entry.actor.ip.as_deref())
+    .bind(entry.actor.request.as_ref().map(|r| r.as_str()))
+    .bind(Json(entry.changes))
+    .execute(c)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,295 @@
+//! Calls on PostgreSQL: accepting, reading, ending.
+
+use async_trait::async_trait;
+use controlplane_core::{
+    call::CallStatus,
+    ending::EndingClass,
+    ids::{AttemptId, CallId, EventId, OrgId},
+};
+use serde_json::json;
+use sqlx::{PgConnection, types::Json, types::time::OffsetDateTime};
+
+use super::{PostgresStore, attempts, audit, reading};
+use crate::{
+    CallStore, StoreError,
+    calls::{
+        Advance, BeginAttempt, Call, CallEnd, CallPage, Created, EndAttempt, EndCall, IDEMPOTENCY_KEPT,
+        NewCall, Page, Transition, Written,
+    },
+    error::Failure,
+    progress::event,
+    rows::{CallHead, Micros, TransitionRow, Word, kept},
+};
+
+#[async_trait]
+impl CallStore for PostgresStore {
+    async fn create_call(&self, new: NewCall) -> Result<Created, StoreError> {
+        self.transaction("create call", new, |c, new| Box::pin(create(c, new))).await
+    }
+
+    async fn call(&self, org: &OrgId, id: &CallId) -> Result<Option<Call>, StoreError> {
+        let operation = "read call";
+        let mut moment = self.reading(operation).await?;
+        reading::find(&mut moment, org, id).await.map_err(|failure| self.failed(operation, failure))
+    }
+
+    async fn list_calls(&self, org: &OrgId, page: Page) -> Result<CallPage, StoreError> {
+        let operation = "list calls";
+        let mut moment = self.reading(operation).await?;
+        reading::list(&mut moment, org, &page).await.map_err(|failure| self.failed(operation, failure))
+    }
+
+    async fn transitions(&self, org: &OrgId, id: &CallId) -> Result<Vec<Transition>, StoreError> {
+        let rows = sqlx::query_as::<_, TransitionRow>(
+            "SELECT id, sequence, status, reason, attempt_id, ending, occurred_at FROM call_transition
+             WHERE call_id = $1 AND org_id = $2 ORDER BY sequence",
+        )
+        .bind(id.as_str())
+        .bind(org.as_str())
+        .fetch_all(&self.pool)
+        .await
+        .map_err(|error| self.failed("read the call's log", error))?;
+        Ok(rows.into_iter().map(Transition::from).collect())
+    }
+
+    async fn open_calls(&self, after: Option<&CallId>, limit: u16) -> Result<Vec<Call>, StoreError> {
+        let operation = "read the open calls";
+        let mut moment = self.reading(operation).await?;
+        reading::open(&mut moment, after, limit).await.map_err(|failure| self.failed(operation, failure))
+    }
+
+    async fn begin_attempt(&self, begin: BeginAttempt) -> Result<Written, StoreError> {
+        self.transaction("begin attempt", begin, |c, begin| Box::pin(attempts::begin(c, begin))).await
+    }
+
+    async fn advance(&self, advance: Advance) -> Result<Written, StoreError> {
+        self.transaction("advance attempt", advance, |c, advance| Box::pin(attempts::advance(c, advance)))
+            .await
+    }
+
+    async fn end_attempt(&self, end: EndAttempt) -> Result<Written, StoreError> {
+        self.transaction("end attempt", end, |c, end| Box::pin(attempts::end(c, end))).await
+    }
+
+    async fn end_call(&self, end: EndCall) -> Result<Written, StoreError> {
+        self.transaction("end call", end, |c, end| Box::pin(end_alone(c, end))).await
+    }
+}
+
+async fn create(c: &mut PgConnection, new: &NewCall) -> Result<Created, Failure> {
+    let at = Micros::from(new.at);
+    if let Some(asked) = &new.idempotency {
+        take_turns(c, IDEMPOTENCY_TURN, &new.org, &asked.key).await?;
+        let before = sqlx::query_as::<_, (Word<CallId>, Vec<u8>)>(
+            "SELECT call_id, body_sha256 FROM idempotency
+             WHERE org_id = $1 AND key = $2 AND (expires_at IS NULL OR expires_at > $3)",
+        )
+        .bind(new.org.as_str())
+        .bind(&asked.key)
+        .bind(at)
+        .fetch_optional(&mut *c)
+        .await?;
+        match before {
+            Some((_, body)) if body != asked.body_sha256 => return Ok(Created::KeyReused),
+            Some((id, _)) => return load(c, &new.org, &id.0).await.map(Created::Replayed),
+            None => {}
+        }
+    }
+    if let Some(key) = &new.request.dedup_key {
+        take_turns(c, DEDUP_TURN, &new.org, key).await?;
+        let open = sqlx::query_scalar::<_, Word<CallId>>(
+            "SELECT id FROM call WHERE org_id = $1 AND dedup_key = $2 AND ended_at IS NULL FOR UPDATE",
+        )
+        .bind(new.org.as_str())
+        .bind(key)
+        .fetch_optional(&mut *c)
+        .await?;
+        if let Some(id) = open {
+            remember(c, new, &id.0).await?;
+            return load(c, &new.org, &id.0).await.map(Created::Deduplicated);
+        }
+    }
+    let inserted = sqlx::query(
+        "INSERT INTO call (id, org_id, request, dedup_key, status, sequence, created_at, deadline_at)
+         VALUES ($1, $2, $3, $4, 'queued', 1, $5, $6) ON CONFLICT (id) DO NOTHING",
+    )
+    .bind(new.id.as_str())
+    .bind(new.org.as_str())
+    .bind(Json(&new.request))
+    .bind(new.request.dedup_key.as_deref())
+    .bind(at)
+    .bind(Micros::from(new.deadline_at))
+    .execute(&mut *c)
+    .await?;
+    if inserted.rows_affected() == 0 {
+        // The same write again, by a caller that did not hear the first one's answer.
+        return load(c, &new.org, &new.id).await.map(Created::New);
+    }
+    remember(c, new, &new.id).await?;
+    let queued = CallHead {
+        id: Word(new.id.clone()),
+        org_id: Word(new.org.clone()),
+        status: Word(CallStatus::Queued),
+        sequence: 1,
+    };
+    log(c, &queued, Entry { id: &new.event_id, kind: "call.queued", end: None, attempt: None, at: new.at })
+        .await?;
+    let entry = audit::Entry {
+        id: &new.audit_id,
+        org: Some(&new.org),
+        at: new.at,
+        actor: &new.actor,
+        action: "call.create",
+        target_type: "call",
+        target_id: new.id.as_str(),
+        changes: &json!({"to": new.request.to.shortened()}),
+    };
+    audit::write(c, entry).await?;
+    Ok(Created::New(Call {
+        id: new.id.clone(),
+        org: new.org.clone(),
+        request: new.request.clone(),
+        status: CallStatus::Queued,
+        reason: None,
+        outcome: None,
+        sequence: 1,
+        created_at: kept(new.at),
+        deadline_at: kept(new.deadline_at),
+        ended_at: None,
+        attempts: Vec::new(),
+    }))
+}
+
+/// Classes of advisory locks. Always taken in this order, so that two accepting transactions never wait for
+/// each other.
+const IDEMPOTENCY_TURN: i32 = 1;
+const DEDUP_TURN: i32 = 2;
+
+/// Equal keys are accepted one after the other: the second sees what the first has committed. Two keys of
+/// one hash only wait without need.
+async fn take_turns(c: &mut PgConnection, class: i32, org: &OrgId, key: &str) -> Result<(), Failure> {
+    sqlx::query("SELECT pg_advisory_xact_lock($1, hashtext($2))")
+        .bind(class)
+        .bind(format!("{org} {key}"))
+        .execute(c)
+        .await?;
+    Ok(())
+}
+
+/// Binds the idempotency key, if there is one, to the call that answers it. An expired row gives way.
+async fn remember(c: &mut PgConnection, new: &NewCall, call: &CallId) -> Result<(), Failure> {
+    let Some(asked) = &new.idempotency else { return Ok(()) };
+    sqlx::query(
+        "INSERT INTO idempotency (org_id, key, body_sha256, call_id, created_at) VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (org_id, key) DO UPDATE SET body_sha256 = excluded.body_sha256,
+             call_id = excluded.call_id, created_at = excluded.created_at, expires_at = NULL",
+    )
+    .bind(new.org.as_str())
+    .bind(&asked.key)
+    .bind(asked.body_sha256.as_slice())
+    .bind(call.as_str())
+    .bind(Micros::from(new.at))
+    .execute(c)
+    .await?;
+    Ok(())
+}
+
+async fn end_alone(c: &mut PgConnection, end: &EndCall) -> Result<Written, Failure> {
+    let call = head(c, &end.call).await?;
+    if call.status.0.is_terminal() {
+        return Ok(Written::AlreadyEnded);
+    }
+    if let Some(attempt) = attempts::under_way(c, &end.call).await? {
+        return Err(Failure::AttemptOpen(attempt));
+    }
+    finish(c, call, end.end, end.at, &end.event_id, None).await
+}
+
+/// Ends the call: row, log, outbox and the idempotency key's expiry.
+pub(super) async fn finish(
+    c: &mut PgConnection,
+    call: CallHead,
+    end: CallEnd,
+    at: OffsetDateTime,
+    event_id: &EventId,
+    attempt: Option<(&AttemptId, Option<EndingClass>)>,
+) -> Result<Written, Failure> {
+    let status = end.reason.status();
+    sqlx::query("UPDATE idempotency SET expires_at = $1 WHERE call_id = $2")
+        .bind(Micros::from(at + IDEMPOTENCY_KEPT))
+        .bind(call.id.0.as_str())
+        .execute(&mut *c)
+        .await?;
+    next(c, call, status, Entry { id: event_id, kind: event(status), end: Some(end), attempt, at }).await
+}
+
+/// One step of a call's log.
+pub(super) struct Entry<'a> {
+    pub(super) id: &'a EventId,
+    pub(super) kind: &'static str,
+    pub(super) end: Option<CallEnd>,
+    pub(super) attempt: Option<(&'a AttemptId, Option<EndingClass>)>,
+    pub(super) at: OffsetDateTime,
+}
+
+/// The call's next step: its status and sequence, the log and the outbox.
+pub(super) async fn next(
+    c: &mut PgConnection,
+    call: CallHead,
+    status: CallStatus,
+    entry: Entry<'_>,
+) -> Result<Written, Failure> {
+    let call = CallHead { status: Word(status), sequence: call.sequence + 1, ..call };
+    // While a call is open, these three are empty.
+    sqlx::query(
+        "UPDATE call SET status = $1, sequence = $2, reason = $3, outcome = $4, ended_at = $5 WHERE id = $6",
+    )
+    .bind(status.as_str())
+    .bind(call.sequence)
+    .bind(entry.end.map(|end| end.reason.as_str()))
+    .bind(entry.end.map(|end| end.outcome.as_str()))
+    .bind(entry.end.map(|_| Micros::from(entry.at)))
+    .bind(call.id.0.as_str())
+    .execute(&mut *c)
+    .await?;
+    log(c, &call, entry).await?;
+    Ok(Written::Yes { sequence: call.sequence })
+}
+
+async fn log(c: &mut PgConnection, call: &CallHead, entry: Entry<'_>) -> Result<(), Failure> {
+    sqlx::query(
+        "WITH logged AS (INSERT INTO call_transition
+             (id, org_id, call_id, sequence, status, reason, attempt_id, ending, occurred_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9))
+         INSERT INTO outbox (id, org_id, call_id, sequence, kind, created_at, due_at)
+         VALUES ($1, $2, $3, $4, $10, $9, $9)",
+    )
+    .bind(entry.id.as_str())
+    .bind(call.org_id.0.as_str())
+    .bind(call.id.0.as_str())
+    .bind(call.sequence)
+    .bind(call.status.0.as_str())
+    .bind(entry.end.map(|end| end.reason.as_str()))
+    .bind(entry.attempt.map(|(id, _)| id.as_str()))
+    .bind(entry.attempt.and_then(|(_, ending)| ending).map(EndingClass::as_str))
+    .bind(Micros::from(entry.at))
+    .bind(entry.kind)
+    .execute(c)
+    .await?;
+    Ok(())
+}
+
+/// What a write must know of its call, which it locks: writes of one call are one after the other.
+pub(super) async fn head(c: &mut PgConnection, id: &CallId) -> Result<CallHead, Failure> {
+    sqlx::query_as::<_, CallHead>("SELECT id, org_id, status, sequence FROM call WHERE id = $1 FOR UPDATE")
+        .bind(id.as_str())
+        .fetch_optional(c)
+        .await?
+        .ok_or_else(|| Failure::Missing(id.to_string()))
+}
+
+async fn load(c: &mut PgConnection, org: &OrgId, id: &CallId) -> Result<Call, Failure> {
+    reading::find(c, org, id)
+        .await?
+        .ok_or_else(|| Failure::Unexpected(format!("{id} is not where it belongs")))
+}

@@ -1,0 +1,93 @@
+//! The store on a PostgreSQL server: for several control planes, or when one machine is not enough.
+//!
+//! Each port method is one transaction, READ COMMITTED, that first locks the row of the call it is about.
+//! What the server rolled back because of others (serialisation, deadlock) is tried again, a few times.
+
+mod attempts;
+mod audit;
+mod calls;
+mod fleet;
+mod keys;
+mod open;
+mod reading;
+
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+
+use crate::{StoreError, error::Failure};
+
+/// How often a transaction that the server rolled back because of others is run in all.
+const TRIES_MAX: u32 = 5;
+/// Before the second try; each later one waits longer by as much.
+const RETRY_STEP: Duration = Duration::from_millis(10);
+
+/// A transaction's body under way.
+type Running<'c, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'c>>;
+/// A transaction's body: what to do on the connection with the input. It may run more than once.
+type Body<I, T> = for<'c> fn(&'c mut PgConnection, &'c I) -> Running<'c, T>;
+
+/// A store on a PostgreSQL server.
+pub struct PostgresStore {
+    pool: PgPool,
+    database: Arc<str>,
+}
+
+impl PostgresStore {
+    /// Connects to `postgres://USER:PASSWORD@HOST:PORT/DATABASE` and brings the schema up to date, one
+    /// process at a time.
+    ///
+    /// # Errors
+    /// [`StoreError::Open`] if the server cannot be reached or used, or the schema is newer than this
+    /// program.
+    pub async fn open(url: &str) -> Result<Self, StoreError> {
+        open::open(url).await
+    }
+
+    /// Runs `body` in a transaction and returns when it is on the server's disk.
+    async fn transaction<I, T>(
+        &self,
+        operation: &'static str,
+        input: I,
+        body: Body<I, T>,
+    ) -> Result<T, StoreError>
+    where
+        I: Send + Sync,
+        T: Send,
+    {
+        let mut tries = 1;
+        loop {
+            match self.once(&input, body).await {
+                Err(Failure::Sql(error)) if tries < TRIES_MAX && was_rolled_back(&error) => {
+                    tracing::debug!(operation, tries, %error, "rolled back because of others: trying again");
+                    tokio::time::sleep(RETRY_STEP * tries).await;
+                    tries += 1;
+                }
+                result => return result.map_err(|failure| self.failed(operation, failure)),
+            }
+        }
+    }
+
+    /// A failure rolls back: the transaction is dropped without its commit.
+    async fn once<I, T>(&self, input: &I, body: Body<I, T>) -> Result<T, Failure> {
+        let mut transaction = self.pool.begin().await?;
+        let value = body(&mut transaction, input).await?;
+        transaction.commit().await?;
+        Ok(value)
+    }
+
+    /// A reading transaction: everything it reads is of one moment.
+    async fn reading(&self, operation: &'static str) -> Result<Transaction<'static, Postgres>, StoreError> {
+        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+        self.pool.begin_with(begin).await.map_err(|error| self.failed(operation, error))
+    }
+
+    fn failed(&self, operation: &'static str, failure: impl Into<Failure>) -> StoreError {
+        failure.into().named(operation, &self.database)
+    }
+}
+
+/// `serialization_failure` and `deadlock_detected`: nothing was written, and another try may succeed.
+fn was_rolled_back(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|e| e.code()).is_some_and(|code| code == "40001" || code == "40P01")
+}

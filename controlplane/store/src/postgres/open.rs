@@ -1,0 +1,75 @@
+//! Connecting: which server and database, and which schema it has.
+//!
+//! Every refusal names the server and the database, never the password, and says what to do.
+
+use std::{str::FromStr, time::Duration};
+
+use sqlx::{
+    ConnectOptions, Connection, PgConnection,
+    migrate::Migrator,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+use super::PostgresStore;
+use crate::StoreError;
+
+/// Connections of one replica. Transactions are a few milliseconds: more would only queue in the server.
+const CONNECTIONS_MAX: u32 = 16;
+/// How long a caller waits for a free connection, or for the server to be back.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// What every session is set to. Time-outs below the patience of an HTTP client, so that a stuck server
+/// becomes an answer.
+const SESSION: [(&str, &str); 5] = [
+    ("synchronous_commit", "on"),
+    ("statement_timeout", "10s"),
+    ("lock_timeout", "5s"),
+    ("idle_in_transaction_session_timeout", "30s"),
+    ("timezone", "UTC"),
+];
+
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
+
+pub(super) async fn open(url: &str) -> Result<PostgresStore, StoreError> {
+    let options = PgConnectOptions::from_str(url).map_err(|error| {
+        StoreError::Open(format!(
+            "the database URL cannot be read: {error}; write postgres://USER:PASSWORD@HOST:PORT/DATABASE"
+        ))
+    })?;
+    let options = options.application_name("ringward").disable_statement_logging();
+    let place = format!(
+        "{} on {}:{}",
+        options.get_database().unwrap_or_else(|| options.get_username()),
+        options.get_socket().map_or(options.get_host().into(), |s| s.display().to_string()),
+        options.get_port(),
+    );
+    // Without the sessions' time-outs: a migration, or the wait for another replica's, may take its time.
+    let connected = tokio::time::timeout(ACQUIRE_TIMEOUT, options.connect()).await;
+    let mut connection = match connected {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => return Err(unreachable(&place, &error.to_string())),
+        Err(_) => return Err(unreachable(&place, "no answer within 5 s")),
+    };
+    migrate(&place, &mut connection).await?;
+    // Everything that matters is committed.
+    let _ = connection.close().await;
+    let pool = PgPoolOptions::new()
+        .max_connections(CONNECTIONS_MAX)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_lazy_with(options.options(SESSION));
+    Ok(PostgresStore { pool, database: place.into() })
+}
+
+fn unreachable(place: &str, error: &str) -> StoreError {
+    StoreError::Open(format!(
+        "cannot connect to the PostgreSQL database {place}: {error}; check that the server runs and that \
+         RINGWARD_DATABASE_URL names it, its database, user and password"
+    ))
+}
+
+/// Under an advisory lock (sqlx takes it): replicas that start together do it one after the other.
+async fn migrate(place: &str, connection: &mut PgConnection) -> Result<(), StoreError> {
+    MIGRATIONS
+        .run(connection)
+        .await
+        .map_err(|error| StoreError::Open(crate::migration_refused(place, &error)))
+}

@@ -1,0 +1,172 @@
+//! Accepting calls: once, whole, and remembered.
+
+use controlplane_core::ids::OrgId;
+use controlplane_store::calls::{Created, IDEMPOTENCY_KEPT};
+use time::Duration;
+
+use crate::fixture::{Fixture, NOON, at_once, promise};
+
+pub(crate) async fn a_call_is_read_back_as_it_was_answered(mut f: Fixture) {
+    // Nanoseconds are more than the databases keep: the answer must not promise them.
+    let mut new = f.new_call(NOON + Duration::nanoseconds(1_234_567));
+    new.request.deadline_at = Some(NOON + Duration::hours(1));
+    let Created::New(call) = f.store.create_call(new.clone()).await.unwrap() else { panic!() };
+    assert_eq!(call.created_at, NOON + Duration::microseconds(1_234));
+    assert_eq!((&call.id, &call.org, &call.request, call.sequence), (&new.id, &new.org, &new.request, 1));
+    assert_eq!(f.call(&new.id).await, call);
+}
+
+pub(crate) async fn a_call_is_accepted_with_its_log_outbox_and_audit(mut f: Fixture) {
+    let id = f.accepted(NOON).await;
+    let log = f.log(&id).await;
+    assert_eq!((log.len(), log[0].status.as_str(), log[0].at), (1, "queued", NOON));
+    let audit = f.store.audit(10).await.unwrap();
+    assert_eq!(audit.len(), 1);
+    assert_eq!((audit[0].action.as_str(), audit[0].target_id.as_str()), ("call.create", id.as_str()));
+    assert!(!audit[0].changes.to_string().contains("48221234567"), "the number is shortened");
+}
+
+pub(crate) async fn fifty_equal_posts_make_one_call(mut f: Fixture) {
+    let mut first = f.new_call(NOON);
+    first.idempotency = promise("alert-1", 1);
+    let posts: Vec<_> = (0..50).map(|_| f.again(&first, NOON)).collect();
+    let work = posts.into_iter().map(|new| {
+        let store = f.store.clone();
+        async move { store.create_call(new).await.unwrap() }
+    });
+    let mut made = Vec::new();
+    let mut replayed = Vec::new();
+    for created in at_once(work.collect()).await {
+        match created {
+            Created::New(call) => made.push(call),
+            Created::Replayed(call) => replayed.push(call),
+            Created::KeyReused | Created::Deduplicated(_) => panic!("{created:?}"),
+        }
+    }
+    assert_eq!((made.len(), replayed.len()), (1, 49));
+    assert!(replayed.iter().all(|call| *call == made[0]));
+    assert_eq!(f.count("SELECT count(*) FROM call").await, 1);
+    assert_eq!(f.count("SELECT count(*) FROM audit_log").await, 1);
+}
+
+pub(crate) async fn the_same_key_with_another_body_is_refused(mut f: Fixture) {
+    let mut first = f.new_call(NOON);
+    first.idempotency = promise("alert-1", 1);
+    assert!(matches!(f.store.create_call(first.clone()).await.unwrap(), Created::New(_)));
+    let mut second = f.again(&first, NOON);
+    second.idempotency = promise("alert-1", 2);
+    assert!(matches!(f.store.create_call(second).await.unwrap(), Created::KeyReused));
+    assert_eq!(f.count("SELECT count(*) FROM call").await, 1);
+}
+
+pub(crate) async fn a_key_belongs_to_one_organisation(mut f: Fixture) {
+    let mut first = f.new_call(NOON);
+    first.idempotency = promise("alert-1", 1);
+    first.request.dedup_key = Some("disk full".to_owned());
+    let mut other = f.again(&first, NOON);
+    other.org = f.other_org().await;
+    assert!(matches!(f.store.create_call(first).await.unwrap(), Created::New(_)));
+    assert!(matches!(f.store.create_call(other).await.unwrap(), Created::New(_)));
+}
+
+pub(crate) async fn a_key_is_free_again_a_day_after_the_end(mut f: Fixture) {
+    let mut first = f.new_call(NOON);
+    first.idempotency = promise("alert-1", 1);
+    f.store.create_call(first.clone()).await.unwrap();
+    let week_later = f.again(&first, NOON + Duration::days(7));
+    let open = f.store.create_call(week_later).await.unwrap();
+    assert!(matches!(open, Created::Replayed(_)), "kept for as long as the call is open");
+
+    let ended_at = NOON + Duration::days(7);
+    let end = f.end_call(&first.id, ended_at);
+    let _ = f.store.end_call(end).await.unwrap();
+    let before = f.again(&first, ended_at + IDEMPOTENCY_KEPT - Duration::microseconds(1));
+    let Created::Replayed(call) = f.store.create_call(before).await.unwrap() else { panic!() };
+    assert_eq!((call.id, call.ended_at), (first.id.clone(), Some(ended_at)));
+
+    let mut after = f.again(&first, ended_at + IDEMPOTENCY_KEPT);
+    after.idempotency = promise("alert-1", 2);
+    assert!(matches!(f.store.create_call(after.clone()).await.unwrap(), Created::New(_)));
+    let replay = f.again(&after, after.at);
+    assert!(matches!(f.store.create_call(replay).await.unwrap(), Created::Replayed(c) if c.id == after.id));
+}
+
+pub(crate) async fn a_dedup_key_finds_the_open_call_and_no_ended_one(mut f: Fixture) {
+    let mut first = f.new_call(NOON);
+    first.request.dedup_key = Some("disk full".to_owned());
+    f.store.create_call(first.clone()).await.unwrap();
+    let mut second = f.again(&first, NOON);
+    second.idempotency = promise("alert-2", 1);
+    let found = f.store.create_call(second.clone()).await.unwrap();
+    assert!(matches!(found, Created::Deduplicated(call) if call.id == first.id));
+    assert_eq!(f.count("SELECT count(*) FROM call").await, 1);
+
+    let end = f.end_call(&first.id, NOON);
+    let _ = f.store.end_call(end).await.unwrap();
+    let repeat = f.again(&second, NOON);
+    let replay = f.store.create_call(repeat).await.unwrap();
+    assert!(
+        matches!(replay, Created::Replayed(call) if call.id == first.id),
+        "the key was promised that call"
+    );
+    let third = f.again(&first, NOON);
+    assert!(matches!(f.store.create_call(third).await.unwrap(), Created::New(_)));
+    assert_eq!(f.count("SELECT count(*) FROM idempotency WHERE expires_at IS NULL").await, 0);
+}
+
+pub(crate) async fn fifty_calls_with_one_dedup_key_make_one(mut f: Fixture) {
+    let mut first = f.new_call(NOON);
+    first.request.dedup_key = Some("disk full".to_owned());
+    let work = (0..50).map(|i| {
+        let mut new = f.again(&first, NOON);
+        new.idempotency = promise(&i.to_string(), 1);
+        let store = f.store.clone();
+        async move { matches!(store.create_call(new).await.unwrap(), Created::New(_)) }
+    });
+    let made = at_once(work.collect()).await;
+    assert_eq!(made.into_iter().filter(|new| *new).count(), 1);
+    assert_eq!(f.count("SELECT count(*) FROM idempotency").await, 50);
+}
+
+pub(crate) async fn the_idempotency_key_is_looked_at_before_the_dedup_key(mut f: Fixture) {
+    let mut first = f.new_call(NOON);
+    first.idempotency = promise("alert-1", 1);
+    f.store.create_call(first.clone()).await.unwrap();
+    let mut open = f.new_call(NOON);
+    open.request.dedup_key = Some("disk full".to_owned());
+    f.store.create_call(open.clone()).await.unwrap();
+    // Its key was promised to the first call, its dedup_key names the second.
+    let mut both = f.again(&open, NOON);
+    both.idempotency = promise("alert-1", 1);
+    let answer = f.store.create_call(both.clone()).await.unwrap();
+    assert!(matches!(answer, Created::Replayed(call) if call.id == first.id));
+    both.idempotency = promise("alert-1", 2);
+    assert!(matches!(f.store.create_call(both).await.unwrap(), Created::KeyReused));
+}
+
+pub(crate) async fn the_same_write_twice_is_one_call(mut f: Fixture) {
+    let new = f.new_call(NOON);
+    for _ in 0..2 {
+        let created = f.store.create_call(new.clone()).await.unwrap();
+        assert!(matches!(created, Created::New(call) if call.id == new.id));
+    }
+    assert_eq!(f.log(&new.id).await.len(), 1);
+}
+
+pub(crate) async fn a_refused_write_leaves_nothing(mut f: Fixture) {
+    let mut stranger = f.new_call(NOON);
+    stranger.org = OrgId::new(NOON, &mut f.rng);
+    stranger.idempotency = promise("alert-1", 1);
+    assert!(f.store.create_call(stranger).await.is_err(), "there is no such organisation");
+    // The event's id is taken: the last statements fail, the first must go with them.
+    let taken = f.new_call(NOON);
+    f.store.create_call(taken.clone()).await.unwrap();
+    let mut half = f.new_call(NOON);
+    half.idempotency = promise("alert-2", 1);
+    half.event_id = taken.event_id;
+    assert!(f.store.create_call(half).await.is_err());
+    for table in ["call", "call_transition", "outbox", "audit_log"] {
+        assert_eq!(f.count(&format!("SELECT count(*) FROM {table}")).await, 1, "{table}");
+    }
+    assert_eq!(f.count("SELECT count(*) FROM idempotency").await, 0);
+}

@@ -1,0 +1,262 @@
+//! A store of its own for each test, raw access beside the ports, and the things that tests write.
+
+use std::sync::Arc;
+
+use controlplane_core::{
+    call::{AttemptStatus, Outcome, Rang, Reason},
+    ending::EndingClass,
+    ids::{AttemptId, AuditId, CallId, EventId, KeyId, OrgId},
+    request::CallRequest,
+};
+use controlplane_store::{
+    Store,
+    calls::{
+        Actor, Advance, BeginAttempt, Call, CallEnd, Created, EndAttempt, EndCall, Idempotency, NewCall,
+        Transition, Written,
+    },
+    keys::Key,
+};
+use rand::{RngCore, SeedableRng, rngs::StdRng};
+use sqlx::{AssertSqlSafe, PgPool, SqlitePool};
+use time::{Duration, OffsetDateTime, macros::datetime};
+
+pub(crate) const NOON: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
+
+enum Raw {
+    Sqlite(SqlitePool),
+    #[cfg_attr(not(feature = "postgres-tests"), allow(dead_code, reason = "only PostgreSQL makes it"))]
+    Postgres(PgPool),
+}
+
+pub(crate) struct Fixture {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) rng: StdRng,
+    raw: Raw,
+    _folder: tempfile::TempDir,
+}
+
+impl Fixture {
+    pub(crate) async fn sqlite() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.db");
+        let store = controlplane_store::open(&format!("sqlite://{}", path.display())).await.unwrap();
+        let raw = SqlitePool::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+        Self { store, rng: StdRng::seed_from_u64(7), raw: Raw::Sqlite(raw), _folder: folder }
+    }
+
+    /// A database of its own, made by the test.
+    #[cfg(feature = "postgres-tests")]
+    pub(crate) async fn postgres() -> Self {
+        use rand::TryRngCore;
+        let server = std::env::var("RINGWARD_TEST_POSTGRES_URL")
+            .expect("RINGWARD_TEST_POSTGRES_URL, as in postgres://postgres@127.0.0.1:54329");
+        let server = server.trim_end_matches('/');
+        let name = format!("ringward_test_{:016x}", rand::rngs::OsRng.try_next_u64().unwrap());
+        let admin = PgPool::connect(&format!("{server}/postgres")).await.unwrap();
+        sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&admin).await.unwrap();
+        admin.close().await;
+        let url = format!("{server}/{name}");
+        let store = controlplane_store::open(&url).await.unwrap();
+        let raw = Raw::Postgres(PgPool::connect(&url).await.unwrap());
+        Self { store, rng: StdRng::seed_from_u64(7), raw, _folder: tempfile::tempdir().unwrap() }
+    }
+
+    /// One number from the database itself.
+    pub(crate) async fn count(&self, sql: &str) -> i64 {
+        let sql = AssertSqlSafe(sql.to_owned());
+        match &self.raw {
+            Raw::Sqlite(pool) => sqlx::query_scalar(sql).fetch_one(pool).await,
+            Raw::Postgres(pool) => sqlx::query_scalar(sql).fetch_one(pool).await,
+        }
+        .unwrap()
+    }
+
+    /// Something that no port does.
+    pub(crate) async fn execute(&self, sql: &str) -> Result<(), sqlx::Error> {
+        let sql = AssertSqlSafe(sql.to_owned());
+        match &self.raw {
+            Raw::Sqlite(pool) => sqlx::query(sql).execute(pool).await.map(drop),
+            Raw::Postgres(pool) => sqlx::query(sql).execute(pool).await.map(drop),
+        }
+    }
+
+    /// A moment as the database writes it.
+    pub(crate) fn moment(&self, at: OffsetDateTime) -> String {
+        let micros = at.unix_timestamp_nanos() / 1_000;
+        match &self.raw {
+            Raw::Sqlite(_) => micros.to_string(),
+            Raw::Postgres(_) => format!("('epoch'::timestamptz + interval '{micros} microseconds')"),
+        }
+    }
+
+    /// A second organisation.
+    pub(crate) async fn other_org(&mut self) -> OrgId {
+        let org = OrgId::new(NOON, &mut self.rng);
+        let at = self.moment(NOON);
+        let values = format!("('{org}', 'other', 'Other', {at})");
+        self.execute(&format!("INSERT INTO org (org_id, slug, name, created_at) VALUES {values}"))
+            .await
+            .unwrap();
+        org
+    }
+
+    pub(crate) fn new_call(&mut self, at: OffsetDateTime) -> NewCall {
+        NewCall {
+            id: CallId::new(at, &mut self.rng),
+            org: OrgId::first(),
+            request: request(),
+            at,
+            deadline_at: at + Duration::minutes(5),
+            idempotency: None,
+            actor: system(),
+            audit_id: AuditId::new(at, &mut self.rng),
+            event_id: self.event(),
+        }
+    }
+
+    /// The same request once more, as another HTTP request: other ids.
+    pub(crate) fn again(&mut self, new: &NewCall, at: OffsetDateTime) -> NewCall {
+        let fresh = self.new_call(at);
+        NewCall { id: fresh.id, audit_id: fresh.audit_id, event_id: fresh.event_id, at, ..new.clone() }
+    }
+
+    pub(crate) async fn accepted(&mut self, at: OffsetDateTime) -> CallId {
+        let new = self.new_call(at);
+        let id = new.id.clone();
+        assert!(matches!(self.store.create_call(new).await.unwrap(), Created::New(_)));
+        id
+    }
+
+    /// A call with its first attempt under way.
+    pub(crate) async fn sending(&mut self) -> (CallId, AttemptId) {
+        let call = self.accepted(NOON).await;
+        let begin = self.begin(&call);
+        let attempt = begin.attempt.clone();
+        assert_eq!(self.store.begin_attempt(begin).await.unwrap(), Written::Yes { sequence: 2 });
+        (call, attempt)
+    }
+
+    pub(crate) fn event(&mut self) -> EventId {
+        EventId::new(NOON, &mut self.rng)
+    }
+
+    pub(crate) fn begin(&mut self, call: &CallId) -> BeginAttempt {
+        BeginAttempt {
+            call: call.clone(),
+            attempt: AttemptId::new(&mut self.rng),
+            node: "waw-1".parse().unwrap(),
+            trunk: "acme-waw-1".parse().unwrap(),
+            carrier: "acme".parse().unwrap(),
+            incarnation: Some("1764000000".to_owned()),
+            at: NOON,
+            event_id: self.event(),
+        }
+    }
+
+    pub(crate) fn advance(
+        &mut self,
+        of: &(CallId, AttemptId),
+        status: AttemptStatus,
+        rang: Rang,
+        s: i64,
+    ) -> Advance {
+        let (call, attempt) = of.clone();
+        Advance { call, attempt, status, rang, at: NOON + Duration::seconds(s), event_id: self.event() }
+    }
+
+    pub(crate) fn end_attempt(&mut self, of: &(CallId, AttemptId), call_end: Option<CallEnd>) -> EndAttempt {
+        EndAttempt {
+            call: of.0.clone(),
+            attempt: of.1.clone(),
+            ending: EndingClass::Congestion,
+            sip_code: Some(503),
+            q850: Some(34),
+            rang: Rang::No,
+            at: NOON + Duration::seconds(9),
+            call_end,
+            event_id: self.event(),
+        }
+    }
+
+    pub(crate) fn end_call(&mut self, call: &CallId, at: OffsetDateTime) -> EndCall {
+        EndCall { call: call.clone(), end: failed(), at, event_id: self.event() }
+    }
+
+    pub(crate) async fn call(&self, id: &CallId) -> Call {
+        self.store.call(&OrgId::first(), id).await.unwrap().expect("the call")
+    }
+
+    /// The call's log, of which the sequence has no gap and the outbox a row for each.
+    pub(crate) async fn log(&self, id: &CallId) -> Vec<Transition> {
+        let log = self.store.transitions(&OrgId::first(), id).await.unwrap();
+        assert!(log.iter().map(|t| t.sequence).eq(1..=log.len() as i64), "{log:?}");
+        let pairs = format!(
+            "SELECT count(*) FROM call_transition t JOIN outbox o ON o.id = t.id AND o.sequence = t.sequence
+             WHERE t.call_id = '{id}'"
+        );
+        assert_eq!(self.count(&pairs).await, log.len() as i64);
+        assert_eq!(self.call(id).await.sequence, log.len() as i64);
+        log
+    }
+
+    pub(crate) fn key(&mut self, org: Option<OrgId>, at: OffsetDateTime) -> Key {
+        let mut secret_sha256 = [0; 32];
+        self.rng.fill_bytes(&mut secret_sha256);
+        Key {
+            id: KeyId::new(at, &mut self.rng),
+            org,
+            name: "on-call".to_owned(),
+            prefix: "rw_live_abcd".to_owned(),
+            secret_sha256,
+            scopes: vec!["calls:write".to_owned(), "calls:read".to_owned()],
+            created_at: at,
+            expires_at: Some(at + Duration::days(30)),
+            revoked_at: None,
+        }
+    }
+
+    pub(crate) fn audit_id(&mut self) -> AuditId {
+        AuditId::new(NOON, &mut self.rng)
+    }
+}
+
+pub(crate) fn request() -> CallRequest {
+    let json = serde_json::json!({
+        "to": "+48221234567", "message": {"audio_id": "builtin:beep"}, "metadata": {"ticket": "Ü 1"}
+    });
+    serde_json::from_value(json).unwrap()
+}
+
+pub(crate) fn system() -> Actor {
+    Actor { key: None, request: None, ip: None }
+}
+
+pub(crate) fn promise(key: &str, body: u8) -> Option<Idempotency> {
+    Some(Idempotency { key: key.to_owned(), body_sha256: [body; 32] })
+}
+
+pub(crate) fn failed() -> CallEnd {
+    CallEnd { reason: Reason::TrunkUnavailable, outcome: Outcome::NotReached }
+}
+
+/// What all of `work`, run at the same time, returned.
+pub(crate) async fn at_once<T: Send + 'static>(
+    work: Vec<impl Future<Output = T> + Send + 'static>,
+) -> Vec<T> {
+    let start = Arc::new(tokio::sync::Barrier::new(work.len()));
+    let tasks: Vec<_> = work
+        .into_iter()
+        .map(|work| {
+            let start = Arc::clone(&start);
+            tokio::spawn(async move {
+                start.wait().await;
+                work.await
+            })
+        })
+        .collect();
+    let mut results = Vec::new();
+    for task in tasks {
+        results.push(task.await.unwrap());
+    }
+    results
+}

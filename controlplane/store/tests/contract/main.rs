@@ -1,0 +1,89 @@
+//! The contract of the store's ports: every test runs on SQLite, and with `--features postgres-tests` on
+//! PostgreSQL too, where `RINGWARD_TEST_POSTGRES_URL` names a server on which databases can be made.
+
+mod accepting;
+mod attempts;
+mod audit;
+mod ending;
+mod fixture;
+mod fleet;
+mod keys;
+mod listing;
+mod model;
+
+macro_rules! contract {
+    ($($noun:ident: $($test:ident)+;)+) => {
+        mod sqlite {
+            $($(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $test() {
+                    crate::$noun::$test(crate::fixture::Fixture::sqlite().await).await;
+                }
+            )+)+
+        }
+
+        #[cfg(feature = "postgres-tests")]
+        mod postgres {
+            $($(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $test() {
+                    crate::$noun::$test(crate::fixture::Fixture::postgres().await).await;
+                }
+            )+)+
+        }
+    };
+}
+
+contract! {
+    accepting:
+        a_call_is_read_back_as_it_was_answered
+        a_call_is_accepted_with_its_log_outbox_and_audit
+        fifty_equal_posts_make_one_call
+        the_same_key_with_another_body_is_refused
+        a_key_belongs_to_one_organisation
+        a_key_is_free_again_a_day_after_the_end
+        a_dedup_key_finds_the_open_call_and_no_ended_one
+        fifty_calls_with_one_dedup_key_make_one
+        the_idempotency_key_is_looked_at_before_the_dedup_key
+        the_same_write_twice_is_one_call
+        a_refused_write_leaves_nothing;
+    attempts:
+        an_attempt_is_numbered_and_logged
+        fifty_attempts_at_once_are_one
+        no_attempt_begins_after_the_end
+        news_moves_the_call_forward_only
+        news_of_ringing_only_grows
+        an_attempt_ends_once_and_its_call_goes_on
+        nothing_is_written_of_what_never_was;
+    ending:
+        a_call_ends_with_its_attempt
+        fifty_ends_are_one
+        a_call_without_an_attempt_ends_alone
+        a_call_does_not_end_apart_from_its_attempt
+        a_call_without_an_attempt_ends_once_among_fifty
+        end_and_next_attempt_exclude_each_other;
+    listing:
+        pages_are_stable_under_inserts
+        pages_backwards_are_the_nearest_newer_ones
+        other_organisations_are_invisible
+        a_status_filters
+        open_calls_come_oldest_first_and_leave_at_their_end;
+    fleet:
+        there_is_none_at_first
+        a_fleet_is_applied_with_its_audit_row
+        a_stale_change_writes_nothing
+        twenty_changes_of_one_revision_are_one;
+    keys:
+        a_key_is_found_by_its_hash
+        a_revoked_key_stays_and_is_revoked_once
+        the_first_operator_is_made_once
+        twenty_bootstraps_are_one
+        keys_are_listed_by_owner_newest_first;
+    audit:
+        rows_are_newest_first_and_name_the_actor
+        rows_cannot_be_changed_or_erased
+        a_row_is_sealed_once
+        retention_erases_only_what_it_unlocked;
+    model:
+        random_work_is_answered_as_the_model_does;
+}

@@ -1,0 +1,181 @@
+//! The SQLite file: who may open it, what is refused and how, and that nothing acknowledged is ever lost.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use controlplane_core::ids::{AuditId, CallId, EventId, OrgId};
+use controlplane_store::{
+    CallStore, StoreError,
+    calls::{Actor, NewCall},
+    sqlite::SqliteStore,
+};
+use rand::{SeedableRng, rngs::StdRng};
+use sqlx::{Connection, SqliteConnection};
+use time::{Duration, OffsetDateTime};
+
+/// Names the database for the child that this test file starts of itself.
+const CHILD: &str = "RINGWARD_TEST_WRITE_UNTIL_KILLED";
+/// Acknowledged calls after which the child is killed.
+const KILLED_AFTER: usize = 200;
+
+fn new_call(rng: &mut StdRng, ms: i64) -> NewCall {
+    let at = OffsetDateTime::UNIX_EPOCH + Duration::milliseconds(ms);
+    let request = serde_json::json!({"to": "+48221234567", "message": {"audio_id": "builtin:beep"}});
+    NewCall {
+        id: CallId::new(at, rng),
+        org: OrgId::first(),
+        request: serde_json::from_value(request).unwrap(),
+        at,
+        deadline_at: at,
+        idempotency: None,
+        actor: Actor { key: None, request: None, ip: None },
+        audit_id: AuditId::new(at, rng),
+        event_id: EventId::new(at, rng),
+    }
+}
+
+async fn refusal(path: &Path) -> String {
+    match SqliteStore::open(path).await {
+        Err(StoreError::Open(text)) => text,
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("{} was opened", path.display()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn directory_and_file_are_made_for_this_user_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data/ringward.db");
+    let _store = SqliteStore::open(&path).await.unwrap();
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(path.parent().unwrap()), 0o700);
+    for file in ["ringward.db", "ringward.db-wal", "ringward.db.lock"] {
+        assert_eq!(mode(&path.with_file_name(file)), 0o600, "{file}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_replica_is_refused_until_the_first_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ringward.db");
+    let first = SqliteStore::open(&path).await.unwrap();
+    let text = refusal(&path).await;
+    assert!(text.contains("ringward.db is in use") && text.contains("PostgreSQL"), "{text}");
+    assert!(text.contains(&std::process::id().to_string()), "{text}");
+    drop(first);
+    SqliteStore::open(&path).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_opened_is_named_with_advice() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notes.txt");
+    std::fs::write(&path, "not a database, but long enough to be taken for one. ".repeat(100)).unwrap();
+    let text = refusal(&path).await;
+    assert!(text.contains("notes.txt") && text.contains("not a database"), "{text}");
+
+    let text = refusal(&path.join("ringward.db")).await;
+    assert!(text.contains("directory") && text.contains("RINGWARD_DATABASE_URL"), "{text}");
+    let text = refusal(folder.path()).await;
+    assert!(text.contains("is a directory"), "{text}");
+    // Nobody, root included, can make files there.
+    let text = refusal(Path::new("/proc/ringward.db")).await;
+    assert!(text.contains("/proc/ringward.db"), "{text}");
+    for (url, advice) in [
+        ("ringward.db", "sqlite://PATH"),
+        ("sqlite://", "names no file"),
+        ("mysql://localhost/ringward", "mysql://"),
+        ("postgres://nobody:secret-word@127.0.0.1:1/ringward", "127.0.0.1:1"),
+    ] {
+        let Err(StoreError::Open(text)) = controlplane_store::open(url).await else { panic!("{url}") };
+        assert!(text.contains(advice) && !text.contains("secret-word"), "{url}: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_schema_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ringward.db");
+    drop(SqliteStore::open(&path).await.unwrap());
+    let mut raw = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+    sqlx::query(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+         VALUES (9999, 'of the future', TRUE, x'00', 0)",
+    )
+    .execute(&mut raw)
+    .await
+    .unwrap();
+    let text = refusal(&path).await;
+    assert!(text.contains("9999") && text.contains("newer than this program"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_store_has_lost_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ringward.db");
+    let rng = &mut StdRng::seed_from_u64(1);
+    let mut ids = Vec::new();
+    for ms in 0..20 {
+        let store = SqliteStore::open(&path).await.unwrap();
+        let new = new_call(rng, ms);
+        ids.push(new.id.clone());
+        store.create_call(new).await.unwrap();
+        drop(store);
+    }
+    let store = SqliteStore::open(&path).await.unwrap();
+    let open = store.open_calls(None, 100).await.unwrap();
+    assert!(open.iter().map(|c| &c.id).eq(&ids));
+}
+
+/// Not a test of its own: with [`CHILD`] set, writes calls and prints those acknowledged until it is killed.
+#[tokio::test(flavor = "multi_thread")]
+async fn child_writes_until_killed() {
+    let Some(path) = std::env::var_os(CHILD) else { return };
+    let store = std::sync::Arc::new(SqliteStore::open(path).await.unwrap());
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..8 {
+        let store = std::sync::Arc::clone(&store);
+        writers.spawn(async move {
+            let mut rng = StdRng::seed_from_u64(writer);
+            // Bounded, should the parent die.
+            for ms in 0..5_000 {
+                let new = new_call(&mut rng, ms);
+                let id = new.id.clone();
+                store.create_call(new).await.unwrap();
+                writeln!(std::io::stdout().lock(), "ack {id}").unwrap();
+            }
+        });
+    }
+    writers.join_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_process_loses_nothing_that_it_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ringward.db");
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_writes_until_killed", "--nocapture", "--quiet"])
+        .env(CHILD, &path)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let acknowledged = |line: String| line.split_once("ack ").map(|(_, id)| id.to_owned());
+    let mut acked: Vec<String> = lines.by_ref().filter_map(acknowledged).take(KILLED_AFTER).collect();
+    child.kill().unwrap();
+    // What it said between the last line read and its death counts as well; its last line may be cut.
+    acked.extend(lines.filter_map(acknowledged).filter(|id| id.parse::<CallId>().is_ok()));
+    child.wait().unwrap();
+    assert!(acked.len() >= KILLED_AFTER);
+
+    let store = SqliteStore::open(&path).await.unwrap();
+    for id in &acked {
+        let found = store.call(&OrgId::first(), &id.parse().unwrap()).await.unwrap();
+        assert!(found.is_some(), "{id} was acknowledged and is gone");
+    }
+}
