@@ -49,7 +49,7 @@ impl fmt::Debug for Header {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A credential that rides in a security event must not reach a log by way of `{:?}`.
         let name = String::from_utf8_lossy(&self.name);
-        if ["ExpectedResponse", "Secret", "Password", "Key"].iter().any(|hidden| self.is(hidden)) {
+        if ["ExpectedResponse", "Secret", "Password"].iter().any(|hidden| self.is(hidden)) {
             return write!(f, "{name}: <hidden>");
         }
         write!(f, "{name}: {:?}", self.text())

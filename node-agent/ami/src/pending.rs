@@ -24,7 +24,7 @@ pub(crate) enum Reply {
 pub(crate) enum ListStop {
     Complete,
     Cancelled,
-    /// `ListItems` says another number than came, one was tampered with, or there were too many.
+    /// `ListItems` says a larger number than came, one was tampered with, or there were too many.
     Short,
     /// The caller's time ran out.
     TimedOut,
@@ -150,7 +150,8 @@ impl PendingActions {
             Some(ListRole::Item) => *spoiled = true,
             Some(ListRole::End { complete, count }) => {
                 if let Some(Pending::List { reply, items, spoiled, .. }) = self.pending.remove(&action_id) {
-                    let short = spoiled || count.is_some_and(|count| count != items.len());
+                    // 16.28 says `ListItems: 1` at the end of any DBGetTree: more than announced is whole.
+                    let short = spoiled || count.is_some_and(|count| items.len() < count);
                     let end = match (complete, short) {
                         (false, _) => ListStop::Cancelled,
                         (true, true) => ListStop::Short,

@@ -88,7 +88,7 @@ impl Session {
     ///
     /// # Errors
     /// [`AlreadyWatched`] while another watch of the same id lives. On a session that is over the watch
-    /// yields [`WatchItem::LinkLost`].
+    /// yields [`crate::WatchItem::LinkLost`].
     pub fn watch(&self, id: ChannelId) -> Result<Watch, AlreadyWatched> {
         let shared = self.handle.shared.clone();
         let mailbox = Arc::new(Mailbox::new(self.handle.watch_events_max));
