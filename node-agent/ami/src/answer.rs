@@ -16,7 +16,7 @@ pub enum NotSent {
     /// A header that AMI cannot carry.
     #[error("not sent: {0}")]
     Invalid(#[from] InvalidValue),
-    /// The watch is of another channel, of another session, or was used for an Originate already.
+    /// The watch is of another channel or of another session.
     #[error("not sent: the watch is not one for this originate")]
     WrongWatch,
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::config::ActionIds;
 use crate::decoder::{Block, Decoder, Limits};
@@ -76,6 +76,9 @@ pub(crate) const FRAMES_MAX: usize = 256;
 
 /// Bytes that one `write` collects, so that a burst of Originates needs few system calls.
 const WRITE_BYTES: usize = 32 * 1024;
+
+/// How long TLS may take to say good-bye.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(1);
 
 const READ_BYTES: usize = 64 * 1024;
 
@@ -151,6 +154,7 @@ pub(crate) async fn read_link<R: AsyncRead + Unpin>(
         let holds = shared.router().holds();
         tokio::select! {
             biased;
+            _ = &mut closed => return,
             read = stream.read(&mut buffer) => {
                 let taken = match read {
                     Ok(0) => return shared.close(CloseReason::PeerClosed),
@@ -163,7 +167,6 @@ pub(crate) async fn read_link<R: AsyncRead + Unpin>(
                     return shared.close(reason);
                 }
             }
-            _ = &mut closed => return,
             () = sleep_until(silent_at), if holds => {
                 shared.router().silence(decoder.beginning());
                 silent_at = Instant::now() + quiet;
@@ -225,6 +228,6 @@ pub(crate) async fn write_link<W: AsyncWrite + Unpin>(
             return shared.close(CloseReason::Io(error.to_string()));
         }
     }
-    // Best effort: the other side may be gone already.
-    let _ = stream.shutdown().await;
+    // Best effort: the other side may be gone already, or take no bytes.
+    let _ = timeout(SHUTDOWN_MAX, stream.shutdown()).await;
 }

@@ -73,12 +73,8 @@ impl Message {
         Self { headers: pairs.into_iter().map(header).collect(), malformed_lines: 0 }
     }
 
-    pub(crate) fn push(&mut self, header: Header) {
-        self.headers.push(header);
-    }
-
-    pub(crate) fn note_malformed_line(&mut self) {
-        self.malformed_lines += 1;
+    pub(crate) fn new(headers: Vec<Header>, malformed_lines: usize) -> Self {
+        Self { headers, malformed_lines }
     }
 
     /// The first value of that name (ASCII case ignored).

@@ -99,7 +99,8 @@ impl Session {
         }
     }
 
-    /// Sends an Originate whose channel `watch` watches.
+    /// Sends an Originate whose channel `watch` watches. A caller that drops this future has to take the
+    /// outcome for [`OriginateOutcome::Unresolved`].
     pub async fn originate(&self, originate: &Originate, watch: &Watch) -> OriginateOutcome {
         if watch.id != originate.channel_id || !Arc::ptr_eq(&watch.shared, &self.handle.shared) {
             return OriginateOutcome::NotSent(NotSent::WrongWatch);

@@ -58,6 +58,7 @@ pub(crate) struct State {
     pub(crate) refuses_login: bool,
     pub(crate) logins: u64,
     pub(crate) down_endpoints: Vec<String>,
+    pub(crate) endpoint_plans: HashMap<String, Plan>,
 }
 
 #[derive(Debug)]
@@ -143,7 +144,12 @@ impl FakePbx {
         self.shared.state().plans.insert(number.to_owned(), plans.into_iter().collect());
     }
 
-    /// For numbers without a plan of their own.
+    /// From now on calls over this endpoint go so, where the number has no plan of its own.
+    pub fn set_endpoint_ending(&self, endpoint: &str, plan: impl Into<Plan>) {
+        self.shared.state().endpoint_plans.insert(endpoint.to_owned(), plan.into());
+    }
+
+    /// For numbers and endpoints without a plan of their own.
     pub fn set_default(&self, plan: impl Into<Plan>) {
         self.change_script(|script| script.default = plan.into());
     }
