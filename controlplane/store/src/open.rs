@@ -29,15 +29,17 @@ pub async fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
 
 /// Why the schema in `database` cannot be used, and what to do.
 pub(crate) fn migration_refused(database: &str, error: &MigrateError) -> String {
-    match error {
-        MigrateError::VersionMissing(version) => format!(
+    if let MigrateError::VersionMissing(version) = error {
+        return format!(
             "the database {database} has schema version {version}, which is newer than this program: start the \
              release that made it, or a later one"
-        ),
-        MigrateError::VersionMismatch(version) => format!(
+        );
+    }
+    if let MigrateError::VersionMismatch(version) = error {
+        return format!(
             "the database {database} was made by another build: its schema version {version} differs from this \
              program's. Start the build that made it, or restore a backup"
-        ),
-        other => format!("the schema of the database {database} cannot be brought up to date: {other}"),
+        );
     }
+    format!("the schema of the database {database} cannot be brought up to date: {error}")
 }

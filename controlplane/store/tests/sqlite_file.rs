@@ -1,5 +1,14 @@
 //! The SQLite file: who may open it, what is refused and how, and that nothing acknowledged is ever lost.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "tests: clippy.toml's allowances reach only functions marked as tests, not what they call"
+)]
+
 use std::{
     io::{BufRead, BufReader, Write},
     os::unix::fs::PermissionsExt,

@@ -123,13 +123,15 @@ fn file(path: &Path) -> Result<(), StoreError> {
 }
 
 fn unwritable(path: &Path, error: &std::io::Error) -> StoreError {
-    let advice = match error.kind() {
-        ErrorKind::PermissionDenied => "make it writable for this user",
-        ErrorKind::ReadOnlyFilesystem => "its file system is mounted read-only",
-        ErrorKind::IsADirectory => "it is a directory: name a file",
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room on its disk",
-        _ => "check the path and its disk",
-    };
+    const ADVICE: [(ErrorKind, &str); 5] = [
+        (ErrorKind::PermissionDenied, "make it writable for this user"),
+        (ErrorKind::ReadOnlyFilesystem, "its file system is mounted read-only"),
+        (ErrorKind::IsADirectory, "it is a directory: name a file"),
+        (ErrorKind::StorageFull, "make room on its disk"),
+        (ErrorKind::QuotaExceeded, "make room on its disk"),
+    ];
+    let advice = ADVICE.iter().find(|(kind, _)| *kind == error.kind());
+    let advice = advice.map_or("check the path and its disk", |(_, advice)| advice);
     StoreError::Open(format!("cannot write the database file {}: {error}; {advice}", path.display()))
 }
 

@@ -189,3 +189,132 @@ async fn commit_all(
 async fn execute(connection: &mut SqliteConnection, sql: &'static str) -> Result<(), sqlx::Error> {
     sqlx::query(sql).execute(connection).await.map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Row;
+
+    use super::*;
+
+    /// A writer on a file of its own, with a table to write to.
+    async fn writer(folder: &tempfile::TempDir) -> (Writer, SqliteConnectOptions) {
+        let path = folder.path().join("writer.db");
+        let options = SqliteConnectOptions::new()
+            .filename(&path)
+            .create_if_missing(true)
+            .journal_mode(sqlx::sqlite::SqliteJournalMode::Wal);
+        let mut connection = options.connect().await.unwrap();
+        execute(&mut connection, "CREATE TABLE t (n INTEGER NOT NULL UNIQUE, filler BLOB) STRICT")
+            .await
+            .unwrap();
+        let lock = File::create(folder.path().join("lock")).unwrap();
+        (Writer::start(connection, options.clone(), "writer.db".into(), lock), options)
+    }
+
+    /// Writes n, or fails or panics after it has written.
+    fn insert<'c>(c: &'c mut SqliteConnection, n: &'c i64) -> Running<'c, i64> {
+        Box::pin(async move {
+            sqlx::query("INSERT INTO t (n) VALUES ($1)").bind(n).execute(c).await?;
+            match n % 10 {
+                7 => Err(Failure::Missing("seven".to_owned())),
+                8 => panic!("eight"),
+                _ => Ok(*n),
+            }
+        })
+    }
+
+    fn fill<'c>(c: &'c mut SqliteConnection, n: &'c i64) -> Running<'c, ()> {
+        Box::pin(async move {
+            let sql = "INSERT INTO t (n, filler) VALUES ($1, zeroblob(1000000))";
+            sqlx::query(sql).bind(n).execute(c).await?;
+            Ok(())
+        })
+    }
+
+    fn pragma<'c>(c: &'c mut SqliteConnection, sql: &'c &'static str) -> Running<'c, ()> {
+        Box::pin(async move { Ok(execute(c, sql).await?) })
+    }
+
+    async fn stored(options: &SqliteConnectOptions) -> Vec<i64> {
+        let mut connection = options.connect().await.unwrap();
+        let rows = sqlx::query("SELECT n FROM t ORDER BY n").fetch_all(&mut connection).await.unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_failing_or_panicking_write_takes_no_other_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (writer, options) = writer(&folder).await;
+        let writes: Vec<_> = (0..100)
+            .map(|n| {
+                let writer = writer.clone();
+                tokio::spawn(async move { writer.write("insert", n, insert).await })
+            })
+            .collect();
+        for (n, write) in (0..).zip(writes) {
+            let expected = n % 10 != 7 && n % 10 != 8;
+            assert_eq!(write.await.unwrap().is_ok(), expected, "{n}");
+        }
+        let twice = writer.write("insert", 1, insert).await.unwrap_err();
+        assert!(matches!(twice, StoreError::Corrupt { .. }), "{twice}");
+        assert_eq!(
+            stored(&options).await,
+            (0..100).filter(|n| n % 10 < 7 || n % 10 == 9).collect::<Vec<_>>()
+        );
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_write_whose_caller_is_gone_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let (writer, options) = writer(&folder).await;
+        for n in 0..5 {
+            let asked = writer.clone();
+            let mut write = Box::pin(asked.write("insert", n, insert));
+            // Queued by its first poll, then dropped.
+            let _ = poll_fn(|context| std::task::Poll::Ready(write.as_mut().poll(context))).await;
+            drop(write);
+        }
+        writer.write("insert", 5, insert).await.unwrap();
+        assert_eq!(stored(&options).await, [0, 1, 2, 3, 4, 5]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_full_disk_is_named_and_passes() {
+        let folder = tempfile::tempdir().unwrap();
+        let (writer, options) = writer(&folder).await;
+        // SQLite answers as it does where the disk has no room (SQLITE_FULL).
+        writer.write("limit", "PRAGMA max_page_count = 20", pragma).await.unwrap();
+        let full = writer.write("fill", 1, fill).await.unwrap_err();
+        assert!(matches!(full, StoreError::Unavailable { .. }), "{full}");
+        assert!(
+            full.to_string().contains("fill: the database writer.db") && full.to_string().contains("full"),
+            "{full}"
+        );
+        writer.write("insert", 2, insert).await.unwrap();
+        writer.write("limit", "PRAGMA max_page_count = 2000", pragma).await.unwrap();
+        writer.write("fill", 3, fill).await.unwrap();
+        assert_eq!(stored(&options).await, [2, 3]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_batch_that_is_not_committed_is_answered_so_to_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let (writer, options) = writer(&folder).await;
+        // A foreign key that is only checked at the COMMIT: each write succeeds, the batch does not.
+        writer
+            .write(
+                "child",
+                "CREATE TABLE child (n INTEGER REFERENCES t (n) DEFERRABLE INITIALLY DEFERRED) STRICT",
+                pragma,
+            )
+            .await
+            .unwrap();
+        let orphan = writer.write("orphan", "INSERT INTO child (n) VALUES (99)", pragma).await;
+        assert!(orphan.is_err());
+        writer.write("insert", 1, insert).await.unwrap();
+        let mut connection = options.connect().await.unwrap();
+        let orphans: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM child").fetch_one(&mut connection).await.unwrap();
+        assert_eq!((orphans, stored(&options).await), (0, vec![1]));
+    }
+}

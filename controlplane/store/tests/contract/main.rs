@@ -1,6 +1,15 @@
 //! The contract of the store's ports: every test runs on SQLite, and with `--features postgres-tests` on
 //! PostgreSQL too, where `RINGWARD_TEST_POSTGRES_URL` names a server on which databases can be made.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "tests: clippy.toml's allowances reach only functions marked as tests, not what they call"
+)]
+
 mod accepting;
 mod attempts;
 mod audit;
