@@ -5,6 +5,7 @@
 //! holds both to it. What is written is durable through power loss when a method returns.
 
 pub mod calls;
+mod columns;
 pub mod error;
 pub mod fleet;
 pub mod keys;

@@ -43,3 +43,15 @@ pub(crate) fn migration_refused(database: &str, error: &MigrateError) -> String 
     }
     format!("the schema of the database {database} cannot be brought up to date: {error}")
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn both_databases_have_the_same_migrations() {
+        let list = |migrator: &sqlx::migrate::Migrator| -> Vec<_> {
+            migrator.iter().map(|m| (m.version, m.description.to_string())).collect()
+        };
+        let (sqlite, postgres) = (sqlx::migrate!("migrations/sqlite"), sqlx::migrate!("migrations/postgres"));
+        assert_eq!(list(&sqlite), list(&postgres));
+    }
+}

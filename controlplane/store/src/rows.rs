@@ -1,6 +1,4 @@
-//! Rows as both databases give them. What differs (times) differs in [`Micros`] alone.
-
-use std::{error::Error, fmt::Display, str::FromStr};
+//! Rows as both databases give them. What differs (times) differs in `Micros` alone.
 
 use controlplane_core::{
     call::{AttemptStatus, CallStatus, Outcome, Rang, Reason},
@@ -9,107 +7,15 @@ use controlplane_core::{
     names::{CarrierName, NodeName, TrunkName},
     request::CallRequest,
 };
-use sqlx::{
-    Database, Decode, Encode, FromRow, Postgres, Sqlite, Type,
-    encode::IsNull,
-    types::{Json, time::OffsetDateTime},
-};
+use sqlx::{FromRow, types::Json};
+use time::OffsetDateTime;
 
 use crate::{
     calls::{Actor, Attempt, Call, Transition},
+    columns::{Micros, Word},
     fleet::DeclaredFleet,
     keys::{AuditRow, Key},
 };
-
-type DynError = Box<dyn Error + Send + Sync>;
-
-/// A moment, as exact as both databases keep it: microseconds. INTEGER on SQLite, timestamptz on PostgreSQL.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Micros(OffsetDateTime);
-
-impl From<OffsetDateTime> for Micros {
-    /// Cut to microseconds, so that what is answered is what is read back.
-    fn from(at: OffsetDateTime) -> Self {
-        let at = at.to_offset(time::UtcOffset::UTC);
-        Self(at.replace_nanosecond(at.nanosecond() / 1_000 * 1_000).unwrap_or(at))
-    }
-}
-
-impl From<Micros> for OffsetDateTime {
-    fn from(at: Micros) -> Self {
-        at.0
-    }
-}
-
-/// A moment cut to what the databases keep.
-pub(crate) fn kept(at: OffsetDateTime) -> OffsetDateTime {
-    Micros::from(at).0
-}
-
-impl Type<Sqlite> for Micros {
-    fn type_info() -> <Sqlite as Database>::TypeInfo {
-        <i64 as Type<Sqlite>>::type_info()
-    }
-}
-
-impl Encode<'_, Sqlite> for Micros {
-    fn encode_by_ref(&self, buf: &mut <Sqlite as Database>::ArgumentBuffer) -> Result<IsNull, DynError> {
-        let micros = i64::try_from(self.0.unix_timestamp_nanos() / 1_000)?;
-        Encode::<Sqlite>::encode(micros, buf)
-    }
-}
-
-impl<'r> Decode<'r, Sqlite> for Micros {
-    fn decode(value: <Sqlite as Database>::ValueRef<'r>) -> Result<Self, DynError> {
-        let micros = <i64 as Decode<Sqlite>>::decode(value)?;
-        Ok(Self(OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1_000)?))
-    }
-}
-
-impl Type<Postgres> for Micros {
-    fn type_info() -> <Postgres as Database>::TypeInfo {
-        <OffsetDateTime as Type<Postgres>>::type_info()
-    }
-}
-
-impl Encode<'_, Postgres> for Micros {
-    fn encode_by_ref(&self, buf: &mut <Postgres as Database>::ArgumentBuffer) -> Result<IsNull, DynError> {
-        Encode::<Postgres>::encode(self.0, buf)
-    }
-}
-
-impl<'r> Decode<'r, Postgres> for Micros {
-    fn decode(value: <Postgres as Database>::ValueRef<'r>) -> Result<Self, DynError> {
-        Ok(Self(<OffsetDateTime as Decode<Postgres>>::decode(value)?))
-    }
-}
-
-/// A typed word or id in a text column.
-#[derive(Debug, Clone)]
-pub(crate) struct Word<T>(pub(crate) T);
-
-impl<T, DB: Database> Type<DB> for Word<T>
-where
-    String: Type<DB>,
-{
-    fn type_info() -> DB::TypeInfo {
-        <String as Type<DB>>::type_info()
-    }
-
-    fn compatible(ty: &DB::TypeInfo) -> bool {
-        <String as Type<DB>>::compatible(ty)
-    }
-}
-
-impl<'r, T: FromStr<Err: Display>, DB: Database> Decode<'r, DB> for Word<T>
-where
-    String: Decode<'r, DB>,
-{
-    fn decode(value: DB::ValueRef<'r>) -> Result<Self, DynError> {
-        let text = <String as Decode<'r, DB>>::decode(value)?;
-        text.parse().map(Self).map_err(|e: T::Err| format!("{text:?}: {e}").into())
-    }
-}
 
 fn word<T>(word: Option<Word<T>>) -> Option<T> {
     word.map(|w| w.0)

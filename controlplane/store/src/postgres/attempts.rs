@@ -9,9 +9,10 @@ use sqlx::PgConnection;
 use super::calls::{Entry, finish, head, next};
 use crate::{
     calls::{Advance, BeginAttempt, EndAttempt, Written},
+    columns::{Micros, Word},
     error::Failure,
     progress::{self, ATTEMPT_FAILED, event},
-    rows::{AttemptHead, CallHead, Micros, Word},
+    rows::{AttemptHead, CallHead},
 };
 
 pub(super) async fn begin(c: &mut PgConnection, begin: &BeginAttempt) -> Result<Written, Failure> {

@@ -3,7 +3,7 @@
 use controlplane_core::ids::{AuditId, OrgId};
 use sqlx::{PgConnection, types::Json, types::time::OffsetDateTime};
 
-use crate::{calls::Actor, error::Failure, rows::Micros};
+use crate::{calls::Actor, columns::Micros, error::Failure};
 
 /// One row to be written.
 pub(super) struct Entry<'a> {

@@ -16,9 +16,10 @@ use crate::{
         Advance, BeginAttempt, Call, CallEnd, CallPage, Created, EndAttempt, EndCall, IDEMPOTENCY_KEPT,
         NewCall, Page, Transition, Written,
     },
+    columns::{Micros, Word, kept},
     error::Failure,
     progress::event,
-    rows::{CallHead, Micros, TransitionRow, Word, kept},
+    rows::{CallHead, TransitionRow},
 };
 
 #[async_trait]

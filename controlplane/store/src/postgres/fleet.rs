@@ -6,9 +6,10 @@ use sqlx::{PgConnection, types::Json};
 use super::{PostgresStore, audit};
 use crate::{
     FleetStore, StoreError,
+    columns::Micros,
     error::Failure,
     fleet::{Applied, ApplyFleet, DeclaredFleet},
-    rows::{FleetRow, Micros},
+    rows::FleetRow,
 };
 
 #[async_trait]

@@ -6,9 +6,10 @@ use sqlx::{SqliteConnection, types::Json};
 use super::{SqliteStore, audit};
 use crate::{
     FleetStore, StoreError,
+    columns::Micros,
     error::Failure,
     fleet::{Applied, ApplyFleet, DeclaredFleet},
-    rows::{FleetRow, Micros},
+    rows::FleetRow,
 };
 
 #[async_trait]

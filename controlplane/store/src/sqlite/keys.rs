@@ -9,9 +9,10 @@ use super::{SqliteStore, audit};
 use crate::{
     KeyStore, StoreError,
     calls::Actor,
+    columns::{Micros, Word},
     error::Failure,
     keys::{AuditRow, Key},
-    rows::{AuditLogRow, KeyRow, Micros, Word, select_audit, select_keys},
+    rows::{AuditLogRow, KeyRow, select_audit, select_keys},
 };
 
 #[async_trait]
