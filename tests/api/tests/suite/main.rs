@@ -1,0 +1,8 @@
+//! The whole control plane in process, on a real database and fake PBXes, through its HTTP doors.
+//!
+//! Each test has a fleet of its own: scripted PBXes that speak AMI over TCP, a database, and a control plane
+//! in a runtime that can be killed. With `--features postgres-tests` the same tests run on PostgreSQL.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod calls;
+mod fixture;
