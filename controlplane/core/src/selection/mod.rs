@@ -5,8 +5,8 @@
 //!
 //! 1. a node that this call has not tried: a PBX that failed a call is a last resort, below every other
 //!    PBX of every tier;
-//! 2. the higher tier. A call does not wait for a limit of a higher tier when a lower one is ready;
-//! 3. a carrier that this call has not tried;
+//! 2. a carrier that this call has not tried: tiers are about money, and a call that has failed once is not;
+//! 3. the higher tier. A call does not wait for a limit of a higher tier when a lower one is ready;
 //! 4. a region that this call has not tried;
 //! 5. among equals, smooth weighted round robin: as nginx does it, so that a trunk of weight 3 beside one
 //!    of weight 1 is chosen as A A B A and not A A A B.
@@ -161,8 +161,8 @@ struct Candidate<'f> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     same_node: bool,
-    tier: usize,
     same_carrier: bool,
+    tier: usize,
     same_region: bool,
 }
 
@@ -170,8 +170,8 @@ impl Rank {
     fn of(fleet: &Fleet, trunk: &Trunk, tier: usize, tried: &Tried) -> Self {
         Self {
             same_node: tried.has_node(&trunk.node),
-            tier,
             same_carrier: tried.has_carrier(&trunk.carrier),
+            tier,
             same_region: fleet.node(&trunk.node).is_some_and(|n| tried.has_region(&n.region)),
         }
     }
@@ -180,10 +180,10 @@ impl Rank {
     fn behind(self, chosen: Self) -> Outranked {
         if self.same_node != chosen.same_node {
             Outranked::SameNode
-        } else if self.tier != chosen.tier {
-            Outranked::LowerTier
         } else if self.same_carrier != chosen.same_carrier {
             Outranked::SameCarrier
+        } else if self.tier != chosen.tier {
+            Outranked::LowerTier
         } else if self.same_region != chosen.same_region {
             Outranked::SameRegion
         } else {

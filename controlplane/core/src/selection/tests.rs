@@ -147,7 +147,7 @@ fn the_node_that_failed_is_the_last_resort_over_all_tiers() {
 }
 
 #[test]
-fn the_tier_counts_before_the_carrier_and_the_carrier_before_the_region() {
+fn after_a_failure_another_carrier_counts_before_the_tier_and_the_tier_before_the_region() {
     let trunks =
         [("x", "w1", "a", 1), ("same-c", "f1", "a", 1), ("same-r", "w2", "b", 1), ("low", "g1", "b", 1)];
     let tiers = r#"[["x", "same-c", "same-r"], ["low"]]"#;
@@ -156,7 +156,10 @@ fn the_tier_counts_before_the_carrier_and_the_carrier_before_the_region() {
     let decision = Selector::new().choose(&fleet, &to(), &tried, ready);
     assert_eq!(decision.choice, Choice::Trunk(name("same-r")));
     let decision = Selector::new().choose(&fleet, &to(), &tried, only(&["same-c", "low"]));
-    assert_eq!(decision.choice, Choice::Trunk(name("same-c")));
+    assert_eq!(decision.choice, Choice::Trunk(name("low")));
+    assert_eq!(decision.considered[1].verdict, Verdict::Outranked(Outranked::SameCarrier));
+    let decision = Selector::new().choose(&fleet, &to(), &tried, only(&["same-r", "low"]));
+    assert_eq!(decision.choice, Choice::Trunk(name("same-r")));
     assert_eq!(decision.considered[3].verdict, Verdict::Outranked(Outranked::LowerTier));
 }
 
