@@ -187,8 +187,13 @@ impl Carrier {
             talk_s => TALK_S,
             second_address => self.second_address.to_string(),
         })?;
+        let pjsip = render::CARRIER_PJSIP.render(context! {
+            subnet => subnet.to_string(),
+            address => self.address.to_string(),
+            second_address => self.second_address.to_string(),
+        })?;
         self.asterisk.configure(&[
-            ("pjsip.conf", render::CARRIER_PJSIP.render(context! { subnet => subnet.to_string() })?),
+            ("pjsip.conf", pjsip),
             ("extensions.conf", extensions),
             ("manager.conf", "[general]\nenabled = no\n".to_owned()),
         ])
