@@ -63,6 +63,7 @@ impl HostName {
     pub(crate) fn in_root(&self, root: &Root, program: &[&str]) -> Command {
         const SCRIPT: &str = "set -e; root=$1; home=$2; shift 2\n\
             mkdir -p \"$root/srv/ringward\"\n\
+            touch -a \"$root/etc/hosts\" \"$root/etc/resolv.conf\"\n\
             mount --bind \"$home\" \"$root/srv/ringward\"\n\
             mount --bind \"$home/resolv.conf\" \"$root/etc/resolv.conf\"\n\
             mount --bind \"$home/hosts\" \"$root/etc/hosts\"\n\
