@@ -6,3 +6,5 @@
 
 mod calls;
 mod fixture;
+mod links;
+mod restarts;

@@ -1,0 +1,323 @@
+//! Links that break while a call is under way, and PBXes that die: reconciled, never assumed.
+
+use std::time::Duration;
+
+use fake_pbx::{Ending, FakePbx, Fault, Plan, Script};
+use tokio::time::sleep;
+
+use crate::fixture::{Call, Ended, Fleet, NUMBER, eventually, slowly, talks};
+
+/// Two nodes, one carrier.
+async fn pair() -> Fleet {
+    let fleet = Fleet::of(&["waw-1", "fra-1"], &["acme"])
+        .trunks_have("cps_max = 1000")
+        .settings(|settings| settings.reconcile_timeout_ms = 1_500)
+        .start()
+        .await;
+    fleet.pbxes().for_each(|pbx| pbx.set_default(talks(5)));
+    fleet
+}
+
+/// The node that carries the call's last attempt.
+async fn carrying<'f>(fleet: &'f Fleet, call: &Call<'_>) -> &'f FakePbx {
+    let now = call.now().await;
+    let attempt = now["attempts"].as_array().unwrap().last().unwrap();
+    fleet.pbx(attempt["node"].as_str().unwrap())
+}
+
+async fn nothing_lives(fleet: &Fleet) {
+    eventually("no channel is left", async || fleet.pbxes().all(|pbx| pbx.live_channels().is_empty())).await;
+}
+
+#[tokio::test]
+async fn a_link_that_drops_at_queued_loses_nothing() {
+    let fleet = pair().await;
+    for (n, fault) in [Fault::DropAfterQueued, Fault::DropBeforeAnswer].into_iter().enumerate() {
+        for (m, on_unknown) in ["retry", "fail"].into_iter().enumerate() {
+            let number = format!("+4822000{n}00{m}");
+            fleet.callee(&number, Plan::of(talks(300)).with(fault));
+            let request = fleet.call(&number).with("on_unknown", on_unknown);
+            let ended = request.place().await.ends_as("completed", "played").await;
+            assert_eq!(ended.attempts().len(), 1, "{fault:?} {on_unknown}: {}", ended.text());
+            assert_eq!(fleet.seen(&number).invites, 1, "{fault:?} {on_unknown}");
+            fleet.all_trunks_are("usable").await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_ending_that_fell_into_a_cut_is_read_from_the_flight_record() {
+    let fleet = pair().await;
+    let rows = [
+        (talks(5), "completed", "played", "answered"),
+        (Ending::Busy486, "busy", "user_busy", "user_busy"),
+        (Ending::Sip(603), "busy", "declined", "declined"),
+    ];
+    for (n, (ending, status, reason, class)) in rows.into_iter().enumerate() {
+        let number = format!("+4822000100{n}");
+        fleet.callee(&number, Plan::of(ending).with(Fault::DropAfterQueued));
+        let ended = fleet.call(&number).or_fail().place().await.ends_as(status, reason).await;
+        assert_eq!((ended.endings(), fleet.seen(&number).invites), (vec![class], 1));
+        fleet.all_trunks_are("usable").await;
+    }
+}
+
+/// "queued" was not heard and no channel came: absence proves nothing, the customer decides.
+#[tokio::test]
+async fn an_originate_that_vanished_is_unknown() {
+    let fleet = Fleet::of(&["waw-1", "fra-1"], &["acme"])
+        .settings(|settings| settings.reconcile_timeout_ms = 4_000)
+        .start()
+        .await;
+    let vanishes = Plan::of(talks(5)).with(Fault::DropWithoutCall);
+    let (fail, retry) = ("+48220000001", "+48220000002");
+    fleet.pbxes().for_each(|pbx| pbx.set_ending(fail, vanishes.clone()));
+    // One node loses it; the other one carries it.
+    fleet.pbx("waw-1").set_ending(retry, vanishes.clone());
+    fleet.pbx("fra-1").set_ending(retry, talks(5));
+    let failed = fleet.call(fail).or_fail().place().await.ends_as("failed", "outcome_unknown").await;
+    assert_eq!((failed.endings(), failed.outcome()), (vec!["unknown"], "unknown"));
+    fleet.all_trunks_are("usable").await;
+    let retried = fleet.call(retry).place().await.ends_as("completed", "played").await;
+    assert!(retried.endings() == ["unknown", "answered"] || retried.endings() == ["answered"]);
+    assert_eq!(fleet.seen(retry).answers, 1);
+}
+
+async fn cut_when(status: &str, ending: Ending) -> (Fleet, Ended) {
+    let fleet = pair().await;
+    slowly(&fleet, Duration::from_millis(150));
+    fleet.callee(NUMBER, ending);
+    let call = fleet.call(NUMBER).or_fail().place().await;
+    call.becomes(status).await;
+    let pbx = carrying(&fleet, &call).await;
+    pbx.cut_links();
+    let ended = call.ends().await;
+    (fleet, ended)
+}
+
+/// The link is cut for a moment at each stage: the call goes on and is followed to its end.
+#[tokio::test]
+async fn a_cut_at_any_stage_is_only_a_cut() {
+    let run = async |status: &str, ending: Ending, reason: &str| {
+        let (fleet, ended) = cut_when(status, ending).await;
+        assert_eq!(ended.0["reason"], reason, "cut at {status}: {}", ended.text());
+        assert_eq!((ended.attempts().len(), fleet.seen(NUMBER).invites), (1, 1), "cut at {status}");
+    };
+    tokio::join!(
+        run("initiated", talks(300), "played"),
+        run("ringing", talks(300), "played"),
+        run("in_progress", talks(500), "played"),
+        run("ringing", Ending::Busy486, "user_busy"),
+        run("ringing", Ending::RingThenSip(503), "ring_timeout"),
+        run("initiated", Ending::Sip(486), "user_busy"),
+    );
+}
+
+/// The node does not come back in time: `fail` ends, `retry` dials elsewhere, and what lived on is hung up.
+#[tokio::test]
+async fn a_node_that_stays_away_is_given_up_and_its_survivor_hung_up() {
+    for (on_unknown, status, reason, attempts) in
+        [("fail", "failed", "interrupted", 1), ("retry", "completed", "played", 2)]
+    {
+        let fleet = pair().await;
+        let call = fleet.call(NUMBER).with("on_unknown", on_unknown).with("ring_timeout_s", 30);
+        fleet.pbxes().for_each(|pbx| pbx.set_ending(NUMBER, Ending::NoAnswer));
+        let call = call.place().await;
+        call.becomes("ringing").await;
+        let pbx = carrying(&fleet, &call).await;
+        for other in fleet.pbxes().filter(|other| other.address() != pbx.address()) {
+            other.set_ending(NUMBER, talks(5));
+        }
+        pbx.close_port();
+        pbx.cut_links();
+        let ended = call.ends_as(status, reason).await;
+        assert_eq!(ended.attempts().len(), attempts);
+        assert_eq!((ended.endings()[0], ended.each("rang")[0]), ("interrupted", "yes"));
+        assert_eq!(pbx.live_channels().len(), 1, "it lives on, unheard");
+        pbx.open_port().await.unwrap();
+        nothing_lives(&fleet).await;
+        assert_eq!(fleet.seen(NUMBER).invites as usize, attempts);
+    }
+}
+
+/// `kill -9` of Asterisk and a new start: its calls are gone, and no new channel is taken for an old one.
+#[tokio::test]
+async fn a_pbx_that_died_interrupts_its_calls() {
+    for (stage, on_unknown, status, reason, attempts) in [
+        ("ringing", "fail", "failed", "interrupted", 1),
+        ("ringing", "retry", "completed", "played", 2),
+        ("in_progress", "fail", "failed", "interrupted", 1),
+        ("in_progress", "retry", "completed", "played", 2),
+        ("initiated", "fail", "failed", "outcome_unknown", 1),
+        ("initiated", "retry", "completed", "played", 2),
+    ] {
+        let fleet = pair().await;
+        let ending = match stage {
+            "ringing" => Ending::NoAnswer,
+            "initiated" => Ending::SilentTrying,
+            _ => talks(60_000),
+        };
+        fleet.pbxes().for_each(|pbx| pbx.set_ending(NUMBER, ending.clone()));
+        let call = fleet.call(NUMBER).with("on_unknown", on_unknown).place().await;
+        call.becomes(stage).await;
+        let pbx = carrying(&fleet, &call).await;
+        fleet.pbxes().for_each(|pbx| pbx.set_ending(NUMBER, talks(5)));
+        pbx.restart();
+        let ended = call.ends_as(status, reason).await;
+        assert_eq!(ended.attempts().len(), attempts, "{stage} {on_unknown}: {}", ended.text());
+        assert_eq!(fleet.seen(NUMBER).invites as usize, attempts, "{stage} {on_unknown}");
+    }
+}
+
+/// No node is up: the call waits, and goes on when one is back within patience.
+#[tokio::test]
+async fn a_call_waits_for_a_node_that_comes_back() {
+    let fleet = pair().await;
+    fleet.pbxes().for_each(|pbx| {
+        pbx.close_port();
+        pbx.cut_links();
+    });
+    eventually("both nodes are lost", async || {
+        fleet.node("waw-1").await["state"] == "lost" && fleet.node("fra-1").await["state"] == "lost"
+    })
+    .await;
+    let call = fleet.call(NUMBER).place().await;
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(call.now().await["status"], "queued");
+    fleet.pbx("fra-1").open_port().await.unwrap();
+    let ended = call.ends_as("completed", "played").await;
+    assert_eq!(ended.each("node"), ["fra-1"]);
+}
+
+#[tokio::test]
+async fn a_call_gives_up_when_no_node_comes_back() {
+    let fleet = Fleet::of(&["waw-1"], &["acme"])
+        .settings(|settings| settings.patience_ms = 300)
+        .before(|pbxes| pbxes.values().for_each(FakePbx::close_port))
+        .start()
+        .await;
+    eventually("the node is lost and says why", async || {
+        let node = fleet.node("waw-1").await;
+        let reason = node["reason"].as_str().unwrap_or("").to_owned();
+        node["state"] == "lost" && reason.contains("is Asterisk running")
+    })
+    .await;
+    let ended = fleet.call(NUMBER).place().await.ends_as("failed", "no_healthy_route").await;
+    assert_eq!((ended.attempts().len(), ended.outcome()), (0, "not_tried"));
+    // The deadline comes before patience: that is why it ends.
+    let request = fleet.call(NUMBER).with("deadline_at", "2026-01-01T00:00:00Z");
+    request.answer().await.is_problem(422, "invalid_field");
+}
+
+/// A wrong secret says so, and stops nobody else.
+#[tokio::test]
+async fn a_node_with_a_wrong_secret_does_not_stop_the_others() {
+    let fleet = Fleet::of(&["waw-1", "fra-1"], &["acme"])
+        .before(|pbxes| pbxes["waw-1"].refuse_login(true))
+        .start()
+        .await;
+    eventually("the other node serves", async || fleet.trunk("acme-fra-1").await["state"] == "usable").await;
+    eventually("the refused node says why", async || {
+        let node = fleet.node("waw-1").await;
+        let reason = node["reason"].as_str().unwrap_or("").to_owned();
+        node["state"] == "lost" && reason.contains("manager.conf")
+    })
+    .await;
+    let reason = fleet.node("waw-1").await["reason"].to_string();
+    assert!(!reason.contains("secret\n") && !reason.contains("\"secret\""), "{reason}");
+    for _ in 0..4 {
+        let ended = fleet.call(NUMBER).place().await.ends_as("completed", "played").await;
+        assert_eq!(ended.each("node"), ["fra-1"]);
+    }
+    assert_eq!(fleet.node("fra-1").await["state"], "alive");
+}
+
+#[tokio::test]
+async fn a_missing_secret_file_names_the_file() {
+    let fleet = Fleet::small().await;
+    let toml = fleet.toml().replace("secret-waw-1", "no-such-file");
+    fleet.apply(&toml, "").await.is(200);
+    eventually("the node says which file", async || {
+        fleet.node("waw-1").await["reason"].as_str().is_some_and(|reason| reason.contains("no-such-file"))
+    })
+    .await;
+    // Put right, it serves again.
+    fleet.apply(&fleet.toml(), "").await.is(200);
+    fleet.all_trunks_are("usable").await;
+    fleet.call(NUMBER).place().await.ends_as("completed", "played").await;
+}
+
+/// A contact that is a name can ring twice in one attempt: the trunk is refused, and says why.
+#[tokio::test]
+async fn a_trunk_with_a_name_for_its_contact_is_refused_with_the_reason() {
+    let fleet = Fleet::of(&["waw-1", "fra-1"], &["acme"])
+        .before(|pbxes| {
+            pbxes["waw-1"].set_global("PJSIP_CONTACT(acme@@1,uri)", "sip:sip.carrier.example:5060");
+        })
+        .start()
+        .await;
+    eventually("one is refused and one usable", async || {
+        fleet.trunk("acme-waw-1").await["state"] == "refused"
+            && fleet.trunk("acme-fra-1").await["state"] == "usable"
+    })
+    .await;
+    let reason = fleet.trunk("acme-waw-1").await["reason"].to_string();
+    assert!(reason.contains("sip.carrier.example") && reason.contains("twice"), "{reason}");
+    for _ in 0..4 {
+        let ended = fleet.call(NUMBER).place().await.ends_as("completed", "played").await;
+        assert_eq!(ended.each("trunk"), ["acme-fra-1"]);
+    }
+    assert_eq!(fleet.originates("waw-1", "acme"), 0);
+    // Put right on the PBX, it is found so without a restart.
+    fleet.pbx("waw-1").set_global("PJSIP_CONTACT(acme@@1,uri)", "sip:192.0.2.21:5060");
+    fleet.all_trunks_are("usable").await;
+}
+
+#[tokio::test]
+async fn an_unknown_endpoint_is_refused_with_the_reason() {
+    let fleet = Fleet::of(&["waw-1"], &["acme"])
+        .settings(|settings| settings.patience_ms = 100)
+        .before(|pbxes| pbxes["waw-1"].set_global("PJSIP_ENDPOINT(acme,aors)", ""))
+        .start()
+        .await;
+    fleet.all_trunks_are("refused").await;
+    let reason = fleet.trunk("acme-waw-1").await["reason"].to_string();
+    assert!(reason.contains("pjsip show endpoint acme"), "{reason}");
+    let ended = fleet.call(NUMBER).place().await.ends_as("failed", "no_healthy_route").await;
+    assert_eq!(ended.outcome(), "not_tried");
+}
+
+/// Strangers' text in the stream of events changes no call; it is counted.
+#[tokio::test]
+async fn forged_events_change_no_call() {
+    let fleet = pair().await;
+    fleet.callee(NUMBER, talks(400));
+    let call = fleet.call(NUMBER).or_fail().place().await;
+    let up = call.becomes("in_progress").await;
+    let attempt = up["attempts"][0]["id"].as_str().unwrap();
+    let pbx = carrying(&fleet, &call).await;
+    for forged in [
+        format!(
+            "Event: Newexten\r\nPrivilege: dialplan,all\r\nCallerIDNum: x\r\n\r\nEvent: Shutdown\r\nShutdown: Cleanly\r\n\r\n"
+        ),
+        format!("Event: Hangup\r\nUniqueid: {attempt}\r\nCause: 17\r\nTechCause: 486\r\n\r\n"),
+        "Response: Success\r\nActionID: 00000000000000000000000000000000\r\n\r\n".to_owned(),
+    ] {
+        pbx.inject(forged.as_bytes());
+    }
+    let ended = call.ends().await;
+    assert_eq!(
+        (&ended.0["status"], fleet.seen(NUMBER).invites),
+        (&"completed".into(), 1),
+        "{}",
+        ended.text()
+    );
+}
+
+/// A PBX that writes every byte apart is as good as another.
+#[tokio::test]
+async fn half_lines_make_no_difference() {
+    let half = |script: &mut Script| script.half_lines = true;
+    let fleet = Fleet::of(&["waw-1"], &["acme"]).script(half).start().await;
+    fleet.call(NUMBER).place().await.ends_as("completed", "played").await;
+}
