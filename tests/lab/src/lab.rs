@@ -2,11 +2,12 @@
 use crate::asterisk::Asterisk;
 use crate::{
     Attacker, Carrier, HostName, LabError, Pbx, Plan, Root, Subnet, clock, fleet_toml, network, packages,
-    progress, root, sweep,
+    progress, root, sweep::sweep_ours,
 };
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Where the lab remembers what runs; emptied at boot like the processes.
@@ -33,7 +34,7 @@ pub struct Lab {
     attacker: Attacker,
     hold: Hold,
     /// Held for as long as this lab lives: there is one per machine.
-    _lock: Option<File>,
+    _lock: Option<Lock>,
 }
 
 impl Lab {
@@ -50,13 +51,13 @@ impl Lab {
         packages::ensure(packages::HOST_TOOLS)?;
         let carrier_root = root::ensure(crate::AsteriskVersion::V22)?;
         let pbx_root = root::ensure(plan.asterisk)?;
-        sweep()?;
+        sweep_ours()?;
         let subnet = Subnet::pick()?;
         let mut lab = Lab::describe(plan, subnet, &pbx_root, &carrier_root)?;
         lab.hold = hold;
         lab._lock = Some(lock);
         if let Err(error) = lab.boot() {
-            sweep().ok();
+            sweep_ours().ok();
             return Err(error);
         }
         Ok(lab)
@@ -75,7 +76,7 @@ impl Lab {
     /// Ends it now.
     pub fn down(mut self) -> Result<(), LabError> {
         self.hold = Hold::Kept; // nothing is left for Drop
-        sweep()
+        if self._lock.is_some() { sweep_ours() } else { crate::sweep() }
     }
 
     /// What it was made from.
@@ -221,22 +222,57 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         if self.hold == Hold::Scoped
-            && let Err(error) = sweep()
+            && let Err(error) = sweep_ours()
         {
             progress::say(&format!("cleaning up: {error}"));
         }
     }
 }
 
-fn take_lock() -> Result<File, LabError> {
+/// The lock is this program's while one of its labs lives.
+static OURS: AtomicBool = AtomicBool::new(false);
+
+/// The lock of the one lab of this machine; dropping it frees it.
+#[derive(Debug)]
+struct Lock {
+    _file: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        OURS.store(false, Ordering::SeqCst);
+    }
+}
+
+fn take_lock() -> Result<Lock, LabError> {
+    let (file, path) = lock_file()?;
+    if file.try_lock().is_err() {
+        progress::say("another lab runs on this machine; waiting for its end");
+        file.lock().map_err(LabError::file("lock", path))?;
+    }
+    OURS.store(true, Ordering::SeqCst);
+    Ok(Lock { _file: file })
+}
+
+/// The lock, for who wants to end a lab that nobody holds; `None` if it is this program's already.
+pub(crate) fn lock_unless_ours() -> Result<Option<File>, LabError> {
+    if OURS.load(Ordering::SeqCst) {
+        return Ok(None);
+    }
+    let (file, _) = lock_file()?;
+    if file.try_lock().is_err() {
+        return Err(LabError::Machine(
+            "a test or the demo holds the lab of this machine; end that program first".into(),
+        ));
+    }
+    Ok(Some(file))
+}
+
+fn lock_file() -> Result<(File, PathBuf), LabError> {
     fs::create_dir_all(STATE).map_err(LabError::file("create", STATE))?;
     let path = PathBuf::from(STATE).join("lock");
-    let lock = File::create(&path).map_err(LabError::file("create", &path))?;
-    if lock.try_lock().is_err() {
-        progress::say("another lab runs on this machine; waiting for its end");
-        lock.lock().map_err(LabError::file("lock", &path))?;
-    }
-    Ok(lock)
+    let file = File::create(&path).map_err(LabError::file("create", &path))?;
+    Ok((file, path))
 }
 
 /// Where the plan of the running lab is.

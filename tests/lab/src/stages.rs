@@ -8,6 +8,9 @@ use std::time::Duration;
 /// Tools that a check needs beside Rust itself.
 const CARGO_TOOLS: [&str; 2] = ["cargo-deny", "cargo-machete"];
 
+/// A stage: runs to its end with its output on this terminal.
+type Stage = fn() -> anyhow::Result<()>;
+
 #[derive(clap::Args)]
 pub(crate) struct Wanted {
     /// Only these stages: check, unit, contract, real-fleet
@@ -30,7 +33,7 @@ pub(crate) fn check() -> anyhow::Result<()> {
 
 /// Everything, with the minutes of each stage at the end.
 pub(crate) fn test(wanted: &Wanted) -> anyhow::Result<()> {
-    let stages: [(&str, fn() -> anyhow::Result<()>); 4] =
+    let stages: [(&str, Stage); 4] =
         [("check", check), ("unit", unit), ("contract", contract), ("real-fleet", real_fleet)];
     if let Some(unknown) = wanted.only.iter().find(|name| stages.iter().all(|(known, _)| known != name)) {
         bail!("no stage `{unknown}`; there are: {}", stages.map(|(name, _)| name).join(", "));

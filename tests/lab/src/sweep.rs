@@ -4,7 +4,15 @@ use std::fs;
 use std::path::Path;
 
 /// Ends every process that a lab started and removes its network. Roots, logs and captures stay.
+///
+/// A lab that another living program holds (a test, the demo) is not touched: that is an error.
 pub fn sweep() -> Result<(), LabError> {
+    let _lock = crate::lab::lock_unless_ours()?;
+    sweep_ours()
+}
+
+/// The same, for who holds the lock.
+pub(crate) fn sweep_ours() -> Result<(), LabError> {
     // A PostgreSQL belongs to the program that started it, not to the lab.
     let mut names = process::remembered();
     names.retain(|name| !name.starts_with("postgres-"));

@@ -85,7 +85,7 @@ fn a_silent_carrier_is_left_after_timer_b_and_still_seen() {
     let (pbx, carrier) = (lab.pbx("pbx-1").unwrap(), lab.carrier("a").unwrap());
     let mut wire = Wire::login(pbx, AmiUser::Calls);
     let by_number = numbers::number(numbers::SILENT, 1);
-    let start = std::time::Instant::now();
+    let start = tokio::time::Instant::now();
     let ending = wire.place(pbx, "carrier-a", &by_number, 30_000);
     let took_s = start.elapsed().as_secs_f64();
     assert!((6.0..8.0).contains(&took_s), "Timer B with T1 = 100 ms is 6.4 s, not {took_s}");

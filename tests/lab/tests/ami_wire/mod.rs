@@ -1,10 +1,12 @@
 //! AMI as bytes on a socket, for tests that must not believe the product's own client.
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 use lab::{AmiUser, AsteriskVersion, Pbx, Plan};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 static NEXT: AtomicU32 = AtomicU32::new(1);
 
