@@ -5,7 +5,7 @@ use axum::{
     extract::{FromRequest, Request},
     http::header,
 };
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::problem::{Code, Problem};
 
@@ -28,7 +28,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         }
         let bytes = read(request, state).await?;
         let mut json = serde_json::Deserializer::from_slice(&bytes);
-        let value = serde_path_to_error::deserialize(&mut json).map_err(|error| explain(&error))?;
+        let value = serde_path_to_error::deserialize(&mut json).map_err(|error| explain(&error, &bytes))?;
         json.end().map_err(|error| Problem::new(Code::Malformed, error.to_string()))?;
         Ok(Self { value, bytes })
     }
@@ -42,10 +42,13 @@ pub(super) async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<
     })
 }
 
-fn explain(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
+fn explain(error: &serde_path_to_error::Error<serde_json::Error>, body: &[u8]) -> Problem {
     let inner = error.inner();
     let path = error.path().to_string();
-    if inner.is_syntax() || inner.is_eof() {
+    // Of a number in a word's place serde_json says "expected value", as if the text were broken.
+    let is_text_broken = inner.is_syntax() || inner.is_eof();
+    let is_json = || std::str::from_utf8(body).is_ok_and(|t| serde_json::from_str::<IgnoredAny>(t).is_ok());
+    if is_text_broken && !is_json() {
         return Problem::new(Code::Malformed, format!("Not JSON: {inner}."));
     }
     let code = if matches!(path.as_str(), "to" | "from") { Code::InvalidNumber } else { Code::InvalidField };
