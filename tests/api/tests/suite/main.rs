@@ -6,5 +6,7 @@
 
 mod calls;
 mod fixture;
+mod hostile;
 mod links;
+mod refusals;
 mod restarts;
