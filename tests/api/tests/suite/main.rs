@@ -5,8 +5,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod calls;
+mod cancels;
 mod fixture;
 mod hostile;
+mod limits;
 mod links;
+mod promises;
 mod refusals;
 mod restarts;
