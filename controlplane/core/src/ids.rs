@@ -152,14 +152,34 @@ typed_id!(
     AuditId,
     "aud_"
 );
+typed_id!(
+    /// Something that happened on a node and is kept there until the control plane has it durably.
+    FactId,
+    "fact_"
+);
+typed_id!(
+    /// An AMI stream that the control plane asks an agent to dial. Wholly random: knowing it is part of the
+    /// proof that whoever dials was asked.
+    StreamId,
+    "ami_"
+);
 time_ordered_id!(CallId);
 time_ordered_id!(OrgId);
 time_ordered_id!(KeyId);
 time_ordered_id!(RequestId);
 time_ordered_id!(EventId);
 time_ordered_id!(AuditId);
+time_ordered_id!(FactId);
 
 impl AttemptId {
+    /// A new id of 128 random bits. `rng` must be cryptographically secure outside tests.
+    #[must_use]
+    pub fn new(rng: &mut impl RngCore) -> Self {
+        Self::from_bits(random(rng))
+    }
+}
+
+impl StreamId {
     /// A new id of 128 random bits. `rng` must be cryptographically secure outside tests.
     #[must_use]
     pub fn new(rng: &mut impl RngCore) -> Self {

@@ -1,0 +1,84 @@
+//! Facts: what happened on a node and must not be lost. Spooled there until acknowledged.
+
+use controlplane_core::ids::FactId;
+use serde::{Deserialize, Deserializer, Serialize, de};
+use serde_json::Value;
+
+use crate::{OverBound, Text};
+
+/// Largest body of a fact, in bytes of JSON.
+pub const FACT_BODY_MAX: usize = 8 * 1024;
+/// Most facts in one message, and in one acknowledgement.
+pub const FACTS_PER_MESSAGE: usize = 256;
+
+/// Kinds that this version knows. The control plane stores every kind, known or not.
+pub mod fact_kind {
+    /// The gate refused an action: body `{action, reason, stream}`.
+    pub const GATE_REFUSED: &str = "gate_refused";
+    /// Something on the node wants mending: body `{finding, subject, fix}`.
+    pub const FINDING: &str = "finding";
+    /// A finding is mended: body `{finding, subject}`.
+    pub const FINDING_CLEARED: &str = "finding_cleared";
+    /// The agent was started: body `{agent_version, incarnation}`.
+    pub const AGENT_STARTED: &str = "agent_started";
+    /// Evidence against an address: body as the hardening defines it.
+    pub const OFFENCE: &str = "offence";
+    /// An address was banned: body as the hardening defines it.
+    pub const BAN: &str = "ban";
+    /// A ban ended: body as the hardening defines it.
+    pub const UNBAN: &str = "unban";
+    /// The spool was full and facts were lost: body `{lost}`.
+    pub const SPOOL_OVERFLOW: &str = "spool_overflow";
+}
+
+/// One fact.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Fact {
+    /// Made once, when it happened; the store knows it again by this.
+    #[serde(rename = "fact_id")]
+    pub id: FactId,
+    /// One of [`fact_kind`], or a newer one.
+    // `kind` names the message's kind on the wire, so that a fact's own has another name there.
+    pub fact_kind: Text<64>,
+    /// When, by the node's clock, in ms since 1970.
+    pub at_unix_ms: i64,
+    /// What.
+    #[serde(default)]
+    pub body: FactBody,
+}
+
+/// A fact's content: JSON of at most [`FACT_BODY_MAX`] bytes.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+#[serde(transparent)]
+pub struct FactBody(Value);
+
+impl FactBody {
+    /// Takes a body.
+    ///
+    /// # Errors
+    /// [`OverBound`] if it is larger than [`FACT_BODY_MAX`].
+    pub fn new(body: Value) -> Result<Self, OverBound> {
+        if body.to_string().len() > FACT_BODY_MAX {
+            return Err(OverBound::Text { max: FACT_BODY_MAX });
+        }
+        Ok(Self(body))
+    }
+
+    /// The content.
+    #[must_use]
+    pub fn value(&self) -> &Value {
+        &self.0
+    }
+
+    /// The content.
+    #[must_use]
+    pub fn into_value(self) -> Value {
+        self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for FactBody {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        Self::new(Value::deserialize(d)?).map_err(de::Error::custom)
+    }
+}
