@@ -30,6 +30,7 @@ mod join;
 mod message;
 mod observations;
 mod policy;
+pub mod tls;
 mod token;
 
 use std::time::Duration;
