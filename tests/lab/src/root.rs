@@ -16,8 +16,6 @@ const RECIPE: &str = "v1";
 const PACKAGES: &[&str] = &["asterisk", "asterisk-core-sounds-en-gsm", "sip-tester"];
 /// apt settings of this machine that also count inside.
 const APT_SETTINGS: &[&str] = &["Acquire::Check-Valid-Until", "Acquire::Check-Date", "Acquire::http::Proxy"];
-/// Debian's own mirror, where apt of this machine names none.
-const MIRROR: &str = "http://deb.debian.org/debian";
 
 /// A finished root.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +74,7 @@ fn build(asterisk: AsteriskVersion, building: &Path) -> Result<(), LabError> {
         "making the root with Asterisk {major}, step 1 of 3: Debian {suite} (about a minute)"
     ));
     let mut debootstrap = Command::new("debootstrap");
-    debootstrap.args(["--variant=minbase", suite]).arg(building).arg(mirror());
+    debootstrap.args(["--variant=minbase", suite]).arg(building).arg(mirror()?);
     let script = Path::new("/usr/share/debootstrap/scripts").join(suite);
     if !script.exists() {
         // An older debootstrap does not know newer suites by name; all of them are made as sid is.
@@ -133,15 +131,20 @@ fn remove_unfinished(suite: &str) {
 }
 
 /// The mirror that this machine's apt uses for Debian itself (`apt-get indextargets` lists all).
-fn mirror() -> String {
+fn mirror() -> Result<String, LabError> {
     let said = command::run(
         "read apt's mirror",
         "apt-get",
         ["indextargets", "--format", "$(SITE) $(ORIGIN) $(LABEL)", "Created-By: Packages"],
     );
-    let said = said.unwrap_or_default();
+    let said = said?;
     let found = said.lines().find_map(|line| line.strip_suffix(" Debian Debian"));
-    found.filter(|site| site.starts_with("http")).map_or_else(|| MIRROR.to_owned(), str::to_owned)
+    found.filter(|site| site.starts_with("http")).map(str::to_owned).ok_or_else(|| {
+        LabError::Machine(
+            "apt of this machine names no Debian mirror; add one to its sources and run `apt-get update`"
+                .into(),
+        )
+    })
 }
 
 fn apt_settings() -> Result<String, LabError> {
