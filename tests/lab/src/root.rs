@@ -130,21 +130,26 @@ fn remove_unfinished(suite: &str) {
     }
 }
 
-/// The mirror that this machine's apt uses for Debian itself (`apt-get indextargets` lists all).
+/// The mirror that this machine's apt uses for Debian itself. apt knows whose a mirror is only after
+/// an update, so one is made where it does not.
 fn mirror() -> Result<String, LabError> {
+    if let Some(found) = known_mirror()? {
+        return Ok(found);
+    }
+    command::run("update apt's lists", "apt-get", ["-q", "update"])?;
+    known_mirror()?.ok_or_else(|| {
+        LabError::Machine("apt of this machine names no Debian mirror; add one to its sources".into())
+    })
+}
+
+fn known_mirror() -> Result<Option<String>, LabError> {
     let said = command::run(
         "read apt's mirror",
         "apt-get",
         ["indextargets", "--format", "$(SITE) $(ORIGIN) $(LABEL)", "Created-By: Packages"],
-    );
-    let said = said?;
-    let found = said.lines().find_map(|line| line.strip_suffix(" Debian Debian"));
-    found.filter(|site| site.starts_with("http")).map(str::to_owned).ok_or_else(|| {
-        LabError::Machine(
-            "apt of this machine names no Debian mirror; add one to its sources and run `apt-get update`"
-                .into(),
-        )
-    })
+    )?;
+    let mut sites = said.lines().filter_map(|line| line.strip_suffix(" Debian Debian"));
+    Ok(sites.find(|site| site.starts_with("http")).map(str::to_owned))
 }
 
 fn apt_settings() -> Result<String, LabError> {
