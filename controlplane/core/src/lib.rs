@@ -11,6 +11,7 @@
 //! - [`attempt`]: one Originate, from sending to its ending.
 //! - [`ending`]: what an ending means (the cause table).
 //! - [`failover`]: what follows an ending: another trunk, or the end of the call.
+//! - [`health`]: which trunks and nodes can carry a call, and why.
 //! - [`call`]: the states of a call as customers see them.
 
 pub mod attempt;
@@ -18,6 +19,7 @@ pub mod call;
 pub mod ending;
 pub mod failover;
 pub mod fleet;
+pub mod health;
 pub mod ids;
 pub mod names;
 pub mod number;

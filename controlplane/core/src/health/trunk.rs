@@ -1,0 +1,503 @@
+//! A trunk's health.
+//!
+//! ```text
+//!            good news            strain                 contact, registration, credentials, no channel: at
+//!  Unknown ───────────▶ Healthy ◀───────▶ Degraded       once; calls: when the evidence stands (see Facts)
+//!     │                    ▲ ▲                │              │
+//!     │     5 calls got    │ │ trial calls    │              │
+//!     │     through, or    │ └──────────┐     │              │
+//!     │     facts held     │            │     ▼              ▼
+//!     └────────────────────┼────────────┼──▶ Tripped ◀───────┘
+//!                      Probation ◀──────┴───────┘   ▲
+//!                          │    back-off is over    │
+//!                          └────────────────────────┘ a trial fails: a longer back-off
+//!  any ⇄ Disabled, by an operator
+//! ```
+//!
+//! - **What a call has shown, only a call disproves.** A carrier can answer OPTIONS and drop every INVITE:
+//!   a trunk that tripped by calls leaves probation by calls (or canaries) that got through, and OPTIONS
+//!   only decide when probation may begin.
+//! - **Back-off grows on evidence and shrinks on evidence**, never by time. Failures during a back-off
+//!   count once, when it ends: the next is longer. Ten calls that got through forgive one step.
+//! - **From the second trip on the contact must have held for a while** before probation: a carrier that
+//!   flaps faster than that stays out.
+//! - An ending of a call that began before the last trip says nothing: it is the old evidence again.
+//! - `Tripped` and `Probation` always have a next deadline.
+
+use std::time::Instant;
+
+use rand::Rng;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Around, Call, Charge, Ejection, Event, Met, Policy,
+    evidence::{Cause, Evidence, History, Kept, Transition, back_off_over, rtt_us},
+    facts::{Contact, Facts, Registration, Sign, Stage},
+    moment::{Clock, Moment, millis},
+    policy::back_off,
+    probation::Probation,
+};
+use crate::call::{Rang, UnknownWord, words};
+
+words! {
+    /// A trunk's state, in JSON, logs and metrics.
+    TrunkState {
+        /// Nothing is known of it yet. It may be used.
+        Unknown = "unknown",
+        /// It works.
+        Healthy = "healthy",
+        /// It works, and is used after those that work better.
+        Degraded = "degraded",
+        /// It does not work.
+        Tripped = "tripped",
+        /// It did not work, and is being tried.
+        Probation = "probation",
+        /// An operator has disabled it.
+        Disabled = "disabled",
+    }
+}
+
+/// Whether the operator has given the trunk a canary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CanaryPlan {
+    /// No canary.
+    None,
+    /// The shell places canaries when [`TrunkHealth::wants_canary`] says so, and at its interval.
+    Configured,
+}
+
+/// What came of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handled {
+    /// What an ending was charged against; `Pace` asks for half the pace for a while.
+    pub charge: Charge,
+    /// The change of state, if there was one: for the log, the metrics and the store.
+    pub transition: Option<Transition<TrunkState, Evidence>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum State {
+    Unknown,
+    Healthy,
+    Degraded,
+    Tripped { cause: Cause, until: Moment, failed_again: bool },
+    Probation(Probation),
+    Disabled,
+}
+
+/// What can disprove a trip.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Proof {
+    /// Contact and registration that hold.
+    Facts,
+    /// A call that gets through.
+    Call,
+}
+
+/// All that a trunk's health consists of, in its own time: what a snapshot keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Inner {
+    pub(super) state: State,
+    pub(super) since: Moment,
+    /// How many times in a row it has failed: the back-off is doubled that often.
+    pub(super) level: u32,
+    /// Calls that got through since the level was last lowered.
+    forgiven_by: u32,
+    pub(super) proof: Proof,
+    last_trip: Option<Moment>,
+    pub(super) facts: Facts,
+    pub(super) history: History<TrunkState, Evidence>,
+}
+
+/// The machine.
+#[derive(Debug, Clone)]
+pub struct TrunkHealth {
+    pub(super) clock: Clock,
+    pub(super) policy: Policy,
+    canary: CanaryPlan,
+    pub(super) inner: Inner,
+}
+
+impl TrunkHealth {
+    /// A trunk of which nothing is known.
+    #[must_use]
+    pub fn new(now: Instant, canary: CanaryPlan, policy: Policy) -> Self {
+        let clock = Clock::new(now);
+        let since = clock.moment(now);
+        let inner = Inner {
+            state: State::Unknown,
+            since,
+            level: 0,
+            forgiven_by: 0,
+            proof: Proof::Facts,
+            last_trip: None,
+            facts: Facts::new(since),
+            history: History::default(),
+        };
+        Self { clock, policy, canary, inner }
+    }
+
+    pub(super) const fn resumed(clock: Clock, canary: CanaryPlan, policy: Policy, inner: Inner) -> Self {
+        Self { clock, policy, canary, inner }
+    }
+
+    /// The operator has changed the canary.
+    pub fn set_canary(&mut self, canary: CanaryPlan) {
+        self.canary = canary;
+    }
+
+    /// Whether it has one.
+    #[must_use]
+    pub const fn canary(&self) -> CanaryPlan {
+        self.canary
+    }
+
+    /// Its state.
+    #[must_use]
+    pub const fn state(&self) -> TrunkState {
+        match self.inner.state {
+            State::Unknown => TrunkState::Unknown,
+            State::Healthy => TrunkState::Healthy,
+            State::Degraded => TrunkState::Degraded,
+            State::Tripped { .. } => TrunkState::Tripped,
+            State::Probation(_) => TrunkState::Probation,
+            State::Disabled => TrunkState::Disabled,
+        }
+    }
+
+    /// When [`Self::on_deadline`] wants to be called: always known in `Tripped` and `Probation`.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.due().map(|due| self.clock.instant(due))
+    }
+
+    fn due(&self) -> Option<Moment> {
+        match &self.inner.state {
+            State::Unknown | State::Healthy | State::Disabled => None,
+            State::Degraded if self.inner.facts.strains.by_calls() => {
+                let quiet_since =
+                    self.inner.facts.last_call.map_or(self.inner.since, |c| c.max(self.inner.since));
+                Some(quiet_since.after(self.policy.degraded_rest))
+            }
+            State::Degraded => None,
+            State::Tripped { until, .. } => Some(*until),
+            State::Probation(probation) => Some(probation.until),
+        }
+    }
+
+    /// A deadline has come (calling it early does nothing).
+    pub fn on_deadline(&mut self, now: Instant, around: Around, rng: &mut impl Rng) -> Handled {
+        let moment = self.clock.moment(now);
+        let sign = if self.due().is_some_and(|due| due <= moment) { Sign::Due } else { Sign::Nothing };
+        self.step(now, sign, Charge::None, around, rng)
+    }
+
+    /// An attempt leaves over this trunk: in probation it takes a place.
+    pub fn sent(&mut self, now: Instant) {
+        let moment = self.clock.moment(now);
+        if let State::Probation(probation) = &mut self.inner.state {
+            probation.sent(moment, &self.policy);
+        }
+    }
+
+    /// Whether a canary is due now, besides those at its interval: probation waits for one.
+    #[must_use]
+    pub fn wants_canary(&self, now: Instant) -> bool {
+        match &self.inner.state {
+            State::Probation(probation) => probation.wants_canary(self.clock.moment(now)),
+            State::Unknown | State::Healthy | State::Degraded | State::Tripped { .. } | State::Disabled => {
+                false
+            }
+        }
+    }
+
+    /// Takes what happened.
+    pub fn handle(&mut self, now: Instant, event: &Event, around: Around, rng: &mut impl Rng) -> Handled {
+        let at = self.clock.moment(now);
+        let facts = &mut self.inner.facts;
+        let (charge, sign) = match event {
+            Event::Reachable(rtt) => {
+                rtt.iter().for_each(|rtt| facts.strains.round_trip(*rtt, &self.policy));
+                let evidence = Evidence::ContactReachable { rtt_us: rtt.map(rtt_us) };
+                (Charge::None, facts.contact(at, Contact::Reachable, evidence))
+            }
+            Event::Unreachable => {
+                (Charge::None, facts.contact(at, Contact::Unreachable, Evidence::ContactUnreachable))
+            }
+            Event::Registered => (Charge::None, facts.registration(at, Registration::Registered)),
+            Event::RegistrationLost => (Charge::None, facts.registration(at, Registration::Lost)),
+            Event::RegistrationRejected => (Charge::None, facts.registration(at, Registration::Rejected)),
+            Event::Rang { destination, began } => {
+                let sign = facts.rang(at, destination);
+                (Charge::None, if self.is_old(*began) { Sign::Nothing } else { sign })
+            }
+            Event::Ended(call) => self.call(now, call, None, around, rng),
+            Event::Canary(call, met) => self.call(now, call, Some(*met), around, rng),
+            Event::Disable => (Charge::None, Sign::Disable),
+            Event::Enable => (Charge::None, Sign::Enable),
+        };
+        self.step(now, sign, charge, around, rng)
+    }
+
+    /// Whether something began before the last trip.
+    fn is_old(&self, began: Instant) -> bool {
+        self.inner.last_trip.is_some_and(|trip| self.clock.moment(began) < trip)
+    }
+
+    fn call(
+        &mut self,
+        now: Instant,
+        call: &Call,
+        met: Option<Met>,
+        around: Around,
+        rng: &mut impl Rng,
+    ) -> (Charge, Sign) {
+        if self.is_old(call.began) {
+            return (
+                super::charge::charge(&call.ending, call.load, call.waited, &self.policy),
+                Sign::Nothing,
+            );
+        }
+        let mut counted = false;
+        let stage = match &mut self.inner.state {
+            State::Probation(probation) => {
+                counted = probation.ended(call.ending.rang == Rang::Yes);
+                Stage::Trial
+            }
+            State::Unknown | State::Healthy | State::Degraded | State::Tripped { .. } | State::Disabled => {
+                Stage::Service
+            }
+        };
+        let (clock, policy) = (self.clock, self.policy);
+        let at = clock.moment(now);
+        let (charge, sign) =
+            self.inner.facts.call(at, clock, call, met, stage, around.customers, &policy, rng);
+        (charge, if counted && charge.delivered() { Sign::Nothing } else { sign })
+    }
+
+    /// The one match: what each sign means in each state.
+    fn step(
+        &mut self,
+        now: Instant,
+        sign: Sign,
+        charge: Charge,
+        around: Around,
+        rng: &mut impl Rng,
+    ) -> Handled {
+        let at = self.clock.moment(now);
+        let transition = match (&mut self.inner.state, sign) {
+            (State::Disabled, Sign::Enable) => self.enable(at, rng),
+            (
+                State::Disabled,
+                Sign::Good(_)
+                | Sign::Down(..)
+                | Sign::Rings(_)
+                | Sign::Works(_)
+                | Sign::Fails(..)
+                | Sign::Nothing
+                | Sign::Disable
+                | Sign::Due,
+            ) => None,
+            (_, Sign::Disable) => self.enter(at, State::Disabled, Evidence::Operator),
+            (_, Sign::Enable) => None,
+
+            (State::Unknown, Sign::Good(evidence) | Sign::Rings(evidence) | Sign::Works(evidence)) => {
+                self.serve(at, evidence)
+            }
+            (State::Unknown, Sign::Nothing | Sign::Due) => None,
+
+            (State::Healthy | State::Degraded, Sign::Works(_)) => {
+                self.forgive();
+                self.weigh(at)
+            }
+            (State::Healthy | State::Degraded, Sign::Good(_) | Sign::Rings(_) | Sign::Nothing) => {
+                self.weigh(at)
+            }
+            (State::Healthy | State::Degraded, Sign::Due) => {
+                self.inner.facts.outcomes.clear();
+                self.inner.facts.strains.forget_calls();
+                self.serve(at, Evidence::Rested)
+            }
+
+            (State::Unknown | State::Healthy | State::Degraded, Sign::Fails(cause, evidence))
+                if cause.is_conclusion() && around.ejection == Ejection::CapReached =>
+            {
+                self.inner.facts.strains.spare();
+                self.serve(at, evidence)
+            }
+            (
+                State::Unknown | State::Healthy | State::Degraded | State::Probation(_),
+                Sign::Fails(cause, evidence) | Sign::Down(cause, evidence),
+            ) => self.trip(at, cause, evidence, rng),
+
+            (State::Tripped { failed_again, cause, .. }, Sign::Fails(by, _) | Sign::Down(by, _)) => {
+                *failed_again = true;
+                // `why` names what is wrong now; what only a call disproves stays so.
+                *cause = by;
+                self.inner.proof = self.inner.proof.max(proof(by));
+                None
+            }
+            (State::Tripped { .. }, Sign::Good(_) | Sign::Nothing) => None,
+            // In panic it was called, and got through.
+            (State::Tripped { .. }, Sign::Rings(evidence)) => {
+                let mut probation = Probation::new(at, false, &self.policy);
+                probation.rang();
+                self.enter(at, State::Probation(probation), evidence)
+            }
+            (State::Tripped { .. }, Sign::Works(evidence)) => {
+                let probation = Probation::new(at, false, &self.policy).got_through();
+                self.enter(at, State::Probation(probation), evidence)
+            }
+            (State::Tripped { .. }, Sign::Due) => self.back_off_ends(at, rng),
+
+            (State::Probation(_), Sign::Good(_) | Sign::Nothing) => None,
+            (State::Probation(probation), Sign::Rings(_)) => {
+                probation.rang();
+                self.tried(at)
+            }
+            (State::Probation(probation), Sign::Works(_)) => {
+                probation.successes = probation.successes.saturating_add(1);
+                self.tried(at)
+            }
+            (State::Probation(_), Sign::Due) => self.probation_due(at),
+        };
+        let transition = transition.map(|kept| Transition {
+            from: kept.from,
+            to: kept.to,
+            at: now,
+            evidence: kept.evidence,
+        });
+        Handled { charge, transition }
+    }
+
+    fn trip(&mut self, at: Moment, cause: Cause, evidence: Evidence, rng: &mut impl Rng) -> Change {
+        self.inner.level = self.inner.level.saturating_add(1);
+        self.inner.proof = self.inner.proof.max(proof(cause));
+        // No channel for the second time in a row, and OPTIONS are answered: they are not to be believed.
+        if cause == Cause::ContactDown && self.inner.level > 1 && self.inner.facts.down().is_none() {
+            self.inner.proof = Proof::Call;
+        }
+        self.back_off(at, cause, evidence, rng)
+    }
+
+    fn back_off(&mut self, at: Moment, cause: Cause, evidence: Evidence, rng: &mut impl Rng) -> Change {
+        self.inner.forgiven_by = 0;
+        self.inner.last_trip = Some(at);
+        self.inner.facts.tripped();
+        let until = self.back_off_until(at, rng);
+        self.enter(at, State::Tripped { cause, until, failed_again: false }, evidence)
+    }
+
+    /// The back-off without its jitter.
+    pub(super) fn back_off_span(&self) -> std::time::Duration {
+        back_off(self.inner.level, self.policy.back_off_min, self.policy.back_off_max)
+    }
+
+    fn back_off_until(&self, at: Moment, rng: &mut impl Rng) -> Moment {
+        at.after(self.back_off_span().mul_f64(1.0 + self.policy.back_off_jitter * rng.random::<f64>()))
+    }
+
+    fn back_off_ends(&mut self, at: Moment, rng: &mut impl Rng) -> Change {
+        let State::Tripped { cause, failed_again, .. } = self.inner.state else { return None };
+        if failed_again {
+            self.inner.level = self.inner.level.saturating_add(1);
+            let until = self.back_off_until(at, rng);
+            let evidence = Evidence::FellAgain { back_off_ms: millis(self.back_off_span()) };
+            return self.enter(at, State::Tripped { cause, until, failed_again: false }, evidence);
+        }
+        let steady = if self.inner.level > 1 { self.policy.steady_min } else { std::time::Duration::ZERO };
+        let not_before = match self.inner.facts.good_since() {
+            // Still down, and no news: the same back-off again, no longer.
+            None => self.back_off_until(at, rng),
+            Some(good) => good.after(steady),
+        };
+        if at < not_before {
+            self.inner.state = State::Tripped { cause, until: not_before, failed_again };
+            return None;
+        }
+        self.probe(at, back_off_over(self.back_off_span()))
+    }
+
+    fn probe(&mut self, at: Moment, evidence: Evidence) -> Change {
+        let canary_first = self.inner.proof == Proof::Call && self.canary == CanaryPlan::Configured;
+        self.enter(at, State::Probation(Probation::new(at, canary_first, &self.policy)), evidence)
+    }
+
+    fn tried(&mut self, at: Moment) -> Change {
+        let State::Probation(probation) = &self.inner.state else { return None };
+        let calls = probation.successes;
+        (calls >= self.policy.probation_successes)
+            .then(|| self.serve(at, Evidence::TrialsGotThrough { calls }))
+            .flatten()
+    }
+
+    fn probation_due(&mut self, at: Moment) -> Change {
+        let held = self.inner.facts.good_since().is_some_and(|g| at.since(g) >= self.policy.probation_steady);
+        if held && self.inner.proof == Proof::Facts {
+            return self.serve(at, Evidence::HeldThroughProbation);
+        }
+        if let State::Probation(probation) = &mut self.inner.state {
+            probation.until = at.after(self.policy.probation_steady);
+        }
+        None
+    }
+
+    /// What it is after an operator's hand: never better than what is known of it.
+    fn enable(&mut self, at: Moment, rng: &mut impl Rng) -> Change {
+        if let Some((cause, evidence)) = self.inner.facts.down() {
+            self.inner.level = self.inner.level.max(1);
+            return self.back_off(at, cause, evidence, rng);
+        }
+        if self.inner.level > 0 {
+            return self.probe(at, Evidence::Operator);
+        }
+        match self.inner.facts.contact {
+            Some(Contact::Reachable) => self.serve(at, Evidence::Operator),
+            Some(Contact::Unreachable) | None => self.enter(at, State::Unknown, Evidence::Operator),
+        }
+    }
+
+    fn forgive(&mut self) {
+        self.inner.forgiven_by += 1;
+        if self.inner.forgiven_by >= self.policy.forgive_after {
+            self.inner.forgiven_by = 0;
+            self.inner.level = self.inner.level.saturating_sub(1);
+        }
+    }
+
+    /// Into service: Healthy or Degraded.
+    fn serve(&mut self, at: Moment, evidence: Evidence) -> Change {
+        self.inner.proof = Proof::Facts;
+        let state = if self.inner.facts.strains.any() { State::Degraded } else { State::Healthy };
+        if self.inner.state == state {
+            return None;
+        }
+        self.enter(at, state, evidence)
+    }
+
+    /// Between Healthy and Degraded.
+    fn weigh(&mut self, at: Moment) -> Change {
+        let facts = &self.inner.facts;
+        let calls = facts.outcomes.effectiveness();
+        self.serve(at, Evidence::Strains { strains: facts.strains.list(), calls })
+    }
+
+    fn enter(&mut self, at: Moment, state: State, evidence: Evidence) -> Change {
+        let from = self.state();
+        self.inner.state = state;
+        let kept = Kept { from, to: self.state(), at, evidence };
+        if kept.from != kept.to {
+            self.inner.since = at;
+        }
+        self.inner.history.push(kept.clone(), self.policy.history_max);
+        Some(kept)
+    }
+}
+
+type Change = Option<Kept<TrunkState, Evidence>>;
+
+const fn proof(cause: Cause) -> Proof {
+    if cause.by_call() { Proof::Call } else { Proof::Facts }
+}
