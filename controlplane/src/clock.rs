@@ -85,7 +85,7 @@ impl Chance {
     /// A new attempt's id.
     #[must_use]
     pub fn attempt_id(&self) -> AttemptId {
-        self.with(|rng| AttemptId::new(rng))
+        self.with(AttemptId::new)
     }
 
     /// A new call's id.

@@ -2,6 +2,7 @@
 
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// A table without lines, that fits the terminal.
 pub(super) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
@@ -20,13 +21,19 @@ pub(super) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>
 pub(super) fn cell(value: &Value, member: &str) -> String {
     match &value[member] {
         Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => short_time(text).unwrap_or_else(|| text.clone()),
         Value::Number(number) => number
             .as_f64()
             .filter(|n| n.fract() != 0.0)
             .map_or_else(|| number.to_string(), |n| format!("{n:.1}")),
-        other => other.to_string(),
+        other @ (Value::Bool(_) | Value::Array(_) | Value::Object(_)) => other.to_string(),
     }
+}
+
+/// A moment to the second: the rest is for `--json`.
+fn short_time(text: &str) -> Option<String> {
+    let at = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    at.replace_nanosecond(0).ok()?.format(&Rfc3339).ok()
 }
 
 /// The members of each object of a list as rows.

@@ -165,7 +165,13 @@ impl From<StoreError> for Problem {
             StoreError::Unavailable { .. } => {
                 Self::new(Code::Unavailable, "The database is not available. Nothing was done; ask again.")
             }
-            _ => Self::new(Code::Internal, "Nothing was done. The log tells more under this request_id."),
+            StoreError::Corrupt { .. }
+            | StoreError::Fenced { .. }
+            | StoreError::Missing { .. }
+            | StoreError::AttemptOpen { .. }
+            | StoreError::Open(_) => {
+                Self::new(Code::Internal, "Nothing was done. The log tells more under this request_id.")
+            }
         }
     }
 }

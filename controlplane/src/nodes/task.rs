@@ -210,7 +210,7 @@ async fn hang_up_survivor(session: &Session, node: &NodeName, attempt: &AttemptI
         }
         Ok(node_agent_ami::HangupAnswer::NoSuchChannel) => {}
         Err(error) => {
-            tracing::warn!(%node, %attempt, %error, "could not ask whether a given-up channel lives")
+            tracing::warn!(%node, %attempt, %error, "could not ask whether a given-up channel lives");
         }
     }
 }
@@ -231,6 +231,7 @@ impl TamperLog {
         tampering: &node_agent_ami::Tampering,
     ) {
         shared.metrics.tampering(node, purpose, tampering.kind);
+        shared.registry.tampered(node);
         let now = Instant::now();
         if self.logged.is_some_and(|at| now < at + TAMPER_LOG_EVERY) {
             self.unlogged += 1;

@@ -36,6 +36,8 @@ const ABANDONED_MAX: usize = 10_000;
 /// A node's AMI session, as far as it goes.
 #[derive(Debug, Clone)]
 pub enum Link {
+    /// Not tried yet.
+    Connecting,
     /// No session, and why.
     Down {
         /// In words, with what to do where that is known.
@@ -59,7 +61,10 @@ pub struct Finding {
 
 struct NodeState {
     link: Link,
+    /// When it came up or went down.
     since: OffsetDateTime,
+    /// Blocks of strangers' text seen in its sessions since this process started.
+    tampering: u64,
     abandoned: VecDeque<AttemptId>,
 }
 
@@ -143,8 +148,9 @@ impl Registry {
         state.nodes.retain(|name, _| fleet.node(name).is_some());
         for node in fleet.nodes() {
             state.nodes.entry(node.name.clone()).or_insert_with(|| NodeState {
-                link: Link::Down { reason: "connecting".to_owned() },
+                link: Link::Connecting,
                 since: now,
+                tampering: 0,
                 abandoned: VecDeque::new(),
             });
         }
@@ -200,8 +206,10 @@ impl Registry {
             }
         }
         let Some(entry) = state.nodes.get_mut(node) else { return Vec::new() };
+        if !matches!(entry.link, Link::Up { .. }) {
+            entry.since = now;
+        }
         entry.link = Link::Up { session, incarnation };
-        entry.since = now;
         let abandoned = entry.abandoned.drain(..).collect();
         self.nudge();
         abandoned
@@ -210,12 +218,19 @@ impl Registry {
     /// A node's session is gone or cannot be had.
     pub fn node_down(&self, node: &NodeName, reason: String, now: OffsetDateTime) {
         if let Some(entry) = self.state().nodes.get_mut(node) {
-            if !matches!(&entry.link, Link::Down { reason: old } if *old == reason) {
+            if !matches!(entry.link, Link::Down { .. }) {
                 entry.since = now;
             }
             entry.link = Link::Down { reason };
         }
         self.nudge();
+    }
+
+    /// Strangers' text was seen in one of the node's sessions.
+    pub fn tampered(&self, node: &NodeName) {
+        if let Some(entry) = self.state().nodes.get_mut(node) {
+            entry.tampering += 1;
+        }
     }
 
     /// The node's session, if it is up.
@@ -225,7 +240,7 @@ impl Registry {
             Link::Up { session, incarnation } if session.close_reason().is_none() => {
                 Some((session.clone(), incarnation.clone()))
             }
-            Link::Up { .. } | Link::Down { .. } => None,
+            Link::Up { .. } | Link::Down { .. } | Link::Connecting => None,
         }
     }
 

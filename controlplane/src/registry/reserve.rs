@@ -150,7 +150,7 @@ fn availability(
     }
     let up = nodes.get(&trunk.node).is_some_and(|node| match &node.link {
         Link::Up { session, .. } => session.close_reason().is_none(),
-        Link::Down { .. } => false,
+        Link::Down { .. } | Link::Connecting => false,
     });
     if !up {
         return Availability::Unusable(PassedOver::NodeDown);

@@ -13,7 +13,7 @@ pub struct NodeView {
     pub name: NodeName,
     /// Its region.
     pub region: RegionName,
-    /// `alive` or `lost`.
+    /// `alive`, `lost`, or `unknown` before the first answer.
     pub state: &'static str,
     /// Why it is lost.
     pub reason: Option<String>,
@@ -24,7 +24,7 @@ pub struct NodeView {
     pub asterisk_started: Option<String>,
     /// AMI round trip in ms.
     pub ami_rtt_ms: Option<f64>,
-    /// Blocks of strangers' text seen in its sessions.
+    /// Blocks of strangers' text seen in its sessions since the control plane started.
     pub tampering: u64,
 }
 
@@ -39,7 +39,8 @@ pub struct TrunkView {
     pub carrier: CarrierName,
     /// Its PJSIP endpoint.
     pub endpoint: EndpointName,
-    /// `usable`, `refused` or `unknown` (its node was not looked at).
+    /// `usable`, `refused` (by what was found on its node), `node_lost`, or `unknown` (its node was not
+    /// looked at yet).
     pub state: &'static str,
     /// Why it is refused or unknown, and what to do.
     pub reason: Option<String>,
@@ -58,14 +59,14 @@ impl Registry {
         let state = self.state();
         let view = |node: &controlplane_core::fleet::Node| {
             let entry = state.nodes.get(&node.name)?;
-            let (link, reason, asterisk_started, ami_rtt_ms, tampering) = match &entry.link {
-                Link::Down { reason } => ("lost", Some(reason.clone()), None, None, 0),
+            let (link, reason, asterisk_started, ami_rtt_ms) = match &entry.link {
+                Link::Connecting => ("unknown", Some("connecting".to_owned()), None, None),
+                Link::Down { reason } => ("lost", Some(reason.clone()), None, None),
                 Link::Up { session, incarnation } => (
                     "alive",
                     None,
                     Some(incarnation.as_str().to_owned()),
                     session.ping_rtt().map(|rtt| rtt.as_secs_f64() * 1_000.0),
-                    session.tampering().total(),
                 ),
             };
             Some(NodeView {
@@ -76,7 +77,7 @@ impl Registry {
                 since: entry.since,
                 asterisk_started,
                 ami_rtt_ms,
-                tampering,
+                tampering: entry.tampering,
             })
         };
         state.fleet.nodes().filter_map(view).collect()
@@ -88,7 +89,10 @@ impl Registry {
         let state = self.state();
         let view = |trunk: &controlplane_core::fleet::Trunk| {
             let entry = state.trunks.get(&trunk.name)?;
+            let lost =
+                state.nodes.get(&trunk.node).is_some_and(|node| matches!(node.link, Link::Down { .. }));
             let (word, reason) = match &entry.checked {
+                _ if lost => ("node_lost", Some(format!("node {} is lost", trunk.node))),
                 None => ("unknown", Some(format!("node {} was not looked at yet", trunk.node))),
                 Some(Ok(())) => ("usable", None),
                 Some(Err(finding)) => ("refused", Some(finding.text.clone())),

@@ -128,7 +128,7 @@ fn show(lab: &Lab) {
 }
 
 /// Ctrl-C: end what runs, then this program. Hosts run apart from this terminal and would stay.
-fn sweep_on_interrupt() -> anyhow::Result<()> {
+pub(crate) fn sweep_on_interrupt() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::spawn(move || {
         runtime.block_on(async {

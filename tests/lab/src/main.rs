@@ -1,4 +1,5 @@
 //! `cargo lab …`: the lab by hand, and everything that CI runs.
+mod demo;
 mod hands;
 mod output;
 mod stages;
@@ -15,6 +16,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// The main job on real parts, told as it happens
+    Demo(demo::Wanted),
     /// Boots PBXes and carriers and leaves them running
     Up(hands::Up),
     /// Ends everything that runs, or was left by a crash
@@ -57,6 +60,7 @@ enum Command {
 fn main() -> ExitCode {
     let command = Arguments::parse().command;
     let result = match command {
+        Command::Demo(wanted) => demo::demo(&wanted),
         Command::Up(wanted) => hands::up(&wanted),
         Command::Down => lab::sweep().map_err(Into::into),
         Command::Status { json } => hands::status(json),

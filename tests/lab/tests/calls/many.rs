@@ -14,13 +14,13 @@ type Row = (u16, u16, Value, &'static str);
 #[test]
 fn a_thousand_calls_in_flight_end_as_their_carrier_saw_them() {
     let fleet = Fleet::up(Plan { pbxes: 1, carriers: 1, trunk_cps_max: 1_000, ..diagonal() });
-    let patient = json!({"progress_timeout_s": 30, "ring_timeout_s": 14, "on_unknown": "fail"});
+    let patient = json!({"progress_timeout_s": 30, "ring_timeout_s": 20, "on_unknown": "fail"});
     let rows: [Row; 8] = [
-        (numbers::RING, 450, patient.clone(), "no_answer/ring_timeout/not_reached"),
+        (numbers::RING, 600, patient.clone(), "no_answer/ring_timeout/not_reached"),
         (
             numbers::TRYING,
-            150,
-            json!({"progress_timeout_s": 14, "on_unknown": "fail"}),
+            200,
+            json!({"progress_timeout_s": 20, "on_unknown": "fail"}),
             "failed/outcome_unknown/unknown",
         ),
         (numbers::SILENT, 150, patient.clone(), "failed/outcome_unknown/unknown"),
@@ -35,13 +35,26 @@ fn a_thousand_calls_in_flight_end_as_their_carrier_saw_them() {
         (numbers::UNAVAILABLE, 100, json!({}), "failed/trunk_unavailable/not_reached"),
         (numbers::RING_THEN_486, 100, json!({}), "busy/user_busy/not_reached"),
     ];
-    let mut placed = Vec::new();
-    for (behaviour, calls, more, expected) in rows {
-        for n in 0..calls {
-            let to = numbers::number(behaviour, n);
-            placed.push((to.clone(), fleet.place(&to, more.clone()), expected));
-        }
-    }
+    let wanted: Vec<_> = rows
+        .iter()
+        .flat_map(|(behaviour, calls, more, expected)| {
+            (0..*calls).map(move |n| (numbers::number(*behaviour, n), more, *expected))
+        })
+        .collect();
+    // Eight customers at once, so that the last is placed before the first has rung out.
+    let placed: Vec<_> = std::thread::scope(|scope| {
+        let fleet = &fleet;
+        let customers: Vec<_> = wanted
+            .chunks(wanted.len().div_ceil(8))
+            .map(|share| {
+                let place = |(to, more, expected): &(String, &Value, &'static str)| {
+                    (to.clone(), fleet.place(to, (*more).clone()), *expected)
+                };
+                scope.spawn(move || share.iter().map(place).collect::<Vec<_>>())
+            })
+            .collect();
+        customers.into_iter().flat_map(|customer| customer.join().unwrap()).collect()
+    });
     // Those that ring out and are silent are all under way when the last one is placed.
     let open = || fleet.plane.metric("ringward_trunk_channels", &["a-pbx-1"]).unwrap_or(0.0);
     let mut most = 0.0_f64;
