@@ -7,9 +7,12 @@
 mod calls;
 mod cancels;
 mod fixture;
+mod fleets;
 mod hostile;
 mod limits;
 mod links;
+mod operators;
 mod promises;
 mod refusals;
 mod restarts;
+mod snapshots;
