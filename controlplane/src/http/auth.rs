@@ -97,7 +97,10 @@ fn unauthenticated() -> Problem {
 
 async fn key(parts: &Parts, state: &State) -> Result<controlplane_store::keys::Key, Problem> {
     let value = parts.headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).unwrap_or("");
-    let secret = value.strip_prefix("Bearer ").map(str::trim).filter(|s| keys::is_well_formed(s));
+    // The scheme's case does not matter (RFC 9110 section 11.1).
+    let (scheme, secret) = value.split_once(' ').unwrap_or((value, ""));
+    let secret = Some(secret.trim())
+        .filter(|secret| scheme.eq_ignore_ascii_case("bearer") && keys::is_well_formed(secret));
     let secret = secret.ok_or_else(unauthenticated)?;
     // Found by its hash: the comparison is the database's, of hashes, and tells nothing of the secret.
     let key = state.store.key_by_hash(&keys::hash(secret)).await?.ok_or_else(unauthenticated)?;

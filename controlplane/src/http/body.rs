@@ -44,7 +44,7 @@ pub(super) async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<
 
 fn explain(error: &serde_path_to_error::Error<serde_json::Error>, body: &[u8]) -> Problem {
     let inner = error.inner();
-    let path = error.path().to_string();
+    let path = missing(&error.path().to_string(), &inner.to_string());
     // Of a number in a word's place serde_json says "expected value", as if the text were broken.
     let is_text_broken = inner.is_syntax() || inner.is_eof();
     let is_json = || std::str::from_utf8(body).is_ok_and(|t| serde_json::from_str::<IgnoredAny>(t).is_ok());
@@ -54,4 +54,14 @@ fn explain(error: &serde_path_to_error::Error<serde_json::Error>, body: &[u8]) -
     let code = if matches!(path.as_str(), "to" | "from") { Code::InvalidNumber } else { Code::InvalidField };
     let problem = Problem::new(code, format!("{inner}."));
     if path == "." { problem } else { problem.param(path) }
+}
+
+/// The path of a field that is not there: serde gives its parent's, and names it in the message.
+fn missing(parent: &str, message: &str) -> String {
+    let name = message.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
+    match (name, parent) {
+        (Some(name), ".") => name.to_owned(),
+        (Some(name), parent) => format!("{parent}.{name}"),
+        (None, parent) => parent.to_owned(),
+    }
 }
