@@ -40,6 +40,7 @@ mod standing;
 mod strain;
 mod suspension;
 mod trunk;
+mod turns;
 mod why;
 
 pub use self::{

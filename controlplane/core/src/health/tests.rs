@@ -1,5 +1,6 @@
 //! The trunk machine: its whole transition table, the stories of the fault list, and the board.
 
+mod fleet;
 mod model;
 mod stories;
 mod table;

@@ -31,10 +31,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Around, Call, Charge, Ejection, Event, Met, Policy,
-    evidence::{Cause, Evidence, History, Kept, Transition, back_off_over, rtt_us},
+    evidence::{Cause, Evidence, History, Transition, rtt_us},
     facts::{Contact, Facts, Registration, Sign, Stage},
-    moment::{Clock, Moment, millis},
-    policy::back_off,
+    moment::{Clock, Moment},
     probation::Probation,
 };
 use crate::call::{Rang, UnknownWord, words};
@@ -96,6 +95,13 @@ pub(super) enum Proof {
     Call,
 }
 
+impl Proof {
+    /// What it takes to disprove a cause.
+    pub(super) const fn against(cause: Cause) -> Self {
+        if cause.by_call() { Self::Call } else { Self::Facts }
+    }
+}
+
 /// All that a trunk's health consists of, in its own time: what a snapshot keeps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Inner {
@@ -104,9 +110,9 @@ pub(super) struct Inner {
     /// How many times in a row it has failed: the back-off is doubled that often.
     pub(super) level: u32,
     /// Calls that got through since the level was last lowered.
-    forgiven_by: u32,
+    pub(super) forgiven_by: u32,
     pub(super) proof: Proof,
-    last_trip: Option<Moment>,
+    pub(super) last_trip: Option<Moment>,
     pub(super) facts: Facts,
     pub(super) history: History<TrunkState, Evidence>,
 }
@@ -287,6 +293,8 @@ impl TrunkHealth {
         rng: &mut impl Rng,
     ) -> Handled {
         let at = self.clock.moment(now);
+        let capped = around.ejection == Ejection::CapReached;
+        let proof = self.inner.proof;
         let transition = match (&mut self.inner.state, sign) {
             (State::Disabled, Sign::Enable) => self.enable(at, rng),
             (
@@ -322,10 +330,16 @@ impl TrunkHealth {
             }
 
             (State::Unknown | State::Healthy | State::Degraded, Sign::Fails(cause, evidence))
-                if cause.is_conclusion() && around.ejection == Ejection::CapReached =>
+                if cause.is_conclusion() && capped =>
             {
                 self.inner.facts.strains.spare();
                 self.serve(at, evidence)
+            }
+            // Its ramp begins anew, at one call: as near to ejected as the cap allows.
+            (State::Probation(_), Sign::Fails(cause, evidence))
+                if cause.is_conclusion() && capped && proof == Proof::Facts =>
+            {
+                self.probe(at, evidence)
             }
             (
                 State::Unknown | State::Healthy | State::Degraded | State::Probation(_),
@@ -334,9 +348,11 @@ impl TrunkHealth {
 
             (State::Tripped { failed_again, cause, .. }, Sign::Fails(by, _) | Sign::Down(by, _)) => {
                 *failed_again = true;
-                // `why` names what is wrong now; what only a call disproves stays so.
-                *cause = by;
-                self.inner.proof = self.inner.proof.max(proof(by));
+                if !(by.is_conclusion() && capped) {
+                    // `why` names what is wrong now; what only a call disproves stays so.
+                    *cause = by;
+                    self.inner.proof = proof.max(Proof::against(by));
+                }
                 None
             }
             (State::Tripped { .. }, Sign::Good(_) | Sign::Nothing) => None,
@@ -371,133 +387,4 @@ impl TrunkHealth {
         });
         Handled { charge, transition }
     }
-
-    fn trip(&mut self, at: Moment, cause: Cause, evidence: Evidence, rng: &mut impl Rng) -> Change {
-        self.inner.level = self.inner.level.saturating_add(1);
-        self.inner.proof = self.inner.proof.max(proof(cause));
-        // No channel for the second time in a row, and OPTIONS are answered: they are not to be believed.
-        if cause == Cause::ContactDown && self.inner.level > 1 && self.inner.facts.down().is_none() {
-            self.inner.proof = Proof::Call;
-        }
-        self.back_off(at, cause, evidence, rng)
-    }
-
-    fn back_off(&mut self, at: Moment, cause: Cause, evidence: Evidence, rng: &mut impl Rng) -> Change {
-        self.inner.forgiven_by = 0;
-        self.inner.last_trip = Some(at);
-        self.inner.facts.tripped();
-        let until = self.back_off_until(at, rng);
-        self.enter(at, State::Tripped { cause, until, failed_again: false }, evidence)
-    }
-
-    /// The back-off without its jitter.
-    pub(super) fn back_off_span(&self) -> std::time::Duration {
-        back_off(self.inner.level, self.policy.back_off_min, self.policy.back_off_max)
-    }
-
-    fn back_off_until(&self, at: Moment, rng: &mut impl Rng) -> Moment {
-        at.after(self.back_off_span().mul_f64(1.0 + self.policy.back_off_jitter * rng.random::<f64>()))
-    }
-
-    fn back_off_ends(&mut self, at: Moment, rng: &mut impl Rng) -> Change {
-        let State::Tripped { cause, failed_again, .. } = self.inner.state else { return None };
-        if failed_again {
-            self.inner.level = self.inner.level.saturating_add(1);
-            let until = self.back_off_until(at, rng);
-            let evidence = Evidence::FellAgain { back_off_ms: millis(self.back_off_span()) };
-            return self.enter(at, State::Tripped { cause, until, failed_again: false }, evidence);
-        }
-        let steady = if self.inner.level > 1 { self.policy.steady_min } else { std::time::Duration::ZERO };
-        let not_before = match self.inner.facts.good_since() {
-            // Still down, and no news: the same back-off again, no longer.
-            None => self.back_off_until(at, rng),
-            Some(good) => good.after(steady),
-        };
-        if at < not_before {
-            self.inner.state = State::Tripped { cause, until: not_before, failed_again };
-            return None;
-        }
-        self.probe(at, back_off_over(self.back_off_span()))
-    }
-
-    fn probe(&mut self, at: Moment, evidence: Evidence) -> Change {
-        let canary_first = self.inner.proof == Proof::Call && self.canary == CanaryPlan::Configured;
-        self.enter(at, State::Probation(Probation::new(at, canary_first, &self.policy)), evidence)
-    }
-
-    fn tried(&mut self, at: Moment) -> Change {
-        let State::Probation(probation) = &self.inner.state else { return None };
-        let calls = probation.successes;
-        (calls >= self.policy.probation_successes)
-            .then(|| self.serve(at, Evidence::TrialsGotThrough { calls }))
-            .flatten()
-    }
-
-    fn probation_due(&mut self, at: Moment) -> Change {
-        let held = self.inner.facts.good_since().is_some_and(|g| at.since(g) >= self.policy.probation_steady);
-        if held && self.inner.proof == Proof::Facts {
-            return self.serve(at, Evidence::HeldThroughProbation);
-        }
-        if let State::Probation(probation) = &mut self.inner.state {
-            probation.until = at.after(self.policy.probation_steady);
-        }
-        None
-    }
-
-    /// What it is after an operator's hand: never better than what is known of it.
-    fn enable(&mut self, at: Moment, rng: &mut impl Rng) -> Change {
-        if let Some((cause, evidence)) = self.inner.facts.down() {
-            self.inner.level = self.inner.level.max(1);
-            return self.back_off(at, cause, evidence, rng);
-        }
-        if self.inner.level > 0 {
-            return self.probe(at, Evidence::Operator);
-        }
-        match self.inner.facts.contact {
-            Some(Contact::Reachable) => self.serve(at, Evidence::Operator),
-            Some(Contact::Unreachable) | None => self.enter(at, State::Unknown, Evidence::Operator),
-        }
-    }
-
-    fn forgive(&mut self) {
-        self.inner.forgiven_by += 1;
-        if self.inner.forgiven_by >= self.policy.forgive_after {
-            self.inner.forgiven_by = 0;
-            self.inner.level = self.inner.level.saturating_sub(1);
-        }
-    }
-
-    /// Into service: Healthy or Degraded.
-    fn serve(&mut self, at: Moment, evidence: Evidence) -> Change {
-        self.inner.proof = Proof::Facts;
-        let state = if self.inner.facts.strains.any() { State::Degraded } else { State::Healthy };
-        if self.inner.state == state {
-            return None;
-        }
-        self.enter(at, state, evidence)
-    }
-
-    /// Between Healthy and Degraded.
-    fn weigh(&mut self, at: Moment) -> Change {
-        let facts = &self.inner.facts;
-        let calls = facts.outcomes.effectiveness();
-        self.serve(at, Evidence::Strains { strains: facts.strains.list(), calls })
-    }
-
-    fn enter(&mut self, at: Moment, state: State, evidence: Evidence) -> Change {
-        let from = self.state();
-        self.inner.state = state;
-        let kept = Kept { from, to: self.state(), at, evidence };
-        if kept.from != kept.to {
-            self.inner.since = at;
-        }
-        self.inner.history.push(kept.clone(), self.policy.history_max);
-        Some(kept)
-    }
-}
-
-type Change = Option<Kept<TrunkState, Evidence>>;
-
-const fn proof(cause: Cause) -> Proof {
-    if cause.by_call() { Proof::Call } else { Proof::Facts }
 }
