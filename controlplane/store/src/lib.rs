@@ -4,6 +4,8 @@
 //! out, [`sqlite`] and [`postgres`], mirrored file by file, and one contract suite (`tests/contract`)
 //! holds both to it. What is written is durable through power loss when a method returns.
 
+mod agent_rows;
+pub mod agents;
 pub mod calls;
 mod columns;
 pub mod error;
@@ -15,6 +17,7 @@ mod progress;
 mod rows;
 pub mod sqlite;
 
+pub use agents::AgentStore;
 pub use calls::CallStore;
 pub use error::StoreError;
 pub use fleet::FleetStore;
@@ -23,5 +26,5 @@ use open::migration_refused;
 pub use open::open;
 
 /// Everything that the control plane keeps.
-pub trait Store: CallStore + FleetStore + KeyStore + Send + Sync {}
-impl<T: CallStore + FleetStore + KeyStore + Send + Sync> Store for T {}
+pub trait Store: AgentStore + CallStore + FleetStore + KeyStore + Send + Sync {}
+impl<T: AgentStore + CallStore + FleetStore + KeyStore + Send + Sync> Store for T {}

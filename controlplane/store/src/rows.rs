@@ -21,7 +21,7 @@ fn word<T>(word: Option<Word<T>>) -> Option<T> {
     word.map(|w| w.0)
 }
 
-fn moment(at: Option<Micros>) -> Option<OffsetDateTime> {
+pub(crate) fn moment(at: Option<Micros>) -> Option<OffsetDateTime> {
     at.map(|at| at.0)
 }
 

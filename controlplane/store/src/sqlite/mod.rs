@@ -2,6 +2,7 @@
 //!
 //! One writer with group commit (`writer.rs`), a few readers, WAL, `synchronous=FULL`.
 
+mod agents;
 mod attempts;
 mod audit;
 mod calls;

@@ -11,6 +11,7 @@
 )]
 
 mod accepting;
+mod agents;
 mod attempts;
 mod audit;
 mod ending;
@@ -88,6 +89,13 @@ contract! {
         the_first_operator_is_made_once
         twenty_bootstraps_are_one
         keys_are_listed_by_owner_newest_first;
+    agents:
+        a_token_is_used_once_by_its_node_in_its_time
+        twenty_joins_with_one_token_are_one
+        a_certificate_is_renewed_until_it_is_revoked_or_over
+        a_revoked_node_s_certificates_and_tokens_are_worth_nothing
+        facts_are_kept_once_each_and_apart_by_node
+        the_past_is_erased_and_the_present_stays;
     audit:
         rows_are_newest_first_and_name_the_actor
         rows_cannot_be_changed_or_erased
