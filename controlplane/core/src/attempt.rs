@@ -377,10 +377,16 @@ impl Attempt {
             State::Dialling { .. } | State::Progressing { .. } | State::Ringing { .. } | State::Up { .. } => {
                 self.hang_up(now, EndedBy::Cancel)
             }
+            // Ended as soon as it is found.
+            State::Reconciling { .. } => {
+                if self.ended_by == EndedBy::Carrier {
+                    self.ended_by = EndedBy::Cancel;
+                }
+                Vec::new()
+            }
             State::HangingUp { .. }
             | State::AwaitingHangup { .. }
             | State::AskingRecord { .. }
-            | State::Reconciling { .. }
             | State::Ended => Vec::new(),
         }
     }

@@ -214,6 +214,16 @@ fn a_cancel_reaches_an_originate_that_is_still_on_its_way() {
 }
 
 #[test]
+fn a_cancel_during_reconciliation_ends_what_is_found() {
+    let mut p = Played::new();
+    p.at(1, Event::Accepted).at(2, Event::Ringing).at(3, Event::Cut).at(4, Event::Cancel);
+    p.at(300, Event::Settled(Settlement::Living(Live::Ringing)));
+    assert_eq!(p.done.last(), Some(&Do::HangUp));
+    p.at(305, hung(487, 127));
+    assert_eq!(p.ending().0, EndingClass::Canceled);
+}
+
+#[test]
 fn a_restarted_process_goes_on_from_what_was_stored() {
     let now = Played::new().start;
     let mut resumed = Attempt::resumed(now, LIMITS, READING, AttemptStatus::Ringing, Rang::Yes);

@@ -143,6 +143,7 @@ impl Run<'_> {
     ) -> Ending {
         let mut sending: Pending<'_, OriginateOutcome> = None;
         let mut looking: Pending<'_, Found> = None;
+        let mut cancel_told = false;
         match (originate, &link) {
             (Some(originate), Some((session, watch))) => {
                 let (session, watch) = (session.clone(), Arc::clone(watch));
@@ -177,8 +178,9 @@ impl Run<'_> {
                     }
                 }
                 () = until(machine.next_deadline()) => machine.on_deadline(now()),
-                () = wanted(self.canceled) => {
-                    // Said once; the machine remembers.
+                () = wanted(self.canceled), if !cancel_told => {
+                    // Told once, as the switch stays on; the machine remembers.
+                    cancel_told = true;
                     machine.handle(now(), Event::Cancel)
                 }
             };

@@ -263,7 +263,7 @@ impl Driver<'_> {
         };
         self.policy = policy;
         let next = failover::next(&ending, &self.endings, policy);
-        if matches!(ending.class, EndingClass::Unknown | EndingClass::Interrupted) {
+        if may_live_on(&ending) {
             self.calls.registry.abandon(&node, id.clone());
         }
         self.calls.metrics.attempt_ended(&node, &name, &carrier, ending.class);
@@ -318,6 +318,14 @@ impl Driver<'_> {
             self.calls.metrics.call_ended(reason);
         }
     }
+}
+
+/// Whether nobody saw its channel go: it is hung up if it turns up on its node later.
+fn may_live_on(ending: &Ending) -> bool {
+    let ended_by_us =
+        matches!(ending.class, EndingClass::Canceled | EndingClass::RingTimeout | EndingClass::NoProgress);
+    let untold = ending.sip_code.is_none() && ending.q850.is_none();
+    matches!(ending.class, EndingClass::Unknown | EndingClass::Interrupted) || (ended_by_us && untold)
 }
 
 /// What follows an attempt.
