@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fake_pbx::{Ending, FakePbx};
 
-use crate::fixture::{Fleet, NUMBER, eventually, slowly, talks};
+use crate::fixture::{Call, Fleet, NUMBER, eventually, slowly, talks};
 
 async fn silent(fleet: &Fleet) {
     eventually("no channel is left", async || fleet.pbxes().all(|pbx| pbx.live_channels().is_empty())).await;
@@ -98,4 +98,69 @@ async fn canceled_while_the_link_is_down() {
     call.ends_as("canceled", "api").await;
     silent(&fleet).await;
     assert_eq!(fleet.seen(NUMBER).invites, 1);
+}
+
+/// A cancel that was accepted outlives the process that accepted it.
+#[tokio::test]
+#[ignore = "an accepted cancel is kept in memory only: the store has no place for it yet"]
+async fn a_cancel_survives_a_kill() {
+    let mut fleet = Fleet::of(&["waw-1"], &["acme"])
+        .settings(|settings| settings.reconcile_timeout_ms = 4_000)
+        .start()
+        .await;
+    fleet.callee(NUMBER, Ending::NoAnswer);
+    let call = fleet.call(NUMBER).with("ring_timeout_s", 6).place().await;
+    call.becomes("ringing").await;
+    // The order to hang up does not reach the PBX before the kill.
+    fleet.pbx("waw-1").freeze(true);
+    assert_eq!(call.cancel().await.status, 202);
+    let id = call.id.clone();
+    fleet.kill().await;
+    fleet.pbx("waw-1").restart();
+    fleet.pbx("waw-1").freeze(false);
+    fleet.start_again().await;
+    let ended = Call::again(&fleet, &id).ends().await;
+    assert_eq!(ended.0["reason"], "api", "{}", ended.text());
+    assert_eq!(fleet.seen(NUMBER).invites, 1, "{}", ended.text());
+}
+
+/// What waits for a PBX that does not answer costs nothing while it waits.
+#[tokio::test]
+async fn a_canceled_call_waits_without_work() {
+    let fleet = Fleet::of(&["waw-1"], &["acme"])
+        .settings(|settings| settings.reconcile_timeout_ms = 2_000)
+        .start()
+        .await;
+    fleet.callee(NUMBER, Ending::NoAnswer);
+    let call = fleet.call(NUMBER).place().await;
+    call.becomes("ringing").await;
+    fleet.pbx("waw-1").freeze(true);
+    assert_eq!(call.cancel().await.status, 202);
+    let before = fleet.busy();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let worked = fleet.busy() - before;
+    assert!(worked < Duration::from_millis(200), "busy for {worked:?} of a second");
+    fleet.pbx("waw-1").freeze(false);
+    call.ends_as("canceled", "api").await;
+    silent(&fleet).await;
+}
+
+/// The node does not come back in time: the call ends as canceled, and what lived on is hung up later.
+#[tokio::test]
+async fn canceled_on_a_node_that_stays_away_its_survivor_is_hung_up() {
+    let fleet = Fleet::of(&["waw-1"], &["acme"])
+        .settings(|settings| settings.reconcile_timeout_ms = 500)
+        .start()
+        .await;
+    fleet.callee(NUMBER, Ending::NoAnswer);
+    let call = fleet.call(NUMBER).with("ring_timeout_s", 60).place().await;
+    call.becomes("ringing").await;
+    let pbx = fleet.pbx("waw-1");
+    pbx.close_port();
+    pbx.cut_links();
+    assert_eq!(call.cancel().await.status, 202);
+    call.ends_as("canceled", "api").await;
+    assert_eq!(pbx.live_channels().len(), 1, "it rings on, unheard");
+    pbx.open_port().await.unwrap();
+    silent(&fleet).await;
 }

@@ -147,8 +147,14 @@ async fn a_wrong_type_or_value_is_refused_with_its_path() {
     let many: serde_json::Map<_, _> = (0..21).map(|n| (n.to_string(), json!("v"))).collect();
     let many = changed(&fleet, "metadata", many.into()).await;
     assert_eq!(many.is_problem(422, "invalid_field")["param"], "metadata");
-    for missing in [json!({}), json!({"to": NUMBER}), json!({"message": {"audio_id": "builtin:beep"}})] {
-        fleet.api.post("/v1/calls", &missing).await.is_problem(422, "invalid_field");
+    let beep = json!({"audio_id": "builtin:beep"});
+    for (body, missing, code) in [
+        (json!({"message": beep}), "to", "invalid_number"),
+        (json!({"to": NUMBER}), "message", "invalid_field"),
+        (json!({"to": NUMBER, "message": {}}), "message.audio_id", "invalid_field"),
+    ] {
+        let problem = fleet.api.post("/v1/calls", &body).await.is_problem(422, code);
+        assert_eq!(problem["param"], missing);
     }
     no_call_was_made(&fleet).await;
 }
@@ -254,6 +260,8 @@ async fn a_door_opens_to_its_own_keys_only() {
         expects(Answer::to(request.header("authorization", header)).await);
     }
     no_call_was_made(&fleet).await;
+    let request = fleet.api.without_key().request(Method::GET, "/v1/calls");
+    Answer::to(request.header("authorization", format!("bearer {customer}"))).await.is(200);
 }
 
 #[tokio::test]
