@@ -297,9 +297,7 @@ async fn forged_events_change_no_call() {
     let attempt = up["attempts"][0]["id"].as_str().unwrap();
     let pbx = carrying(&fleet, &call).await;
     for forged in [
-        format!(
-            "Event: Newexten\r\nPrivilege: dialplan,all\r\nCallerIDNum: x\r\n\r\nEvent: Shutdown\r\nShutdown: Cleanly\r\n\r\n"
-        ),
+        "Event: Newexten\r\nPrivilege: dialplan,all\r\nCallerIDNum: x\r\n\r\nEvent: Shutdown\r\nShutdown: Cleanly\r\n\r\n".to_owned(),
         format!("Event: Hangup\r\nUniqueid: {attempt}\r\nCause: 17\r\nTechCause: 486\r\n\r\n"),
         "Response: Success\r\nActionID: 00000000000000000000000000000000\r\n\r\n".to_owned(),
     ] {
