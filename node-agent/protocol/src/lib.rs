@@ -12,7 +12,9 @@
 //! The first message up is [`Hello`], the first down is [`Welcome`] or [`Refused`]. Then two kinds of
 //! messages. *State* ([`Observations`] up, [`Policy`] down): the latest snapshot counts, revisions only grow,
 //! nothing is replayed, and observations come at changes and whole every [`HEARTBEAT`]. *Facts* up: each has
-//! an id and is sent again on every new link until an [`Down::Ack`] names it.
+//! an id and is sent again on every new link until an [`Down::Ack`] names it. One message of facts is under way
+//! at a time: the next goes up when every fact of the last is acknowledged, so that a full spool takes no more
+//! of the other side than it wants to give.
 //!
 //! On an AMI stream the agent is a gate and logs in by itself: it sends Asterisk's banner, answers the control
 //! plane's `Login` (whose user and secret are [`AMI_LINK_USER`] and mean nothing) with its own session's
