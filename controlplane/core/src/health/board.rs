@@ -37,6 +37,10 @@ pub struct Board {
     trunks: BTreeMap<TrunkName, TrunkHealth>,
     nodes: BTreeMap<NodeName, NodeHealth>,
     panics: Panics,
+    /// Trunks that no operator has disabled, and those of them that calls have ejected: counted when a
+    /// trunk changes, since every event needs them.
+    members: usize,
+    ejected: usize,
 }
 
 impl Board {
@@ -51,6 +55,8 @@ impl Board {
             trunks: BTreeMap::new(),
             nodes: BTreeMap::new(),
             panics: Panics::default(),
+            members: 0,
+            ejected: 0,
         }
     }
 
@@ -76,11 +82,13 @@ impl Board {
                 .entry(node.name.clone())
                 .or_insert_with(|| NodeHealth::new(now, kind, self.node_policy));
         }
+        self.count();
     }
 
     /// Puts a restored machine in its place.
     pub fn put_trunk(&mut self, name: TrunkName, health: TrunkHealth) {
         self.trunks.insert(name, health);
+        self.count();
     }
 
     /// Puts a restored machine in its place.
@@ -126,7 +134,14 @@ impl Board {
         rng: &mut impl Rng,
     ) -> Option<Handled> {
         let around = self.around();
-        Some(self.trunks.get_mut(name)?.handle(now, event, around, rng))
+        let trunk = self.trunks.get_mut(name)?;
+        let counted = |trunk: &TrunkHealth| (trunk.is_ejected(), trunk.state() == TrunkState::Disabled);
+        let before = counted(trunk);
+        let handled = trunk.handle(now, event, around, rng);
+        if counted(trunk) != before {
+            self.count();
+        }
+        Some(handled)
     }
 
     /// News of a node.
@@ -167,6 +182,7 @@ impl Board {
                 changed.extend(handled.transition.map(|t| Changed::Trunk(name.clone(), t)));
             }
         }
+        self.count();
         changed
     }
 
@@ -230,10 +246,14 @@ impl Board {
         &self.panics
     }
 
+    fn count(&mut self) {
+        self.members = self.trunks.values().filter(|t| t.state() != TrunkState::Disabled).count();
+        self.ejected = self.trunks.values().filter(|t| t.is_ejected()).count();
+    }
+
     fn around(&self) -> Around {
-        let members = self.trunks.values().filter(|t| t.state() != TrunkState::Disabled).count();
-        let ejected = self.trunks.values().filter(|t| t.is_ejected()).count();
-        Around { customers: self.customers, ejection: panic::ejection(ejected, members, &self.policy) }
+        let ejection = panic::ejection(self.ejected, self.members, &self.policy);
+        Around { customers: self.customers, ejection }
     }
 }
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Call, Charge, Customers, Destination, Met, Party, Policy, Scope, charge,
     evidence::{Cause, Evidence},
+    heard::Heard,
     moment::{Clock, Moment},
     outcomes::{Outcome, Outcomes},
     strain::Strains,
@@ -70,32 +71,6 @@ pub(super) enum Sign {
 pub(super) enum Stage {
     Service,
     Trial,
-}
-
-/// When the carrier was last heard in calls: of any destination, and of another one than that.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-struct Heard {
-    last: Option<(Destination, Moment)>,
-    other: Option<(Destination, Moment)>,
-}
-
-impl Heard {
-    fn note(&mut self, destination: &Destination, at: Moment) {
-        if self.last.as_ref().is_some_and(|(d, _)| d != destination) {
-            self.other = self.last.take();
-        }
-        self.last = Some((destination.clone(), at));
-    }
-
-    fn since(&self, moment: Moment) -> bool {
-        self.last.as_ref().is_some_and(|(_, at)| *at > moment)
-    }
-
-    /// When another destination was heard last.
-    fn elsewhere(&self, destination: &Destination) -> Option<Moment> {
-        let both = [&self.last, &self.other].into_iter().flatten();
-        both.filter(|(d, _)| d != destination).map(|(_, at)| *at).max()
-    }
 }
 
 /// The facts of one trunk.

@@ -4,7 +4,7 @@
 //!   asks, [`TrunkHealth::why`] what people ask.
 //! - [`charge()`]: what an ending counts against.
 //! - [`NodeHealth`]: a node's machine.
-//! - [`Board`]: all of them together, with the two bounds on what evidence may take away ([`panic`]).
+//! - [`Board`]: all of them together, with the two bounds on what evidence may take away ([`mod@panic`]).
 //! - [`Policy`], [`NodePolicy`]: every number, with its reason.
 //!
 //! What would mislead at three in the morning, and what is done about it:
@@ -22,12 +22,16 @@
 //! | it fails again | a call that began before the trip has ended now | old calls do not count |
 //! | it is fine: nothing fails any more | nothing is sent to it any more | back-off shrinks by calls that get through, never by time |
 //! | three slow round trips | one, told thrice by snapshots | the same figure is the same OPTIONS |
-//! | every carrier is down | this node's own network or DNS | charged to the node; panic tries the trunks anyway |
+//! | the carrier answers 503 at once | the node's DNS: no INVITE left | charged to the node |
+//! | every carrier fails at once | what all calls share: a number, a network, ourselves | at most half are ejected, and panic tries the rest anyway |
+//! | the canary fails | its number is dead | others that are heard tell it apart; two in a row, else |
 
 mod board;
 mod charge;
 mod evidence;
 mod facts;
+mod heard;
+mod lack;
 mod moment;
 mod node;
 mod observation;
@@ -37,6 +41,7 @@ mod policy;
 mod probation;
 mod snapshot;
 mod standing;
+mod state;
 mod strain;
 mod suspension;
 mod trunk;
@@ -48,13 +53,15 @@ pub use self::{
     charge::{Charge, Load, charge},
     evidence::{Cause, Evidence, Strain, Tally, Transition},
     facts::{Contact, Registration},
-    node::{Lack, NodeEvent, NodeEvidence, NodeHealth, NodeKind, NodeState},
+    lack::{Lack, NodeEvidence},
+    node::{NodeEvent, NodeHealth, NodeKind, NodeState},
     observation::{Around, Call, Customers, Destination, Ejection, Event, Met, Party},
     policy::{NodePolicy, Policy},
     snapshot::{NodeSnapshot, TrunkSnapshot},
     standing::{Refusal, Standing, Withheld, standing},
+    state::{CanaryPlan, Handled, TrunkState},
     suspension::Scope,
-    trunk::{CanaryPlan, Handled, TrunkHealth, TrunkState},
+    trunk::TrunkHealth,
     why::{Change, Next, NodeWhy, Suspension, Why},
 };
 

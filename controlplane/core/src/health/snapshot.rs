@@ -11,14 +11,14 @@ use super::{
     CanaryPlan, NodePolicy, Policy, TrunkHealth,
     moment::{Clock, Moment},
     node::{self, NodeHealth},
-    trunk,
+    state,
 };
 
 /// A trunk's health, to be stored at each transition and now and then.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrunkSnapshot {
     at: Moment,
-    health: trunk::Inner,
+    health: state::Inner,
 }
 
 /// A node's health.

@@ -8,7 +8,7 @@ use super::{
     Destination, NodeState, Scope, TrunkHealth,
     moment::Moment,
     node::NodeHealth,
-    trunk::{Proof, State},
+    state::{Proof, State},
 };
 use crate::{
     call::{UnknownWord, words},

@@ -11,7 +11,7 @@ use super::{
     moment::{Moment, millis},
     policy::back_off,
     probation::Probation,
-    trunk::{Proof, State},
+    state::{Proof, State},
 };
 
 pub(super) type Change = Option<Kept<TrunkState, Evidence>>;
@@ -131,6 +131,9 @@ impl TrunkHealth {
     /// Between Healthy and Degraded.
     pub(super) fn weigh(&mut self, at: Moment) -> Change {
         let facts = &self.inner.facts;
+        if facts.strains.any() == (self.state() == TrunkState::Degraded) {
+            return None;
+        }
         let calls = facts.outcomes.effectiveness();
         self.serve(at, Evidence::Strains { strains: facts.strains.list(), calls })
     }

@@ -12,7 +12,7 @@ use super::{
     TrunkHealth, TrunkState,
     evidence::History,
     moment::{Moment, millis},
-    trunk::{Proof, State},
+    state::{Proof, State},
 };
 
 /// Why a trunk is as it is.

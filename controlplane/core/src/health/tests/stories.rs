@@ -108,6 +108,32 @@ fn a_flapping_carrier_settles_in_tripped_with_growing_back_off() {
 }
 
 #[test]
+fn from_the_second_trip_on_the_contact_must_have_held() {
+    let mut p = Played::new();
+    p.feed(&Event::Unreachable);
+    p.wait_s(5);
+    p.feed(&Event::Reachable(None));
+    assert_eq!(p.wait_s(2), TrunkState::Probation, "the first time it is believed at once");
+    p.feed(&Event::Unreachable);
+    // Still down when the second back-off (10 to 12 s) ends: no flap, and no growth.
+    p.wait_s(30);
+    p.feed(&Event::Reachable(None));
+    assert_eq!((p.wait_s(9), p.level()), (TrunkState::Tripped, 2));
+    assert_eq!(p.wait_s(4), TrunkState::Probation);
+}
+
+#[test]
+fn a_call_that_fails_while_it_is_tripped_for_its_contact_is_evidence_too() {
+    let mut p = Played::new();
+    p.feed(&Event::Unreachable);
+    p.wait_s(1);
+    p.ends(1, 1, C::CarrierSilent);
+    assert_eq!(p.trunk.why(p.now).cause, Some(Cause::CarrierSilent));
+    p.feed(&Event::Reachable(None));
+    assert_eq!((p.wait_s(600), p.level()), (TrunkState::Probation, 2));
+}
+
+#[test]
 fn one_customers_barred_numbers_are_suspended_for_that_trunk_and_trip_nothing() {
     for class in [C::Forbidden, C::Congestion] {
         let mut p = Played::new();
