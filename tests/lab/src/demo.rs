@@ -22,7 +22,7 @@ const QUIET: Duration = Duration::from_millis(500);
 pub(crate) struct Wanted {
     /// Ends after the story instead of staying up until Ctrl-C
     #[arg(long)]
-    exit: bool,
+    pub(crate) exit: bool,
 }
 
 /// Builds, boots, tells, and stays up unless told not to.

@@ -13,7 +13,7 @@ type Stage = fn() -> anyhow::Result<()>;
 
 #[derive(clap::Args)]
 pub(crate) struct Wanted {
-    /// Only these stages: check, unit, contract, real-fleet
+    /// Only these stages: check, unit, contract, real-fleet, old-asterisk, demo
     #[arg(value_name = "STAGE")]
     only: Vec<String>,
 }
@@ -33,8 +33,14 @@ pub(crate) fn check() -> anyhow::Result<()> {
 
 /// Everything, with the minutes of each stage at the end.
 pub(crate) fn test(wanted: &Wanted) -> anyhow::Result<()> {
-    let stages: [(&str, Stage); 4] =
-        [("check", check), ("unit", unit), ("contract", contract), ("real-fleet", real_fleet)];
+    let stages: [(&str, Stage); 6] = [
+        ("check", check),
+        ("unit", unit),
+        ("contract", contract),
+        ("real-fleet", real_fleet),
+        ("old-asterisk", old_asterisk),
+        ("demo", demo),
+    ];
     if let Some(unknown) = wanted.only.iter().find(|name| stages.iter().all(|(known, _)| known != name)) {
         bail!("no stage `{unknown}`; there are: {}", stages.map(|(name, _)| name).join(", "));
     }
@@ -68,18 +74,44 @@ fn unit() -> anyhow::Result<()> {
     step(&["test", "--workspace"], &[])
 }
 
-/// The store's contract on both databases.
+/// The store's contract, and the API, on PostgreSQL too.
 fn contract() -> anyhow::Result<()> {
     let cluster = Cluster::start()?;
+    let url = cluster.url();
+    let postgres = [("RINGWARD_TEST_POSTGRES_URL", url.as_str())];
+    step(&["test", "-p", "controlplane-store", "--features", "postgres-tests"], &postgres)?;
+    step(&["test", "-p", "api", "--features", "postgres-tests"], &postgres)
+}
+
+/// Real Asterisk hosts, one lab at a time, and the real control plane beside them.
+fn real_fleet() -> anyhow::Result<()> {
+    step(&["build", "-p", "controlplane"], &[])?;
+    step(&["test", "-p", "lab", "--features", "real-fleet", "--", "--test-threads=1"], &[])
+}
+
+/// Calls on PBXes with the oldest Asterisk that is supported.
+fn old_asterisk() -> anyhow::Result<()> {
     step(
-        &["test", "-p", "controlplane-store", "--features", "postgres-tests"],
-        &[("RINGWARD_TEST_POSTGRES_URL", &cluster.url())],
+        &[
+            "test",
+            "-p",
+            "lab",
+            "--features",
+            "real-fleet",
+            "--test",
+            "calls",
+            "--test",
+            "carriers",
+            "--",
+            "--test-threads=1",
+        ],
+        &[("RINGWARD_LAB_ASTERISK", "16")],
     )
 }
 
-/// Real Asterisk hosts.
-fn real_fleet() -> anyhow::Result<()> {
-    step(&["test", "-p", "lab", "--features", "real-fleet", "--", "--test-threads=1"], &[])
+/// The story of the README, to its end.
+fn demo() -> anyhow::Result<()> {
+    crate::demo::demo(&crate::demo::Wanted { exit: true })
 }
 
 /// One `cargo` command with its output on this terminal.

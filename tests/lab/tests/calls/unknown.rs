@@ -46,8 +46,8 @@ fn a_silent_carrier_is_left_by_timer_b() {
     let met = met_a(&fleet, &json!({"progress_timeout_s": 20}));
     for (_, call) in &met {
         assert_eq!(
-            (call["attempts"][0]["sip_code"].clone(), attempts(call, "rang")[0]),
-            (408.into(), "maybe"),
+            (&call["attempts"][0]["q850"], attempts(call, "rang")[0]),
+            (&json!(18), "maybe"),
             "{call}"
         );
         let took = crate::fixture::at_ms(&call["attempts"][0]["ended_at"])
