@@ -66,7 +66,7 @@ pub(super) enum Sign {
     Due,
 }
 
-/// Whether an ending is of a trial call in probation, where one failure is enough.
+/// Whether an ending is of a trial call, in probation or in panic, where one failure is enough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
     Service,

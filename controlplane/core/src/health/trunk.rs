@@ -21,6 +21,8 @@
 //!   count once, when it ends: the next is longer. Ten calls that got through forgive one step.
 //! - **From the second trip on the contact must have held for a while** before probation: a carrier that
 //!   flaps faster than that stays out.
+//! - **Calls eject at most a share of the fleet's trunks** ([`Around`]): at the cap a trunk that works so far
+//!   is degraded instead, and one in probation begins its ramp anew.
 //! - An ending of a call that began before the last trip says nothing: it is the old evidence again.
 //! - `Tripped` and `Probation` always have a next deadline.
 
@@ -193,9 +195,9 @@ impl TrunkHealth {
                 counted = probation.ended(call.ending.rang == Rang::Yes);
                 Stage::Trial
             }
-            State::Unknown | State::Healthy | State::Degraded | State::Tripped { .. } | State::Disabled => {
-                Stage::Service
-            }
+            // Sent in panic: it tries the trunk, and its destination is not to blame.
+            State::Tripped { .. } => Stage::Trial,
+            State::Unknown | State::Healthy | State::Degraded | State::Disabled => Stage::Service,
         };
         let (clock, policy) = (self.clock, self.policy);
         let at = clock.moment(now);

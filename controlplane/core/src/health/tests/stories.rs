@@ -13,6 +13,11 @@ fn a_cable_pulled_and_put_back_costs_seconds() {
     assert_eq!(p.standing(1), Err(Refusal::Tripped));
     // An hour without news is no new evidence: the back-off does not grow.
     assert_eq!(p.wait_s(3_600), TrunkState::Tripped);
+    // Nor is the old news, told by a snapshot every 2 s.
+    for _ in 0..100 {
+        p.feed(&Event::Unreachable);
+        p.wait_s(2);
+    }
     assert_eq!(p.level(), 1);
     p.feed(&Event::Reachable(None));
     assert_eq!(p.wait_s(6), TrunkState::Probation);
@@ -311,6 +316,19 @@ fn in_panic_a_call_that_gets_through_ends_the_back_off() {
     p.ends(1, 1, C::CarrierSilent);
     p.wait_s(1);
     assert_eq!(p.ends(1, 1, C::RingTimeout), TrunkState::Probation);
+}
+
+#[test]
+fn calls_that_fail_in_panic_lengthen_the_back_off_and_suspend_nobody() {
+    let mut p = Played::new();
+    p.ends(1, 1, C::CarrierSilent);
+    for _ in 0..3 {
+        p.wait_s(1);
+        assert_eq!(p.ends(1, 1, C::Congestion), TrunkState::Tripped);
+    }
+    p.wait_s(30);
+    assert_eq!((p.trunk.state(), p.level()), (TrunkState::Probation, 2));
+    assert_eq!(p.standing(1), Ok(Standing::Preferred));
 }
 
 #[test]
