@@ -1,0 +1,177 @@
+//! The program as a person meets it: what it says when something is wrong, and with which exit code.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
+
+use std::{
+    io::{BufRead as _, BufReader},
+    net::TcpListener,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+};
+
+use tempfile::TempDir;
+
+fn ringward() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringward"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RINGWARD_")) {
+        command.env_remove(name);
+    }
+    command.env("NO_COLOR", "1");
+    command
+}
+
+fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    told(ringward().args(arguments).output().unwrap())
+}
+
+fn told(output: Output) -> (Option<i32>, String, String) {
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+/// A server on free ports; ended when dropped.
+struct Server {
+    child: Child,
+    operator: String,
+    _data: TempDir,
+}
+
+impl Server {
+    fn start() -> Self {
+        let data = TempDir::new().unwrap();
+        let mut child = ringward()
+            .args(["serve", "--api-listen", "127.0.0.1:0", "--operator-listen", "127.0.0.1:0", "--data-dir"])
+            .arg(data.path())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        let mut operator = None;
+        for line in log.lines().map_while(Result::ok) {
+            if let Some((_, rest)) = line.split_once(" operator=") {
+                operator = rest.split_whitespace().next().map(|address| format!("http://{address}"));
+                break;
+            }
+        }
+        Self { child, operator: operator.expect("the server says where it listens"), _data: data }
+    }
+
+    fn ask(&self, key: &str, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let mut command = ringward();
+        command.env("RINGWARD_OPERATOR_URL", &self.operator).env("RINGWARD_OPERATOR_KEY", key);
+        told(command.args(arguments).output().unwrap())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_with_the_setting_that_moves_it() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let data = TempDir::new().unwrap();
+    let (code, _, stderr) = told(
+        ringward()
+            .args(["serve", "--api-listen", &address, "--operator-listen", "127.0.0.1:0", "--data-dir"])
+            .arg(data.path())
+            .output()
+            .unwrap(),
+    );
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains(&address) && stderr.contains("RINGWARD_API__LISTEN"), "{stderr}");
+}
+
+#[test]
+fn a_database_that_cannot_be_is_named() {
+    for (folder, named) in
+        [(Path::new("/dev/null/x"), "/dev/null/x"), (Path::new("/proc/ringward"), "/proc/ringward")]
+    {
+        let (code, _, stderr) =
+            told(ringward().args(["serve", "--check", "--data-dir"]).arg(folder).output().unwrap());
+        assert_eq!(code, Some(1));
+        assert!(stderr.contains(named), "{stderr}");
+    }
+    let (code, _, stderr) = told(
+        ringward().args(["serve", "--check"]).env("RINGWARD_DATABASE_URL", "mysql://x").output().unwrap(),
+    );
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("sqlite://") && stderr.contains("postgres://"), "{stderr}");
+}
+
+#[test]
+fn settings_that_are_wrong_are_named_with_their_place() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("ringward.toml");
+    std::fs::write(&file, "[api]\nlisten = \"127.0.0.1:1\"\nlisten_all = true\n").unwrap();
+    let (code, _, stderr) =
+        told(ringward().args(["serve", "--check", "--config"]).arg(&file).output().unwrap());
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("listen_all") && stderr.contains("ringward.toml"), "{stderr}");
+    let (code, _, stderr) = run(&["serve", "--check", "--config", "/nowhere.toml"]);
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("/nowhere.toml: not found"), "{stderr}");
+}
+
+#[test]
+fn nobody_there_is_3_and_says_what_to_do() {
+    let (code, _, stderr) = run(&["status", "--operator-url", "http://127.0.0.1:1"]);
+    assert_eq!(code, Some(3));
+    assert!(stderr.contains("ringward serve") && stderr.contains("RINGWARD_OPERATOR_URL"), "{stderr}");
+}
+
+#[test]
+fn words_that_are_wrong_are_2() {
+    assert_eq!(run(&["stauts"]).0, Some(2));
+    assert_eq!(run(&["status", "--operator-url", "ftp://x"]).0, Some(2));
+}
+
+#[test]
+fn from_the_first_key_to_a_fleet_that_contradicts_itself() {
+    let server = Server::start();
+    let (code, _, stderr) = server.ask("", &["status"]);
+    assert_eq!(code, Some(4), "{stderr}");
+    assert!(stderr.contains("ringward bootstrap"), "{stderr}");
+
+    let (code, stdout, stderr) = server.ask("", &["bootstrap", "--json"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let key =
+        serde_json::from_str::<serde_json::Value>(&stdout).unwrap()["secret"].as_str().unwrap().to_owned();
+    let (code, _, stderr) = server.ask("", &["bootstrap"]);
+    assert_eq!(code, Some(6), "{stderr}");
+
+    let (code, stdout, _) = server.ask(&key, &["node", "list"]);
+    assert_eq!(
+        (code, stdout.as_str()),
+        (Some(0), "No node is declared. Next: ringward apply -f fleet.toml\n")
+    );
+
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("fleet.toml");
+    let path = file.display().to_string();
+    std::fs::write(&file, "[[node]]\nname = \"waw-1\"\n\n[[carrier]]\nname = \"acme\"\n\n[[trunk]]\nname = \"t\"\nnode = \"waw-2\"\ncarrier = \"acme\"\nendpoint = \"e\"\n").unwrap();
+    let (code, _, stderr) = server.ask(&key, &["apply", "-f", &path]);
+    assert_eq!(code, Some(1));
+    assert!(
+        stderr.contains("waw-2") && stderr.contains("did you mean") && stderr.contains("line 9"),
+        "{stderr}"
+    );
+
+    std::fs::write(&file, "[[node]]\nname = \"waw-1\"\n").unwrap();
+    let (code, stdout, _) = server.ask(&key, &["diff", "-f", &path]);
+    assert_eq!((code, stdout.as_str()), (Some(1), "+ node waw-1\n"));
+    assert_eq!(server.ask(&key, &["apply", "-f", &path]).0, Some(0));
+    assert_eq!(server.ask(&key, &["diff", "-f", &path]).0, Some(0));
+
+    let (code, _, stderr) = server.ask(&key, &["call", "place", "0048221234567"]);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("to:") && stderr.contains("E.164"), "{stderr}");
+    let (code, _, _) = server.ask(&key, &["call", "show", "call_../../etc"]);
+    assert_eq!(code, Some(5));
+    let (code, stdout, _) = server.ask(&key, &["route", "explain", "+48221234567"]);
+    assert_eq!(code, Some(1));
+    assert!(stdout.contains("no_route"), "{stdout}");
+}
