@@ -5,12 +5,16 @@ use axum::{
     extract::{FromRequest, Request},
     http::header,
 };
+use futures_util::StreamExt;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::problem::{Code, Problem};
 
 /// Most bytes of a body.
 pub(super) const BODY_MAX: usize = 64 * 1024;
+
+/// Most bytes beyond [`BODY_MAX`] that are read only to be thrown away.
+const THROWN_AWAY_MAX: usize = 1024 * 1024;
 
 /// A JSON body, and its bytes (an idempotency key promises that they are the same).
 pub(super) struct JsonBody<T> {
@@ -21,12 +25,12 @@ pub(super) struct JsonBody<T> {
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let media = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
         if !media.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case("application/json") {
             return Err(Problem::new(Code::UnsupportedMediaType, "Send `Content-Type: application/json`."));
         }
-        let bytes = read(request, state).await?;
+        let bytes = read(request).await?;
         let mut json = serde_json::Deserializer::from_slice(&bytes);
         let value = serde_path_to_error::deserialize(&mut json).map_err(|error| explain(&error, &bytes))?;
         json.end().map_err(|error| Problem::new(Code::Malformed, error.to_string()))?;
@@ -34,12 +38,24 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     }
 }
 
-/// A body within bounds.
-pub(super) async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
-    Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status().as_u16() {
-        413 => Problem::new(Code::TooLarge, "At most 64 KiB."),
-        _ => Problem::new(Code::Malformed, "The body did not arrive whole."),
-    })
+/// A body within bounds. One that is too large is read on for a while and thrown away: an answer to a client
+/// that still sends is lost with the connection.
+pub(super) async fn read(request: Request) -> Result<Bytes, Problem> {
+    let mut parts = request.into_body().into_data_stream();
+    let (mut whole, mut length) = (Vec::new(), 0);
+    while let Some(part) = parts.next().await {
+        let part = part.map_err(|_| Problem::new(Code::Malformed, "The body did not arrive whole."))?;
+        length += part.len();
+        if length <= BODY_MAX {
+            whole.extend_from_slice(&part);
+        } else if length > BODY_MAX + THROWN_AWAY_MAX {
+            break;
+        }
+    }
+    if length > BODY_MAX {
+        return Err(Problem::new(Code::TooLarge, "At most 64 KiB."));
+    }
+    Ok(whole.into())
 }
 
 fn explain(error: &serde_path_to_error::Error<serde_json::Error>, body: &[u8]) -> Problem {

@@ -43,7 +43,7 @@ pub(in crate::http) async fn apply(
     request: Request,
 ) -> Result<Json<Value>, Problem> {
     let Query(query) = query?;
-    let text = body::read(request, &state).await?;
+    let text = body::read(request).await?;
     let text =
         std::str::from_utf8(&text).map_err(|_| Problem::new(Code::Malformed, "The file is not UTF-8."))?;
     let wanted = Fleet::parse(text).map_err(|error| invalid(&error))?;
