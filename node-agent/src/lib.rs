@@ -1,0 +1,21 @@
+//! The Ringward node agent: the gate before a PBX, and the eyes on its trunks.
+//!
+//! Start reading at [`app`]: it shows what runs. [`link`] speaks with the control planes, [`ami_stream`]
+//! carries their AMI sessions through the [`gate`], [`observer`] watches Asterisk, [`spool`] keeps facts until
+//! they are acknowledged. Rules are in `node_agent_core`.
+
+pub mod ami_stream;
+pub mod app;
+pub mod cli;
+pub mod clock;
+pub mod dial;
+pub mod gate;
+pub mod identity;
+pub mod joining;
+pub mod journal;
+pub mod link;
+pub mod metrics;
+pub mod observer;
+pub mod settings;
+pub mod spool;
+pub mod status;

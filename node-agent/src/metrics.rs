@@ -1,0 +1,248 @@
+//! What Prometheus scrapes at 127.0.0.1:9465. Labels are of closed sets, or declared endpoints.
+
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc};
+
+use http_body_util::Full;
+use hyper::{
+    Request, Response, StatusCode, body::Bytes, body::Incoming, server::conn::http1, service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use node_agent_ami::TamperKind;
+use node_agent_core::gate::RefusalKind;
+use node_agent_protocol::{AmiState, ContactStatus, Observations, RegistrationStatus};
+use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use tokio::{net::TcpListener, sync::Semaphore};
+
+use crate::status::Status;
+
+/// Scrapes at a time.
+const CONNECTIONS_MAX: usize = 16;
+
+/// The program's metrics.
+pub struct Metrics {
+    registry: Registry,
+    admitted: IntCounter,
+    refused: IntCounterVec,
+    tampered: IntCounterVec,
+    hidden: IntCounter,
+    link_up: IntGaugeVec,
+    gauges: IntGaugeVec,
+    contact_up: IntGaugeVec,
+    qualify_rtt_us: IntGaugeVec,
+    registered: IntGaugeVec,
+    channels: IntGaugeVec,
+    ami_up: IntGauge,
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+impl Metrics {
+    /// Series whose labels are known exist from the start, at zero.
+    ///
+    /// # Errors
+    /// A name is not one that Prometheus takes, or is there twice: a mistake in this file.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
+        };
+        let counters = |name: &str, help: &str, label: &str| {
+            let counters = IntCounterVec::new(Opts::new(name, help), &[label])?;
+            registry.register(Box::new(counters.clone()))?;
+            Ok::<_, prometheus::Error>(counters)
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            let gauges = IntGaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(gauges.clone()))?;
+            Ok::<_, prometheus::Error>(gauges)
+        };
+        let ami_up = IntGauge::new("ringward_agent_ami_up", "Whether the observing AMI session is up.")?;
+        registry.register(Box::new(ami_up.clone()))?;
+        let metrics = Self {
+            admitted: counter("ringward_agent_originates_total", "Originates that passed the gate.")?,
+            refused: counters(
+                "ringward_agent_refused_total",
+                "Actions that the gate refused, by kind.",
+                "kind",
+            )?,
+            tampered: counters(
+                "ringward_agent_tampered_total",
+                "AMI blocks that held strangers' text and were not forwarded as written, by kind.",
+                "kind",
+            )?,
+            hidden: counter(
+                "ringward_agent_hidden_total",
+                "Events of others' channels that the gate kept back.",
+            )?,
+            link_up: gauges(
+                "ringward_agent_link_up",
+                "Whether the link to a control plane is up.",
+                &["url"],
+            )?,
+            gauges: gauges(
+                "ringward_agent_state",
+                "Figures of the node: certificate_expires_unix_s, spool_facts, spool_lost, gate_channels, gate_streams, policy_revision, load_1m_milli, memory_available_bytes, disk_free_bytes, rtp_ports_in_use, ami_ping_rtt_us.",
+                &["figure"],
+            )?,
+            contact_up: gauges(
+                "ringward_agent_contact_up",
+                "1 reachable, 0 not, -1 not asked or not known.",
+                &["endpoint"],
+            )?,
+            qualify_rtt_us: gauges(
+                "ringward_agent_qualify_rtt_us",
+                "Round trip of the last OPTIONS.",
+                &["endpoint"],
+            )?,
+            registered: gauges("ringward_agent_registered", "1 registered, 0 not.", &["endpoint"])?,
+            channels: gauges(
+                "ringward_agent_endpoint_channels",
+                "Channels on a trunk's endpoint.",
+                &["endpoint"],
+            )?,
+            ami_up,
+            registry,
+        };
+        RefusalKind::ALL.iter().for_each(|kind| drop(metrics.refused.with_label_values(&[kind.as_str()])));
+        TamperKind::ALL.iter().for_each(|kind| drop(metrics.tampered.with_label_values(&[kind.as_str()])));
+        Ok(metrics)
+    }
+
+    pub(crate) fn admitted(&self, count: u64) {
+        self.admitted.inc_by(count);
+    }
+
+    pub(crate) fn refused(&self, kind: RefusalKind) {
+        self.refused.with_label_values(&[kind.as_str()]).inc();
+    }
+
+    pub(crate) fn tampered(&self, kind: TamperKind) {
+        self.tampered.with_label_values(&[kind.as_str()]).inc();
+    }
+
+    pub(crate) fn hidden(&self) {
+        self.hidden.inc();
+    }
+
+    pub(crate) fn link(&self, url: &str, is_up: bool) {
+        self.link_up.with_label_values(&[url]).set(i64::from(is_up));
+    }
+
+    fn show(&self, seen: &Observations, declared: &[String]) {
+        let figure = |name: &str, value: Option<i64>| {
+            if let Some(value) = value {
+                self.gauges.with_label_values(&[name]).set(value);
+            }
+        };
+        let large = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let rtt = match &seen.ami {
+            AmiState::Up { ping_rtt_us } => *ping_rtt_us,
+            AmiState::Down { .. } | AmiState::Unknown => None,
+        };
+        self.ami_up.set(i64::from(matches!(seen.ami, AmiState::Up { .. })));
+        figure("certificate_expires_unix_s", seen.certificate_expires_unix_s);
+        figure("spool_facts", Some(large(seen.spool.facts)));
+        figure("spool_lost", Some(large(seen.spool.lost)));
+        figure("gate_channels", Some(seen.gate.channels.into()));
+        figure("gate_streams", Some(seen.gate.streams.into()));
+        figure("policy_revision", Some(large(seen.policy_revision)));
+        figure("load_1m_milli", seen.host.load_1m_milli.map(large));
+        figure("memory_available_bytes", seen.host.memory_available_bytes.map(large));
+        figure("disk_free_bytes", seen.host.disk_free_bytes.map(large));
+        figure("rtp_ports_in_use", seen.host.rtp_ports_in_use.map(i64::from));
+        figure("ami_ping_rtt_us", rtt.map(large));
+        for vec in [&self.contact_up, &self.qualify_rtt_us, &self.registered, &self.channels] {
+            vec.reset();
+        }
+        for endpoint in seen.endpoints.iter().filter(|e| declared.iter().any(|d| d == e.endpoint.as_str())) {
+            let label = [endpoint.endpoint.as_str()];
+            let up = |status: ContactStatus| match status {
+                ContactStatus::Reachable => 1,
+                ContactStatus::Unreachable => 0,
+                ContactStatus::NonQualified | ContactStatus::Unknown => -1,
+            };
+            if let Some(up) = endpoint.contacts.iter().map(|contact| up(contact.status)).max() {
+                self.contact_up.with_label_values(&label).set(up);
+            }
+            if let Some(rtt) = endpoint.contacts.iter().filter_map(|contact| contact.qualify_rtt_us).min() {
+                self.qualify_rtt_us.with_label_values(&label).set(large(rtt));
+            }
+            if let Some(registration) = &endpoint.registration {
+                let is_up = registration.status == RegistrationStatus::Registered;
+                self.registered.with_label_values(&label).set(i64::from(is_up));
+            }
+            self.channels.with_label_values(&label).set(endpoint.channels.into());
+        }
+    }
+
+    /// Prometheus' text.
+    fn text(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}
+
+/// Listens for Prometheus and for `ringward-agent status`.
+///
+/// # Errors
+/// The address cannot be had.
+pub async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}
+
+/// Serves until dropped.
+pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>, status: Status) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            continue;
+        };
+        let (metrics, status) = (Arc::clone(&metrics), status.clone());
+        tokio::spawn(async move {
+            let answer = service_fn(move |request: Request<Incoming>| {
+                let answer = answer(request.uri().path(), &metrics, &status);
+                async move { Ok::<_, Infallible>(answer) }
+            });
+            let serving = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(std::time::Duration::from_secs(5))
+                .serve_connection(TokioIo::new(stream), answer);
+            if let Err(error) = serving.await {
+                tracing::debug!(%error, "a scrape broke off");
+            }
+            drop(permit);
+        });
+    }
+}
+
+fn answer(path: &str, metrics: &Metrics, status: &Status) -> Response<Full<Bytes>> {
+    let (code, kind, body) = match path {
+        "/metrics" => {
+            let (seen, declared) = status.observations();
+            metrics.show(&seen, &declared);
+            match metrics.text() {
+                Ok(text) => (StatusCode::OK, "text/plain; version=0.0.4", text),
+                Err(error) => {
+                    tracing::error!(%error, "metrics cannot be written");
+                    (StatusCode::INTERNAL_SERVER_ERROR, "text/plain", Vec::new())
+                }
+            }
+        }
+        "/status" => (StatusCode::OK, "application/json", status.json()),
+        "/healthz" => (StatusCode::OK, "text/plain", b"ok\n".to_vec()),
+        _ => (StatusCode::NOT_FOUND, "text/plain", b"/metrics, /status, /healthz\n".to_vec()),
+    };
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = code;
+    response.headers_mut().insert(hyper::header::CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
+    response
+}

@@ -1,0 +1,385 @@
+//! Watches the Asterisk beside this program over a session of its own.
+//!
+//! Reconciling: everything is read again every few seconds. Events are hints that only bring the next reading
+//! forward, since strangers can write them. Of declared trunks every contact is asked for; of other endpoints
+//! (phones, perhaps hundreds) only what one list tells.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fs,
+    sync::Arc,
+    time::Duration,
+};
+
+use controlplane_core::names::EndpointName;
+use node_agent_ami::{
+    Action, ActionIds, AskError, BackOff, ConnectConfig, DownReason, Event, EventItem, Events, LinkChange,
+    ListError, Message, NotSent, Purpose, Secret, Session, Supervisor,
+};
+use node_agent_core::observe::{self, Finding, HostText, RegistrationStatus as Standing, Seen};
+use node_agent_protocol::{
+    AmiState, Asterisk, Contact, ContactStatus, EndpointSeen, Host, List, Registration, RegistrationStatus,
+    Text, fact_kind,
+};
+use serde_json::json;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::{
+    clock::Chance,
+    settings::Settings,
+    status::{Sight, Status},
+};
+
+/// Between two readings without a hint.
+const READ_EVERY: Duration = Duration::from_secs(3);
+/// A hint brings the next reading this near; a flood of hints, no nearer to the last.
+const HINTED: Duration = Duration::from_millis(100);
+/// Asterisk is asked to take a stopped registration up again no more often than that.
+const REGISTER_EVERY: Duration = Duration::from_secs(60);
+/// A secret's file that cannot be read now may be there later.
+const SECRET_RETRY: Duration = Duration::from_secs(5);
+/// Endpoints of a snapshot.
+const ENDPOINTS_MAX: usize = 512;
+/// Unclaimed channels told of in one reading.
+const UNCLAIMED_MAX: usize = 32;
+
+/// What changes between readings is compared with.
+struct Memory {
+    since: HashMap<(String, String), (String, Instant)>,
+    findings: BTreeSet<Finding>,
+    registered_at: HashMap<String, Instant>,
+    version: Option<String>,
+    reads: u64,
+    host: HostFiles,
+}
+
+struct HostFiles {
+    rtp_conf: std::path::PathBuf,
+    disk: std::path::PathBuf,
+}
+
+/// Observes for as long as the program runs.
+pub async fn observe(settings: Settings, status: Status, ids: ActionIds, chance: Chance) {
+    let mut memory = Memory {
+        since: HashMap::new(),
+        findings: BTreeSet::new(),
+        registered_at: HashMap::new(),
+        version: None,
+        reads: 0,
+        host: HostFiles { rtp_conf: settings.rtp_conf.clone(), disk: settings.disk.clone() },
+    };
+    let secret = loop {
+        match settings.observer.secret() {
+            Ok(secret) => break secret,
+            Err(error) => blind(&status, &memory, &error.to_string()),
+        }
+        sleep(SECRET_RETRY).await;
+    };
+    let address = settings.observer.address.to_string();
+    let mut config = ConnectConfig::new(address, &settings.observer.username, Secret::new(secret), ids);
+    config.purpose = Purpose::Observe;
+    config.events = "system".to_owned();
+    config.in_flight_max = 16;
+    config.events_max = 256;
+    let mut supervisor = Supervisor::start(config, BackOff::default(), chance.fork());
+    let mut change = supervisor.next().await;
+    while let Some(now) = change {
+        change = match now {
+            LinkChange::Down { reason, .. } => {
+                blind(&status, &memory, &explain(&reason));
+                let next = supervisor.next();
+                tokio::pin!(next);
+                // The host's figures stay fresh meanwhile.
+                loop {
+                    tokio::select! {
+                        change = &mut next => break change,
+                        () = sleep(READ_EVERY) => blind(&status, &memory, &explain(&reason)),
+                    }
+                }
+            }
+            LinkChange::Up { session, events } => {
+                memory.version = None;
+                tokio::select! {
+                    () = watch(&status, &mut memory, session, events) => supervisor.next().await,
+                    change = supervisor.next() => change,
+                }
+            }
+        };
+    }
+}
+
+fn explain(reason: &DownReason) -> String {
+    match reason {
+        DownReason::WrongSecret(error) => {
+            format!(
+                "{error}: the observer's user or secret differs from manager.conf's, or its permit list lacks loopback"
+            )
+        }
+        DownReason::Unreachable(error) => format!("{error}: is Asterisk running, and its AMI bound there?"),
+        DownReason::Lost(_) => reason.to_string(),
+    }
+}
+
+/// No session: nothing is known but the host.
+fn blind(status: &Status, memory: &Memory, reason: &str) {
+    let sight = Sight { host: host(&memory.host), ..Sight::nothing(reason) };
+    status.sight.send_replace(Arc::new(sight));
+}
+
+async fn watch(status: &Status, memory: &mut Memory, session: Session, mut events: Events) {
+    let mut last = Instant::now();
+    let mut next = last;
+    loop {
+        tokio::select! {
+            () = sleep_until(next) => {
+                last = Instant::now();
+                match read(status, memory, &session).await {
+                    Ok(sight) => { status.sight.send_replace(Arc::new(sight)); }
+                    Err(error) => {
+                        tracing::warn!(%error, "the node's trunks could not be read");
+                        if session.close_reason().is_some() {
+                            return;
+                        }
+                        blind(status, memory, &format!("{error}: the observer's user needs read=system and write=system,reporting"));
+                    }
+                }
+                next = last + READ_EVERY;
+            }
+            item = events.next() => match item {
+                EventItem::Event(
+                    Event::FullyBooted | Event::Shutdown | Event::ContactStatus { .. } | Event::Registry { .. }
+                    | Event::PeerStatus { .. },
+                ) => next = next.min((last + HINTED).max(Instant::now())),
+                EventItem::Event(_) | EventItem::Lost(_) => {}
+                EventItem::Tampered(tampering) => {
+                    status.gate.tampered(tampering.kind);
+                    next = next.min((last + HINTED).max(Instant::now()));
+                }
+                EventItem::Closed(_) => return,
+            },
+        }
+    }
+}
+
+fn action(name: &str, headers: &[(&str, &str)]) -> Result<Action, AskError> {
+    let with = |action: Action, (name, value): &(&str, &str)| action.header(name, value);
+    let action = Action::new(name).and_then(|action| headers.iter().try_fold(action, with));
+    action.map_err(|error| NotSent::from(error).into())
+}
+
+/// The items; none where Asterisk says that there are none, which it calls an error.
+async fn list(
+    session: &Session,
+    name: &'static str,
+    headers: &[(&str, &str)],
+) -> Result<Vec<Message>, AskError> {
+    match session.list(action(name, headers)?).await {
+        Ok(list) => Ok(list.items),
+        Err(ListError::Refused(response)) if response.text().starts_with("Permission") => {
+            Err(AskError::Refused { action: name, message: response.text() })
+        }
+        Err(ListError::Refused(_)) => Ok(Vec::new()),
+        Err(ListError::Short { .. }) => Err(AskError::Malformed { action: name }),
+        Err(ListError::NotSent(why)) => Err(why.into()),
+        Err(ListError::Cut { cause, .. }) => Err(cause.into()),
+    }
+}
+
+async fn read(status: &Status, memory: &mut Memory, session: &Session) -> Result<Sight, AskError> {
+    memory.reads += 1;
+    let core = session.core_status().await?;
+    if memory.version.is_none() {
+        let settings = session.action(action("CoreSettings", &[])?).await?;
+        memory.version = settings.message().text("AsteriskVersion").map(|version| version.into_owned());
+    }
+    let (endpoints, mut left_out) = observe::endpoints(&list(session, "PJSIPShowEndpoints", &[]).await?);
+    let registrations = observe::registrations(&list(session, "PJSIPShowRegistrationsOutbound", &[]).await?);
+    let declared = status.gate.declared();
+    let is_declared = |name: &str| declared.iter().flatten().any(|endpoint| endpoint.as_str() == name);
+    let mut contacts = HashMap::new();
+    for endpoint in endpoints.iter().filter(|endpoint| is_declared(endpoint.name.as_str())) {
+        let items = list(session, "PJSIPShowEndpoint", &[("Endpoint", endpoint.name.as_str())]).await?;
+        contacts.insert(endpoint.name.clone(), observe::contacts(&items));
+    }
+    if status.gate.counts().channels > 0 || memory.reads % 4 == 1 {
+        let asked_at = Instant::now();
+        let channels = observe::channels(&list(session, "CoreShowChannels", &[]).await?);
+        for unclaimed in status.gate.reconcile(&channels, asked_at).iter().take(UNCLAIMED_MAX) {
+            let body = json!({
+                "finding": "unclaimed_channel", "subject": unclaimed.attempt.to_string(),
+                "endpoint": unclaimed.endpoint.as_str(),
+                "fix": "A channel of Ringward's form that did not pass this agent's gate: of before its memory, \
+                        or of somebody who holds the manager user's secret",
+            });
+            status.spool.add(fact_kind::FINDING, body);
+        }
+    }
+    register_again(memory, session, &registrations).await?;
+    let names: BTreeSet<&str> = declared.iter().flatten().map(|endpoint| endpoint.as_str()).collect();
+    let declared = declared.is_some().then_some(&names);
+    tell(
+        status,
+        memory,
+        observe::findings(Seen { endpoints: &endpoints, registrations: &registrations, declared }),
+    );
+
+    let mut seen = Vec::new();
+    // Trunks first: the bound must not leave one out for a phone.
+    let order =
+        |trunks: bool| endpoints.iter().filter(move |e| names_has(declared, e.name.as_str()) == trunks);
+    for endpoint in order(true).chain(order(false)) {
+        let Ok(name) = endpoint.name.as_str().parse::<EndpointName>() else {
+            left_out += 1;
+            continue;
+        };
+        if seen.len() >= ENDPOINTS_MAX {
+            left_out += 1;
+            continue;
+        }
+        let asked = contacts.remove(&endpoint.name);
+        let unasked = || {
+            endpoint.contacts.iter().map(|uri| observe::Contact {
+                uri: uri.clone(),
+                status: observe::ContactStatus::Unknown,
+                qualify_rtt_us: None,
+            })
+        };
+        let found = asked.unwrap_or_else(|| unasked().collect());
+        let found: Vec<_> = found.into_iter().map(|contact| memory.contact(name.as_str(), contact)).collect();
+        let registration = registrations
+            .iter()
+            .find(|registration| observe::endpoint_of(registration, &endpoints) == Some(&endpoint.name))
+            .map(|registration| memory.registration(registration));
+        let channels = endpoint.channels;
+        seen.push(EndpointSeen { endpoint: name, channels, contacts: List::first(found), registration });
+    }
+    let now = Instant::now();
+    memory.since.retain(|_, (_, at)| now.saturating_duration_since(*at) < Duration::from_secs(30 * 86_400));
+    let ping_rtt_us = session.ping_rtt().and_then(|rtt| u64::try_from(rtt.as_micros()).ok());
+    Ok(Sight {
+        taken_at: now,
+        ami: AmiState::Up { ping_rtt_us },
+        asterisk: Some(Asterisk {
+            version: Text::cut(memory.version.as_deref().unwrap_or("unknown")),
+            incarnation: Text::cut(core.incarnation.as_str()),
+            // Before that it answers AMI, but lists no endpoint.
+            fully_booted: !seen.is_empty(),
+            up_s: None,
+        }),
+        endpoints: seen,
+        endpoints_left_out: left_out,
+        host: host(&memory.host),
+    })
+}
+
+fn names_has(names: Option<&BTreeSet<&str>>, name: &str) -> bool {
+    names.is_some_and(|names| names.contains(name))
+}
+
+async fn register_again(
+    memory: &mut Memory,
+    session: &Session,
+    registrations: &[observe::Registration],
+) -> Result<(), AskError> {
+    let now = Instant::now();
+    for registration in registrations.iter().filter(|registration| registration.status == Standing::Stopped) {
+        let asked = memory.registered_at.get(&registration.name);
+        if asked.is_some_and(|at| now.saturating_duration_since(*at) < REGISTER_EVERY) {
+            continue;
+        }
+        memory.registered_at.insert(registration.name.clone(), now);
+        let response =
+            session.action(action("PJSIPRegister", &[("Registration", &registration.name)])?).await?;
+        tracing::warn!(
+            registration = registration.name,
+            answer = response.text(),
+            "Asterisk had given a registration up and was asked to register again"
+        );
+    }
+    memory
+        .registered_at
+        .retain(|name, _| registrations.iter().any(|registration| registration.name == *name));
+    Ok(())
+}
+
+/// Facts for what is newly amiss and for what is mended.
+fn tell(status: &Status, memory: &mut Memory, found: Vec<Finding>) {
+    let found: BTreeSet<Finding> = found.into_iter().collect();
+    for finding in found.difference(&memory.findings) {
+        tracing::warn!(
+            finding = finding.kind.as_str(),
+            subject = finding.subject,
+            fix = finding.fix,
+            "finding"
+        );
+        let body = json!({"finding": finding.kind.as_str(), "subject": finding.subject, "fix": finding.fix});
+        status.spool.add(fact_kind::FINDING, body);
+    }
+    for finding in memory.findings.difference(&found) {
+        let body = json!({"finding": finding.kind.as_str(), "subject": finding.subject});
+        status.spool.add(fact_kind::FINDING_CLEARED, body);
+    }
+    memory.findings = found;
+}
+
+impl Memory {
+    /// For how long this has been so, in ms.
+    fn since(&mut self, what: (&str, &str), state: &str) -> u64 {
+        let now = Instant::now();
+        let entry = self
+            .since
+            .entry((what.0.to_owned(), what.1.to_owned()))
+            .or_insert_with(|| (state.to_owned(), now));
+        if entry.0 != state {
+            *entry = (state.to_owned(), now);
+        }
+        u64::try_from(now.saturating_duration_since(entry.1).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn contact(&mut self, endpoint: &str, contact: observe::Contact) -> Contact {
+        let status = match contact.status {
+            observe::ContactStatus::Reachable => ContactStatus::Reachable,
+            observe::ContactStatus::Unreachable => ContactStatus::Unreachable,
+            observe::ContactStatus::NonQualified => ContactStatus::NonQualified,
+            observe::ContactStatus::Unknown => ContactStatus::Unknown,
+        };
+        let since_ms = self.since((endpoint, &contact.uri), &format!("{status:?}"));
+        Contact { uri: Text::cut(&contact.uri), status, qualify_rtt_us: contact.qualify_rtt_us, since_ms }
+    }
+
+    fn registration(&mut self, registration: &observe::Registration) -> Registration {
+        let status = match registration.status {
+            Standing::Registered => RegistrationStatus::Registered,
+            Standing::Unregistered => RegistrationStatus::Unregistered,
+            Standing::Rejected => RegistrationStatus::Rejected,
+            Standing::Stopped => RegistrationStatus::Stopped,
+            Standing::Unknown => RegistrationStatus::Unknown,
+        };
+        let since_ms = self.since(("registration", &registration.name), &format!("{status:?}"));
+        Registration { name: Text::cut(&registration.name), status, since_ms }
+    }
+}
+
+fn host(files: &HostFiles) -> Host {
+    let text = |path: &str| fs::read_to_string(path).ok();
+    let udp = ["/proc/net/udp", "/proc/net/udp6"].iter().filter_map(|path| text(path)).collect::<String>();
+    let (loadavg, meminfo) = (text("/proc/loadavg"), text("/proc/meminfo"));
+    let rtp_conf = fs::read_to_string(&files.rtp_conf).ok();
+    let read = observe::Host::read(HostText {
+        loadavg: loadavg.as_deref(),
+        meminfo: meminfo.as_deref(),
+        udp: Some(&udp),
+        rtp_conf: rtp_conf.as_deref(),
+    });
+    let disk = rustix::fs::statvfs(&files.disk).ok();
+    Host {
+        load_1m_milli: read.load_1m_milli,
+        cpus: std::thread::available_parallelism().ok().and_then(|count| u32::try_from(count.get()).ok()),
+        memory_bytes: read.memory_bytes,
+        memory_available_bytes: read.memory_available_bytes,
+        disk_free_bytes: disk.map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize)),
+        clock_offset_us: None,
+        rtp_ports: read.rtp_ports,
+        rtp_ports_in_use: read.rtp_ports_in_use,
+    }
+}

@@ -1,0 +1,177 @@
+//! Settings: defaults, then /etc/ringward-agent.toml, then the environment (`RINGWARD_AGENT_…`, `__` nests).
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use figment::{
+    Figment,
+    providers::{Env, Format, Serialized, Toml},
+};
+use node_agent_protocol::PlaneUrl;
+use serde::{Deserialize, Serialize};
+
+/// Read if it is there and no other is named.
+pub const DEFAULT_FILE: &str = "/etc/ringward-agent.toml";
+/// Environment variables that begin with `RINGWARD_AGENT_` and are no settings.
+const NOT_SETTINGS: &[&str] = &["config", "log"];
+
+/// Everything that can be set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// The key, the certificate, facts that wait, the gate's journal. Made 0700.
+    pub state_dir: PathBuf,
+    /// Every replica's agents' door; empty: those of the join token.
+    pub control_planes: Vec<PlaneUrl>,
+    /// The manager user that places calls, behind the gate.
+    pub ami: Login,
+    /// The manager user that observes.
+    pub observer: Login,
+    /// Bounds that no control plane can raise.
+    pub gate: GateSettings,
+    /// Prometheus and `ringward-agent status`.
+    pub metrics: Listener,
+    /// Where the RTP range is read from.
+    pub rtp_conf: PathBuf,
+    /// Of whose file system the free space is told.
+    pub disk: PathBuf,
+    /// Logs as JSON lines instead of text.
+    pub log_json: bool,
+}
+
+/// One manager user of the Asterisk beside this program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Login {
+    /// Loopback.
+    pub address: SocketAddr,
+    /// Its name.
+    pub username: String,
+    /// A file, mode 0600, that holds its secret and nothing else.
+    pub secret_file: PathBuf,
+}
+
+impl Login {
+    /// Reads the secret.
+    ///
+    /// # Errors
+    /// The file cannot be read or is empty.
+    pub fn secret(&self) -> io::Result<String> {
+        let named = |error: io::Error| {
+            io::Error::new(error.kind(), format!("secret file {}: {error}", self.secret_file.display()))
+        };
+        let text = fs::read_to_string(&self.secret_file).map_err(named)?;
+        match text.trim_end_matches(['\r', '\n']) {
+            "" => Err(named(io::Error::other("is empty"))),
+            secret => Ok(secret.to_owned()),
+        }
+    }
+}
+
+/// The node's own bounds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GateSettings {
+    /// Channels of ours at a time, over all trunks.
+    pub channels_max: u32,
+    /// Originates per second, over all trunks.
+    pub cps_max: u32,
+    /// The only endpoints that may ever be dialled; absent: those that the fleet declares.
+    #[serde(default)]
+    pub endpoints: Option<Vec<String>>,
+}
+
+/// A listener.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// Address and port.
+    pub listen: SocketAddr,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let login = |username: &str, file: &str| Login {
+            address: SocketAddr::from(([127, 0, 0, 1], 5038)),
+            username: username.to_owned(),
+            secret_file: PathBuf::from(file),
+        };
+        Self {
+            state_dir: PathBuf::from("/var/lib/ringward-agent"),
+            control_planes: Vec::new(),
+            ami: login("ringward", "/etc/ringward-agent/ami.secret"),
+            observer: login("ringward-agent", "/etc/ringward-agent/observer.secret"),
+            gate: GateSettings { channels_max: 1000, cps_max: 200, endpoints: None },
+            metrics: Listener { listen: SocketAddr::from(([127, 0, 0, 1], 9465)) },
+            rtp_conf: PathBuf::from("/etc/asterisk/rtp.conf"),
+            disk: PathBuf::from("/var/spool/asterisk"),
+            log_json: false,
+        }
+    }
+}
+
+/// Settings that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file that was named does not exist.
+    #[error("settings file {0}: not found")]
+    Missing(PathBuf),
+    /// A key is unknown, or its value is wrong; the text names key and place.
+    #[error("settings: {0}")]
+    Invalid(String),
+}
+
+impl Settings {
+    /// Reads them; `file` is the one named by flag or `RINGWARD_AGENT_CONFIG`.
+    ///
+    /// # Errors
+    /// The first wrong or unknown setting, with its key and place.
+    pub fn load(file: Option<&Path>) -> Result<Self, SettingsError> {
+        let mut figment = Figment::from(Serialized::defaults(Self::default()));
+        match file {
+            Some(file) if !file.exists() => return Err(SettingsError::Missing(file.to_owned())),
+            Some(file) => figment = figment.merge(Toml::file_exact(file)),
+            None => figment = figment.merge(Toml::file_exact(DEFAULT_FILE)),
+        }
+        let environment = Env::prefixed("RINGWARD_AGENT_").ignore(NOT_SETTINGS).split("__");
+        figment.merge(environment).extract().map_err(|error| SettingsError::Invalid(explain(&error)))
+    }
+}
+
+/// All of an error's parts, each with key and place.
+fn explain(error: &figment::Error) -> String {
+    let explain = |part: figment::Error| {
+        let place = part.metadata.as_ref().map_or_else(String::new, |m| {
+            m.source.as_ref().map_or_else(|| format!(" in {}", m.name), |source| format!(" in {source}"))
+        });
+        let key = part.path.join(".");
+        let colon = if key.is_empty() { "" } else { ": " };
+        format!("{key}{colon}{}{place}", part.kind)
+    };
+    error.clone().into_iter().map(explain).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[allow(clippy::result_large_err, reason = "figment's own test harness asks for its error type")]
+    fn file_then_environment_and_an_unknown_key_is_named() {
+        figment::Jail::expect_with(|jail| {
+            jail.create_file("a.toml", "control_planes = [\"https://192.0.2.1\"]\n[gate]\ncps_max = 5\n")?;
+            jail.set_env("RINGWARD_AGENT_GATE__CPS_MAX", "7");
+            jail.set_env("RINGWARD_AGENT_LOG", "debug");
+            let settings = Settings::load(Some(Path::new("a.toml"))).map_err(|e| e.to_string())?;
+            assert_eq!((settings.gate.cps_max, settings.gate.channels_max), (7, 1000));
+            assert_eq!(settings.control_planes[0].port(), 8443);
+            jail.create_file("a.toml", "[gate]\ncps = 5\n")?;
+            let error = Settings::load(Some(Path::new("a.toml"))).unwrap_err().to_string();
+            assert!(error.contains("cps") && error.contains("a.toml"), "{error}");
+            Ok(())
+        });
+    }
+}
