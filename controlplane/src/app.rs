@@ -6,9 +6,15 @@ use axum::Router;
 use controlplane_core::fleet::Fleet;
 use controlplane_store::{Store, StoreError};
 use node_agent_ami::ActionIds;
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    task::{AbortHandle, JoinHandle},
+    time::timeout,
+};
 
 use crate::{
+    agents::{Agents, AuthorityError, Door, Peer},
     calls::{Calls, Patience},
     clock::{Chance, Clock},
     http::{self, Parts, State},
@@ -53,6 +59,9 @@ pub enum StartError {
         /// Why.
         source: serde_json::Error,
     },
+    /// The agents' CA.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
     /// No randomness.
     #[error("the system gives no randomness: {0}")]
     Chance(std::io::Error),
@@ -67,8 +76,12 @@ pub struct App {
     pub api: SocketAddr,
     /// Where operators reach it.
     pub operator: SocketAddr,
+    /// Where agents reach it.
+    pub agents: SocketAddr,
     stop: watch::Sender<bool>,
     doors: Vec<JoinHandle<()>>,
+    linked: Arc<Agents>,
+    keeping: AbortHandle,
     /// Held so that node tasks live as long as the program.
     _nodes: Arc<Nodes>,
 }
@@ -87,6 +100,16 @@ impl App {
     ) -> Result<Self, StartError> {
         let api = listen("customers", "API", settings.api.listen).await?;
         let operator = listen("operators", "OPERATOR", settings.operator.listen).await?;
+        let agents_door = listen("agents", "AGENTS", settings.agents.listen).await?;
+        let agents_at = address(&agents_door, settings.agents.listen);
+        let agents = Arc::new(Agents::open(
+            &absolute(&settings.data_dir),
+            settings.agents.urls.clone(),
+            Arc::clone(&store),
+            clock.clone(),
+            chance.clone(),
+        )?);
+        let agents_door = agents.door(agents_door)?;
         let metrics = Arc::new(Metrics::new()?);
         let registry = Arc::new(Registry::new());
         if let Some(stored) = store.declared_fleet().await? {
@@ -97,6 +120,7 @@ impl App {
         }
         let nodes = Arc::new(Nodes::new(nodes::Shared {
             registry: Arc::clone(&registry),
+            links: Arc::clone(&agents.links),
             metrics: Arc::clone(&metrics),
             clock: clock.clone(),
             chance: chance.clone(),
@@ -116,22 +140,49 @@ impl App {
             chance.clone(),
             patience,
         ));
+        let state = State::new(Parts {
+            store,
+            registry: Arc::clone(&registry),
+            nodes: Arc::clone(&nodes),
+            agents: Arc::clone(&agents),
+            calls: Arc::clone(&calls),
+            metrics,
+            clock,
+            chance,
+        });
+        let (stop, stopping) = watch::channel(false);
+        // Before calls are taken up, since sessions come through it.
+        let linking = serve_agents(agents_door, http::agents(state.clone()), stopping.clone());
         wait_for_sessions(&registry).await;
-        let resumed = calls.resume().await?;
+        let resumed = match calls.resume().await {
+            Ok(resumed) => resumed,
+            Err(error) => {
+                linking.abort();
+                return Err(error.into());
+            }
+        };
         if resumed > 0 {
             tracing::warn!(calls = resumed, "took up calls that an earlier process had left open");
         }
-        let state =
-            State::new(Parts { store, registry, nodes: Arc::clone(&nodes), calls, metrics, clock, chance });
-        let (stop, stopping) = watch::channel(false);
         let (api_at, operator_at) =
             (address(&api, settings.api.listen), address(&operator, settings.operator.listen));
         let doors = vec![
             serve(api, http::customers(state.clone()), stopping.clone()),
             serve(operator, http::operators(state), stopping),
+            linking,
         ];
-        tracing::info!(api = %api_at, operator = %operator_at, "ringward is ready");
-        Ok(Self { api: api_at, operator: operator_at, stop, doors, _nodes: nodes })
+        tracing::info!(api = %api_at, operator = %operator_at, agents = %agents_at, "ringward is ready");
+        let keeping = agents.keep();
+        Ok(Self {
+            api: api_at,
+            operator: operator_at,
+            agents: agents_at,
+            stop,
+            doors,
+            linked: agents,
+            keeping,
+            _nodes: nodes,
+        })
     }
 
     /// Stops: doors first, so that nothing new is accepted. Calls under way stay as they are in the
@@ -139,6 +190,8 @@ impl App {
     pub async fn stop(self) {
         // Nobody listens any more if the doors are gone already.
         let _ = self.stop.send(true);
+        self.keeping.abort();
+        self.linked.links.stop();
         for door in self.doors {
             let abort = door.abort_handle();
             if timeout(GOODBYE, door).await.is_err() {
@@ -146,6 +199,20 @@ impl App {
             }
         }
     }
+}
+
+/// As [`serve`], over TLS and with who is at the other end.
+fn serve_agents(door: Door, router: Router, mut stopping: watch::Receiver<bool>) -> JoinHandle<()> {
+    let service = router.into_make_service_with_connect_info::<Peer>();
+    tokio::spawn(async move {
+        let stopped = async move {
+            // An error means that the sender is gone, which is a stop too.
+            let _ = stopping.wait_for(|stop| *stop).await;
+        };
+        if let Err(error) = axum::serve(door, service).with_graceful_shutdown(stopped).await {
+            tracing::error!(%error, "the agents' door failed");
+        }
+    })
 }
 
 /// Calls that were open find their node's session up if it can be had; without, they would be settled by

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use controlplane_core::ids::{AttemptId, AuditId, CallId, EventId, KeyId, RequestId};
+use controlplane_core::ids::{AttemptId, AuditId, CallId, EventId, KeyId, RequestId, StreamId};
 use rand::{RngCore, SeedableRng, rngs::StdRng};
 use time::OffsetDateTime;
 
@@ -80,6 +80,12 @@ impl Chance {
     #[must_use]
     pub fn fork(&self) -> StdRng {
         self.with(StdRng::from_rng)
+    }
+
+    /// A new AMI stream's id.
+    #[must_use]
+    pub fn stream_id(&self) -> StreamId {
+        self.with(StreamId::new)
     }
 
     /// A new attempt's id.

@@ -3,6 +3,7 @@
 //! `app` starts everything and stops it; `registry` knows the fleet; `nodes` keeps the AMI sessions;
 //! `calls` carries calls to their end; `http` has the doors.
 
+pub mod agents;
 pub mod app;
 pub mod calls;
 pub mod cli;

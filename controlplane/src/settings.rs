@@ -12,6 +12,7 @@ use figment::{
     Figment,
     providers::{Env, Format, Serialized, Toml},
 };
+use node_agent_protocol::PlaneUrl;
 use serde::{Deserialize, Serialize};
 
 /// Environment variables that begin with `RINGWARD_` and are not settings of the server.
@@ -31,6 +32,8 @@ pub struct Settings {
     pub api: Door,
     /// The operators' door.
     pub operator: Door,
+    /// The agents' door.
+    pub agents: AgentsDoor,
     /// Logs as JSON lines instead of text.
     pub log_json: bool,
     /// How long an attempt of unknown fate may be looked into before `on_unknown` decides, in ms.
@@ -47,6 +50,17 @@ pub struct Door {
     pub listen: SocketAddr,
 }
 
+/// The agents' door.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentsDoor {
+    /// Address and port.
+    pub listen: SocketAddr,
+    /// Where nodes reach this and every other replica, as `https://HOST:PORT`: what join tokens carry.
+    #[serde(default)]
+    pub urls: Vec<PlaneUrl>,
+}
+
 impl Default for Settings {
     fn default() -> Self {
         let local = |port| Door { listen: SocketAddr::from(([127, 0, 0, 1], port)) };
@@ -55,6 +69,7 @@ impl Default for Settings {
             database_url: None,
             api: local(8080),
             operator: local(8081),
+            agents: AgentsDoor { listen: SocketAddr::from(([0, 0, 0, 0], 8443)), urls: Vec::new() },
             log_json: false,
             reconcile_timeout_ms: 5_000,
             patience_ms: 10_000,

@@ -27,6 +27,14 @@ use crate::registry::Assignment;
 /// The dialplan's contexts (dialplans/extensions_ringward.conf).
 const CALL_CONTEXT: &str = "ringward-call";
 const RECORD_CONTEXT: &str = "ringward-record";
+/// The channel variables that it reads.
+const ATTEMPT: &str = "RINGWARD_ATTEMPT";
+const AUDIO: &str = "RINGWARD_AUDIO";
+const REPEAT: &str = "RINGWARD_REPEAT";
+const TIME_LIMIT: &str = "RINGWARD_TIME_LIMIT";
+/// All contexts and variables of our Originates: a node's gate admits no others.
+pub(crate) const CONTEXTS: [&str; 2] = [CALL_CONTEXT, RECORD_CONTEXT];
+pub(crate) const VARIABLES: [&str; 4] = [ATTEMPT, AUDIO, REPEAT, TIME_LIMIT];
 /// Asterisk's own `Timeout` is longer than ours by this, so that it acts only when this process sleeps.
 const ORIGINATE_SLACK: Duration = Duration::from_secs(5);
 /// The dialplan ends an answered call at `time_limit_s`; this process does, if it has not, so much later.
@@ -71,10 +79,10 @@ fn originate(id: &ChannelId, request: &CallRequest, to: &Assignment) -> Result<O
     originate.caller_id = caller.map(|number| DialDigits::parse(number.as_str())).transpose()?;
     originate.hangup_handler = Some(HangupHandler { context: ContextName::parse(RECORD_CONTEXT)? });
     originate.variables = vec![
-        variable("RINGWARD_ATTEMPT", id.to_string())?,
-        variable("RINGWARD_AUDIO", request.message.audio_id.sound().to_owned())?,
-        variable("RINGWARD_REPEAT", request.message.repeat.to_string())?,
-        variable("RINGWARD_TIME_LIMIT", request.time_limit_s.to_string())?,
+        variable(ATTEMPT, id.to_string())?,
+        variable(AUDIO, request.message.audio_id.sound().to_owned())?,
+        variable(REPEAT, request.message.repeat.to_string())?,
+        variable(TIME_LIMIT, request.time_limit_s.to_string())?,
     ];
     Ok(originate)
 }

@@ -13,6 +13,7 @@ mod driver;
 mod durable;
 mod reconcile;
 
+pub(crate) use attempt::{CONTEXTS, VARIABLES};
 pub(crate) use durable::chain;
 
 use std::{

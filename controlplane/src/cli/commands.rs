@@ -14,10 +14,10 @@ use super::{
 /// Between two looks at a call that is followed.
 const FOLLOW_EVERY: Duration = Duration::from_millis(200);
 
-type Done = Result<ExitCode, Failure>;
+pub(super) type Done = Result<ExitCode, Failure>;
 
 /// Prints the answer as JSON, or as `people` want it.
-fn show(door: &Door, answer: &Value, people: impl FnOnce() -> String) {
+pub(super) fn show(door: &Door, answer: &Value, people: impl FnOnce() -> String) {
     if door.json {
         println!("{answer:#}");
     } else {
@@ -253,7 +253,7 @@ pub(super) async fn cancel(door: &Door, id: &str) -> Done {
 }
 
 /// An id as a path's part: what is no id must not become another path.
-fn encoded_id(id: &str) -> String {
+pub(super) fn encoded_id(id: &str) -> String {
     id.bytes()
         .map(|b| {
             if b.is_ascii_alphanumeric() || b == b'_' {

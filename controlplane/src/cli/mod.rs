@@ -5,6 +5,7 @@
 //! 6 refused for safety.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the command line")]
 
+mod agents;
 mod client;
 mod commands;
 mod serve;
@@ -47,7 +48,7 @@ enum Command {
     Diff(FileArgs),
     /// PBX hosts.
     #[command(subcommand)]
-    Node(List),
+    Node(NodeCommand),
     /// Carrier accounts on nodes.
     #[command(subcommand)]
     Trunk(List),
@@ -85,6 +86,30 @@ struct ApplyArgs {
 enum List {
     /// One line each.
     List,
+}
+
+#[derive(Debug, Subcommand)]
+enum NodeCommand {
+    /// One line each.
+    List,
+    /// What a node's agent says of it, and its latest facts.
+    Show {
+        /// Its name in fleet.toml.
+        name: String,
+    },
+    /// Prints the command that joins a node: for one use, within an hour.
+    Token {
+        /// Its name in fleet.toml.
+        name: String,
+        /// Where the node reaches a replica, as https://HOST:8443 (repeatable); none: as set by agents.urls.
+        #[arg(long)]
+        url: Vec<String>,
+    },
+    /// Cuts a node's link at once and refuses its certificates from now on.
+    Revoke {
+        /// Its name.
+        name: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -188,7 +213,10 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             commands::apply(&door()?, &args.file.file, args.file.prune, args.dry_run).await
         }
         Command::Diff(args) => commands::diff(&door()?, &args.file, args.prune).await,
-        Command::Node(List::List) => commands::nodes(&door()?).await,
+        Command::Node(NodeCommand::List) => commands::nodes(&door()?).await,
+        Command::Node(NodeCommand::Show { name }) => agents::show_agent(&door()?, name).await,
+        Command::Node(NodeCommand::Token { name, url }) => agents::token(&door()?, name, url).await,
+        Command::Node(NodeCommand::Revoke { name }) => agents::revoke(&door()?, name).await,
         Command::Trunk(List::List) => commands::trunks(&door()?).await,
         Command::Route(RouteCommand::Explain { number }) => commands::explain(&door()?, number).await,
         Command::Call(CallCommand::Place(args)) => commands::place(&door()?, args).await,

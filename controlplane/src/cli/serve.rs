@@ -28,6 +28,9 @@ pub(super) struct ServeArgs {
     /// Where operators reach it.
     #[arg(long, value_name = "ADDRESS:PORT")]
     operator_listen: Option<SocketAddr>,
+    /// Where agents reach it.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    agents_listen: Option<SocketAddr>,
     /// Reads the settings, opens the database, and ends.
     #[arg(long)]
     check: bool,
@@ -44,6 +47,9 @@ pub(super) async fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     }
     if let Some(listen) = args.operator_listen {
         settings.operator.listen = listen;
+    }
+    if let Some(listen) = args.agents_listen {
+        settings.agents.listen = listen;
     }
     log(settings.log_json);
     let failed = |error: &dyn std::error::Error| Failure::local(crate::calls::chain(error));

@@ -2,13 +2,18 @@
 //!
 //! ```text
 //! customers   POST /v1/calls            GET /v1/calls    GET /v1/calls/{id}    POST /v1/calls/{id}/cancel
+//! agents      POST /agents/v1/join      POST /agents/v1/renew
+//!             GET /agents/v1/link       GET /agents/v1/ami/{stream_id}      (WebSockets)
 //! operators   POST /admin/v1/bootstrap  GET|POST /admin/v1/fleet
+//!             GET /admin/v1/agents      GET /admin/v1/nodes/{name}/agent
+//!             POST /admin/v1/nodes/{name}/token                POST /admin/v1/nodes/{name}/revoke
 //!             GET /admin/v1/nodes       GET /admin/v1/trunks    GET /admin/v1/routes/explain
 //!             GET|POST /admin/v1/keys   POST /admin/v1/keys/{id}/revoke
 //!             GET /admin/v1/audit       GET|POST /admin/v1/calls, …/{id}, …/{id}/cancel
 //!             GET /metrics  GET /healthz  GET /readyz
 //! ```
 
+mod agents;
 mod auth;
 mod body;
 mod customers;
@@ -32,6 +37,7 @@ use controlplane_store::Store;
 
 use self::problem::{Code, Problem, ProblemBody};
 use crate::{
+    agents::Agents,
     calls::Calls,
     clock::{Chance, Clock},
     metrics::Metrics,
@@ -51,6 +57,8 @@ pub struct Parts {
     pub registry: Arc<Registry>,
     /// Sessions.
     pub nodes: Arc<Nodes>,
+    /// Agents.
+    pub agents: Arc<Agents>,
     /// Calls under way.
     pub calls: Arc<Calls>,
     /// Counters.
@@ -87,12 +95,26 @@ pub fn customers(state: State) -> Router {
     finish(routes, state)
 }
 
+/// The agents' door.
+pub fn agents(state: State) -> Router {
+    let routes = Router::new()
+        .route(node_agent_protocol::JOIN_PATH, post(agents::join))
+        .route(node_agent_protocol::RENEW_PATH, post(agents::renew))
+        .route(node_agent_protocol::LINK_PATH, get(agents::link))
+        .route("/agents/v1/ami/{stream_id}", get(agents::ami));
+    finish(routes, state)
+}
+
 /// The operators' door.
 pub fn operators(state: State) -> Router {
     let routes = Router::new()
         .route("/admin/v1/bootstrap", post(operators::keys::bootstrap))
         .route("/admin/v1/fleet", get(operators::fleet::show).post(operators::fleet::apply))
         .route("/admin/v1/nodes", get(operators::nodes))
+        .route("/admin/v1/nodes/{name}/token", post(operators::agents::token))
+        .route("/admin/v1/nodes/{name}/revoke", post(operators::agents::revoke))
+        .route("/admin/v1/nodes/{name}/agent", get(operators::agents::show))
+        .route("/admin/v1/agents", get(operators::agents::list))
         .route("/admin/v1/trunks", get(operators::trunks))
         .route("/admin/v1/routes/explain", get(operators::explain))
         .route("/admin/v1/keys", get(operators::keys::list).post(operators::keys::create))

@@ -43,6 +43,26 @@ pub(super) enum Code {
     TooLarge,
     /// The body is not JSON by its content type.
     UnsupportedMediaType,
+    /// No client certificate, where one is needed.
+    CertificateRequired,
+    /// A certificate that the store does not know.
+    CertificateUnknown,
+    /// A certificate that was revoked.
+    CertificateRevoked,
+    /// A certificate that has ended.
+    CertificateExpired,
+    /// A join token that there is not.
+    TokenUnknown,
+    /// A join token that has expired.
+    TokenExpired,
+    /// A join token that was used before.
+    TokenUsed,
+    /// A join token of another node.
+    TokenOfAnotherNode,
+    /// A signing request that cannot be signed.
+    CsrRefused,
+    /// The node is in no fleet file.
+    NodeNotDeclared,
     /// Too many calls under way, or the database is away: ask again.
     Unavailable,
     /// A fault of the program.
@@ -76,6 +96,28 @@ impl Code {
             Self::AlreadyBootstrapped => {
                 ("already_bootstrapped", StatusCode::CONFLICT, "An operator key exists already")
             }
+            Self::CertificateRequired => {
+                ("certificate_required", StatusCode::UNAUTHORIZED, "No client certificate")
+            }
+            Self::CertificateUnknown => {
+                ("certificate_unknown", StatusCode::FORBIDDEN, "The certificate is not known")
+            }
+            Self::CertificateRevoked => {
+                ("certificate_revoked", StatusCode::FORBIDDEN, "The certificate was revoked")
+            }
+            Self::CertificateExpired => {
+                ("certificate_expired", StatusCode::FORBIDDEN, "The certificate has ended")
+            }
+            Self::TokenUnknown => ("token_unknown", StatusCode::FORBIDDEN, "No such token"),
+            Self::TokenExpired => ("token_expired", StatusCode::FORBIDDEN, "The token has expired"),
+            Self::TokenUsed => ("token_used", StatusCode::FORBIDDEN, "The token was used before"),
+            Self::TokenOfAnotherNode => {
+                ("token_of_another_node", StatusCode::FORBIDDEN, "The token is another node's")
+            }
+            Self::CsrRefused => {
+                ("csr_refused", StatusCode::UNPROCESSABLE_ENTITY, "The signing request is not valid")
+            }
+            Self::NodeNotDeclared => ("node_not_declared", StatusCode::FORBIDDEN, "The node is not declared"),
             Self::TooLarge => ("too_large", StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
             Self::UnsupportedMediaType => {
                 ("unsupported_media_type", StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body must be JSON")
@@ -100,6 +142,11 @@ impl Problem {
     /// An error with a sentence for whoever asked.
     pub(super) fn new(code: Code, detail: impl Into<String>) -> Self {
         Self { code, detail: detail.into(), param: None, more: None }
+    }
+
+    /// The sentence, for logs.
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
     }
 
     /// Names the field at fault.

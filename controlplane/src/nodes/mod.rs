@@ -1,9 +1,10 @@
-//! One task per declared node with an AMI: keeps its session up, looks at its trunks, and tells the registry.
+//! One task per declared node: keeps its AMI session up, by its address or through its agent, looks at its trunks, and tells the registry.
 //!
 //! A node that cannot be used says why in `node list` and stops nobody else. Everything here is a
 //! reconciler: [`Nodes::reconcile`] compares the declared fleet with the running tasks.
 
 mod check;
+mod linked;
 mod task;
 mod tls;
 
@@ -13,11 +14,15 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use controlplane_core::{fleet::Ami, names::NodeName};
+use controlplane_core::{
+    fleet::{Ami, Node},
+    names::NodeName,
+};
 use node_agent_ami::ActionIds;
 use tokio::{sync::Notify, task::AbortHandle};
 
 use crate::{
+    agents::Links,
     clock::{Chance, Clock},
     metrics::Metrics,
     registry::Registry,
@@ -27,6 +32,7 @@ use crate::{
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) registry: Arc<Registry>,
+    pub(crate) links: Arc<Links>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) clock: Clock,
     pub(crate) chance: Chance,
@@ -35,8 +41,23 @@ pub(crate) struct Shared {
     pub(crate) data_dir: PathBuf,
 }
 
+/// How a node's AMI is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// By the address that fleet.toml gives.
+    Direct(Ami),
+    /// Through its agent's link.
+    Linked,
+}
+
+impl Way {
+    fn of(node: &Node) -> Self {
+        node.ami.clone().map_or(Self::Linked, Self::Direct)
+    }
+}
+
 struct Running {
-    ami: Ami,
+    way: Way,
     /// Look at the trunks now: others may have been declared.
     look: Arc<Notify>,
     tasks: Vec<AbortHandle>,
@@ -61,29 +82,21 @@ impl Nodes {
 
     /// Starts, restarts and stops tasks until they are those of the declared fleet.
     pub fn reconcile(&self) {
-        let (fleet, _) = self.shared.registry.fleet();
+        let (fleet, revision) = self.shared.registry.fleet();
+        self.shared.links.declare(Arc::clone(&fleet), revision);
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running.retain(|name, task| fleet.node(name).and_then(|node| node.ami.as_ref()) == Some(&task.ami));
+        running.retain(|name, task| fleet.node(name).is_some_and(|node| Way::of(node) == task.way));
         for node in fleet.nodes() {
-            let Some(ami) = &node.ami else {
-                let reason = "no agent has joined, and fleet.toml gives no ami address".to_owned();
-                self.shared.registry.node_down(&node.name, reason, self.shared.clock.now());
-                continue;
-            };
             let task = running.entry(node.name.clone()).or_insert_with(|| {
-                let look = Arc::new(Notify::new());
-                let originate =
-                    task::originate(self.shared.clone(), node.name.clone(), ami.clone(), look.clone());
+                let (shared, look, way) = (&self.shared, Arc::new(Notify::new()), Way::of(node));
+                let originate = task::originate(shared.clone(), node.name.clone(), way.clone(), look.clone());
                 let mut tasks = vec![originate];
-                if let Some(login) = &ami.security {
-                    tasks.push(task::security(
-                        self.shared.clone(),
-                        node.name.clone(),
-                        ami.clone(),
-                        login.clone(),
-                    ));
+                if let Way::Direct(ami) = &way
+                    && let Some(login) = &ami.security
+                {
+                    tasks.push(task::security(shared.clone(), node.name.clone(), ami.clone(), login.clone()));
                 }
-                Running { ami: ami.clone(), look, tasks }
+                Running { way, look, tasks }
             });
             task.look.notify_one();
         }

@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use super::{Shared, check, tls};
+use super::{Shared, Way, check, linked, tls};
 use crate::registry::Finding;
 
 /// Time between two looks at a node's trunks.
@@ -36,16 +36,24 @@ const TAMPER_LOG_EVERY: Duration = Duration::from_secs(10);
 const NORMAL_CLEARING: u16 = 16;
 
 /// Starts the task of the session that places calls.
-pub(super) fn originate(shared: Shared, node: NodeName, ami: Ami, look: Arc<Notify>) -> AbortHandle {
+pub(super) fn originate(shared: Shared, node: NodeName, way: Way, look: Arc<Notify>) -> AbortHandle {
     let work = async move {
-        let config = loop {
-            match config(&shared, &ami, ami.username.as_str(), &ami.secret_file, Purpose::Originate) {
-                Ok(config) => break config,
-                Err(reason) => down(&shared, &node, reason),
+        let mut supervisor = match way {
+            Way::Direct(ami) => {
+                let config = loop {
+                    match config(&shared, &ami, ami.username.as_str(), &ami.secret_file, Purpose::Originate) {
+                        Ok(config) => break config,
+                        Err(reason) => down(&shared, &node, reason),
+                    }
+                    sleep(SECRET_RETRY).await;
+                };
+                Supervisor::start(config, BackOff::default(), shared.chance.fork())
             }
-            sleep(SECRET_RETRY).await;
+            Way::Linked => {
+                let way = linked::Linked::new(&shared, &node);
+                Supervisor::start(way, linked::BACK_OFF, shared.chance.fork())
+            }
         };
-        let mut supervisor = Supervisor::start(config, BackOff::default(), shared.chance.fork());
         let mut change = supervisor.next().await;
         while let Some(now) = change {
             change = match now {
@@ -135,7 +143,8 @@ fn explain(reason: &DownReason) -> String {
         DownReason::WrongSecret(error) => format!(
             "{error}: the user or secret in manager.conf differs from fleet.toml's, or its permit list lacks this host"
         ),
-        DownReason::Unreachable(error) => format!("{error}: is Asterisk running, and its AMI bound there?"),
+        DownReason::Unreachable(error) => linked::why(error)
+            .unwrap_or_else(|| format!("{error}: is Asterisk running, and its AMI bound there?")),
         DownReason::Lost(_) => reason.to_string(),
     }
 }

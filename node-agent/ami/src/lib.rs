@@ -46,6 +46,6 @@ pub use names::{
 pub use originate::{EarlyMedia, HangupHandler, Originate, OriginateOutcome};
 pub use schema::check_event;
 pub use session::Session;
-pub use supervisor::{BackOff, DownReason, LinkChange, Supervisor};
+pub use supervisor::{BackOff, Connect, DownReason, LinkChange, Supervisor};
 pub use tamper::{TamperCounters, TamperKind, Tampering};
 pub use watch::{AlreadyWatched, EventItem, Events, Watch, WatchItem};

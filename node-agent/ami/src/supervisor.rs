@@ -8,6 +8,7 @@
 //!     └─┴───────────────────────────────────────── the wait is over
 //! ```
 
+use std::future::Future;
 use std::time::Duration;
 
 use rand::Rng;
@@ -15,7 +16,7 @@ use rand::rngs::StdRng;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use crate::config::ConnectConfig;
+use crate::config::{ConnectConfig, Purpose};
 use crate::connect::ConnectError;
 use crate::link::CloseReason;
 use crate::session::Session;
@@ -85,6 +86,30 @@ pub enum LinkChange {
     },
 }
 
+/// A way to a session: by TCP, or through something that leads to it.
+pub trait Connect: Send + 'static {
+    /// One attempt.
+    fn connect(&mut self) -> impl Future<Output = Result<(Session, Events), ConnectError>> + Send;
+    /// Where to, for logs.
+    fn address(&self) -> &str;
+    /// What for, for logs.
+    fn purpose(&self) -> Purpose;
+}
+
+impl Connect for ConnectConfig {
+    fn connect(&mut self) -> impl Future<Output = Result<(Session, Events), ConnectError>> + Send {
+        Session::connect(self)
+    }
+
+    fn address(&self) -> &str {
+        &self.address
+    }
+
+    fn purpose(&self) -> Purpose {
+        self.purpose
+    }
+}
+
 /// Changes that wait for their reader; the supervisor waits when it is full, the sessions do not.
 const CHANGES_MAX: usize = 4;
 
@@ -98,9 +123,9 @@ pub struct Supervisor {
 impl Supervisor {
     /// Starts connecting at once. The generator spreads the waits.
     #[must_use]
-    pub fn start(config: ConnectConfig, back_off: BackOff, rng: StdRng) -> Self {
+    pub fn start(way: impl Connect, back_off: BackOff, rng: StdRng) -> Self {
         let (sender, changes) = mpsc::channel(CHANGES_MAX);
-        tokio::spawn(keep_up(config, back_off, rng, sender));
+        tokio::spawn(keep_up(way, back_off, rng, sender));
         Self { changes }
     }
 
@@ -111,7 +136,7 @@ impl Supervisor {
 }
 
 async fn keep_up(
-    config: ConnectConfig,
+    mut way: impl Connect,
     back_off: BackOff,
     mut rng: StdRng,
     changes: mpsc::Sender<LinkChange>,
@@ -119,7 +144,7 @@ async fn keep_up(
     let mut failures: u32 = 0;
     loop {
         let connected = tokio::select! {
-            connected = Session::connect(&config) => connected,
+            connected = way.connect() => connected,
             () = changes.closed() => return,
         };
         let (reason, wait) = match connected {
@@ -148,7 +173,7 @@ async fn keep_up(
                 (DownReason::Unreachable(error), wait)
             }
         };
-        tracing::warn!(address = config.address, purpose = config.purpose.as_str(), %reason, "no AMI session");
+        tracing::warn!(address = way.address(), purpose = way.purpose().as_str(), %reason, "no AMI session");
         let next_try = Instant::now() + wait;
         if changes.send(LinkChange::Down { reason, next_try }).await.is_err() {
             return;

@@ -71,6 +71,7 @@ impl ControlPlane {
             .args(["serve", "--data-dir"])
             .arg(&self.folder)
             .args(["--api-listen", &self.api, "--operator-listen", &self.operator])
+            .args(["--agents-listen", "127.0.0.1:0"])
             .env_remove("RINGWARD_DATABASE_URL")
             .stdin(std::process::Stdio::null())
             .stdout(open()?)

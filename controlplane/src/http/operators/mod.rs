@@ -1,5 +1,6 @@
 //! `/admin/v1`, and what machines ask: metrics, liveness, readiness.
 
+pub(super) mod agents;
 pub(super) mod calls;
 pub(super) mod fleet;
 pub(super) mod keys;

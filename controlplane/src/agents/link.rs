@@ -1,0 +1,390 @@
+//! One link's life, from the agent's hello to its end.
+//!
+//! ```text
+//! hello in time, understood, of this node, declared ──▶ Welcome, Policy ──▶ serve ──▶ Refused(why) or silence
+//! ```
+//!
+//! One task reads and writes. Facts are made durable by a task beside it, so that a slow database holds up
+//! neither observations nor answers to `bar`; when it is `FACTS_WAITING` messages behind, this node's own
+//! link is read no further. Bytes are read at a pace, so that a flood takes no more of the processor than
+//! an agent with much to say.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    body::Bytes,
+    extract::ws::{Message, WebSocket},
+};
+use controlplane_core::{ids::FactId, names::NodeName};
+use controlplane_store::{Store, agents::AgentFact};
+use node_agent_protocol::{
+    Capabilities, Capability, Decoded, Down, Fact, HEARTBEAT, Hello, List, PROTOCOL, RefusalCode, Refused,
+    SILENCE_MAX, Text, Up, Welcome, decode, encode,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until, timeout, timeout_at},
+};
+
+use super::{
+    links::{Admission, Declared, Links, Membership},
+    policy,
+};
+use crate::clock::Clock;
+
+/// From the upgrade to the hello.
+const HELLO_MAX: Duration = Duration::from_secs(10);
+/// An agent that does not read for so long is gone.
+const WRITE_MAX: Duration = Duration::from_secs(5);
+/// Messages of facts that wait to be made durable. The agent sends one at a time.
+const FACTS_WAITING: usize = 4;
+/// Between two writes of one node's facts: with `FACTS_PER_MESSAGE`, at most 2,560 facts per second.
+const FACTS_PACE: Duration = Duration::from_millis(100);
+/// Between two tries to make facts durable while the database is away.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+/// Bytes per second of one link, on average: four whole snapshots of the largest node.
+const BYTES_PER_S: f64 = 4.0 * 1024.0 * 1024.0;
+/// What a ping or pong counts for.
+const CONTROL_FRAME: usize = 64;
+/// Bytes at once beyond the average.
+const BYTES_BURST: f64 = 2.0 * BYTES_PER_S;
+
+/// What a link works with.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) links: Arc<Links>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) clock: Clock,
+}
+
+/// Why a link ended.
+enum End {
+    /// The other side went, or is silent.
+    Gone(&'static str),
+    /// This side ends it, and says so.
+    Refused(RefusalCode, String),
+}
+
+/// Serves a link to its end.
+pub(super) async fn serve(shared: Shared, mut socket: WebSocket, mut admission: Admission) {
+    let node = admission.node().clone();
+    let end = match greet(&shared, &mut socket, &node).await {
+        Ok(hello) => {
+            let version = hello.agent_version.clone();
+            let lacking = hello.capabilities.lacking(&Capability::USED);
+            let lacking: Vec<_> = lacking.into_iter().map(Capability::as_str).collect();
+            tracing::info!(%node, agent = %version, lacking = lacking.join(","), "a node is linked");
+            run(&shared, &mut socket, &mut admission, hello).await
+        }
+        Err(end) => end,
+    };
+    match end {
+        End::Gone(why) => tracing::info!(%node, why, "a link ended"),
+        End::Refused(code, detail) => {
+            tracing::warn!(%node, ?code, detail, "a link was ended");
+            let refused = Down::Refused(Refused { code, detail: Text::cut(&detail) });
+            // It may be gone already.
+            let _ = send(&mut socket, &refused).await;
+            let _ = timeout(WRITE_MAX, socket.send(Message::Close(None))).await;
+        }
+    }
+}
+
+/// The hello, if it may be welcomed.
+async fn greet(shared: &Shared, socket: &mut WebSocket, node: &NodeName) -> Result<Hello, End> {
+    let first = timeout(HELLO_MAX, socket.recv()).await.map_err(|_| violation("no hello in time"))?;
+    let Some(Ok(Message::Text(text))) = first else {
+        return Err(violation("the first message is the hello"));
+    };
+    let hello = match decode::<Up>(&text) {
+        Ok(Decoded::Message(Up::Hello(hello))) => hello,
+        Ok(_) => return Err(violation("the first message is the hello")),
+        Err(error) => return Err(violation(&error.to_string())),
+    };
+    if !hello.is_understood() {
+        let detail = format!("the control plane speaks protocol {PROTOCOL}, the agent {}", hello.protocol);
+        return Err(End::Refused(RefusalCode::Protocol, detail));
+    }
+    if hello.node != *node {
+        let detail = format!("the certificate is of {node}, the hello of {}", hello.node);
+        return Err(End::Refused(RefusalCode::WrongNode, detail));
+    }
+    if !shared.links.is_declared(node) {
+        return Err(unknown_node(node));
+    }
+    let welcome = Welcome {
+        protocol: hello.protocol.min(PROTOCOL),
+        control_plane_version: Text::cut(env!("CARGO_PKG_VERSION")),
+        lacking: Capabilities::of(hello.capabilities.lacking(&Capability::USED)),
+    };
+    send(socket, &Down::Welcome(welcome)).await?;
+    Ok(hello)
+}
+
+fn unknown_node(node: &NodeName) -> End {
+    End::Refused(RefusalCode::UnknownNode, format!("fleet.toml declares no node {node}"))
+}
+
+async fn send(socket: &mut WebSocket, message: &Down) -> Result<(), End> {
+    let text = encode(message).map_err(|error| End::Refused(RefusalCode::Violation, error.to_string()))?;
+    match timeout(WRITE_MAX, socket.send(Message::text(text))).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(End::Gone("the connection is lost")),
+        Err(_) => Err(End::Gone("the agent does not read")),
+    }
+}
+
+/// A link under way.
+struct Link<'a> {
+    shared: &'a Shared,
+    socket: &'a mut WebSocket,
+    admission: &'a mut Admission,
+    member: Membership,
+    declared: watch::Receiver<Declared>,
+    stopping: watch::Receiver<bool>,
+    facts: mpsc::Sender<Vec<Fact>>,
+    kept: mpsc::Receiver<Kept>,
+    heartbeat: Interval,
+    pace: Pace,
+    /// When the other side was heard last.
+    heard: Instant,
+}
+
+/// What there is to do next.
+enum Next {
+    Revoked,
+    Replaced,
+    Stopping,
+    Declared,
+    Send(Down),
+    Acknowledge(Kept),
+    Beat,
+    Silent,
+    Heard(Option<Result<Message, axum::Error>>),
+}
+
+async fn run(shared: &Shared, socket: &mut WebSocket, admission: &mut Admission, hello: Hello) -> End {
+    let node = admission.node().clone();
+    let mut declared = shared.links.declared();
+    // The policy goes first, and again at every change of the fleet.
+    declared.mark_changed();
+    let mut heartbeat = interval(HEARTBEAT);
+    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (facts, waiting) = mpsc::channel(FACTS_WAITING);
+    let (acks, kept) = mpsc::channel(FACTS_WAITING);
+    let keeping = tokio::spawn(keep(shared.clone(), node.clone(), waiting, acks));
+    let now = Instant::now();
+    let mut link = Link {
+        shared,
+        socket,
+        admission,
+        member: shared.links.join(&node, hello),
+        declared,
+        stopping: shared.links.stopping(),
+        facts,
+        kept,
+        heartbeat,
+        pace: Pace::new(now),
+        heard: now,
+    };
+    let end = loop {
+        let next = link.next().await;
+        if let Err(end) = link.step(next).await {
+            break end;
+        }
+    };
+    // What is not acknowledged comes again on the next link.
+    keeping.abort();
+    end
+}
+
+impl Link<'_> {
+    async fn next(&mut self) -> Next {
+        let stopped = async {
+            // An error means that the sender is gone, which is a stop too.
+            let _ = self.stopping.wait_for(|stop| *stop).await;
+        };
+        tokio::select! {
+            biased;
+            () = self.admission.revoked() => Next::Revoked,
+            _ = &mut self.member.replaced => Next::Replaced,
+            () = stopped => Next::Stopping,
+            Ok(()) = self.declared.changed() => Next::Declared,
+            Some(message) = self.member.down.recv() => Next::Send(message),
+            Some(kept) = self.kept.recv() => Next::Acknowledge(kept),
+            _ = self.heartbeat.tick() => Next::Beat,
+            message = timeout_at(self.heard + SILENCE_MAX, self.socket.recv()) => {
+                message.map_or(Next::Silent, Next::Heard)
+            }
+        }
+    }
+
+    async fn step(&mut self, next: Next) -> Result<(), End> {
+        let node = self.admission.node().clone();
+        match next {
+            Next::Revoked => {
+                let detail = format!("{node} was revoked: join it again with a new token");
+                Err(End::Refused(RefusalCode::Revoked, detail))
+            }
+            Next::Replaced => {
+                Err(End::Refused(RefusalCode::Replaced, format!("{node} has another link now")))
+            }
+            Next::Stopping => Err(End::Refused(RefusalCode::Stopping, "the control plane stops".to_owned())),
+            Next::Declared => {
+                let now = self.declared.borrow_and_update().clone();
+                if now.fleet.node(&node).is_none() {
+                    return Err(unknown_node(&node));
+                }
+                let policy = policy::of(&now.fleet, now.revision, &node);
+                send(self.socket, &Down::Policy(Box::new(policy))).await
+            }
+            Next::Send(message) => send(self.socket, &message).await,
+            Next::Acknowledge(Kept { new, ids }) => {
+                self.member.kept(new);
+                send(self.socket, &Down::Ack { fact_ids: List::first(ids) }).await
+            }
+            Next::Beat => match timeout(WRITE_MAX, self.socket.send(Message::Ping(Bytes::new()))).await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(_)) | Err(_) => Err(End::Gone("the agent does not read")),
+            },
+            Next::Silent => Err(End::Gone("silent for too long")),
+            Next::Heard(message) => self.hear(message).await,
+        }
+    }
+
+    async fn hear(&mut self, message: Option<Result<Message, axum::Error>>) -> Result<(), End> {
+        match message {
+            Some(Ok(Message::Text(text))) => {
+                self.pace.spend(text.len()).await;
+                self.take(&text).await?;
+            }
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => self.pace.spend(CONTROL_FRAME).await,
+            Some(Ok(Message::Binary(_))) => {
+                return Err(violation("binary messages belong on AMI streams"));
+            }
+            Some(Ok(Message::Close(_)) | Err(_)) | None => {
+                return Err(End::Gone("the agent closed it, or the connection is lost"));
+            }
+        }
+        // After the work: the time that it took is not the agent's silence.
+        self.heard = Instant::now();
+        Ok(())
+    }
+
+    /// Takes one message.
+    async fn take(&mut self, text: &str) -> Result<(), End> {
+        match decode::<Up>(text) {
+            Ok(Decoded::Message(Up::Observations(seen))) => self.member.observed(*seen),
+            Ok(Decoded::Message(Up::Facts { facts })) => {
+                if self.facts.send(facts.into_vec()).await.is_err() {
+                    return Err(End::Gone("facts cannot be kept"));
+                }
+            }
+            Ok(Decoded::Message(Up::Bar { attempt, answer })) => self.member.barred(&attempt, answer),
+            Ok(Decoded::Message(Up::AmiRefused { stream_id, reason })) => {
+                self.shared.links.ami_refused(self.member.node(), &stream_id, reason.as_str());
+            }
+            Ok(Decoded::Message(Up::Hello(_))) => return Err(violation("a second hello")),
+            Ok(Decoded::Message(Up::Unknown) | Decoded::Unknown) => self.member.skipped(),
+            Err(error) => return Err(violation(&error.to_string())),
+        }
+        Ok(())
+    }
+}
+
+fn violation(detail: &str) -> End {
+    End::Refused(RefusalCode::Violation, detail.to_owned())
+}
+
+/// Facts that are durable now.
+struct Kept {
+    new: u64,
+    ids: Vec<FactId>,
+}
+
+/// Makes facts durable, then has them acknowledged. Tries until it succeeds or the link ends.
+async fn keep(
+    shared: Shared,
+    node: NodeName,
+    mut waiting: mpsc::Receiver<Vec<Fact>>,
+    acks: mpsc::Sender<Kept>,
+) {
+    while let Some(batch) = waiting.recv().await {
+        let next = Instant::now() + FACTS_PACE;
+        let ids = batch.iter().map(|fact| fact.id.clone()).collect();
+        let batch: Vec<AgentFact> = batch.into_iter().map(stored).collect();
+        let new = loop {
+            match shared.store.keep_facts(&node, batch.clone(), shared.clock.now()).await {
+                Ok(new) => break new,
+                Err(error) => {
+                    tracing::warn!(%node, error = %crate::calls::chain(&error), "a node's facts are not durable yet");
+                    sleep(STORE_RETRY).await;
+                }
+            }
+        };
+        if acks.send(Kept { new, ids }).await.is_err() {
+            return;
+        }
+        sleep_until(next).await;
+    }
+}
+
+fn stored(fact: Fact) -> AgentFact {
+    AgentFact {
+        id: fact.id,
+        kind: fact.fact_kind.as_str().to_owned(),
+        at_ms: fact.at_unix_ms,
+        body: fact.body.into_value(),
+    }
+}
+
+/// A leaky bucket of bytes.
+struct Pace {
+    /// Bytes taken and not yet leaked.
+    level: f64,
+    at: Instant,
+}
+
+impl Pace {
+    fn new(now: Instant) -> Self {
+        Self { level: 0.0, at: now }
+    }
+
+    /// Counts `bytes`; the time until the next may be read.
+    fn count(&mut self, bytes: usize, now: Instant) -> Duration {
+        let leaked = now.duration_since(self.at).as_secs_f64() * BYTES_PER_S;
+        self.at = now;
+        #[allow(clippy::cast_precision_loss, reason = "messages are far below 2^52 bytes")]
+        let bytes = bytes as f64;
+        self.level = (self.level - leaked).max(0.0) + bytes;
+        Duration::from_secs_f64(((self.level - BYTES_BURST) / BYTES_PER_S).max(0.0))
+    }
+
+    async fn spend(&mut self, bytes: usize) {
+        let wait = self.count(bytes, Instant::now());
+        if !wait.is_zero() {
+            sleep(wait).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_read_at_the_pace_and_an_honest_agent_never_waits() {
+        let start = Instant::now();
+        let mut honest = Pace::new(start);
+        for beat in 0..1_000 {
+            assert!(honest.count(1024 * 1024, start + HEARTBEAT * beat).is_zero());
+        }
+        let mut flood = Pace::new(start);
+        let mut now = start;
+        for _ in 0..1_000 {
+            now += flood.count(1024 * 1024, now);
+        }
+        let took = now.duration_since(start).as_secs_f64();
+        assert!((246.0..251.0).contains(&took), "1,000 MiB at 4 MiB/s less the burst: {took}");
+    }
+}

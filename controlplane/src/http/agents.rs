@@ -1,0 +1,217 @@
+//! The agents' door: joining, renewing, the link, and AMI streams.
+
+use axum::{
+    Extension, Json,
+    extract::{
+        ConnectInfo, Path, State as AxumState,
+        rejection::PathRejection,
+        ws::{WebSocketUpgrade, rejection::WebSocketUpgradeRejection},
+    },
+    http::StatusCode,
+    response::Response,
+};
+use controlplane_core::{
+    ids::{RequestId, StreamId},
+    names::NodeName,
+};
+use controlplane_store::{
+    agents::{IssueCertificate, Issued, NodeCertificate, Warrant},
+    calls::Actor,
+};
+use data_encoding::HEXLOWER;
+use node_agent_protocol::{AMI_CHUNK_MAX, JoinRequest, JoinResponse, MESSAGE_MAX, RenewRequest, Text};
+
+use super::{
+    RequestTag, State,
+    body::JsonBody,
+    problem::{Code, Problem},
+};
+use crate::agents::{Admission, Peer};
+
+/// `POST /agents/v1/join`: the only one that needs no certificate.
+pub(super) async fn join(
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Extension(RequestTag(request_id)): Extension<RequestTag>,
+    AxumState(state): AxumState<State>,
+    JsonBody { value: request, .. }: JsonBody<JoinRequest>,
+) -> Result<(StatusCode, Json<JoinResponse>), Problem> {
+    let hash = request.secret.sha256();
+    // Looked at first, so that a stranger without a token makes nobody sign anything.
+    let token = state.store.node_token(&hash).await?;
+    let refused = match token {
+        None => Some(Issued::Unknown),
+        Some(token) if token.node != request.node => Some(Issued::OtherNode),
+        Some(token) if token.used_at.is_some() => Some(Issued::Used),
+        Some(token) if token.expires_at <= state.clock.now() => Some(Issued::Expired),
+        Some(_) => None,
+    };
+    let joined = match refused {
+        Some(refused) => Err(token_problem(refused)),
+        None => {
+            let actor = actor(&peer, request_id);
+            issue(&state, &request.node, &request.csr_pem, Warrant::Token(hash), actor).await
+        }
+    };
+    match joined {
+        Ok(response) => {
+            tracing::info!(node = %request.node, peer = %peer.address, "a node joined");
+            Ok((StatusCode::CREATED, Json(response)))
+        }
+        Err(problem) => {
+            tracing::warn!(node = %request.node, peer = %peer.address, "a node was not let in: {}", problem.detail());
+            Err(problem)
+        }
+    }
+}
+
+/// `POST /agents/v1/renew`: the next certificate, for one that still holds.
+pub(super) async fn renew(
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Extension(RequestTag(request_id)): Extension<RequestTag>,
+    AxumState(state): AxumState<State>,
+    JsonBody { value: request, .. }: JsonBody<RenewRequest>,
+) -> Result<(StatusCode, Json<JoinResponse>), Problem> {
+    let held = held(&state, &peer).await?;
+    let warrant = Warrant::Certificate(held.fingerprint);
+    let response = issue(&state, &held.node, &request.csr_pem, warrant, actor(&peer, request_id)).await?;
+    tracing::info!(node = %held.node, "a node renewed its certificate");
+    Ok((StatusCode::CREATED, Json(response)))
+}
+
+/// `GET /agents/v1/link`, a WebSocket.
+pub(super) async fn link(
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    AxumState(state): AxumState<State>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, Problem> {
+    let admission = admit(&state, &peer).await?;
+    let upgrade = upgrade.map_err(|error| Problem::new(Code::Malformed, error.body_text()))?;
+    let upgrade = upgrade.max_message_size(MESSAGE_MAX).max_frame_size(MESSAGE_MAX);
+    Ok(upgrade.on_upgrade(async move |socket| state.agents.serve_link(socket, admission).await))
+}
+
+/// `GET /agents/v1/ami/{stream_id}`, a WebSocket that this control plane asked the agent to dial.
+pub(super) async fn ami(
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    AxumState(state): AxumState<State>,
+    stream_id: Result<Path<StreamId>, PathRejection>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, Problem> {
+    let Path(stream_id) = stream_id?;
+    let admission = admit(&state, &peer).await?;
+    let upgrade = upgrade.map_err(|error| Problem::new(Code::Malformed, error.body_text()))?;
+    let asked = state.agents.links.dialled(admission.node(), &stream_id).ok_or_else(Problem::not_found)?;
+    let upgrade = upgrade.max_message_size(AMI_CHUNK_MAX).max_frame_size(AMI_CHUNK_MAX);
+    Ok(upgrade.on_upgrade(async move |socket| state.agents.carry_ami(socket, admission, asked).await))
+}
+
+/// Counts the connection in if its certificate is good.
+async fn admit(state: &State, peer: &Peer) -> Result<Admission, Problem> {
+    let certificate = held(state, peer).await?;
+    let admission = state.agents.links.admit(&certificate.node, certificate.fingerprint);
+    // Again, now that a revocation would find it: none can fall between.
+    held(state, peer).await?;
+    Ok(admission)
+}
+
+/// The certificate that the peer proved to hold, if it is good for a declared node.
+async fn held(state: &State, peer: &Peer) -> Result<NodeCertificate, Problem> {
+    let Some(fingerprint) = &peer.certificate else {
+        return Err(Problem::new(
+            Code::CertificateRequired,
+            "Join first: `ringward node token NAME` prints the command for the node.",
+        ));
+    };
+    let certificate = state.store.node_certificate(fingerprint).await?;
+    let certificate = certificate.ok_or_else(|| warrant_problem(Issued::Unknown))?;
+    if certificate.revoked_at.is_some() {
+        return Err(warrant_problem(Issued::Revoked));
+    }
+    // TLS judged it at the handshake; a connection may be older than that.
+    if certificate.expires_at <= state.clock.now() {
+        return Err(warrant_problem(Issued::Expired));
+    }
+    declared(state, &certificate.node)?;
+    Ok(certificate)
+}
+
+fn declared(state: &State, node: &NodeName) -> Result<(), Problem> {
+    if state.agents.links.is_declared(node) {
+        return Ok(());
+    }
+    Err(Problem::new(Code::NodeNotDeclared, format!("fleet.toml declares no node {node}.")))
+}
+
+async fn issue(
+    state: &State,
+    node: &NodeName,
+    csr_pem: &str,
+    warrant: Warrant,
+    actor: Actor,
+) -> Result<JoinResponse, Problem> {
+    declared(state, node)?;
+    let now = state.clock.now();
+    let signed = state
+        .agents
+        .sign(node, csr_pem, now)
+        .map_err(|error| Problem::new(Code::CsrRefused, format!("{error}.")))?;
+    let certificate = NodeCertificate {
+        fingerprint: signed.fingerprint,
+        node: node.clone(),
+        issued_at: now,
+        expires_at: signed.not_after,
+        revoked_at: None,
+    };
+    let is_token = matches!(warrant, Warrant::Token(_));
+    let audit_id = state.chance.audit_id(now);
+    match state.store.issue_certificate(IssueCertificate { warrant, certificate, actor, audit_id }).await? {
+        Issued::Done => Ok(JoinResponse {
+            node: node.clone(),
+            certificate_pem: signed.pem,
+            ca_pem: state.agents.authority.trusted_pem().to_owned(),
+            not_before_unix_s: signed.not_before.unix_timestamp(),
+            expires_unix_s: signed.not_after.unix_timestamp(),
+            fingerprint: Text::cut(&HEXLOWER.encode(&signed.fingerprint)),
+        }),
+        refused if is_token => Err(token_problem(refused)),
+        refused => Err(warrant_problem(refused)),
+    }
+}
+
+fn token_problem(refused: Issued) -> Problem {
+    let again = "Make a new one with `ringward node token NAME`.";
+    match refused {
+        Issued::Used => Problem::new(
+            Code::TokenUsed,
+            format!(
+                "This token was used before. If it was not you who used it, `ringward node revoke NAME`. {again}"
+            ),
+        ),
+        Issued::Expired => Problem::new(Code::TokenExpired, format!("This token has expired. {again}")),
+        Issued::OtherNode => Problem::new(Code::TokenOfAnotherNode, "This token is another node's."),
+        Issued::Unknown | Issued::Revoked | Issued::Done => {
+            Problem::new(Code::TokenUnknown, format!("There is no such token, or it was taken back. {again}"))
+        }
+    }
+}
+
+fn warrant_problem(refused: Issued) -> Problem {
+    match refused {
+        Issued::Revoked => Problem::new(
+            Code::CertificateRevoked,
+            "This certificate was revoked. Join again with a token of `ringward node token NAME`.",
+        ),
+        Issued::Expired => Problem::new(
+            Code::CertificateExpired,
+            "This certificate has ended. Join again with a token of `ringward node token NAME`.",
+        ),
+        Issued::Unknown | Issued::OtherNode | Issued::Used | Issued::Done => Problem::new(
+            Code::CertificateUnknown,
+            "This certificate is not known here. Join again with a token of `ringward node token NAME`.",
+        ),
+    }
+}
+
+fn actor(peer: &Peer, request: RequestId) -> Actor {
+    Actor { key: None, request: Some(request), ip: Some(peer.address.ip().to_canonical().to_string()) }
+}
