@@ -135,7 +135,8 @@ impl Spool {
         } else {
             inner.lost_untold = lost;
         }
-        if inner.lines > 2 * inner.waiting.len() + 64 {
+        let is_mostly_old = inner.lines > 2 * inner.waiting.len() + 64;
+        if is_mostly_old || (inner.waiting.is_empty() && inner.lines > 0) {
             self.rewrite(&mut inner);
         }
     }
