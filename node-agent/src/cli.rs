@@ -151,10 +151,7 @@ async fn status(settings: &Settings, as_json: bool) -> anyhow::Result<ExitCode> 
         say(&status.to_string());
         return Ok(ExitCode::SUCCESS);
     }
-    let text = |value: &serde_json::Value| match value {
-        serde_json::Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
+    let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     say(&format!("node       {}", text(&status["node"])));
     say(&format!("version    {}", text(&status["version"])));
     say(&format!("certificate {}", text(&status["certificate"]["fingerprint"])));

@@ -95,10 +95,10 @@ impl StateDir {
     pub fn write(&self, name: &str, content: &[u8]) -> io::Result<()> {
         let (path, new) = (self.path(name), self.path(&format!("{name}.new")));
         // One left over by a crash would keep its mode.
-        fs::remove_file(&new).or_else(|error| match error.kind() {
-            io::ErrorKind::NotFound => Ok(()),
-            _ => Err(error),
-        })?;
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
         file.write_all(content)?;
         file.sync_all()?;
