@@ -7,11 +7,15 @@ use tokio::time::sleep;
 
 use crate::fixture::{Call, Ended, Fleet, NUMBER, eventually, slowly, talks};
 
-/// Two nodes, one carrier.
+/// Two nodes, one carrier, and time enough to find a node again that comes back.
 async fn pair() -> Fleet {
+    pair_with_patience(5_000).await
+}
+
+async fn pair_with_patience(reconcile_timeout_ms: u64) -> Fleet {
     let fleet = Fleet::of(&["waw-1", "fra-1"], &["acme"])
         .trunks_have("cps_max = 1000")
-        .settings(|settings| settings.reconcile_timeout_ms = 1_500)
+        .settings(move |settings| settings.reconcile_timeout_ms = reconcile_timeout_ms)
         .start()
         .await;
     fleet.pbxes().for_each(|pbx| pbx.set_default(talks(5)));
@@ -119,7 +123,7 @@ async fn a_node_that_stays_away_is_given_up_and_its_survivor_hung_up() {
     for (on_unknown, status, reason, attempts) in
         [("fail", "failed", "interrupted", 1), ("retry", "completed", "played", 2)]
     {
-        let fleet = pair().await;
+        let fleet = pair_with_patience(1_000).await;
         let call = fleet.call(NUMBER).with("on_unknown", on_unknown).with("ring_timeout_s", 30);
         fleet.pbxes().for_each(|pbx| pbx.set_ending(NUMBER, Ending::NoAnswer));
         let call = call.place().await;
