@@ -13,8 +13,8 @@ use controlplane_core::ids::FactId;
 use futures_util::{SinkExt, StreamExt, stream::SplitSink};
 use node_agent_core::observe::has_tech_cause;
 use node_agent_protocol::{
-    Capabilities, Capability, Decoded, Down, HEARTBEAT, Hello, LINK_PATH, List, MESSAGE_MAX, PROTOCOL,
-    PROTOCOL_OLDEST, PlaneUrl, RefusalCode, SILENCE_MAX, Text, Up, Welcome, decode, encode, tls,
+    Asterisk, Capabilities, Capability, Decoded, Down, HEARTBEAT, Hello, LINK_PATH, List, MESSAGE_MAX,
+    PROTOCOL, PROTOCOL_OLDEST, PlaneUrl, RefusalCode, SILENCE_MAX, Text, Up, Welcome, decode, encode, tls,
 };
 use rand::{Rng, rngs::StdRng};
 use tokio::{
@@ -36,6 +36,8 @@ use crate::{
 const WAIT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
 /// After a refusal that only an operator can mend.
 const WAIT_REFUSED: Duration = Duration::from_secs(30);
+/// How long a hello waits for what Asterisk says of itself.
+const FIRST_LOOK_MAX: Duration = Duration::from_secs(1);
 /// AMI streams of one link at a time.
 const STREAMS_MAX: usize = 8;
 /// Snapshots at changes come no closer than that.
@@ -128,8 +130,8 @@ async fn once(url: &PlaneUrl, shared: &Shared) -> Result<std::convert::Infallibl
     let config_now = config().map_err(DialError::from)?;
     let socket = dial::web_socket(url, LINK_PATH, config_now, MESSAGE_MAX).await?;
     let (mut sink, mut frames) = socket.split();
-    let asterisk = shared.status.sight.borrow().asterisk.clone();
-    let tech_cause = asterisk.as_ref().is_some_and(|asterisk| has_tech_cause(asterisk.version.as_str()));
+    let asterisk = first_look(shared).await;
+    let tech_cause = says_tech_cause(asterisk.as_ref());
     let capabilities = [Capability::Ami, Capability::Bar, Capability::Facts]
         .into_iter()
         .chain(tech_cause.then_some(Capability::TechCause));
@@ -154,11 +156,14 @@ async fn once(url: &PlaneUrl, shared: &Shared) -> Result<std::convert::Infallibl
             None => {}
         }
     };
-    tracing::info!(%url, version = %control_plane_version, lacking = ?lacking, "the link is up");
+    let lacking: Vec<_> =
+        Capability::USED.into_iter().filter(|c| lacking.has(*c)).map(Capability::as_str).collect();
+    let lacking = lacking.join(",");
+    tracing::info!(%url, version = %control_plane_version, lacking, "the link is up");
     shared.metrics.link(&url.to_string(), true);
     shared
         .status
-        .link(&url.to_string(), format!("up, control plane {control_plane_version}, lacking {lacking:?}"));
+        .link(&url.to_string(), format!("up, control plane {control_plane_version}, lacking [{lacking}]"));
 
     let streams = Arc::new(Semaphore::new(STREAMS_MAX));
     let (answers, mut answered) = mpsc::channel::<Up>(STREAMS_MAX);
@@ -227,6 +232,9 @@ async fn once(url: &PlaneUrl, shared: &Shared) -> Result<std::convert::Infallibl
             }
             Ok(()) = changed(&mut sight, told.1 + CHANGES_APART) => {
                 let now = Arc::clone(&sight.borrow_and_update());
+                if now.asterisk.is_some() && says_tech_cause(now.asterisk.as_ref()) != tech_cause {
+                    return Err(broken("Asterisk can do other things now: saying hello again"));
+                }
                 if now.differs(&told.0) {
                     revision += 1;
                     told = observe(&mut sink, shared, revision).await?;
@@ -242,6 +250,20 @@ async fn once(url: &PlaneUrl, shared: &Shared) -> Result<std::convert::Infallibl
             }
         }
     }
+}
+
+/// Asterisk as it was seen; just after the start it is waited for, so that the hello can tell of it.
+async fn first_look(shared: &Shared) -> Option<Asterisk> {
+    let mut sight = shared.status.sight.subscribe();
+    let seen = timeout(FIRST_LOOK_MAX, sight.wait_for(|sight| sight.asterisk.is_some())).await;
+    match seen {
+        Ok(Ok(sight)) => sight.asterisk.clone(),
+        Ok(Err(_)) | Err(_) => None,
+    }
+}
+
+fn says_tech_cause(asterisk: Option<&Asterisk>) -> bool {
+    asterisk.is_some_and(|asterisk| has_tech_cause(asterisk.version.as_str()))
 }
 
 async fn changed(

@@ -6,6 +6,9 @@ use node_agent_ami::EndpointName;
 
 use super::read::{Endpoint, Registration, RegistrationStatus, uri_host};
 
+/// Undeclared endpoints that are named one by one; a PBX with more has phones.
+const UNDECLARED_MAX: usize = 10;
+
 /// What kind of thing is amiss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum FindingKind {
@@ -64,18 +67,23 @@ pub struct Seen<'a> {
 #[must_use]
 pub fn findings(seen: Seen<'_>) -> Vec<Finding> {
     let mut found = Vec::new();
+    let mut undeclared = Vec::new();
     for endpoint in seen.endpoints {
         let declared = seen.declared.map(|declared| declared.contains(endpoint.name.as_str()));
         match declared {
             Some(true) => trunk(endpoint, &mut found),
-            Some(false) => found.push(Finding {
-                kind: FindingKind::Undeclared,
-                subject: endpoint.name.to_string(),
-                fix: "Declare it as a [[trunk]] in fleet.toml if Ringward is to use it".to_owned(),
-            }),
+            Some(false) => undeclared.push(endpoint.name.to_string()),
             None => {}
         }
     }
+    if undeclared.len() > UNDECLARED_MAX {
+        undeclared = vec!["several endpoints".to_owned()];
+    }
+    found.extend(undeclared.into_iter().map(|subject| Finding {
+        kind: FindingKind::Undeclared,
+        subject,
+        fix: "Declare it as a [[trunk]] in fleet.toml if Ringward is to use it".to_owned(),
+    }));
     for name in seen.declared.into_iter().flatten() {
         if !seen.endpoints.iter().any(|endpoint| endpoint.name.as_str() == *name) {
             found.push(Finding {
