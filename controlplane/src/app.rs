@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    agents::{Agents, AuthorityError, Door, Peer},
+    agents::{Agents, AuthorityError, Door, Links, Peer},
     calls::{Calls, Patience},
     clock::{Chance, Clock},
     http::{self, Parts, State},
@@ -183,6 +183,12 @@ impl App {
             keeping,
             _nodes: nodes,
         })
+    }
+
+    /// Every node's link to this replica.
+    #[must_use]
+    pub fn links(&self) -> Arc<Links> {
+        Arc::clone(&self.linked.links)
     }
 
     /// Stops: doors first, so that nothing new is accepted. Calls under way stay as they are in the

@@ -1,4 +1,5 @@
-//! Looks at a trunk's configuration on its node, with the rights of the user that places calls.
+//! Looks at a trunk's configuration on its node: with the rights of the user that places calls, or in what the
+//! node's agent saw, since an agent's gate lets nobody read variables.
 //!
 //! A contact whose name resolves to several addresses fails over inside Asterisk: 180 and then 503 from the
 //! first makes it send the INVITE to the second, two rings in one attempt that no control plane can see
@@ -9,6 +10,7 @@ use std::net::IpAddr;
 
 use controlplane_core::names::EndpointName;
 use node_agent_ami::{Action, AskError, NotSent, Session};
+use node_agent_protocol::EndpointSeen;
 
 use crate::registry::Finding;
 
@@ -24,12 +26,7 @@ pub(super) async fn endpoint(
     endpoint: &EndpointName,
 ) -> Result<Result<(), Finding>, AskError> {
     let Some(aors) = read(session, &format!("PJSIP_ENDPOINT({endpoint},aors)")).await? else {
-        return Ok(Err(Finding {
-            text: format!(
-                "endpoint {endpoint} is unknown to this node or has no AOR: see `asterisk -rx 'pjsip show \
-                 endpoint {endpoint}'`"
-            ),
-        }));
+        return Ok(Err(unknown(endpoint)));
     };
     if let Some(proxy) = read(session, &format!("PJSIP_ENDPOINT({endpoint},outbound_proxy)")).await?
         && let Err(finding) = literal("outbound_proxy", endpoint, &proxy)
@@ -54,6 +51,22 @@ pub(super) async fn endpoint(
         }
     }
     Ok(Ok(()))
+}
+
+/// Looks for one endpoint in what the node's agent saw.
+pub(super) fn seen(endpoints: &[EndpointSeen], endpoint: &EndpointName) -> Result<(), Finding> {
+    let Some(seen) = endpoints.iter().find(|seen| seen.endpoint == *endpoint) else {
+        return Err(unknown(endpoint));
+    };
+    seen.contacts.iter().try_for_each(|contact| literal("contact", endpoint, contact.uri.as_str()))
+}
+
+fn unknown(endpoint: &EndpointName) -> Finding {
+    let text = format!(
+        "endpoint {endpoint} is unknown to this node or has no AOR: see `asterisk -rx 'pjsip show endpoint \
+         {endpoint}'`"
+    );
+    Finding { text }
 }
 
 /// Reads a function's value. `None`: empty, or no such object, which Asterisk does not tell apart.
@@ -108,6 +121,22 @@ mod tests {
         assert_eq!(host("sips:carrier.example"), Some("carrier.example"));
         assert_eq!(host("tel:+48"), None);
         assert_eq!(host("sip:a\u{1b}[31m"), None);
+    }
+
+    #[test]
+    fn what_an_agent_saw_is_looked_at_alike() {
+        let see = |uri: &str| {
+            let seen =
+                format!(r#"[{{"endpoint":"acme","contacts":[{{"uri":"{uri}","status":"reachable"}}]}}]"#);
+            let seen: Vec<EndpointSeen> = serde_json::from_str(&seen).unwrap();
+            seen
+        };
+        let (acme, beta) = ("acme".parse().unwrap(), "beta".parse().unwrap());
+        assert!(super::seen(&see("sip:192.0.2.21:5060"), &acme).is_ok());
+        assert!(super::seen(&see("sip:carrier.example"), &acme).unwrap_err().text.contains("twice"));
+        assert!(
+            super::seen(&see("sip:192.0.2.21"), &beta).unwrap_err().text.contains("unknown to this node")
+        );
     }
 
     #[test]

@@ -38,10 +38,10 @@ const NORMAL_CLEARING: u16 = 16;
 /// Starts the task of the session that places calls.
 pub(super) fn originate(shared: Shared, node: NodeName, way: Way, look: Arc<Notify>) -> AbortHandle {
     let work = async move {
-        let mut supervisor = match way {
+        let mut supervisor = match &way {
             Way::Direct(ami) => {
                 let config = loop {
-                    match config(&shared, &ami, ami.username.as_str(), &ami.secret_file, Purpose::Originate) {
+                    match config(&shared, ami, ami.username.as_str(), &ami.secret_file, Purpose::Originate) {
                         Ok(config) => break config,
                         Err(reason) => down(&shared, &node, reason),
                     }
@@ -62,7 +62,7 @@ pub(super) fn originate(shared: Shared, node: NodeName, way: Way, look: Arc<Noti
                     supervisor.next().await
                 }
                 LinkChange::Up { session, events } => tokio::select! {
-                    () = serve(&shared, &node, session, events, &look) => supervisor.next().await,
+                    () = serve(&shared, &node, &way, session, events, &look) => supervisor.next().await,
                     change = supervisor.next() => change,
                 },
             };
@@ -150,7 +150,14 @@ fn explain(reason: &DownReason) -> String {
 }
 
 /// From a session's login to its end.
-async fn serve(shared: &Shared, node: &NodeName, session: Session, mut events: Events, look_now: &Notify) {
+async fn serve(
+    shared: &Shared,
+    node: &NodeName,
+    way: &Way,
+    session: Session,
+    mut events: Events,
+    look_now: &Notify,
+) {
     let incarnation = match session.core_status().await {
         Ok(status) => status.incarnation,
         Err(error) => {
@@ -165,7 +172,7 @@ async fn serve(shared: &Shared, node: &NodeName, session: Session, mut events: E
     loop {
         tokio::select! {
             () = sleep_until(next_check) => {
-                let wait = look(shared, node, &session, &incarnation).await;
+                let wait = look(shared, node, way, &session, &incarnation).await;
                 next_check = Instant::now() + wait;
             }
             () = look_now.notified() => next_check = Instant::now(),
@@ -181,8 +188,14 @@ async fn serve(shared: &Shared, node: &NodeName, session: Session, mut events: E
 }
 
 /// Looks at every trunk of the node, tells the registry, and hangs up what was given up on it.
-async fn look(shared: &Shared, node: &NodeName, session: &Session, incarnation: &Incarnation) -> Duration {
-    let checked = match trunks(shared, node, session).await {
+async fn look(
+    shared: &Shared,
+    node: &NodeName,
+    way: &Way,
+    session: &Session,
+    incarnation: &Incarnation,
+) -> Duration {
+    let checked = match trunks(shared, node, way, session).await {
         Ok(checked) => checked,
         Err(error) => {
             tracing::warn!(%node, %error, "the node's trunks could not be looked at");
@@ -198,15 +211,32 @@ async fn look(shared: &Shared, node: &NodeName, session: &Session, incarnation: 
     if amiss { CHECK_AGAIN } else { CHECK_EVERY }
 }
 
+/// Why the trunks cannot be looked at.
+#[derive(Debug, thiserror::Error)]
+enum LookError {
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    #[error("its agent has not reported its endpoints yet")]
+    NotSeen,
+}
+
 async fn trunks(
     shared: &Shared,
     node: &NodeName,
+    way: &Way,
     session: &Session,
-) -> Result<Vec<(TrunkName, Result<(), Finding>)>, AskError> {
+) -> Result<Vec<(TrunkName, Result<(), Finding>)>, LookError> {
     let (fleet, _) = shared.registry.fleet();
     let mut checked = Vec::new();
     for trunk in fleet.trunks_of(node) {
-        checked.push((trunk.name.clone(), check::endpoint(session, &trunk.endpoint).await?));
+        let result = match way {
+            Way::Direct(_) => check::endpoint(session, &trunk.endpoint).await?,
+            Way::Linked => {
+                let seen = shared.links.agent(node).seen.ok_or(LookError::NotSeen)?;
+                check::seen(&seen.observations.endpoints, &trunk.endpoint)
+            }
+        };
+        checked.push((trunk.name.clone(), result));
     }
     Ok(checked)
 }

@@ -1,0 +1,12 @@
+//! Agents at their door: a control plane in process, and agents that the tests play, over real TLS.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod calling;
+mod facts;
+mod flood;
+mod identity;
+mod joining;
+mod link;
+mod linking;
+mod plane;
+mod revoking;
