@@ -14,7 +14,7 @@ use node_agent_protocol::{AMI_CHUNK_MAX, PlaneUrl, ami_path};
 use rustls::ClientConfig;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpStream, tcp::OwnedWriteHalf},
     sync::mpsc,
     time::{Instant, sleep_until, timeout},
 };
@@ -28,6 +28,8 @@ use crate::{
 
 /// Chunks that wait for the control plane.
 const QUEUE_MAX: usize = 1024;
+/// Portions of actions that wait for Asterisk.
+const ORDERS_MAX: usize = 1024;
 /// Banner and login.
 const LOGIN_MAX: Duration = Duration::from_secs(5);
 /// The client at the other end pings every 5 s. A stream on which it is silent for so long is of a replica that
@@ -127,6 +129,17 @@ async fn log_in(login: &Login, action_id: &str) -> Result<Session, StreamError> 
     }
 }
 
+/// Writes actions until there are no more, or Asterisk takes none.
+async fn order(mut tcp: OwnedWriteHalf, mut waiting: mpsc::Receiver<Vec<u8>>) {
+    while let Some(actions) = waiting.recv().await {
+        if !matches!(timeout(WRITE_MAX, tcp.write_all(&actions)).await, Ok(Ok(()))) {
+            return;
+        }
+    }
+    // It may have ended by itself.
+    let _ = tcp.shutdown().await;
+}
+
 fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
     bytes.windows(what.len()).position(|window| window == what)
 }
@@ -160,7 +173,7 @@ pub async fn carry(asked: Asked, login: &Login, gate: &Gate, action_id: &str) ->
 }
 
 async fn pump(session: Session, socket: dial::Socket, gate: &Gate) -> String {
-    let (mut read_tcp, mut write_tcp) = session.tcp.into_split();
+    let (mut read_tcp, write_tcp) = session.tcp.into_split();
     let (mut sink, mut frames) = socket.split();
     let (queue, mut waiting) = mpsc::channel::<Bytes>(QUEUE_MAX);
     let writer = tokio::spawn(async move {
@@ -172,6 +185,10 @@ async fn pump(session: Session, socket: dial::Socket, gate: &Gate) -> String {
         // The far side may be gone already.
         let _ = timeout(Duration::from_secs(1), sink.close()).await;
     });
+    // Asterisk reads and writes a session with one thread: whoever waited here for it to take an action, and did
+    // not read meanwhile, would wait for ever.
+    let (orders, waiting_orders) = mpsc::channel::<Vec<u8>>(ORDERS_MAX);
+    let mut ordering = tokio::spawn(order(write_tcp, waiting_orders));
     let say = |bytes: Vec<u8>| -> Result<(), String> {
         let bytes = Bytes::from(bytes);
         let chunks = (0..bytes.len()).step_by(AMI_CHUNK_MAX);
@@ -211,16 +228,15 @@ async fn pump(session: Session, socket: dial::Socket, gate: &Gate) -> String {
                     let Passed { to_asterisk, to_control_plane, is_over, .. } = gate
                         .control_plane_wrote(&mut stream, &bytes)
                         .map_err(|error| format!("the gate's journal cannot be written: {error}"))?;
-                    match timeout(WRITE_MAX, write_tcp.write_all(&to_asterisk)).await {
-                        Ok(Ok(())) => {}
-                        Ok(Err(error)) => return Err(format!("writing to Asterisk failed: {error}")),
-                        Err(_) => return Err("Asterisk takes no actions".to_owned()),
+                    if !to_asterisk.is_empty() {
+                        orders.try_send(to_asterisk).map_err(|_| "Asterisk takes no actions".to_owned())?;
                     }
                     say(to_control_plane)?;
                     if is_over {
                         return Err("the control plane logged off".to_owned());
                     }
                 }
+                _ = &mut ordering => return Err("Asterisk takes no actions".to_owned()),
                 () = sleep_until(silent_at) => return Err("the control plane was silent".to_owned()),
             }
         }

@@ -49,6 +49,7 @@ struct Memory {
     findings: BTreeSet<Finding>,
     registered_at: HashMap<String, Instant>,
     version: Option<String>,
+    is_booted: bool,
     reads: u64,
     host: HostFiles,
 }
@@ -65,6 +66,7 @@ pub async fn observe(settings: Settings, status: Status, ids: ActionIds, chance:
         findings: BTreeSet::new(),
         registered_at: HashMap::new(),
         version: None,
+        is_booted: false,
         reads: 0,
         host: HostFiles { rtp_conf: settings.rtp_conf.clone(), disk: settings.disk.clone() },
     };
@@ -98,7 +100,7 @@ pub async fn observe(settings: Settings, status: Status, ids: ActionIds, chance:
                 }
             }
             LinkChange::Up { session, events } => {
-                memory.version = None;
+                (memory.version, memory.is_booted) = (None, false);
                 tokio::select! {
                     () = watch(&status, &mut memory, session, events) => supervisor.next().await,
                     change = supervisor.next() => change,
@@ -146,8 +148,12 @@ async fn watch(status: &Status, memory: &mut Memory, session: Session, mut event
                 next = last + READ_EVERY;
             }
             item = events.next() => match item {
+                EventItem::Event(Event::FullyBooted) => {
+                    memory.is_booted = true;
+                    next = next.min((last + HINTED).max(Instant::now()));
+                }
                 EventItem::Event(
-                    Event::FullyBooted | Event::Shutdown | Event::ContactStatus { .. } | Event::Registry { .. }
+                    Event::Shutdown | Event::ContactStatus { .. } | Event::Registry { .. }
                     | Event::PeerStatus { .. },
                 ) => next = next.min((last + HINTED).max(Instant::now())),
                 EventItem::Event(_) | EventItem::Lost(_) => {}
@@ -262,8 +268,8 @@ async fn read(status: &Status, memory: &mut Memory, session: &Session) -> Result
         asterisk: Some(Asterisk {
             version: Text::cut(memory.version.as_deref().unwrap_or("unknown")),
             incarnation: Text::cut(core.incarnation.as_str()),
-            // Before that it answers AMI, but lists no endpoint.
-            fully_booted: !seen.is_empty(),
+            // It lists endpoints only once it is; where there are none, its word has to do.
+            fully_booted: memory.is_booted || !seen.is_empty(),
             up_s: None,
         }),
         endpoints: seen,

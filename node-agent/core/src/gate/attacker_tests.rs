@@ -569,3 +569,31 @@ fn what_a_trunk_consists_of_can_be_asked_in_its_order() {
     ask(&mut bench, "g4", "PJSIP_AOR(phone,contact)", "x");
     assert_eq!(bench.refusals(), [RefusalKind::NotOurs]);
 }
+
+/// Recordings of a real Asterisk, hostile ones among them: none of them is of a call that went through this gate.
+#[test]
+fn of_other_calls_nothing_is_heard_whatever_strangers_wrote_into_them() {
+    let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../ami/tests/corpus");
+    let mut seen = 0;
+    for kind in ["clean", "hostile"] {
+        for entry in std::fs::read_dir(corpus.join(kind)).unwrap() {
+            let path = entry.unwrap().path();
+            for size in [1, 7, 100_000] {
+                let mut bench = Bench::new();
+                for chunk in std::fs::read(&path).unwrap().chunks(size) {
+                    let passed = bench.stream.asterisk_wrote(chunk, &mut bench.ledger, bench.now);
+                    bench.take(passed);
+                }
+                for block in as_asterisk_reads(&bench.answered) {
+                    let event = block.text("Event").unwrap_or_default().into_owned();
+                    let is_stub = block.headers().len() == 1 && block.get("Tampered").is_some();
+                    let of_system = event == "FullyBooted" || event == "Shutdown";
+                    assert!(is_stub || of_system, "{}: {block:?}", path.display());
+                }
+                assert!(bench.reached.is_empty());
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 50, "{seen} recordings");
+}
