@@ -92,6 +92,8 @@ pub struct Call {
     pub created_at: OffsetDateTime,
     /// When it gives up waiting.
     pub deadline_at: OffsetDateTime,
+    /// When its cancellation was asked for first. It stays where the call ends in another way after all.
+    pub cancel_requested_at: Option<OffsetDateTime>,
     /// Moment of the end.
     pub ended_at: Option<OffsetDateTime>,
     /// Its attempts.
@@ -216,6 +218,32 @@ pub struct EndCall {
     pub event_id: EventId,
 }
 
+/// A wish that a call ends: durable, so that a later process carries it out where this one dies.
+#[derive(Debug, Clone)]
+pub struct RequestCancel {
+    /// Whose call.
+    pub org: OrgId,
+    /// Which call.
+    pub call: CallId,
+    /// Now.
+    pub at: OffsetDateTime,
+    /// For the audit row.
+    pub actor: Actor,
+    /// Id of the audit row.
+    pub audit_id: AuditId,
+}
+
+/// What came of [`CallStore::request_cancel`].
+#[derive(Debug, Clone)]
+pub enum CancelRequested {
+    /// There is no such call, or it is another organisation's.
+    NotFound,
+    /// It has ended: nothing was written.
+    AlreadyEnded(Call),
+    /// It is written, by this wish or by an earlier one, whose moment stays.
+    Recorded(Call),
+}
+
 /// Whether a write changed anything. A call ends once: the second end finds it ended and changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
@@ -291,4 +319,6 @@ pub trait CallStore {
     async fn end_attempt(&self, end: EndAttempt) -> Result<Written, StoreError>;
     /// The end of a call without an attempt under way.
     async fn end_call(&self, end: EndCall) -> Result<Written, StoreError>;
+    /// Records that the call shall end, with an audit row for the first wish. It does not end it.
+    async fn request_cancel(&self, cancel: RequestCancel) -> Result<CancelRequested, StoreError>;
 }

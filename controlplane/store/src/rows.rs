@@ -30,7 +30,7 @@ macro_rules! select_calls {
     ($rest:literal) => {
         concat!(
             "SELECT id, org_id, request, status, reason, outcome, sequence, created_at, \
-                 deadline_at, ended_at FROM call ",
+                 deadline_at, cancel_requested_at, ended_at FROM call ",
             $rest
         )
     };
@@ -48,6 +48,7 @@ pub(crate) struct CallRow {
     sequence: i64,
     created_at: Micros,
     deadline_at: Micros,
+    cancel_requested_at: Option<Micros>,
     ended_at: Option<Micros>,
 }
 
@@ -70,6 +71,7 @@ impl From<CallRow> for Call {
             sequence: row.sequence,
             created_at: row.created_at.0,
             deadline_at: row.deadline_at.0,
+            cancel_requested_at: moment(row.cancel_requested_at),
             ended_at: moment(row.ended_at),
             attempts: Vec::new(),
         }

@@ -51,6 +51,7 @@ CREATE TABLE call (
     sequence    bigint NOT NULL CHECK (sequence >= 1),
     created_at  timestamptz NOT NULL,
     deadline_at timestamptz NOT NULL,
+    cancel_requested_at timestamptz,
     ended_at    timestamptz,
     lease_owner text,
     lease_epoch bigint NOT NULL DEFAULT 0,

@@ -51,6 +51,7 @@ CREATE TABLE call (
     sequence    INTEGER NOT NULL CHECK (sequence >= 1),
     created_at  INTEGER NOT NULL,
     deadline_at INTEGER NOT NULL,
+    cancel_requested_at INTEGER,
     ended_at    INTEGER,
     lease_owner TEXT,
     lease_epoch INTEGER NOT NULL DEFAULT 0,

@@ -7,6 +7,7 @@ mod agents;
 mod attempts;
 mod audit;
 mod calls;
+mod cancels;
 mod fleet;
 mod keys;
 mod open;

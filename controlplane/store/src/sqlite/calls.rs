@@ -9,12 +9,12 @@ use controlplane_core::{
 use serde_json::json;
 use sqlx::{SqliteConnection, types::Json, types::time::OffsetDateTime};
 
-use super::{SqliteStore, attempts, audit, reading};
+use super::{SqliteStore, attempts, audit, cancels, reading};
 use crate::{
     CallStore, StoreError,
     calls::{
-        Advance, BeginAttempt, Call, CallEnd, CallPage, Created, EndAttempt, EndCall, IDEMPOTENCY_KEPT,
-        NewCall, Page, Transition, Written,
+        Advance, BeginAttempt, Call, CallEnd, CallPage, CancelRequested, Created, EndAttempt, EndCall,
+        IDEMPOTENCY_KEPT, NewCall, Page, RequestCancel, Transition, Written,
     },
     columns::{Micros, Word, kept},
     error::Failure,
@@ -75,6 +75,10 @@ impl CallStore for SqliteStore {
 
     async fn end_call(&self, end: EndCall) -> Result<Written, StoreError> {
         self.writer.write("end call", end, |c, end| Box::pin(end_alone(c, end))).await
+    }
+
+    async fn request_cancel(&self, cancel: RequestCancel) -> Result<CancelRequested, StoreError> {
+        self.writer.write("request cancel", cancel, |c, cancel| Box::pin(cancels::request(c, cancel))).await
     }
 }
 
@@ -155,6 +159,7 @@ async fn create(c: &mut SqliteConnection, new: &NewCall) -> Result<Created, Fail
         sequence: 1,
         created_at: kept(new.at),
         deadline_at: kept(new.deadline_at),
+        cancel_requested_at: None,
         ended_at: None,
         attempts: Vec::new(),
     }))
@@ -272,7 +277,7 @@ pub(super) async fn head(c: &mut SqliteConnection, id: &CallId) -> Result<CallHe
         .ok_or_else(|| Failure::Missing(id.to_string()))
 }
 
-async fn load(c: &mut SqliteConnection, org: &OrgId, id: &CallId) -> Result<Call, Failure> {
+pub(super) async fn load(c: &mut SqliteConnection, org: &OrgId, id: &CallId) -> Result<Call, Failure> {
     reading::find(c, org, id)
         .await?
         .ok_or_else(|| Failure::Unexpected(format!("{id} is not where it belongs")))

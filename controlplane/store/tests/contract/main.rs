@@ -14,6 +14,7 @@ mod accepting;
 mod agents;
 mod attempts;
 mod audit;
+mod cancelling;
 mod ending;
 mod fixture;
 mod fleet;
@@ -72,6 +73,12 @@ contract! {
         a_call_does_not_end_apart_from_its_attempt
         a_call_without_an_attempt_ends_once_among_fifty
         end_and_next_attempt_exclude_each_other;
+    cancelling:
+        a_cancel_is_recorded_once_with_its_audit_row
+        fifty_cancels_are_one
+        an_ended_call_is_not_canceled
+        a_cancel_stays_after_the_end
+        another_organisation_s_call_is_not_found;
     listing:
         pages_are_stable_under_inserts
         pages_backwards_are_the_nearest_newer_ones
