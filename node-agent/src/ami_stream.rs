@@ -225,9 +225,7 @@ async fn pump(session: Session, socket: dial::Socket, gate: &Gate) -> String {
                         Some(Err(error)) => return Err(format!("the control plane is gone: {error}")),
                     };
                     silent_at = Instant::now() + SILENCE_MAX;
-                    let Passed { to_asterisk, to_control_plane, is_over, .. } = gate
-                        .control_plane_wrote(&mut stream, &bytes)
-                        .map_err(|error| format!("the gate's journal cannot be written: {error}"))?;
+                    let Passed { to_asterisk, to_control_plane, is_over, .. } = gate.control_plane_wrote(&mut stream, &bytes);
                     if !to_asterisk.is_empty() {
                         orders.try_send(to_asterisk).map_err(|_| "Asterisk takes no actions".to_owned())?;
                     }

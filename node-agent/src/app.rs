@@ -122,7 +122,7 @@ async fn house_keeping(spool: Spool, gate: Gate) {
     let mut synced = 0;
     loop {
         ticks.tick().await;
-        gate.turn_journal(SYNC_EVERY);
+        gate.turn_journal();
         let added = *spool.added().borrow();
         if added != synced {
             synced = added;

@@ -18,7 +18,12 @@ use node_agent_protocol::{BarAnswer, GateCounts, Policy, fact_kind};
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::{journal::Journal, metrics::Metrics, settings::GateSettings, spool::Spool};
+use crate::{
+    journal::{Journal, Past, Whole},
+    metrics::Metrics,
+    settings::GateSettings,
+    spool::Spool,
+};
 
 /// Between two facts of one kind of refusal: whoever floods the gate must not fill the spool.
 const FACT_EVERY: Duration = Duration::from_secs(10);
@@ -52,19 +57,30 @@ fn now() -> std::time::Instant {
     Instant::now().into_std()
 }
 
+/// Calls go on without a journal; a successor will know that it is not whole.
+fn give_up(inner: &mut Inner, error: &std::io::Error) {
+    let emptied = inner.journal.take().map_or(Ok(()), Journal::give_up);
+    tracing::error!(%error, ?emptied, "the gate goes on without its journal: after a restart bars will be unknown");
+}
+
 impl Gate {
     /// A gate that admits no Originate until a policy comes. Without a journal every attempt from before this
     /// process is unknown to it.
     #[must_use]
     pub fn new(
         settings: GateSettings,
-        journal: Option<(Journal, crate::journal::Past)>,
+        journal: Option<(Journal, Past)>,
         spool: Spool,
         metrics: Arc<Metrics>,
     ) -> Self {
         let limits = NodeLimits { channels_max: settings.channels_max, cps_max: settings.cps_max };
-        let is_whole = journal.as_ref().is_some_and(|(_, past)| past.is_whole);
-        let mut ledger = Ledger::new(limits, (!is_whole).then(now));
+        let whole_since = match journal.as_ref().map(|(_, past)| past.whole) {
+            Some(Whole::Ever) => None,
+            // Of before the machine's own start nothing is said either way.
+            Some(Whole::For(span)) => Some(now().checked_sub(span).unwrap_or_else(now)),
+            None => Some(now()),
+        };
+        let mut ledger = Ledger::new(limits, whole_since);
         let journal = journal.map(|(journal, past)| {
             past.admitted.into_iter().for_each(|attempt| ledger.restore(attempt, now()));
             journal
@@ -132,21 +148,20 @@ impl Gate {
     }
 
     /// Bytes of a control plane, through its stream's machine. Attempts are in the journal when this returns.
-    ///
-    /// # Errors
-    /// The journal took no id: nothing may be sent, and the stream has to end.
-    pub fn control_plane_wrote(&self, stream: &mut Stream, bytes: &[u8]) -> std::io::Result<Passed> {
+    pub fn control_plane_wrote(&self, stream: &mut Stream, bytes: &[u8]) -> Passed {
         let mut inner = self.lock();
         let passed = stream.control_plane_wrote(bytes, &mut inner.ledger, now());
-        for attempt in &passed.admitted {
-            if let Some(journal) = &mut inner.journal {
-                journal.note(*attempt)?;
-            }
+        let noted = match &mut inner.journal {
+            Some(journal) => passed.admitted.iter().try_for_each(|attempt| journal.note(*attempt)),
+            None => Ok(()),
+        };
+        if let Err(error) = noted {
+            give_up(&mut inner, &error);
         }
         inner.counts.originates_admitted += passed.admitted.len() as u64;
         self.metrics.admitted(passed.admitted.len() as u64);
         self.report(&mut inner, &passed.reports);
-        Ok(passed)
+        passed
     }
 
     /// Bytes of Asterisk, through the stream's machine.
@@ -218,12 +233,12 @@ impl Gate {
         self.lock().ledger.reconcile(listed, asked_at.into_std(), now())
     }
 
-    /// Time has passed, for the journal.
-    pub fn turn_journal(&self, passed: Duration) {
-        if let Some(journal) = &mut self.lock().journal
-            && let Err(error) = journal.turn(passed)
-        {
-            tracing::warn!(%error, "the gate's journal goes on in its old file");
+    /// The journal's files take turns when it is time.
+    pub fn turn_journal(&self) {
+        let mut inner = self.lock();
+        let turned = inner.journal.as_mut().map_or(Ok(()), Journal::turn);
+        if let Err(error) = turned {
+            give_up(&mut inner, &error);
         }
     }
 

@@ -36,7 +36,7 @@ use time::OffsetDateTime;
 use tokio::{sync::watch, time::timeout};
 
 mod control_plane;
-use control_plane::{ControlPlane, DAY, Link, NODE, as_bytes, settings};
+use control_plane::{ControlPlane, DAY, Link, NODE, as_bytes, get, settings};
 
 const T0: i64 = 1_790_000_000;
 
@@ -270,6 +270,15 @@ async fn a_call_goes_through_the_gate_and_nothing_else_does() {
         })
         .await;
     assert_eq!(told.fact_kind.as_str(), fact_kind::GATE_REFUSED);
+    let metrics = get(bench.app.metrics_address(), "/metrics").await;
+    for line in [
+        "ringward_agent_refused_total{kind=\"application\"} 1",
+        "ringward_agent_originates_total 1",
+        "ringward_agent_state{figure=\"policy_revision\"} 1",
+        "ringward_agent_ami_up 1",
+    ] {
+        assert!(metrics.lines().any(|l| l == line), "{line} is not in\n{metrics}");
+    }
 }
 
 #[tokio::test]
@@ -326,4 +335,52 @@ async fn without_asterisk_a_stream_is_refused_and_the_snapshot_says_why() {
     .await;
     bench.pbx.open_port().await.unwrap();
     ami(&mut bench, &mut link, 10).await;
+}
+
+#[tokio::test]
+async fn every_replica_has_its_link_and_a_bar_through_one_holds_for_the_other() {
+    let mut one = ControlPlane::start(T0).await;
+    let mut two = one.replica().await;
+    let pbx = FakePbx::start(Script::default()).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = settings(dir.path(), pbx.address());
+    let state = StateDir::open(&settings.state_dir).unwrap();
+    joining::join(&one.token(), &state).await.unwrap();
+    settings.control_planes = [one.token().urls, two.token().urls].concat();
+    let app = App::start(settings, clock(&Arc::new(AtomicI64::new(T0))), Chance::seeded(3)).await.unwrap();
+    let (mut first, mut second) = (one.link().await, two.link().await);
+    let mut bench = Bench { plane: two, pbx, dir, app };
+    takes_policy(&bench, &mut second, policy(2, 10)).await;
+    // An older policy of a replica that lags is not taken.
+    first.send(&Down::Policy(Box::new(policy(1, 0)))).await;
+    first.send(&Down::Bar { attempt: attempt(1) }).await;
+    let answer = first
+        .until(|up| match up {
+            Up::Bar { answer, .. } => Some(answer),
+            _ => None,
+        })
+        .await;
+    assert_eq!(answer, BarAnswer::Barred);
+    let session = ami(&mut bench, &mut second, 1).await;
+    assert!(matches!(place(&session, &attempt(1)).await, OriginateOutcome::Rejected { .. }));
+    assert_eq!(place(&session, &attempt(2)).await, OriginateOutcome::Accepted);
+    // One replica dies: the other's link and stream go on.
+    drop(first);
+    drop(one);
+    assert_eq!(place(&session, &attempt(3)).await, OriginateOutcome::Accepted);
+}
+
+#[tokio::test]
+async fn a_policy_for_another_node_and_garbage_end_the_link_and_it_comes_again() {
+    let (mut bench, mut link) = bench().await;
+    let mut foreign = policy(9, 10);
+    foreign.node = "fra-1".parse().unwrap();
+    link.send(&Down::Policy(Box::new(foreign))).await;
+    let mut link = bench.plane.link().await;
+    assert_eq!(bench.app.status().observations().0.policy_revision, 0);
+    link.raw("{\"kind\":\"bar\"}").await;
+    let mut link = bench.plane.link().await;
+    // What a newer control plane may say is skipped.
+    link.raw("{\"kind\":\"weather\",\"sun\":true}").await;
+    takes_policy(&bench, &mut link, policy(1, 10)).await;
 }

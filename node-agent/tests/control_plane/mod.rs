@@ -84,7 +84,16 @@ pub(crate) struct ControlPlane {
 
 impl ControlPlane {
     pub(crate) async fn start(now_unix_s: i64) -> Self {
-        let ca = Arc::new(Ca::new());
+        Self::of(Arc::new(Ca::new()), now_unix_s).await
+    }
+
+    /// Another replica.
+    pub(crate) async fn replica(&self) -> Self {
+        let now = *self.now_unix_s.lock().unwrap();
+        Self::of(Arc::clone(&self.ca), now).await
+    }
+
+    async fn of(ca: Arc<Ca>, now_unix_s: i64) -> Self {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec![SERVER_NAME.to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &ca.issuer).unwrap();
@@ -259,6 +268,10 @@ impl Link {
         }
     }
 
+    pub(crate) async fn raw(&mut self, text: &str) {
+        self.socket.send(Frame::text(text.to_owned())).await.unwrap();
+    }
+
     pub(crate) async fn send(&mut self, message: &Down) {
         self.socket.send(Frame::text(encode(message).unwrap())).await.unwrap();
     }
@@ -289,6 +302,16 @@ pub(crate) fn as_bytes(socket: Ws) -> DuplexStream {
         let _ = sink.close().await;
     });
     near
+}
+
+/// What the agent's own door says at `path`.
+pub(crate) async fn get(address: SocketAddr, path: &str) -> String {
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    timeout(Duration::from_secs(5), stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+    answer
 }
 
 /// Settings of an agent in `dir` beside the Asterisk at `ami`.

@@ -125,6 +125,22 @@ fn limits_of_trunk_and_node() {
     assert_eq!(ledger3.admit(&wrong, at(2000)), Err(RefusalKind::BadValue), "not this trunk's form");
 }
 
+#[test]
+fn channels_that_no_one_let_through_are_told_of_once_and_counted() {
+    let now = start();
+    let mut ledger = ledger(WIDE, policy(1, 10));
+    admit(&mut ledger, 1, "beta", now).unwrap();
+    let listed = [(1, "beta"), (2, "acme")].map(|(n, on)| Listed { attempt: id(n), endpoint: endpoint(on) });
+    assert_eq!(ledger.reconcile(&listed, now, now), listed[1..]);
+    assert_eq!(ledger.reconcile(&listed, now, now), []);
+    assert_eq!(admit(&mut ledger, 3, "acme", now), Err(RefusalKind::TrunkChannels));
+    assert_eq!(ledger.bar(id(2), None, now), Bar::Admitted);
+    // One that was barred and lives all the same was sent by somebody else.
+    assert_eq!(ledger.bar(id(4), None, now), Bar::Barred);
+    let survivor = [Listed { attempt: id(4), endpoint: endpoint("acme") }];
+    assert_eq!(ledger.reconcile(&survivor, now, now), survivor);
+}
+
 #[derive(Debug, Clone)]
 enum Op {
     Admit {
