@@ -12,7 +12,10 @@ use prometheus::{
     TextEncoder,
 };
 
-use crate::registry::Registry as Fleet;
+use crate::{
+    agents::{AgentMetrics, Links},
+    registry::Registry as Fleet,
+};
 
 /// The program's metrics.
 pub struct Metrics {
@@ -27,6 +30,7 @@ pub struct Metrics {
     trunk_channels: IntGaugeVec,
     ami_tampering: IntCounterVec,
     store_failures: IntCounter,
+    agents: AgentMetrics,
 }
 
 impl Metrics {
@@ -71,7 +75,9 @@ impl Metrics {
         for reason in Reason::ALL {
             calls_ended.with_label_values(&[reason.status().as_str(), reason.as_str()]);
         }
+        let agents = AgentMetrics::new(&registry)?;
         Ok(Self {
+            agents,
             calls_accepted,
             calls_ended,
             calls_open,
@@ -151,7 +157,7 @@ impl Metrics {
     ///
     /// # Errors
     /// A series that cannot be encoded.
-    pub fn render(&self, fleet: &Fleet) -> Result<String, prometheus::Error> {
+    pub fn render(&self, fleet: &Fleet, links: &Links) -> Result<String, prometheus::Error> {
         // What is no longer declared must not stand on as a last known value.
         self.trunk_usable.reset();
         self.trunk_channels.reset();
@@ -166,6 +172,7 @@ impl Metrics {
                 .with_label_values(&labels)
                 .set(i64::try_from(trunk.channels).unwrap_or(i64::MAX));
         }
+        self.agents.read(&fleet.fleet().0, links);
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(String::from_utf8_lossy(&text).into_owned())

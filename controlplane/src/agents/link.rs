@@ -15,19 +15,21 @@ use axum::{
     body::Bytes,
     extract::ws::{Message, WebSocket},
 };
-use controlplane_core::{ids::FactId, names::NodeName};
-use controlplane_store::{Store, agents::AgentFact};
+use controlplane_core::names::NodeName;
+use controlplane_store::Store;
 use node_agent_protocol::{
     Capabilities, Capability, Decoded, Down, Fact, HEARTBEAT, Hello, List, PROTOCOL, RefusalCode, Refused,
     SILENCE_MAX, Text, Up, Welcome, decode, encode,
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until, timeout, timeout_at},
+    time::{Instant, Interval, MissedTickBehavior, interval, timeout, timeout_at},
 };
 
 use super::{
+    facts::{Kept, keep},
     links::{Admission, Declared, Links, Membership},
+    pace::Pace,
     policy,
 };
 use crate::clock::Clock;
@@ -38,16 +40,8 @@ const HELLO_MAX: Duration = Duration::from_secs(10);
 const WRITE_MAX: Duration = Duration::from_secs(5);
 /// Messages of facts that wait to be made durable. The agent sends one at a time.
 const FACTS_WAITING: usize = 4;
-/// Between two writes of one node's facts: with `FACTS_PER_MESSAGE`, at most 2,560 facts per second.
-const FACTS_PACE: Duration = Duration::from_millis(100);
-/// Between two tries to make facts durable while the database is away.
-const STORE_RETRY: Duration = Duration::from_secs(1);
-/// Bytes per second of one link, on average: four whole snapshots of the largest node.
-const BYTES_PER_S: f64 = 4.0 * 1024.0 * 1024.0;
 /// What a ping or pong counts for.
 const CONTROL_FRAME: usize = 64;
-/// Bytes at once beyond the average.
-const BYTES_BURST: f64 = 2.0 * BYTES_PER_S;
 
 /// What a link works with.
 #[derive(Clone)]
@@ -294,97 +288,4 @@ impl Link<'_> {
 
 fn violation(detail: &str) -> End {
     End::Refused(RefusalCode::Violation, detail.to_owned())
-}
-
-/// Facts that are durable now.
-struct Kept {
-    new: u64,
-    ids: Vec<FactId>,
-}
-
-/// Makes facts durable, then has them acknowledged. Tries until it succeeds or the link ends.
-async fn keep(
-    shared: Shared,
-    node: NodeName,
-    mut waiting: mpsc::Receiver<Vec<Fact>>,
-    acks: mpsc::Sender<Kept>,
-) {
-    while let Some(batch) = waiting.recv().await {
-        let next = Instant::now() + FACTS_PACE;
-        let ids = batch.iter().map(|fact| fact.id.clone()).collect();
-        let batch: Vec<AgentFact> = batch.into_iter().map(stored).collect();
-        let new = loop {
-            match shared.store.keep_facts(&node, batch.clone(), shared.clock.now()).await {
-                Ok(new) => break new,
-                Err(error) => {
-                    tracing::warn!(%node, error = %crate::calls::chain(&error), "a node's facts are not durable yet");
-                    sleep(STORE_RETRY).await;
-                }
-            }
-        };
-        if acks.send(Kept { new, ids }).await.is_err() {
-            return;
-        }
-        sleep_until(next).await;
-    }
-}
-
-fn stored(fact: Fact) -> AgentFact {
-    AgentFact {
-        id: fact.id,
-        kind: fact.fact_kind.as_str().to_owned(),
-        at_ms: fact.at_unix_ms,
-        body: fact.body.into_value(),
-    }
-}
-
-/// A leaky bucket of bytes.
-struct Pace {
-    /// Bytes taken and not yet leaked.
-    level: f64,
-    at: Instant,
-}
-
-impl Pace {
-    fn new(now: Instant) -> Self {
-        Self { level: 0.0, at: now }
-    }
-
-    /// Counts `bytes`; the time until the next may be read.
-    fn count(&mut self, bytes: usize, now: Instant) -> Duration {
-        let leaked = now.duration_since(self.at).as_secs_f64() * BYTES_PER_S;
-        self.at = now;
-        #[allow(clippy::cast_precision_loss, reason = "messages are far below 2^52 bytes")]
-        let bytes = bytes as f64;
-        self.level = (self.level - leaked).max(0.0) + bytes;
-        Duration::from_secs_f64(((self.level - BYTES_BURST) / BYTES_PER_S).max(0.0))
-    }
-
-    async fn spend(&mut self, bytes: usize) {
-        let wait = self.count(bytes, Instant::now());
-        if !wait.is_zero() {
-            sleep(wait).await;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_flood_is_read_at_the_pace_and_an_honest_agent_never_waits() {
-        let start = Instant::now();
-        let mut honest = Pace::new(start);
-        for beat in 0..1_000 {
-            assert!(honest.count(1024 * 1024, start + HEARTBEAT * beat).is_zero());
-        }
-        let mut flood = Pace::new(start);
-        let mut now = start;
-        for _ in 0..1_000 {
-            now += flood.count(1024 * 1024, now);
-        }
-        let took = now.duration_since(start).as_secs_f64();
-        assert!((246.0..251.0).contains(&took), "1,000 MiB at 4 MiB/s less the burst: {took}");
-    }
 }

@@ -8,8 +8,11 @@
 mod ami_stream;
 mod authority;
 mod door;
+mod facts;
 mod link;
 mod links;
+mod metrics;
+mod pace;
 mod policy;
 
 use std::{collections::HashSet, io, path::Path, sync::Arc, time::Duration};
@@ -27,6 +30,7 @@ pub use self::{
     authority::{Authority, AuthorityError, CsrError, Signed},
     door::{Connection, Door, Peer},
     links::{AgentState, AmiStream, LinkState, Links, OpenAmiError, Seen},
+    metrics::AgentMetrics,
 };
 use crate::clock::{Chance, Clock};
 

@@ -162,7 +162,10 @@ async fn issue(
         expires_at: signed.not_after,
         revoked_at: None,
     };
-    let is_token = matches!(warrant, Warrant::Token(_));
+    let problem = match warrant {
+        Warrant::Token(_) => token_problem,
+        Warrant::Certificate(_) => warrant_problem,
+    };
     let audit_id = state.chance.audit_id(now);
     match state.store.issue_certificate(IssueCertificate { warrant, certificate, actor, audit_id }).await? {
         Issued::Done => Ok(JoinResponse {
@@ -173,8 +176,10 @@ async fn issue(
             expires_unix_s: signed.not_after.unix_timestamp(),
             fingerprint: Text::cut(&HEXLOWER.encode(&signed.fingerprint)),
         }),
-        refused if is_token => Err(token_problem(refused)),
-        refused => Err(warrant_problem(refused)),
+        refused
+        @ (Issued::Unknown | Issued::OtherNode | Issued::Used | Issued::Expired | Issued::Revoked) => {
+            Err(problem(refused))
+        }
     }
 }
 

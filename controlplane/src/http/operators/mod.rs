@@ -47,7 +47,7 @@ pub(super) async fn readyz(AxumState(state): AxumState<State>) -> Response {
 }
 
 pub(super) async fn metrics(AxumState(state): AxumState<State>) -> Result<Response, Problem> {
-    let text = state.metrics.render(&state.registry).map_err(|error| {
+    let text = state.metrics.render(&state.registry, &state.agents.links).map_err(|error| {
         tracing::error!(%error, "metrics could not be rendered");
         Problem::new(Code::Internal, "Metrics could not be rendered.")
     })?;

@@ -116,10 +116,9 @@ impl Link {
     /// The next message but for those that ask for AMI; `None` at the end of the link.
     pub(crate) async fn next(&mut self) -> Option<Down> {
         loop {
-            match self.any().await? {
-                Down::OpenAmi { stream_id } => self.asked.push_back(stream_id),
-                other => return Some(other),
-            }
+            let message = self.any().await?;
+            let Down::OpenAmi { stream_id } = message else { return Some(message) };
+            self.asked.push_back(stream_id);
         }
     }
 

@@ -73,6 +73,10 @@ async fn the_latest_snapshot_counts_and_its_age_is_shown() {
     let agent = plane.agent("waw-1").await;
     assert_eq!(agent["observations"]["revision"], 5, "an older one is ignored");
     assert!((60_000..70_000).contains(&agent["observed_ms_ago"].as_u64().unwrap()), "{agent}");
+    let metrics = plane.metrics().await;
+    assert!(metrics.contains("ringward_agent_linked{node=\"waw-1\"} 1"), "{metrics}");
+    assert!(metrics.contains("ringward_agent_linked{node=\"fra-1\"} 0"), "{metrics}");
+    assert!(metrics.contains("ringward_agent_observed_age_seconds{node=\"waw-1\"} 6"), "{metrics}");
     drop(link);
     until("the link to be gone", async || plane.agent("waw-1").await["linked"] == false).await;
     assert_eq!(revision().await, 5, "what was last seen stays readable");

@@ -127,6 +127,11 @@ impl Plane {
         response.json().await.unwrap()
     }
 
+    pub(crate) async fn metrics(&self) -> String {
+        let url = format!("http://{}/metrics", self.app.operator);
+        self.http.get(url).send().await.unwrap().text().await.unwrap()
+    }
+
     pub(crate) async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
         let url = format!("http://{}{path}", self.app.operator);
         let response = self.http.post(url).bearer_auth(&self.key).json(body).send().await.unwrap();
