@@ -51,7 +51,7 @@ pub enum StreamError {
         /// Why.
         source: io::Error,
     },
-    /// Not within [`LOGIN_MAX`].
+    /// Not within five seconds.
     #[error("AMI at {0} did not answer in time")]
     Late(std::net::SocketAddr),
     /// Not a manager, or the login was refused.

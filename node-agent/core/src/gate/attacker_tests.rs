@@ -173,6 +173,8 @@ fn everything_else_is_refused_by_its_kind_and_answered() {
         ("Action: Ping", K::Malformed),
         ("Action: Ping\nActionID: x y", K::Malformed),
         ("Action: Ping\nActionID: x\nno colon", K::Malformed),
+        ("Action: Ping\nActionID: x\nX: a\tb", K::Malformed),
+        ("Action: Ping\nActionID: x\nX: a\0b", K::Malformed),
         ("Action: Ping\nActionID: x\nAction: Command", K::RepeatedHeader),
         ("Action: Ping\nActionID: x\nActionID: y", K::RepeatedHeader),
         ("Action: Ping\nActionID: x\nCommand: id", K::UnknownHeader),
@@ -507,6 +509,14 @@ fn only_our_channels_are_heard_of() {
 fn answers_to_nothing_and_items_of_others_are_kept_back() {
     let mut bench = Bench::new();
     assert_eq!(bench.asterisk("Response: Success\nActionID: guessed\n\n"), "Tampered: unknown_action_id\n\n");
+    bench.writes(b"Action: Ping\r\nActionID: p1\r\n\r\n");
+    for forged in
+        ["Response: Success\nActionID: p1\nno colon\n\n", "Response: Success\nActionID: p1\nActionID: p2\n\n"]
+    {
+        assert_eq!(bench.asterisk(forged), "Tampered: unknown_action_id\n\n");
+    }
+    let pong = "Response: Success\nActionID: p1\nPing: Pong\n\n";
+    assert_eq!(bench.asterisk(pong), pong);
     bench.writes(format!("Action: Status\r\nActionID: s1\r\nChannel: {OURS}\r\n\r\n").as_bytes());
     bench.asterisk(
         "Response: Success\nActionID: s1\nEventList: start\nMessage: Channel status will follow\n\n",
@@ -530,6 +540,14 @@ fn a_strangers_text_comes_through_as_evidence_only() {
     bench.writes(&bytes(&originate()));
     bench.asterisk("Response: Success\nActionID: a1\nMessage: Originate successfully queued\n\n");
     bench.asterisk(&event("Newchannel", "PJSIP/acme-1", OURS, "1", ""));
+    // A channel of ours beside somebody's: his number is in the event.
+    let caller = snapshot("PJSIP/phone-2", "1795521344.14", "+48600100200");
+    let dest = snapshot("PJSIP/acme-1", OURS, "1");
+    let dest: String = dest.lines().map(|line| format!("Dest{line}\n")).collect();
+    let dial = format!("Event: DialState\nPrivilege: call,all\n{caller}{dest}DialStatus: RINGING\n\n");
+    assert_eq!(bench.asterisk(&dial), "");
+    let alone = format!("Event: DialState\nPrivilege: call,all\n{dest}DialStatus: RINGING\n\n");
+    assert_eq!(bench.asterisk(&alone), alone);
     // The far end of our call ends the true event early and puts a head of his own before its tail.
     let tail = snapshot("PJSIP/acme-1", OURS, "1").split_once("CallerIDName").unwrap().1.to_owned();
     let forged = format!(

@@ -141,6 +141,24 @@ fn channels_that_no_one_let_through_are_told_of_once_and_counted() {
     assert_eq!(ledger.reconcile(&survivor, now, now), survivor);
 }
 
+#[test]
+fn a_list_says_nothing_of_what_began_or_ended_while_it_was_on_its_way() {
+    let asked = start();
+    let second = Duration::from_secs(1);
+    let mut ledger = ledger(WIDE, policy(10, 10));
+    let listed = [Listed { attempt: id(1), endpoint: endpoint("acme") }];
+    admit(&mut ledger, 1, "acme", asked).unwrap();
+    ledger.hung_up(id(1), asked + second);
+    assert_eq!(ledger.reconcile(&listed, asked, asked + 2 * second), []);
+    assert_eq!(ledger.channels(), 0, "an ended channel is counted again");
+    // "Queued" comes before the channel does.
+    admit(&mut ledger, 2, "acme", asked).unwrap();
+    ledger.reconcile(&[], asked + second, asked + second);
+    assert!(ledger.is_live(id(2)), "a channel in the making is not counted");
+    ledger.reconcile(&[], asked + 6 * second, asked + 6 * second);
+    assert!(!ledger.is_live(id(2)));
+}
+
 #[derive(Debug, Clone)]
 enum Op {
     Admit {
