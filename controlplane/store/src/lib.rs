@@ -12,6 +12,7 @@ pub mod error;
 pub mod fleet;
 pub mod keys;
 mod open;
+mod place;
 pub mod postgres;
 mod progress;
 mod rows;
@@ -24,6 +25,7 @@ pub use fleet::FleetStore;
 pub use keys::KeyStore;
 use open::migration_refused;
 pub use open::open;
+pub use place::place;
 
 /// Everything that the control plane keeps.
 pub trait Store: AgentStore + CallStore + FleetStore + KeyStore + Send + Sync {}

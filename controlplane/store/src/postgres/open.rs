@@ -36,12 +36,7 @@ pub(super) async fn open(url: &str) -> Result<PostgresStore, StoreError> {
         ))
     })?;
     let options = options.application_name("ringward").disable_statement_logging();
-    let place = format!(
-        "{} on {}:{}",
-        options.get_database().unwrap_or_else(|| options.get_username()),
-        options.get_socket().map_or(options.get_host().into(), |s| s.display().to_string()),
-        options.get_port(),
-    );
+    let place = crate::place::on_server(&options);
     // Without the sessions' time-outs: a migration, or the wait for another replica's, may take its time.
     let connected = tokio::time::timeout(ACQUIRE_TIMEOUT, options.connect()).await;
     let mut connection = match connected {
