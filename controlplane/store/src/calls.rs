@@ -244,7 +244,8 @@ pub enum CancelRequested {
     Recorded(Call),
 }
 
-/// Whether a write changed anything. A call ends once: the second end finds it ended and changes nothing.
+/// Whether a write stands. A call ends once: another end finds it ended and changes nothing. The same write
+/// again (same attempt, same event) is answered as the first time: its caller did not hear that answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Written {
@@ -253,7 +254,7 @@ pub enum Written {
         /// The call's sequence after it.
         sequence: i64,
     },
-    /// The call or the attempt had ended before: nothing was changed.
+    /// The call or the attempt had ended before, by another write: nothing was changed.
     AlreadyEnded,
 }
 
@@ -311,7 +312,8 @@ pub trait CallStore {
     async fn transitions(&self, org: &OrgId, id: &CallId) -> Result<Vec<Transition>, StoreError>;
     /// Every call that has not ended, oldest first, after `after`; for the start of a process.
     async fn open_calls(&self, after: Option<&CallId>, limit: u16) -> Result<Vec<Call>, StoreError>;
-    /// Writes an attempt before its Originate leaves. `AlreadyEnded`: it must not leave.
+    /// Writes an attempt before its Originate leaves. `AlreadyEnded`: it must not leave, since the call or
+    /// this attempt has ended, or another attempt of the call has not.
     async fn begin_attempt(&self, begin: BeginAttempt) -> Result<Written, StoreError>;
     /// News of a living attempt, and the call's status with it.
     async fn advance(&self, advance: Advance) -> Result<Written, StoreError>;

@@ -6,7 +6,7 @@ use controlplane_core::{
 };
 use sqlx::SqliteConnection;
 
-use super::calls::{Entry, finish, head, next};
+use super::calls::{Entry, finish, head, next, repeated};
 use crate::{
     calls::{Advance, BeginAttempt, EndAttempt, Written},
     columns::{Micros, Word},
@@ -17,14 +17,20 @@ use crate::{
 
 pub(super) async fn begin(c: &mut SqliteConnection, begin: &BeginAttempt) -> Result<Written, Failure> {
     let call = head(c, &begin.call).await?;
-    if call.status.0.is_terminal() || under_way(c, &begin.call).await?.is_some() {
+    if call.status.0.is_terminal() {
         return Ok(Written::AlreadyEnded);
     }
-    sqlx::query(
+    match under_way(c, &begin.call).await? {
+        None => {}
+        // The same write again, by a caller that did not hear the first one's answer.
+        Some(attempt) if attempt == begin.attempt => return Ok(Written::Yes { sequence: call.sequence }),
+        Some(_) => return Ok(Written::AlreadyEnded),
+    }
+    let inserted = sqlx::query(
         "INSERT INTO attempt
              (id, org_id, call_id, ordinal, node, trunk, carrier, status, rang, incarnation, started_at)
          VALUES ($1, $2, $3, (SELECT coalesce(max(ordinal), 0) + 1 FROM attempt WHERE call_id = $3),
-             $4, $5, $6, 'sending', 'no', $7, $8)",
+             $4, $5, $6, 'sending', 'no', $7, $8) ON CONFLICT (id) DO NOTHING",
     )
     .bind(begin.attempt.as_str())
     .bind(call.org_id.0.as_str())
@@ -36,6 +42,10 @@ pub(super) async fn begin(c: &mut SqliteConnection, begin: &BeginAttempt) -> Res
     .bind(Micros::from(begin.at))
     .execute(&mut *c)
     .await?;
+    if inserted.rows_affected() == 0 {
+        // This attempt has ended.
+        return Ok(Written::AlreadyEnded);
+    }
     let entry = Entry {
         id: &begin.event_id,
         kind: event(CallStatus::Initiated),
@@ -80,7 +90,9 @@ pub(super) async fn advance(c: &mut SqliteConnection, news: &Advance) -> Result<
 
 pub(super) async fn end(c: &mut SqliteConnection, end: &EndAttempt) -> Result<Written, Failure> {
     let call = head(c, &end.call).await?;
-    let Some(attempt) = living(c, &call, &end.attempt).await? else { return Ok(Written::AlreadyEnded) };
+    let Some(attempt) = living(c, &call, &end.attempt).await? else {
+        return repeated(c, &call, &end.event_id, end.call_end, Some((&end.attempt, end.ending))).await;
+    };
     sqlx::query(
         "UPDATE attempt SET status = 'ended', ending = $1, sip_code = $2, q850 = $3, rang = $4, ended_at = $5
          WHERE id = $6",

@@ -186,12 +186,36 @@ async fn remember(c: &mut SqliteConnection, new: &NewCall, call: &CallId) -> Res
 async fn end_alone(c: &mut SqliteConnection, end: &EndCall) -> Result<Written, Failure> {
     let call = head(c, &end.call).await?;
     if call.status.0.is_terminal() {
-        return Ok(Written::AlreadyEnded);
+        return repeated(c, &call, &end.event_id, Some(end.end), None).await;
     }
     if let Some(attempt) = attempts::under_way(c, &end.call).await? {
         return Err(Failure::AttemptOpen(attempt));
     }
     finish(c, call, end.end, end.at, &end.event_id, None).await
+}
+
+/// What to answer to an end that finds its work done: `Yes` if that was this very write, known by its
+/// event's id, whose caller did not hear the answer.
+pub(super) async fn repeated(
+    c: &mut SqliteConnection,
+    call: &CallHead,
+    event_id: &EventId,
+    end: Option<CallEnd>,
+    attempt: Option<(&AttemptId, EndingClass)>,
+) -> Result<Written, Failure> {
+    let sequence = sqlx::query_scalar::<_, i64>(
+        "SELECT sequence FROM call_transition
+         WHERE id = $1 AND call_id = $2 AND reason IS NOT DISTINCT FROM $3
+             AND attempt_id IS NOT DISTINCT FROM $4 AND ending IS NOT DISTINCT FROM $5",
+    )
+    .bind(event_id.as_str())
+    .bind(call.id.0.as_str())
+    .bind(end.map(|end| end.reason.as_str()))
+    .bind(attempt.map(|(id, _)| id.as_str()))
+    .bind(attempt.map(|(_, ending)| ending.as_str()))
+    .fetch_optional(c)
+    .await?;
+    Ok(sequence.map_or(Written::AlreadyEnded, |sequence| Written::Yes { sequence }))
 }
 
 /// Ends the call: row, log, outbox and the idempotency key's expiry.

@@ -5,7 +5,10 @@ use controlplane_core::{
     ending::EndingClass,
     ids::{AttemptId, CallId},
 };
-use controlplane_store::{StoreError, calls::Written};
+use controlplane_store::{
+    StoreError,
+    calls::{EndAttempt, Written},
+};
 use time::Duration;
 
 use crate::fixture::{Fixture, NOON, at_once, failed};
@@ -126,6 +129,65 @@ pub(crate) async fn an_attempt_ends_once_and_its_call_goes_on(mut f: Fixture) {
     assert_eq!(attempt.rang, Rang::No, "the last word settles a maybe");
     let log = f.log(&of.0).await;
     assert_eq!((log[2].status, log[2].ending), (CallStatus::Initiated, Some(EndingClass::Congestion)));
+}
+
+pub(crate) async fn a_begin_that_is_repeated_is_one_attempt(mut f: Fixture) {
+    let call = f.accepted(NOON).await;
+    let begin = f.begin(&call);
+    let of = (call.clone(), begin.attempt.clone());
+    for _ in 0..3 {
+        // The answer to the first may have been lost: the attempt is the caller's all the same.
+        assert_eq!(f.store.begin_attempt(begin.clone()).await.unwrap(), Written::Yes { sequence: 2 });
+    }
+    assert_eq!((f.call(&call).await.attempts.len(), f.log(&call).await.len()), (1, 2));
+    let other = f.begin(&call);
+    assert_eq!(f.store.begin_attempt(other).await.unwrap(), Written::AlreadyEnded, "one at a time");
+    let end = f.end_attempt(&of, None);
+    let _ = f.store.end_attempt(end).await.unwrap();
+    assert_eq!(f.store.begin_attempt(begin).await.unwrap(), Written::AlreadyEnded, "it must not leave again");
+    assert_eq!((f.call(&call).await.attempts.len(), f.log(&call).await.len()), (1, 3));
+}
+
+pub(crate) async fn news_that_is_repeated_changes_nothing(mut f: Fixture) {
+    let of = f.sending().await;
+    let ringing = f.advance(&of, At::Ringing, Rang::Yes, 1);
+    for _ in 0..3 {
+        assert_eq!(f.store.advance(ringing.clone()).await.unwrap(), Written::Yes { sequence: 3 });
+    }
+    let attempt = &f.call(&of.0).await.attempts[0];
+    assert_eq!((attempt.ringing_at, f.log(&of.0).await.len()), (Some(ringing.at), 3));
+}
+
+pub(crate) async fn an_attempt_s_end_that_is_repeated_is_one(mut f: Fixture) {
+    let of = f.sending().await;
+    let end = f.end_attempt(&of, None);
+    for _ in 0..3 {
+        assert_eq!(f.store.end_attempt(end.clone()).await.unwrap(), Written::Yes { sequence: 3 });
+    }
+    // Another end of it, also one that looks the same, is not this one.
+    let same = f.end_attempt(&of, None);
+    assert_eq!(f.store.end_attempt(same).await.unwrap(), Written::AlreadyEnded);
+    let mut other = end.clone();
+    other.ending = EndingClass::UserBusy;
+    assert_eq!(f.store.end_attempt(other).await.unwrap(), Written::AlreadyEnded);
+    let with_call = EndAttempt { call_end: Some(failed()), ..end.clone() };
+    assert_eq!(f.store.end_attempt(with_call).await.unwrap(), Written::AlreadyEnded);
+    assert_eq!(f.log(&of.0).await.len(), 3);
+    let begin = f.begin(&of.0);
+    let _ = f.store.begin_attempt(begin).await.unwrap();
+    assert_eq!(f.store.end_attempt(end).await.unwrap(), Written::Yes { sequence: 3 });
+    assert_eq!(f.log(&of.0).await.len(), 4);
+}
+
+pub(crate) async fn strange_codes_are_kept(mut f: Fixture) {
+    for (sip_code, q850) in [(0, 0), (99, 128), (700, 200), (999, 255)] {
+        let of = f.sending().await;
+        let mut end = f.end_attempt(&of, Some(failed()));
+        (end.sip_code, end.q850) = (Some(sip_code), Some(q850));
+        assert_eq!(f.store.end_attempt(end).await.unwrap(), Written::Yes { sequence: 3 });
+        let attempt = &f.call(&of.0).await.attempts[0];
+        assert_eq!((attempt.sip_code, attempt.q850), (Some(sip_code), Some(q850)));
+    }
 }
 
 pub(crate) async fn nothing_is_written_of_what_never_was(mut f: Fixture) {

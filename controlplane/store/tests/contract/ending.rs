@@ -6,7 +6,7 @@ use controlplane_core::{
 };
 use controlplane_store::{
     StoreError,
-    calls::{CallEnd, Created, Written},
+    calls::{CallEnd, Created, EndCall, Written},
 };
 use time::Duration;
 
@@ -22,7 +22,10 @@ pub(crate) async fn a_call_ends_with_its_attempt(mut f: Fixture) {
     let call_end = CallEnd { reason: Reason::UserBusy, outcome: Outcome::NotReached };
     let mut end = f.end_attempt(&of, Some(call_end));
     end.ending = EndingClass::UserBusy;
-    assert_eq!(f.store.end_attempt(end.clone()).await.unwrap(), Written::Yes { sequence: 3 });
+    for _ in 0..3 {
+        // Repeated by a caller that did not hear the answer.
+        assert_eq!(f.store.end_attempt(end.clone()).await.unwrap(), Written::Yes { sequence: 3 });
+    }
     let call = f.call(&new.id).await;
     assert_eq!((call.status, call.reason), (CallStatus::Busy, Some(Reason::UserBusy)));
     assert_eq!((call.outcome, call.ended_at), (Some(Outcome::NotReached), Some(end.at)));
@@ -65,7 +68,11 @@ pub(crate) async fn a_call_without_an_attempt_ends_alone(mut f: Fixture) {
     let mut end = f.end_call(&id, NOON + Duration::seconds(300));
     end.end = CallEnd { reason: Reason::NoHealthyRoute, outcome: Outcome::NotTried };
     assert_eq!(f.store.end_call(end.clone()).await.unwrap(), Written::Yes { sequence: 2 });
-    assert_eq!(f.store.end_call(end).await.unwrap(), Written::AlreadyEnded);
+    assert_eq!(f.store.end_call(end.clone()).await.unwrap(), Written::Yes { sequence: 2 }, "repeated");
+    let same = EndCall { event_id: f.event(), ..end.clone() };
+    assert_eq!(f.store.end_call(same).await.unwrap(), Written::AlreadyEnded, "another one");
+    let other = EndCall { end: failed(), ..end };
+    assert_eq!(f.store.end_call(other).await.unwrap(), Written::AlreadyEnded, "for another reason");
     let call = f.call(&id).await;
     assert_eq!((call.status, call.reason), (CallStatus::Failed, Some(Reason::NoHealthyRoute)));
     assert_eq!((call.outcome, call.ended_at), (Some(Outcome::NotTried), Some(NOON + Duration::seconds(300))));

@@ -65,6 +65,10 @@ contract! {
         news_moves_the_call_forward_only
         news_of_ringing_only_grows
         an_attempt_ends_once_and_its_call_goes_on
+        a_begin_that_is_repeated_is_one_attempt
+        news_that_is_repeated_changes_nothing
+        an_attempt_s_end_that_is_repeated_is_one
+        strange_codes_are_kept
         nothing_is_written_of_what_never_was;
     ending:
         a_call_ends_with_its_attempt

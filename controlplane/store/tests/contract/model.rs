@@ -139,6 +139,16 @@ impl Model {
     }
 }
 
+/// The answer to a write that is repeated at once, as by a caller that did not hear the first answer: the
+/// same both times.
+macro_rules! twice {
+    ($store:ident.store.$method:ident, $write:expr) => {{
+        let first = written($store.store.$method($write.clone()).await);
+        assert_eq!(written($store.store.$method($write).await), first, "repeated");
+        first
+    }};
+}
+
 fn created(result: Result<Created, StoreError>) -> Answer {
     match result.unwrap() {
         Created::New(_) => Answer::New,
@@ -200,16 +210,16 @@ async fn one_step(f: &mut Fixture, model: &mut Model, rng: &mut StdRng, step: u3
         (2 | 3, Some(id)) => {
             let begin = f.begin(&id);
             let expected = model.begin(call, &begin.attempt);
-            (written(f.store.begin_attempt(begin).await), expected)
+            (twice!(f.store.begin_attempt, begin), expected)
         }
         (9, Some(id)) => {
             let end = f.end_call(&id, NOON);
-            (written(f.store.end_call(end).await), model.end_call(call))
+            (twice!(f.store.end_call, end), model.end_call(call))
         }
         (_, Some(id)) if attempts == 0 => {
             let begin = f.begin(&id);
             let expected = model.begin(call, &begin.attempt);
-            (written(f.store.begin_attempt(begin).await), expected)
+            (twice!(f.store.begin_attempt, begin), expected)
         }
         (what, Some(id)) => {
             let attempt = rng.random_range(0..attempts);
@@ -217,11 +227,11 @@ async fn one_step(f: &mut Fixture, model: &mut Model, rng: &mut StdRng, step: u3
             if what < 8 {
                 let (word, rang) = (At::ALL[rng.random_range(0..4)], Rang::ALL[rng.random_range(0..3)]);
                 let news = f.advance(&of, word, rang, step.into());
-                (written(f.store.advance(news).await), model.advance(call, attempt, word, rang))
+                (twice!(f.store.advance, news), model.advance(call, attempt, word, rang))
             } else {
                 let with_call = rng.random_bool(0.3);
                 let end = f.end_attempt(&of, with_call.then(failed));
-                (written(f.store.end_attempt(end).await), model.end_attempt(call, attempt, with_call))
+                (twice!(f.store.end_attempt, end), model.end_attempt(call, attempt, with_call))
             }
         }
     }
