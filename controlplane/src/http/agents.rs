@@ -46,7 +46,7 @@ pub(super) async fn join(
         Some(_) => None,
     };
     let joined = match refused {
-        Some(refused) => Err(token_problem(refused)),
+        Some(refused) => Err(token_problem(refused, &request.node)),
         None => {
             let actor = actor(&peer, request_id);
             issue(&state, &request.node, &request.csr_pem, Warrant::Token(hash), actor).await
@@ -123,13 +123,14 @@ async fn held(state: &State, peer: &Peer) -> Result<NodeCertificate, Problem> {
         ));
     };
     let certificate = state.store.node_certificate(fingerprint).await?;
-    let certificate = certificate.ok_or_else(|| warrant_problem(Issued::Unknown))?;
+    let certificate = certificate.ok_or_else(|| warrant_problem(Issued::Unknown, None))?;
+    let refused = |why| Err(warrant_problem(why, Some(&certificate.node)));
     if certificate.revoked_at.is_some() {
-        return Err(warrant_problem(Issued::Revoked));
+        return refused(Issued::Revoked);
     }
     // TLS judged it at the handshake; a connection may be older than that.
     if certificate.expires_at <= state.clock.now() {
-        return Err(warrant_problem(Issued::Expired));
+        return refused(Issued::Expired);
     }
     declared(state, &certificate.node)?;
     Ok(certificate)
@@ -162,9 +163,10 @@ async fn issue(
         expires_at: signed.not_after,
         revoked_at: None,
     };
-    let problem = match warrant {
-        Warrant::Token(_) => token_problem,
-        Warrant::Certificate(_) => warrant_problem,
+    let is_token = matches!(warrant, Warrant::Token(_));
+    let problem = |refused| match is_token {
+        true => token_problem(refused, node),
+        false => warrant_problem(refused, Some(node)),
     };
     let audit_id = state.chance.audit_id(now);
     match state.store.issue_certificate(IssueCertificate { warrant, certificate, actor, audit_id }).await? {
@@ -183,13 +185,13 @@ async fn issue(
     }
 }
 
-fn token_problem(refused: Issued) -> Problem {
-    let again = "Make a new one with `ringward node token NAME`.";
+fn token_problem(refused: Issued, node: &NodeName) -> Problem {
+    let again = format!("Make a new one with `ringward node token {node}`.");
     match refused {
         Issued::Used => Problem::new(
             Code::TokenUsed,
             format!(
-                "This token was used before. If it was not you who used it, `ringward node revoke NAME`. {again}"
+                "This token was used before. If it was not you who used it, `ringward node revoke {node}`. {again}"
             ),
         ),
         Issued::Expired => Problem::new(Code::TokenExpired, format!("This token has expired. {again}")),
@@ -200,20 +202,21 @@ fn token_problem(refused: Issued) -> Problem {
     }
 }
 
-fn warrant_problem(refused: Issued) -> Problem {
+fn warrant_problem(refused: Issued, node: Option<&NodeName>) -> Problem {
+    let again = format!(
+        "Join again with a token of `ringward node token {}`.",
+        node.map_or("NAME", NodeName::as_str)
+    );
     match refused {
-        Issued::Revoked => Problem::new(
-            Code::CertificateRevoked,
-            "This certificate was revoked. Join again with a token of `ringward node token NAME`.",
-        ),
-        Issued::Expired => Problem::new(
-            Code::CertificateExpired,
-            "This certificate has ended. Join again with a token of `ringward node token NAME`.",
-        ),
-        Issued::Unknown | Issued::OtherNode | Issued::Used | Issued::Done => Problem::new(
-            Code::CertificateUnknown,
-            "This certificate is not known here. Join again with a token of `ringward node token NAME`.",
-        ),
+        Issued::Revoked => {
+            Problem::new(Code::CertificateRevoked, format!("This certificate was revoked. {again}"))
+        }
+        Issued::Expired => {
+            Problem::new(Code::CertificateExpired, format!("This certificate has ended. {again}"))
+        }
+        Issued::Unknown | Issued::OtherNode | Issued::Used | Issued::Done => {
+            Problem::new(Code::CertificateUnknown, format!("This certificate is not known here. {again}"))
+        }
     }
 }
 

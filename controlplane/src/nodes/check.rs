@@ -1,5 +1,5 @@
-//! Looks at a trunk's configuration on its node: with the rights of the user that places calls, or in what the
-//! node's agent saw, since an agent's gate lets nobody read variables.
+//! Looks at a trunk's configuration on its node: with the rights of the user that places calls, or, where an
+//! agent's gate lets nobody read variables, in what the agent saw.
 //!
 //! A contact whose name resolves to several addresses fails over inside Asterisk: 180 and then 503 from the
 //! first makes it send the INVITE to the second, two rings in one attempt that no control plane can see
@@ -55,13 +55,15 @@ pub(super) async fn endpoint(
 
 /// Looks for one endpoint in what the node's agent saw.
 pub(super) fn seen(endpoints: &[EndpointSeen], endpoint: &EndpointName) -> Result<(), Finding> {
-    let Some(seen) = endpoints.iter().find(|seen| seen.endpoint == *endpoint) else {
+    let found = endpoints.iter().find(|seen| seen.endpoint == *endpoint && !seen.contacts.is_empty());
+    let Some(seen) = found else {
         return Err(unknown(endpoint));
     };
     seen.contacts.iter().try_for_each(|contact| literal("contact", endpoint, contact.uri.as_str()))
 }
 
-fn unknown(endpoint: &EndpointName) -> Finding {
+/// Its node does not know it, or does not say.
+pub(super) fn unknown(endpoint: &EndpointName) -> Finding {
     let text = format!(
         "endpoint {endpoint} is unknown to this node or has no AOR: see `asterisk -rx 'pjsip show endpoint \
          {endpoint}'`"

@@ -2,7 +2,7 @@
 
 use fake_pbx::{Ending, FakePbx, Script};
 use futures_util::{SinkExt, StreamExt};
-use node_agent_protocol::{AMI_LINK_USER, EndpointSeen, List, Up};
+use node_agent_protocol::{AMI_LINK_USER, Contact, ContactStatus, EndpointSeen, List, Text, Up};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -69,7 +69,12 @@ async fn a_call_goes_through_the_link_and_the_node_is_lost_with_it() {
     seen.endpoints = List::first([EndpointSeen {
         endpoint: "acme".parse().unwrap(),
         channels: 0,
-        contacts: List::default(),
+        contacts: List::first([Contact {
+            uri: Text::cut("sip:192.0.2.21:5060"),
+            status: ContactStatus::Reachable,
+            qualify_rtt_us: Some(800),
+            since_ms: 0,
+        }]),
         registration: None,
     }]);
     link.send(&Up::Observations(Box::new(seen))).await;

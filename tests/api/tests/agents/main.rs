@@ -9,4 +9,5 @@ mod joining;
 mod link;
 mod linking;
 mod plane;
+mod real;
 mod revoking;
