@@ -92,6 +92,12 @@ impl Status {
         Self { sight, gate, spool, identity, clock, links: Arc::default() }
     }
 
+    /// What the observer sees, as it sees it.
+    #[must_use]
+    pub fn sight_changes(&self) -> watch::Receiver<Arc<Sight>> {
+        self.sight.subscribe()
+    }
+
     pub(crate) fn link(&self, url: &str, state: String) {
         self.links.lock().unwrap_or_else(PoisonError::into_inner).insert(url.to_owned(), state);
     }
