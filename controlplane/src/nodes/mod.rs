@@ -4,6 +4,7 @@
 //! reconciler: [`Nodes::reconcile`] compares the declared fleet with the running tasks.
 
 mod check;
+mod direct;
 mod linked;
 mod task;
 mod tls;
@@ -82,9 +83,10 @@ impl Nodes {
 
     /// Starts, restarts and stops tasks until they are those of the declared fleet.
     pub fn reconcile(&self) {
+        // First the lock, then the fleet: of two at once, the later one must not work on the older fleet.
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let (fleet, revision) = self.shared.registry.fleet();
         self.shared.links.declare(Arc::clone(&fleet), revision);
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.retain(|name, task| fleet.node(name).is_some_and(|node| Way::of(node) == task.way));
         for node in fleet.nodes() {
             let task = running.entry(node.name.clone()).or_insert_with(|| {

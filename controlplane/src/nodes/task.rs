@@ -4,7 +4,7 @@
 //! events, and the one that collects those can change nothing. What an event of a stranger's choosing
 //! claims (`Shutdown`, `FullyBooted`) changes no state here: a session's end, and answers to questions, do.
 
-use std::{fs, io, path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use controlplane_core::{
     fleet::{Ami, AmiLogin},
@@ -12,24 +12,24 @@ use controlplane_core::{
     names::{NodeName, TrunkName},
 };
 use node_agent_ami::{
-    AskError, BackOff, ChannelId, ConnectConfig, DownReason, Event, EventItem, Events, Incarnation,
-    LinkChange, Purpose, Secret, Session, Supervisor,
+    AskError, ChannelId, DownReason, Event, EventItem, Events, Incarnation, LinkChange, Purpose, Session,
+    Supervisor,
 };
 use tokio::{
     sync::Notify,
     task::AbortHandle,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep_until},
 };
 
-use super::{Shared, Way, check, linked, tls};
+use super::{Shared, Way, check, direct, linked};
 use crate::registry::Finding;
 
 /// Time between two looks at a node's trunks.
 const CHECK_EVERY: Duration = Duration::from_secs(30);
 /// The same while something is amiss: a PBX that has just started loads its endpoints after its AMI.
 const CHECK_AGAIN: Duration = Duration::from_secs(1);
-/// A file that cannot be read now may be there later: the operator is just making it.
-const SECRET_RETRY: Duration = Duration::from_secs(5);
+/// Between two questions that were refused: the manager user may have been given the class meanwhile.
+const REFUSED_AGAIN: Duration = Duration::from_secs(5);
 /// Between two log lines on strangers' text of one session.
 const TAMPER_LOG_EVERY: Duration = Duration::from_secs(10);
 /// Q.850 16, normal clearing: what a survivor is hung up with.
@@ -38,21 +38,12 @@ const NORMAL_CLEARING: u16 = 16;
 /// Starts the task of the session that places calls.
 pub(super) fn originate(shared: Shared, node: NodeName, way: Way, look: Arc<Notify>) -> AbortHandle {
     let work = async move {
+        let rng = shared.chance.fork();
         let mut supervisor = match &way {
             Way::Direct(ami) => {
-                let config = loop {
-                    match config(&shared, ami, ami.username.as_str(), &ami.secret_file, Purpose::Originate) {
-                        Ok(config) => break config,
-                        Err(reason) => down(&shared, &node, reason),
-                    }
-                    sleep(SECRET_RETRY).await;
-                };
-                Supervisor::start(config, BackOff::default(), shared.chance.fork())
+                Supervisor::start(direct::Direct::originate(&shared, ami), direct::BACK_OFF, rng)
             }
-            Way::Linked => {
-                let way = linked::Linked::new(&shared, &node);
-                Supervisor::start(way, linked::BACK_OFF, shared.chance.fork())
-            }
+            Way::Linked => Supervisor::start(linked::Linked::new(&shared, &node), linked::BACK_OFF, rng),
         };
         let mut change = supervisor.next().await;
         while let Some(now) = change {
@@ -74,14 +65,8 @@ pub(super) fn originate(shared: Shared, node: NodeName, way: Way, look: Arc<Noti
 /// Starts the task of the session that reads security events: their strangers' text is counted.
 pub(super) fn security(shared: Shared, node: NodeName, ami: Ami, login: AmiLogin) -> AbortHandle {
     let work = async move {
-        let config = loop {
-            match config(&shared, &ami, login.username.as_str(), &login.secret_file, Purpose::Security) {
-                Ok(config) => break config,
-                Err(reason) => tracing::warn!(%node, reason, "no security events"),
-            }
-            sleep(SECRET_RETRY).await;
-        };
-        let mut supervisor = Supervisor::start(config, BackOff::default(), shared.chance.fork());
+        let way = direct::Direct::security(&shared, &ami, &login);
+        let mut supervisor = Supervisor::start(way, direct::BACK_OFF, shared.chance.fork());
         while let Some(change) = supervisor.next().await {
             // The supervisor logs why there is no session.
             let LinkChange::Up { session, mut events } = change else { continue };
@@ -101,38 +86,6 @@ pub(super) fn security(shared: Shared, node: NodeName, ami: Ami, login: AmiLogin
     tokio::spawn(work).abort_handle()
 }
 
-fn config(
-    shared: &Shared,
-    ami: &Ami,
-    username: &str,
-    file: &Path,
-    purpose: Purpose,
-) -> Result<ConnectConfig, String> {
-    let path = shared.data_dir.join(file);
-    let secret = fs::read_to_string(&path).map_err(|error| no_secret(&path, &error))?;
-    let secret = secret.trim_end_matches(['\r', '\n']);
-    if secret.is_empty() {
-        return Err(format!("secret file {}: is empty", path.display()));
-    }
-    let mut config =
-        ConnectConfig::new(ami.address.to_string(), username, Secret::new(secret), shared.ids.clone());
-    config.purpose = purpose;
-    config.events = match purpose {
-        Purpose::Originate => "call,user,system",
-        Purpose::Observe => "system",
-        Purpose::Security => "security",
-    }
-    .to_owned();
-    if ami.tls {
-        config.tls = Some(tls::client(ami.address.host())?);
-    }
-    Ok(config)
-}
-
-fn no_secret(path: &Path, error: &io::Error) -> String {
-    format!("secret file {}: {error}. Create it (mode 0600) with the AMI user's secret", path.display())
-}
-
 fn down(shared: &Shared, node: &NodeName, reason: String) {
     shared.metrics.node_up(node, false);
     shared.registry.node_down(node, reason, shared.clock.now());
@@ -144,6 +97,7 @@ fn explain(reason: &DownReason) -> String {
             "{error}: the user or secret in manager.conf differs from fleet.toml's, or its permit list lacks this host"
         ),
         DownReason::Unreachable(error) => linked::why(error)
+            .or_else(|| direct::why(error))
             .unwrap_or_else(|| format!("{error}: is Asterisk running, and its AMI bound there?")),
         DownReason::Lost(_) => reason.to_string(),
     }
@@ -158,17 +112,11 @@ async fn serve(
     mut events: Events,
     look_now: &Notify,
 ) {
-    let incarnation = match session.core_status().await {
-        Ok(status) => status.incarnation,
-        Err(error) => {
-            // Without knowing which run of Asterisk answers, nothing could be reconciled later.
-            down(shared, node, format!("{error}: the manager user needs the classes call and reporting"));
-            session.closed().await;
-            return;
-        }
+    let mut tamper_log = TamperLog::default();
+    let Some(incarnation) = incarnation(shared, node, &session, &mut events, &mut tamper_log).await else {
+        return;
     };
     let mut next_check = Instant::now();
-    let mut tamper_log = TamperLog::default();
     loop {
         tokio::select! {
             () = sleep_until(next_check) => {
@@ -183,6 +131,43 @@ async fn serve(
                 EventItem::Event(_) | EventItem::Lost(_) => {}
                 EventItem::Closed(_) => return,
             },
+        }
+    }
+}
+
+/// Which run of Asterisk answers: without knowing it, nothing could be reconciled later. Asked until it is
+/// told; `None`: the session ended.
+async fn incarnation(
+    shared: &Shared,
+    node: &NodeName,
+    session: &Session,
+    events: &mut Events,
+    tamper_log: &mut TamperLog,
+) -> Option<Incarnation> {
+    loop {
+        let wait = match session.core_status().await {
+            Ok(status) => return Some(status.incarnation),
+            Err(error @ AskError::Refused { .. }) => {
+                down(shared, node, format!("{error}: the manager user needs the classes call and reporting"));
+                REFUSED_AGAIN
+            }
+            Err(error @ (AskError::NotSent(_) | AskError::Unresolved(_) | AskError::Malformed { .. })) => {
+                down(shared, node, format!("CoreStatus: {error}: asking again"));
+                CHECK_AGAIN
+            }
+        };
+        let again = Instant::now() + wait;
+        loop {
+            tokio::select! {
+                () = sleep_until(again) => break,
+                item = events.next() => match item {
+                    EventItem::Tampered(tampering) => {
+                        tamper_log.note(shared, node, Purpose::Originate, &tampering);
+                    }
+                    EventItem::Event(_) | EventItem::Lost(_) => {}
+                    EventItem::Closed(_) => return None,
+                },
+            }
         }
     }
 }

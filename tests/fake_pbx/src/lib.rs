@@ -26,5 +26,5 @@ mod session;
 mod wire;
 
 pub use pbx::{FakePbx, Seen};
-pub use script::{Ending, Fault, Plan, Script};
+pub use script::{CoreStatus, Ending, Fault, Plan, Script};
 pub use wire::Packet;

@@ -102,6 +102,17 @@ impl From<Ending> for Plan {
     }
 }
 
+/// How `CoreStatus` is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CoreStatus {
+    /// As Asterisk does.
+    Answers,
+    /// Not at all.
+    Silent,
+    /// As for a manager user without the classes for it.
+    Refused,
+}
+
 /// The PBX as it starts. Everything but the login can be changed later.
 #[derive(Debug, Clone)]
 pub struct Script {
@@ -123,6 +134,8 @@ pub struct Script {
     pub flight_recorder: bool,
     /// What `TechCause` is left out for: versions before 20.17 and 22.7.
     pub tech_cause: bool,
+    /// How `CoreStatus` is answered.
+    pub core_status: CoreStatus,
 }
 
 impl Default for Script {
@@ -137,6 +150,7 @@ impl Default for Script {
             half_lines: false,
             flight_recorder: true,
             tech_cause: true,
+            core_status: CoreStatus::Answers,
         }
     }
 }

@@ -7,6 +7,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::sleep;
 
 use crate::pbx::{Channel, Link, Shared};
+use crate::script::CoreStatus;
 use crate::wire::{Packet, take_actions};
 use crate::{call, calls};
 
@@ -146,7 +147,11 @@ async fn answer(shared: &Arc<Shared>, name: &str, action: &Packet, out: &mpsc::S
                     .await;
             return Next::Cut;
         }
-        "corestatus" => core_status(shared, ok()),
+        "corestatus" => match shared.script().core_status {
+            CoreStatus::Answers => core_status(shared, ok()),
+            CoreStatus::Silent => return Next::GoOn,
+            CoreStatus::Refused => refuse("Permission denied"),
+        },
         "getvar" => {
             let variable = action.get("Variable").unwrap_or_default();
             let value = shared.state().globals.get(variable).cloned().unwrap_or_default();

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use fake_pbx::{Ending, FakePbx, Fault, Plan, Script};
-use tokio::time::sleep;
+use fake_pbx::{CoreStatus, Ending, FakePbx, Fault, Plan, Script};
+use tokio::time::{Instant, sleep};
 
 use crate::fixture::{Call, Ended, Fleet, NUMBER, eventually, slowly, talks};
 
@@ -249,6 +249,88 @@ async fn a_missing_secret_file_names_the_file() {
     fleet.apply(&fleet.toml(), "").await.is(200);
     fleet.all_trunks_are("usable").await;
     fleet.call(NUMBER).place().await.ends_as("completed", "played").await;
+}
+
+/// A secret file that is put right is read again, without a restart and without another apply.
+#[tokio::test]
+async fn a_corrected_secret_file_brings_the_node_back() {
+    let fleet = Fleet::small().await;
+    let file = fleet.settings.data_dir.join("secret-waw-1");
+    std::fs::write(&file, "wrong\n").unwrap();
+    fleet.pbx("waw-1").cut_links();
+    eventually("the login is refused", async || {
+        fleet.node("waw-1").await["reason"].as_str().is_some_and(|reason| reason.contains("manager.conf"))
+    })
+    .await;
+    // The same wrong secret is not sent again and again.
+    sleep(Duration::from_secs(5)).await;
+    let sent = fleet.pbx("waw-1").actions();
+    assert_eq!(sent.iter().filter(|action| action.get("Secret") == Some("wrong")).count(), 1);
+    std::fs::write(&file, "secret\n").unwrap();
+    let put_right = Instant::now();
+    eventually("it is alive", async || fleet.node("waw-1").await["state"] == "alive").await;
+    assert!(put_right.elapsed() < Duration::from_secs(10), "{:?}", put_right.elapsed());
+    fleet.call(NUMBER).place().await.ends_as("completed", "played").await;
+}
+
+/// The same for the session that reads security events.
+#[tokio::test]
+async fn a_corrected_secret_file_brings_the_security_events_back() {
+    let fleet = Fleet::small().await;
+    let file = fleet.settings.data_dir.join("secret-security");
+    std::fs::write(&file, "wrong\n").unwrap();
+    let login = "secret_file = \"secret-waw-1\", security = { username = \"ringward\", secret_file = \"secret-security\" }";
+    let toml = fleet.toml().replace("secret_file = \"secret-waw-1\"", login);
+    fleet.apply(&toml, "").await.is(200);
+    fleet.all_trunks_are("usable").await;
+    let refused = |fleet: &Fleet| {
+        let logins = fleet.pbx("waw-1").actions();
+        logins.iter().any(|action| action.get("Secret") == Some("wrong"))
+    };
+    eventually("the login is refused", async || refused(&fleet)).await;
+    std::fs::write(&file, "secret\n").unwrap();
+    let put_right = Instant::now();
+    eventually("both sessions are there", async || fleet.pbx("waw-1").sessions() == 2).await;
+    assert!(put_right.elapsed() < Duration::from_secs(10), "{:?}", put_right.elapsed());
+}
+
+/// A question that is not answered in time is asked again; the session and the node are not given up.
+#[tokio::test]
+async fn one_slow_answer_does_not_take_a_node_out() {
+    let fleet = Fleet::of(&["waw-1"], &["acme"])
+        .before(|pbxes| {
+            pbxes["waw-1"].change_script(|script| script.core_status = CoreStatus::Silent);
+        })
+        .start()
+        .await;
+    let pbx = fleet.pbx("waw-1");
+    eventually("the question goes unanswered", async || {
+        let node = fleet.node("waw-1").await;
+        assert!(!node.to_string().contains("the classes"), "{node}");
+        node["state"] == "lost"
+    })
+    .await;
+    let logins = pbx.logins();
+    pbx.change_script(|script| script.core_status = CoreStatus::Answers);
+    eventually("it is alive", async || fleet.node("waw-1").await["state"] == "alive").await;
+    assert_eq!(pbx.logins(), logins, "by the same session");
+}
+
+/// A manager user that lacks a class is told so, and is asked again: the class may be given meanwhile.
+#[tokio::test]
+async fn a_refused_question_names_the_classes_and_is_asked_again() {
+    let fleet = Fleet::of(&["waw-1"], &["acme"])
+        .before(|pbxes| {
+            pbxes["waw-1"].change_script(|script| script.core_status = CoreStatus::Refused);
+        })
+        .start()
+        .await;
+    eventually("the node says which classes", async || {
+        fleet.node("waw-1").await["reason"].as_str().is_some_and(|reason| reason.contains("reporting"))
+    })
+    .await;
+    fleet.pbx("waw-1").change_script(|script| script.core_status = CoreStatus::Answers);
+    eventually("it is alive", async || fleet.node("waw-1").await["state"] == "alive").await;
 }
 
 /// A contact that is a name can ring twice in one attempt: the trunk is refused, and says why.
