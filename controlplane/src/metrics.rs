@@ -4,6 +4,7 @@
 use controlplane_core::{
     call::Reason,
     ending::EndingClass,
+    fleet::Fleet as DeclaredFleet,
     names::{CarrierName, NodeName, TrunkName},
 };
 use node_agent_ami::{Purpose, TamperKind};
@@ -62,7 +63,7 @@ impl Metrics {
         registry.register(Box::new(store_failures.clone()))?;
         let setup = HistogramOpts::new(
             "ringward_call_setup_seconds",
-            "From a call's acceptance to Asterisk's acceptance of its first Originate.",
+            "From a call's acceptance to the beginning of its first attempt, before Asterisk is asked.",
         )
         .buckets(vec![0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0]);
         let setup_seconds = Histogram::with_opts(setup)?;
@@ -110,6 +111,28 @@ impl Metrics {
             )?,
             registry,
         })
+    }
+
+    /// Series of the declared fleet's counters exist from its declaration, at zero: a first one must be seen
+    /// as a rise.
+    pub(crate) fn declare(&self, fleet: &DeclaredFleet) {
+        for trunk in fleet.trunks() {
+            for class in EndingClass::ALL {
+                let labels =
+                    [trunk.node.as_str(), trunk.name.as_str(), trunk.carrier.as_str(), class.as_str()];
+                self.attempts_ended.with_label_values(&labels);
+            }
+        }
+        for node in fleet.nodes() {
+            let reads_security = node.ami.as_ref().is_some_and(|ami| ami.security.is_some());
+            let security = reads_security.then_some(Purpose::Security);
+            for purpose in std::iter::once(Purpose::Originate).chain(security) {
+                for kind in TamperKind::ALL {
+                    let labels = [node.name.as_str(), purpose.as_str(), kind.as_str()];
+                    self.ami_tampering.with_label_values(&labels);
+                }
+            }
+        }
     }
 
     pub(crate) fn call_accepted(&self) {
