@@ -52,7 +52,7 @@ fn lines(agent: &Value) -> String {
     ];
     for (label, member) in members {
         if !agent[member].is_null() {
-            text.push_str(&format!("  {label}: {}\n", agent[member]));
+            text.push_str(&format!("  {label}: {}\n", cell(agent, member)));
         }
     }
     let seen = &agent["observations"];

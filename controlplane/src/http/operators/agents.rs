@@ -10,9 +10,10 @@ use controlplane_store::agents::NodeToken;
 use node_agent_protocol::{Capability, JoinToken, PlaneUrl, TokenSecret};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use time::Duration;
+use time::{Duration, OffsetDateTime};
 use tokio::time::Instant;
 
+use super::moment;
 use crate::http::{
     State,
     auth::Operator,
@@ -60,7 +61,7 @@ pub(in crate::http) async fn token(
     let kept = NodeToken { secret_sha256, node: node.clone(), created_at: now, expires_at, used_at: None };
     state.store.create_node_token(kept, operator.actor, state.chance.audit_id(now)).await?;
     let answer = json!({
-        "object": "node_token", "node": node, "token": text, "expires_at": expires_at.unix_timestamp(),
+        "object": "node_token", "node": node, "token": text, "expires_at": moment(expires_at),
         "urls": token.urls, "command": format!("ringward-agent join {text}"),
     });
     Ok((StatusCode::CREATED, Json(answer)))
@@ -79,7 +80,7 @@ pub(in crate::http) async fn revoke(
     state.agents.links.cut(&node);
     tracing::warn!(%node, certificates, "a node was revoked");
     Ok(Json(json!({
-        "object": "node_revocation", "node": node, "certificates": certificates, "revoked_at": now.unix_timestamp(),
+        "object": "node_revocation", "node": node, "certificates": certificates, "revoked_at": moment(now),
     })))
 }
 
@@ -105,7 +106,7 @@ pub(in crate::http) async fn show(
         .map(|kept| {
             json!({
                 "id": kept.fact.id, "kind": kept.fact.kind, "at_unix_ms": kept.fact.at_ms,
-                "received_at": kept.received_at.unix_timestamp(), "body": kept.fact.body,
+                "received_at": moment(kept.received_at), "body": kept.fact.body,
             })
         })
         .collect();
@@ -121,7 +122,7 @@ fn view(state: &State, node: &NodeName) -> Value {
         "object": "agent",
         "node": node,
         "linked": agent.link.is_some(),
-        "since": agent.link.as_ref().map(|link| link.since.unix_timestamp()),
+        "since": agent.link.as_ref().and_then(|link| moment(link.since)),
         "agent_version": hello.map(|hello| hello.agent_version.as_str()),
         "lacking": lacking,
         "unknown_messages": agent.link.as_ref().map(|link| link.unknown_messages),
@@ -131,7 +132,9 @@ fn view(state: &State, node: &NodeName) -> Value {
         "clock_offset_ms": seen.map(|seen| seen.clock_offset_ms),
         "asterisk": seen.and_then(|seen| seen.observations.asterisk.as_ref()),
         "spool": seen.map(|seen| seen.observations.spool),
-        "certificate_expires_at": seen.and_then(|seen| seen.observations.certificate_expires_unix_s),
+        "certificate_expires_at": seen
+            .and_then(|seen| OffsetDateTime::from_unix_timestamp(seen.observations.certificate_expires_unix_s?).ok())
+            .and_then(moment),
         "policy_revision": seen.map(|seen| seen.observations.policy_revision),
     })
 }

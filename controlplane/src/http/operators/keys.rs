@@ -12,6 +12,7 @@ use controlplane_store::{calls::Actor, keys::Key};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::moment;
 use crate::{
     http::{
         State,
@@ -29,8 +30,8 @@ const NAME_MAX: usize = 100;
 fn view(key: &Key) -> Value {
     json!({
         "id": key.id, "object": "key", "name": key.name, "prefix": key.prefix, "scopes": key.scopes,
-        "org": key.org, "created_at": key.created_at.unix_timestamp(),
-        "revoked_at": key.revoked_at.map(|at| at.unix_timestamp()),
+        "org": key.org, "created_at": moment(key.created_at),
+        "revoked_at": key.revoked_at.and_then(moment),
     })
 }
 
@@ -123,7 +124,7 @@ pub(in crate::http) async fn revoke(
     let now = state.clock.now();
     let actor: Actor = operator.actor;
     if state.store.revoke_key(&id, now, actor, state.chance.audit_id(now)).await? {
-        Ok(Json(json!({"id": id, "object": "key", "revoked_at": now.unix_timestamp()})))
+        Ok(Json(json!({"id": id, "object": "key", "revoked_at": moment(now)})))
     } else {
         Err(Problem::not_found())
     }

@@ -16,6 +16,7 @@ use axum::{
 use controlplane_core::{number::E164, selection::Choice};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::{Instant, timeout};
 
 use super::{
@@ -30,6 +31,11 @@ use crate::registry::{NodeView, TrunkView};
 const READY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Audit rows shown at once.
 const AUDIT_LIMIT: u16 = 100;
+
+/// A moment as every answer writes it.
+fn moment(at: OffsetDateTime) -> Option<String> {
+    at.format(&Rfc3339).ok()
+}
 
 /// The process lives.
 pub(super) async fn healthz() -> &'static str {
@@ -107,7 +113,7 @@ pub(super) async fn audit(
         .into_iter()
         .map(|row| {
             json!({
-                "id": row.id, "occurred_at": row.occurred_at.unix_timestamp(), "org": row.org,
+                "id": row.id, "occurred_at": moment(row.occurred_at), "org": row.org,
                 "key": row.actor.key, "request_id": row.actor.request, "ip": row.actor.ip,
                 "action": row.action, "target_type": row.target_type, "target_id": row.target_id,
                 "outcome": row.outcome, "changes": row.changes,

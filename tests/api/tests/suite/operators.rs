@@ -127,6 +127,30 @@ async fn every_change_is_in_the_audit_log() {
     assert_eq!(fleet.audit().await.len(), count);
 }
 
+/// Every moment is written as in calls: RFC 3339.
+#[tokio::test]
+async fn moments_are_rfc_3339() {
+    let fleet = Fleet::small().await;
+    let is_moment = |value: &serde_json::Value| {
+        let read = |text: &str| {
+            time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).is_ok()
+        };
+        assert!(value.as_str().is_some_and(read), "{value}");
+    };
+    let made = fleet.operator.post("/admin/v1/keys", &json!({"name": "pager"})).await.is(201);
+    is_moment(&made["created_at"]);
+    let revoke = format!("/admin/v1/keys/{}/revoke", made["id"].as_str().unwrap());
+    is_moment(&fleet.operator.post(&revoke, &json!({})).await.is(200)["revoked_at"]);
+    let keys = fleet.operator.get("/admin/v1/keys").await.is(200);
+    let key = keys["data"].as_array().unwrap().iter().find(|key| key["id"] == made["id"]).unwrap();
+    is_moment(&key["revoked_at"]);
+    fleet.audit().await.iter().for_each(|row| is_moment(&row["occurred_at"]));
+    let urls = json!({"urls": ["https://plane.example:8443"]});
+    let token = fleet.operator.post("/admin/v1/nodes/waw-1/token", &urls).await.is(201);
+    is_moment(&token["expires_at"]);
+    is_moment(&fleet.operator.post("/admin/v1/nodes/waw-1/revoke", &json!({})).await.is(200)["revoked_at"]);
+}
+
 /// Series by name and labels.
 fn parsed(text: &str) -> BTreeMap<String, f64> {
     let mut typed = std::collections::BTreeSet::new();
@@ -161,6 +185,8 @@ async fn metrics_begin_at_zero_count_what_happened_and_tell_of_nobody() {
         "ringward_calls_ended_total{reason=\"throttled\",status=\"failed\"}",
         "ringward_calls_ended_total{reason=\"user_busy\",status=\"busy\"}",
         "ringward_trunk_channels{carrier=\"acme\",node=\"waw-1\",trunk=\"acme-waw-1\"}",
+        "ringward_attempts_ended_total{carrier=\"acme\",class=\"answered\",node=\"waw-1\",trunk=\"acme-waw-1\"}",
+        "ringward_ami_tampering_total{kind=\"foreign_head\",node=\"fra-1\",session=\"originate\"}",
     ] {
         assert_eq!(before.get(zero), Some(&0.0), "{zero}: {before:?}");
     }
