@@ -12,6 +12,7 @@
 use std::{
     fs::File,
     future::{Future, poll_fn},
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::Arc,
@@ -36,10 +37,10 @@ trait Job: Send {
         &'c mut self,
         connection: &'c mut SqliteConnection,
     ) -> Pin<Box<dyn Future<Output = ()> + Send + 'c>>;
-    /// Whether the body succeeded.
-    fn succeeded(&self) -> bool;
-    /// Gives the answer, or `lost` where the batch did not reach the disk.
-    fn answer(self: Box<Self>, lost: Option<sqlx::Error>);
+    /// Why the body failed, if it did.
+    fn failure(&self) -> Option<String>;
+    /// Gives the answer, or `lost`, why the batch did not reach the disk.
+    fn answer(self: Box<Self>, lost: Option<&str>);
 }
 
 /// A transaction's body: what to do on the connection with the input.
@@ -63,15 +64,21 @@ impl<I: Send + Sync, T: Send> Job for Write<I, T> {
         Box::pin(async move { *result = Some(unwinding(*body, connection, input).await) })
     }
 
-    fn succeeded(&self) -> bool {
-        matches!(self.result, Some(Ok(_)))
+    fn failure(&self) -> Option<String> {
+        match &self.result {
+            Some(Ok(_)) => None,
+            Some(Err(Failure::Sql(error))) => Some(error.to_string()),
+            Some(Err(failure)) => Some(format!("{failure:?}")),
+            None => Some("the write did not run".to_owned()),
+        }
     }
 
-    fn answer(self: Box<Self>, lost: Option<sqlx::Error>) {
+    fn answer(self: Box<Self>, lost: Option<&str>) {
         // A write that failed by itself says why, also where the batch was lost.
         let result = match (self.result, lost) {
             (Some(Err(failure)), _) => Err(failure),
-            (_, Some(lost)) => Err(Failure::Sql(lost)),
+            // Whatever it was, this write had no part in it: it is worth another try.
+            (_, Some(lost)) => Err(Failure::Sql(sqlx::Error::Io(io::Error::other(lost.to_owned())))),
             (Some(Ok(value)), None) => Ok(value),
             (None, None) => Err(Failure::Sql(sqlx::Error::WorkerCrashed)),
         };
@@ -144,23 +151,22 @@ async fn serve(
 ) {
     let mut batch = Vec::with_capacity(BATCH_MAX);
     while jobs.recv_many(&mut batch, BATCH_MAX).await > 0 {
-        let failed = commit_all(&mut connection, &mut batch).await.err();
-        if let Some(error) = &failed {
-            tracing::error!(%error, writes = batch.len(), "a batch of writes did not reach the database");
-            let _ = execute(&mut connection, "ROLLBACK").await;
+        let lost = commit_all(&mut connection, &mut batch).await.err();
+        if let Some(lost) = &lost {
+            tracing::error!(
+                error = lost,
+                writes = batch.len(),
+                "a batch of writes did not reach the database"
+            );
+            // Where there is nothing to roll back, the database did it by itself, or SQLite's thread is gone.
+            if execute(&mut connection, "ROLLBACK").await.is_err()
+                && let Ok(fresh) = options.connect().await
+            {
+                connection = fresh;
+            }
         }
-        let crashed = matches!(failed, Some(sqlx::Error::WorkerCrashed));
-        let text = failed.as_ref().map(ToString::to_string);
-        let mut failed = failed;
         for job in batch.drain(..) {
-            // sqlx::Error cannot be cloned: the first gets the driver's own, the others its text.
-            let lost = text.as_ref().map(|text| {
-                failed.take().unwrap_or_else(|| sqlx::Error::Io(std::io::Error::other(text.clone())))
-            });
-            job.answer(lost);
-        }
-        if crashed && let Ok(fresh) = options.connect().await {
-            connection = fresh;
+            job.answer(lost.as_deref());
         }
     }
     if let Err(error) = connection.close().await {
@@ -169,23 +175,28 @@ async fn serve(
     drop(lock);
 }
 
-async fn commit_all(
-    connection: &mut SqliteConnection,
-    batch: &mut [Box<dyn Job>],
-) -> Result<(), sqlx::Error> {
+/// Runs and commits the batch, or says why nothing of it is in the file.
+async fn commit_all(connection: &mut SqliteConnection, batch: &mut [Box<dyn Job>]) -> Result<(), String> {
     // Statements that follow each other go together: each trip to SQLite's thread costs as much as a write.
-    execute(connection, "BEGIN IMMEDIATE; SAVEPOINT one_write").await?;
+    steps(connection, "BEGIN IMMEDIATE; SAVEPOINT one_write").await?;
     for (i, job) in batch.iter_mut().enumerate() {
         if i > 0 {
-            execute(connection, "RELEASE one_write; SAVEPOINT one_write").await?;
+            steps(connection, "RELEASE one_write; SAVEPOINT one_write").await?;
         }
         job.run(connection).await;
-        if !job.succeeded() {
-            // Fails where SQLite has rolled everything back by itself: then the whole batch is lost.
-            execute(connection, "ROLLBACK TO one_write").await?;
+        if let Some(failure) = job.failure() {
+            // Fails where SQLite has rolled everything back by itself, the savepoint with it (disk full, I/O
+            // error): then the whole batch is lost, by what the write has met.
+            execute(connection, "ROLLBACK TO one_write")
+                .await
+                .map_err(|error| format!("{failure} (and then: {error})"))?;
         }
     }
-    execute(connection, "RELEASE one_write; COMMIT").await
+    steps(connection, "RELEASE one_write; COMMIT").await
+}
+
+async fn steps(connection: &mut SqliteConnection, sql: &'static str) -> Result<(), String> {
+    execute(connection, sql).await.map_err(|error| error.to_string())
 }
 
 async fn execute(connection: &mut SqliteConnection, sql: &'static str) -> Result<(), sqlx::Error> {
@@ -298,6 +309,30 @@ mod tests {
         assert_eq!(stored(&options).await, [2, 3]);
     }
 
+    /// One thread: all of these wait before the writer takes any.
+    #[tokio::test]
+    async fn a_full_disk_loses_the_batch_and_blames_no_other_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let (writer, options) = writer(&folder).await;
+        writer.write("limit", "PRAGMA max_page_count = 20", pragma).await.unwrap();
+        let (before, full, after, one_more, own) = tokio::join!(
+            writer.write("insert", 1, insert),
+            writer.write("fill", 2, fill),
+            writer.write("insert", 3, insert),
+            writer.write("insert", 4, insert),
+            writer.write("insert", 5, insert),
+        );
+        let full = full.unwrap_err().to_string();
+        assert!(full.contains("fill:") && full.contains("full"), "{full}");
+        for lost in [before, after, one_more, own] {
+            let error = lost.unwrap_err();
+            assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+            assert!(error.to_string().contains("full"), "{error}");
+        }
+        writer.write("insert", 6, insert).await.unwrap();
+        assert_eq!(stored(&options).await, [6]);
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn a_batch_that_is_not_committed_is_answered_so_to_all() {
         let folder = tempfile::tempdir().unwrap();
@@ -312,7 +347,7 @@ mod tests {
             .await
             .unwrap();
         let orphan = writer.write("orphan", "INSERT INTO child (n) VALUES (99)", pragma).await;
-        assert!(orphan.is_err());
+        assert!(matches!(orphan, Err(StoreError::Unavailable { .. })), "{orphan:?}");
         writer.write("insert", 1, insert).await.unwrap();
         let mut connection = options.connect().await.unwrap();
         let orphans: i64 =
