@@ -104,7 +104,13 @@ fn wait(error: &LinkError, failures: u32, rng: &mut StdRng) -> Duration {
             | RefusalCode::Replaced,
             _,
         ) => WAIT_REFUSED,
-        LinkError::Refused(RefusalCode::Violation | RefusalCode::Stopping | RefusalCode::Unknown, _)
+        LinkError::Refused(
+            RefusalCode::Violation
+            | RefusalCode::CertificateExpired
+            | RefusalCode::Stopping
+            | RefusalCode::Unknown,
+            _,
+        )
         | LinkError::Dial(_)
         | LinkError::Silent
         | LinkError::Broken(_) => WAIT.0.saturating_mul(1 << failures.min(10)).min(WAIT.1),

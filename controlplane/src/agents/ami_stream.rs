@@ -41,7 +41,12 @@ async fn pump(socket: &mut WebSocket, stream: DuplexStream, admission: &mut Admi
                 Ok(0) | Err(_) => return,
                 Ok(n) => Message::Binary(Bytes::copy_from_slice(&buffer[..n])),
             },
-            _ = heartbeat.tick() => Message::Ping(Bytes::new()),
+            _ = heartbeat.tick() => {
+                if admission.has_expired() {
+                    return;
+                }
+                Message::Ping(Bytes::new())
+            }
             message = socket.recv() => {
                 match message {
                     Some(Ok(Message::Binary(bytes))) => {

@@ -237,6 +237,10 @@ impl Link<'_> {
                 self.member.kept(new);
                 send(self.socket, &Down::Ack { fact_ids: List::first(ids) }).await
             }
+            Next::Beat if self.admission.has_expired() => {
+                let detail = format!("the certificate of {node} on this link has ended");
+                Err(End::Refused(RefusalCode::CertificateExpired, detail))
+            }
             Next::Beat => match timeout(WRITE_MAX, self.socket.send(Message::Ping(Bytes::new()))).await {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(_)) | Err(_) => Err(End::Gone("the agent does not read")),

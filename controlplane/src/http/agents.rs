@@ -108,7 +108,7 @@ pub(super) async fn ami(
 /// Counts the connection in if its certificate is good.
 async fn admit(state: &State, peer: &Peer) -> Result<Admission, Problem> {
     let certificate = held(state, peer).await?;
-    let admission = state.agents.links.admit(&certificate.node, certificate.fingerprint);
+    let admission = state.agents.links.admit(&certificate);
     // Again, now that a revocation would find it: none can fall between.
     held(state, peer).await?;
     Ok(admission)

@@ -133,6 +133,8 @@ pub enum RefusalCode {
     UnknownNode,
     /// The certificate was revoked: join again with a new token.
     Revoked,
+    /// The certificate of this connection has ended: connect with the next one, or join again.
+    CertificateExpired,
     /// Another link of this node took its place: two agents with one certificate, or a link that lingered.
     Replaced,
     /// More, or other, than the protocol allows.

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use controlplane_core::{ids::AttemptId, names::NodeName};
 use node_agent_protocol::{BarAnswer, Down, Observations};
+use time::OffsetDateTime;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::Instant,
@@ -26,6 +27,7 @@ pub(crate) struct Admission {
     pub(super) node: NodeName,
     pub(super) id: u64,
     pub(super) revocations: watch::Receiver<u64>,
+    pub(super) expires_at: OffsetDateTime,
 }
 
 impl Membership {
@@ -91,6 +93,11 @@ impl Admission {
     /// Whose it is.
     pub(crate) fn node(&self) -> &NodeName {
         &self.node
+    }
+
+    /// Whether its certificate has ended: a connection lives no longer than what opened it.
+    pub(in crate::agents) fn has_expired(&self) -> bool {
+        self.links.clock.now() >= self.expires_at
     }
 
     /// Waits until the node is revoked. Cancel-safe.

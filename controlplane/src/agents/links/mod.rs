@@ -17,6 +17,7 @@ use controlplane_core::{
     ids::{AttemptId, StreamId},
     names::NodeName,
 };
+use controlplane_store::agents::NodeCertificate;
 use node_agent_protocol::{BarAnswer, Down, Hello, Observations};
 use time::OffsetDateTime;
 use tokio::{
@@ -220,13 +221,14 @@ impl Links {
     }
 
     /// Counts a connection in, so that a revocation finds it.
-    pub(crate) fn admit(self: &Arc<Self>, node: &NodeName, fingerprint: Fingerprint) -> Admission {
+    pub(crate) fn admit(self: &Arc<Self>, certificate: &NodeCertificate) -> Admission {
+        let NodeCertificate { node, fingerprint, expires_at, .. } = certificate;
         let mut state = self.state();
         let id = state.id();
         let entry = state.nodes.entry(node.clone()).or_default();
-        entry.connections.insert(id, fingerprint);
+        entry.connections.insert(id, *fingerprint);
         let revocations = entry.revocations.subscribe();
-        Admission { links: Arc::clone(self), node: node.clone(), id, revocations }
+        Admission { links: Arc::clone(self), node: node.clone(), id, revocations, expires_at: *expires_at }
     }
 
     /// Makes this the node's link. One that it held before ends.

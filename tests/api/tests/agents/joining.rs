@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
-use node_agent_protocol::{JOIN_PATH, RENEW_PATH, TokenSecret, tls};
+use node_agent_protocol::{JOIN_PATH, RENEW_PATH, RefusalCode, TokenSecret, tls};
 use rcgen::KeyPair;
 
 use crate::{
@@ -92,8 +92,9 @@ async fn a_certificate_is_renewed_in_its_time_and_worth_nothing_after_it() {
     plane.move_clock(20 * DAY);
     let second = first.renew().await.unwrap();
     let (_link, ..) = Link::open(&second, hello("waw-1")).await;
-    let (_link, ..) = Link::open(&first, hello("waw-1")).await;
+    let (mut link, ..) = Link::open(&first, hello("waw-1")).await;
     plane.move_clock(11 * DAY);
+    assert_eq!(link.refused().await, RefusalCode::CertificateExpired, "a link outlives no certificate");
     assert!(upgrade(&first, "/agents/v1/link").await.is_err(), "it ended a day ago");
     assert_eq!(first.renew().await.err(), Some(None), "TLS itself refuses it");
     let (_link, ..) = Link::open(&second, hello("waw-1")).await;
