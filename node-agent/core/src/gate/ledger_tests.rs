@@ -115,7 +115,7 @@ fn limits_of_trunk_and_node() {
 
     let mut ledger3 = ledger(WIDE, policy(1000, 4));
     let at = |ms| now + Duration::from_millis(ms);
-    for n in 0..5 {
+    for n in 0..8 {
         admit(&mut ledger3, n, "acme", at(0)).unwrap();
     }
     assert_eq!(admit(&mut ledger3, 9, "acme", at(999)), Err(RefusalKind::TrunkPace));

@@ -9,7 +9,7 @@ use node_agent_ami::{DialDigits, EndpointName};
 pub struct TrunkLimits {
     /// Channels at a time.
     pub channels_max: u32,
-    /// Originates in any one second.
+    /// Originates per second (`pace.rs` says how exactly).
     pub cps_max: u32,
     /// What may be dialled.
     pub number: NumberRule,
@@ -43,7 +43,7 @@ impl NumberRule {
 pub struct NodeLimits {
     /// Channels of ours at a time.
     pub channels_max: u32,
-    /// Originates in any one second.
+    /// Originates per second (`pace.rs` says how exactly).
     pub cps_max: u32,
 }
 
