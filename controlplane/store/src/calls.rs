@@ -306,11 +306,12 @@ pub trait CallStore {
     async fn create_call(&self, new: NewCall) -> Result<Created, StoreError>;
     /// One call of an organisation. `None` for a missing one and for another's alike.
     async fn call(&self, org: &OrgId, id: &CallId) -> Result<Option<Call>, StoreError>;
-    /// An organisation's calls. Stable under inserts.
+    /// An organisation's calls. Stable under inserts. A row that cannot be read is logged and passed over.
     async fn list_calls(&self, org: &OrgId, page: Page) -> Result<CallPage, StoreError>;
     /// A call's log, in order.
     async fn transitions(&self, org: &OrgId, id: &CallId) -> Result<Vec<Transition>, StoreError>;
-    /// Every call that has not ended, oldest first, after `after`; for the start of a process.
+    /// Every call that has not ended, oldest first, after `after`; for the start of a process. A row that
+    /// cannot be read is logged and passed over; fewer than `limit` means that no more follow.
     async fn open_calls(&self, after: Option<&CallId>, limit: u16) -> Result<Vec<Call>, StoreError>;
     /// Writes an attempt before its Originate leaves. `AlreadyEnded`: it must not leave, since the call or
     /// this attempt has ended, or another attempt of the call has not.

@@ -2,7 +2,8 @@
 
 use std::{error::Error, fmt::Display, str::FromStr};
 
-use sqlx::{Database, Decode, Encode, Postgres, Sqlite, Type, encode::IsNull};
+use serde::de::DeserializeOwned;
+use sqlx::{Database, Decode, Encode, Postgres, Sqlite, Type, encode::IsNull, types::Json};
 use time::OffsetDateTime;
 
 type DynError = Box<dyn Error + Send + Sync>;
@@ -92,5 +93,32 @@ where
     fn decode(value: DB::ValueRef<'r>) -> Result<Self, DynError> {
         let text = <String as Decode<'r, DB>>::decode(value)?;
         text.parse().map(Self).map_err(|e: T::Err| format!("{text:?}: {e}").into())
+    }
+}
+
+/// What went through a door once, in a JSON column: read without the fields of another release.
+#[derive(Debug, Clone)]
+pub(crate) struct Stored<T>(pub(crate) T);
+
+impl<T, DB: Database> Type<DB> for Stored<T>
+where
+    Json<serde_json::Value>: Type<DB>,
+{
+    fn type_info() -> DB::TypeInfo {
+        <Json<serde_json::Value> as Type<DB>>::type_info()
+    }
+
+    fn compatible(ty: &DB::TypeInfo) -> bool {
+        <Json<serde_json::Value> as Type<DB>>::compatible(ty)
+    }
+}
+
+impl<'r, T: DeserializeOwned, DB: Database> Decode<'r, DB> for Stored<T>
+where
+    Json<serde_json::Value>: Decode<'r, DB>,
+{
+    fn decode(value: DB::ValueRef<'r>) -> Result<Self, DynError> {
+        let Json(value) = <Json<serde_json::Value> as Decode<'r, DB>>::decode(value)?;
+        Ok(Self(crate::lenient::from_value(value)?))
     }
 }

@@ -11,10 +11,12 @@ mod columns;
 pub mod error;
 pub mod fleet;
 pub mod keys;
+mod lenient;
 mod open;
 mod place;
 pub mod postgres;
 mod progress;
+mod readable;
 mod rows;
 pub mod sqlite;
 

@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 
 use crate::{
     calls::{Actor, Attempt, Call, Transition},
-    columns::{Micros, Word},
+    columns::{Micros, Stored, Word},
     fleet::DeclaredFleet,
     keys::{AuditRow, Key},
 };
@@ -41,7 +41,7 @@ pub(crate) use select_calls;
 pub(crate) struct CallRow {
     id: Word<CallId>,
     org_id: Word<OrgId>,
-    request: Json<CallRequest>,
+    request: Stored<CallRequest>,
     status: Word<CallStatus>,
     reason: Option<Word<Reason>>,
     outcome: Option<Word<Outcome>>,

@@ -1,14 +1,18 @@
 //! Calls as they are read on SQLite: one, a page, the open ones, always with their attempts.
+//!
+//! One that cannot be read is an error when it is asked for, and passed over in a list, which is filled with
+//! what comes after it.
 
 use controlplane_core::{
     call::CallStatus,
     ids::{CallId, OrgId},
 };
-use sqlx::{SqliteConnection, types::Json};
+use sqlx::{FromRow, SqliteConnection, sqlite::SqliteRow, types::Json};
 
 use crate::{
     calls::{Call, CallPage, Page},
     error::Failure,
+    readable,
     rows::{AttemptRow, CallRow, assemble, select_attempts, select_calls},
 };
 
@@ -22,7 +26,9 @@ pub(super) async fn find(
         .bind(org.as_str())
         .fetch_all(&mut *c)
         .await?;
-    Ok(with_attempts(c, rows).await?.pop())
+    let attempts = attempts(c, &rows).await?;
+    let attempts = attempts.iter().map(AttemptRow::from_row).collect::<Result<_, _>>()?;
+    Ok(assemble(rows, attempts).pop())
 }
 
 pub(super) async fn list(c: &mut SqliteConnection, org: &OrgId, page: &Page) -> Result<CallPage, Failure> {
@@ -40,20 +46,36 @@ pub(super) async fn list(c: &mut SqliteConnection, org: &OrgId, page: &Page) -> 
         )
     };
     let limit = usize::from(page.limit);
-    let mut rows = sqlx::query_as::<_, CallRow>(sql)
-        .bind(org.as_str())
-        .bind(page.starting_after.as_ref().map(CallId::as_str))
-        .bind(page.ending_before.as_ref().map(CallId::as_str))
-        .bind(page.status.map(CallStatus::as_str))
-        .bind(i64::from(page.limit) + 1)
-        .fetch_all(&mut *c)
-        .await?;
-    let has_more = rows.len() > limit;
-    rows.truncate(limit);
-    if backwards {
-        rows.reverse();
+    let mut below = page.starting_after.as_ref().map(|id| id.as_str().to_owned());
+    let mut above = page.ending_before.as_ref().map(|id| id.as_str().to_owned());
+    let mut calls = Vec::new();
+    loop {
+        // One more than asked for tells whether there is more.
+        let wanted = limit + 1 - calls.len();
+        let rows = sqlx::query(sql)
+            .bind(org.as_str())
+            .bind(below.as_deref())
+            .bind(above.as_deref())
+            .bind(page.status.map(CallStatus::as_str))
+            .bind(i64::try_from(wanted).unwrap_or(i64::MAX))
+            .fetch_all(&mut *c)
+            .await?;
+        calls.extend(with_attempts(c, &rows).await?);
+        let last = rows.last().filter(|_| rows.len() == wanted && calls.len() <= limit);
+        let Some(last) = last else { break };
+        let last = Some(readable::text(last, "id")?);
+        if backwards {
+            above = last;
+        } else {
+            below = last;
+        }
     }
-    Ok(CallPage { calls: with_attempts(c, rows).await?, has_more })
+    let has_more = calls.len() > limit;
+    calls.truncate(limit);
+    if backwards {
+        calls.reverse();
+    }
+    Ok(CallPage { calls, has_more })
 }
 
 pub(super) async fn open(
@@ -61,26 +83,42 @@ pub(super) async fn open(
     after: Option<&CallId>,
     limit: u16,
 ) -> Result<Vec<Call>, Failure> {
-    let rows = sqlx::query_as::<_, CallRow>(select_calls!(
-        "WHERE ended_at IS NULL AND id > coalesce($1, '') ORDER BY id LIMIT $2"
-    ))
-    .bind(after.map(CallId::as_str))
-    .bind(i64::from(limit))
-    .fetch_all(&mut *c)
-    .await?;
-    with_attempts(c, rows).await
+    let limit = usize::from(limit);
+    let mut after = after.map(|id| id.as_str().to_owned());
+    let mut calls = Vec::new();
+    loop {
+        let wanted = limit - calls.len();
+        let rows = sqlx::query(select_calls!(
+            "WHERE ended_at IS NULL AND id > coalesce($1, '') ORDER BY id LIMIT $2"
+        ))
+        .bind(after.as_deref())
+        .bind(i64::try_from(wanted).unwrap_or(i64::MAX))
+        .fetch_all(&mut *c)
+        .await?;
+        calls.extend(with_attempts(c, &rows).await?);
+        let last = rows.last().filter(|_| rows.len() == wanted && calls.len() < limit);
+        let Some(last) = last else { return Ok(calls) };
+        after = Some(readable::text(last, "id")?);
+    }
 }
 
-async fn with_attempts(c: &mut SqliteConnection, calls: Vec<CallRow>) -> Result<Vec<Call>, Failure> {
+async fn with_attempts(c: &mut SqliteConnection, rows: &[SqliteRow]) -> Result<Vec<Call>, Failure> {
+    let calls = readable::calls(rows);
+    let attempts = attempts(c, &calls).await?;
+    Ok(readable::with_attempts(calls, &attempts))
+}
+
+/// The attempts of these calls, in the order of their sending.
+async fn attempts(c: &mut SqliteConnection, calls: &[CallRow]) -> Result<Vec<SqliteRow>, Failure> {
     if calls.is_empty() {
         return Ok(Vec::new());
     }
     let ids: Vec<&str> = calls.iter().map(CallRow::id).collect();
-    let attempts = sqlx::query_as::<_, AttemptRow>(select_attempts!(
+    let attempts = sqlx::query(select_attempts!(
         "WHERE call_id IN (SELECT value FROM json_each($1)) ORDER BY call_id, ordinal"
     ))
     .bind(Json(&ids))
     .fetch_all(c)
     .await?;
-    Ok(assemble(calls, attempts))
+    Ok(attempts)
 }

@@ -15,6 +15,7 @@ mod agents;
 mod attempts;
 mod audit;
 mod cancelling;
+mod damage;
 mod ending;
 mod fixture;
 mod fleet;
@@ -83,6 +84,11 @@ contract! {
         an_ended_call_is_not_canceled
         a_cancel_stays_after_the_end
         another_organisation_s_call_is_not_found;
+    damage:
+        an_open_call_that_cannot_be_read_hides_no_other
+        a_list_is_shown_without_the_calls_that_cannot_be_read
+        a_call_with_an_unreadable_attempt_is_not_shown_without_it
+        fields_of_another_release_are_passed_over;
     listing:
         pages_are_stable_under_inserts
         pages_backwards_are_the_nearest_newer_ones
