@@ -23,6 +23,8 @@ use crate::attempt_id::AttemptId;
 const NAMES_MAX: usize = 16 * 1024;
 /// AORs and contacts learned.
 const OBJECTS_MAX: usize = 4096;
+/// Blocks that go out in the place of one with strangers' text.
+const STUBS_MAX: usize = 4;
 /// Of whole channels: forwarded where every channel in it is ours.
 const CHANNEL_EVENTS: [&str; 8] =
     ["Newchannel", "Newstate", "DialBegin", "DialState", "DialEnd", "HangupRequest", "Hangup", "UserEvent"];
@@ -258,12 +260,17 @@ impl Stream {
         let values = |names: [&'static str; 2]| {
             message.headers().iter().filter(move |h| names.iter().any(|name| h.is(name))).map(|h| h.value())
         };
-        let ids: Vec<AttemptId> =
+        // Asterisk writes its own ids behind what strangers filled: the last ones count, and a stranger who
+        // wrote hundreds gets no hundreds of blocks out of it.
+        let mut ids: Vec<AttemptId> =
             values(["Uniqueid", "DestUniqueid"]).filter_map(|value| AttemptId::parse(value).ok()).collect();
+        ids.drain(..ids.len().saturating_sub(STUBS_MAX));
+        ids.dedup();
         let named: Vec<(Vec<u8>, AttemptId)> = values(["Channel", "DestChannel"])
             .filter_map(|name| self.names.get_key_value(name))
             .filter(|(_, attempt)| !ids.contains(attempt))
             .map(|(name, attempt)| (name.clone(), *attempt))
+            .take(STUBS_MAX)
             .collect();
         self.tainted.retain(|attempt| !ids.contains(attempt));
         if ids.is_empty() && named.is_empty() {

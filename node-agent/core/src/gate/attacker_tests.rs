@@ -566,6 +566,10 @@ fn a_strangers_text_comes_through_as_evidence_only() {
     // A broken block that bears our id.
     let broken = event("Hangup", "PJSIP/acme-1", OURS, "1\nUniqueid: x", HANGUP);
     assert_eq!(bench.asterisk(&broken), format!("Event: Hangup\nUniqueid: {OURS}\n\n"));
+    // Ids by the hundred, before the true one.
+    let many = format!("1\n{}", "Uniqueid: att_0000000000000000000000000g\n".repeat(200));
+    let heard = bench.asterisk(&event("Newstate", "PJSIP/acme-1", OURS, &many, ""));
+    assert!(heard.matches("Event: ").count() <= 4 && heard.contains(OURS), "{heard}");
     // A remainder that begins with nothing of Asterisk's.
     assert_eq!(bench.asterisk("@evil>: 1\nLanguage: en\n\n"), "Tampered: foreign_head\n\n");
 }
