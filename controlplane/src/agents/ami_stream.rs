@@ -21,13 +21,17 @@ const WRITE_MAX: Duration = Duration::from_secs(5);
 pub(super) async fn carry(mut socket: WebSocket, mut admission: Admission, asked: DialledFor) {
     let (ours, theirs) = tokio::io::duplex(AMI_CHUNK_MAX);
     if asked.give(theirs) {
-        pump(&mut socket, ours, &mut admission).await;
+        tokio::select! {
+            biased;
+            _ = admission.over() => {}
+            () = pump(&mut socket, ours) => {}
+        }
     }
     // It may be gone already.
     let _ = timeout(WRITE_MAX, socket.send(Message::Close(None))).await;
 }
 
-async fn pump(socket: &mut WebSocket, stream: DuplexStream, admission: &mut Admission) {
+async fn pump(socket: &mut WebSocket, stream: DuplexStream) {
     let (mut reading, mut writing) = split(stream);
     let mut buffer = vec![0; AMI_CHUNK_MAX];
     // Keeps what is between awake, and finds out that the other host is gone.
@@ -36,17 +40,11 @@ async fn pump(socket: &mut WebSocket, stream: DuplexStream, admission: &mut Admi
     loop {
         let message = tokio::select! {
             biased;
-            () = admission.revoked() => return,
             read = reading.read(&mut buffer) => match read {
                 Ok(0) | Err(_) => return,
                 Ok(n) => Message::Binary(Bytes::copy_from_slice(&buffer[..n])),
             },
-            _ = heartbeat.tick() => {
-                if admission.has_expired() {
-                    return;
-                }
-                Message::Ping(Bytes::new())
-            }
+            _ = heartbeat.tick() => Message::Ping(Bytes::new()),
             message = socket.recv() => {
                 match message {
                     Some(Ok(Message::Binary(bytes))) => {

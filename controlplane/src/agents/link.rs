@@ -28,7 +28,7 @@ use tokio::{
 
 use super::{
     facts::{Kept, keep},
-    links::{Admission, Declared, Links, Membership},
+    links::{Admission, Declared, Links, Membership, Over},
     pace::Pace,
     policy,
 };
@@ -132,7 +132,7 @@ async fn send(socket: &mut WebSocket, message: &Down) -> Result<(), End> {
 struct Link<'a> {
     shared: &'a Shared,
     socket: &'a mut WebSocket,
-    admission: &'a mut Admission,
+    node: NodeName,
     member: Membership,
     declared: watch::Receiver<Declared>,
     stopping: watch::Receiver<bool>,
@@ -146,7 +146,6 @@ struct Link<'a> {
 
 /// What there is to do next.
 enum Next {
-    Revoked,
     Replaced,
     Stopping,
     Declared,
@@ -171,7 +170,7 @@ async fn run(shared: &Shared, socket: &mut WebSocket, admission: &mut Admission,
     let mut link = Link {
         shared,
         socket,
-        admission,
+        node: node.clone(),
         member: shared.links.join(&node, hello),
         declared,
         stopping: shared.links.stopping(),
@@ -181,11 +180,28 @@ async fn run(shared: &Shared, socket: &mut WebSocket, admission: &mut Admission,
         pace: Pace::new(now),
         heard: now,
     };
-    let end = loop {
-        let next = link.next().await;
-        if let Err(end) = link.step(next).await {
-            break end;
+    let working = async {
+        loop {
+            let next = link.next().await;
+            if let Err(end) = link.step(next).await {
+                return end;
+            }
         }
+    };
+    // A link that waits for its turn, or for the database, is cut as soon as any other.
+    let end = tokio::select! {
+        biased;
+        over = admission.over() => match over {
+            Over::Revoked => {
+                let detail = format!("{node} was revoked: join it again with a new token");
+                End::Refused(RefusalCode::Revoked, detail)
+            }
+            Over::Expired => {
+                let detail = format!("the certificate of {node} on this link has ended");
+                End::Refused(RefusalCode::CertificateExpired, detail)
+            }
+        },
+        end = working => end,
     };
     // What is not acknowledged comes again on the next link.
     keeping.abort();
@@ -200,7 +216,6 @@ impl Link<'_> {
         };
         tokio::select! {
             biased;
-            () = self.admission.revoked() => Next::Revoked,
             _ = &mut self.member.replaced => Next::Replaced,
             () = stopped => Next::Stopping,
             Ok(()) = self.declared.changed() => Next::Declared,
@@ -214,32 +229,24 @@ impl Link<'_> {
     }
 
     async fn step(&mut self, next: Next) -> Result<(), End> {
-        let node = self.admission.node().clone();
+        let node = &self.node;
         match next {
-            Next::Revoked => {
-                let detail = format!("{node} was revoked: join it again with a new token");
-                Err(End::Refused(RefusalCode::Revoked, detail))
-            }
             Next::Replaced => {
                 Err(End::Refused(RefusalCode::Replaced, format!("{node} has another link now")))
             }
             Next::Stopping => Err(End::Refused(RefusalCode::Stopping, "the control plane stops".to_owned())),
             Next::Declared => {
                 let now = self.declared.borrow_and_update().clone();
-                if now.fleet.node(&node).is_none() {
-                    return Err(unknown_node(&node));
+                if now.fleet.node(node).is_none() {
+                    return Err(unknown_node(node));
                 }
-                let policy = policy::of(&now.fleet, now.revision, &node);
+                let policy = policy::of(&now.fleet, now.revision, node);
                 send(self.socket, &Down::Policy(Box::new(policy))).await
             }
             Next::Send(message) => send(self.socket, &message).await,
             Next::Acknowledge(Kept { new, ids }) => {
                 self.member.kept(new);
                 send(self.socket, &Down::Ack { fact_ids: List::first(ids) }).await
-            }
-            Next::Beat if self.admission.has_expired() => {
-                let detail = format!("the certificate of {node} on this link has ended");
-                Err(End::Refused(RefusalCode::CertificateExpired, detail))
             }
             Next::Beat => match timeout(WRITE_MAX, self.socket.send(Message::Ping(Bytes::new()))).await {
                 Ok(Ok(())) => Ok(()),

@@ -3,11 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use controlplane_core::{ids::AttemptId, names::NodeName};
-use node_agent_protocol::{BarAnswer, Down, Observations};
+use node_agent_protocol::{BarAnswer, Down, HEARTBEAT, Observations};
 use time::OffsetDateTime;
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::Instant,
+    time::{Instant, interval},
 };
 
 use super::{Links, Seen};
@@ -95,16 +95,31 @@ impl Admission {
         &self.node
     }
 
-    /// Whether its certificate has ended: a connection lives no longer than what opened it.
-    pub(in crate::agents) fn has_expired(&self) -> bool {
-        self.links.clock.now() >= self.expires_at
+    /// Waits until it is over. Whatever the connection is doing then, it stops.
+    pub(in crate::agents) async fn over(&mut self) -> Over {
+        let mut look = interval(HEARTBEAT);
+        loop {
+            tokio::select! {
+                // The sender lives as long as the node's entry, which this connection keeps.
+                _ = self.revocations.changed() => return Over::Revoked,
+                // By the wall clock, which may be set.
+                _ = look.tick() => {
+                    if self.links.clock.now() >= self.expires_at {
+                        return Over::Expired;
+                    }
+                }
+            }
+        }
     }
+}
 
-    /// Waits until the node is revoked. Cancel-safe.
-    pub(in crate::agents) async fn revoked(&mut self) {
-        // The sender lives as long as the node's entry, which this connection keeps.
-        let _ = self.revocations.changed().await;
-    }
+/// Why a connection may not go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::agents) enum Over {
+    /// The node was revoked.
+    Revoked,
+    /// Its certificate has ended: a connection lives no longer than what opened it.
+    Expired,
 }
 
 impl Drop for Admission {

@@ -26,7 +26,7 @@ use tokio::{
 };
 
 pub use self::asking::{AmiStream, OpenAmiError};
-pub(super) use self::connection::Membership;
+pub(super) use self::connection::{Membership, Over};
 pub(crate) use self::{asking::DialledFor, connection::Admission};
 use crate::clock::{Chance, Clock};
 

@@ -15,7 +15,7 @@ use tokio::{
 use crate::{
     identity::join,
     link::{Link, attempt, fact, hello, observations},
-    plane::{Plane, node},
+    plane::{Plane, node, until},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -63,6 +63,10 @@ async fn a_flood_from_one_agent_holds_up_no_other() {
     }
     assert!(!flood.is_finished(), "it goes on all the while");
     assert!(slowest < Duration::from_secs(1), "{slowest:?} (with the pace of a node's own facts, 0.1 s)");
+    let start = Instant::now();
+    plane.revoke("waw-1").await;
+    until("the flood to be cut", async || plane.agent("waw-1").await["linked"] == false).await;
+    assert!(start.elapsed() < Duration::from_secs(1), "in the midst of it: {:?}", start.elapsed());
     flood.abort();
 }
 
