@@ -116,6 +116,16 @@ fn settings_that_are_wrong_are_named_with_their_place() {
     assert!(stderr.contains("/nowhere.toml: not found"), "{stderr}");
 }
 
+/// The URL may hold a password: the place is named without it.
+#[test]
+fn a_check_names_the_database_and_not_its_url() {
+    let data = TempDir::new().unwrap();
+    let (code, stdout, stderr) =
+        told(ringward().args(["serve", "--check", "--data-dir"]).arg(data.path()).output().unwrap());
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.contains("sqlite file /") && !stdout.contains("://"), "{stdout}");
+}
+
 #[test]
 fn nobody_there_is_3_and_says_what_to_do() {
     let (code, _, stderr) = run(&["status", "--operator-url", "http://127.0.0.1:1"]);

@@ -53,9 +53,10 @@ pub(super) async fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     }
     log(settings.log_json);
     let failed = |error: &dyn std::error::Error| Failure::local(crate::calls::chain(error));
-    let store = controlplane_store::open(&settings.database_url()).await.map_err(|error| failed(&error))?;
+    let url = settings.database_url();
+    let store = controlplane_store::open(&url).await.map_err(|error| failed(&error))?;
     if args.check {
-        println!("settings and database are good: {}", settings.database_url());
+        println!("settings and database are good: {}", controlplane_store::place(&url));
         return Ok(ExitCode::SUCCESS);
     }
     let chance = Chance::from_os().map_err(|error| failed(&error))?;
