@@ -3,7 +3,6 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::Router;
-use controlplane_core::fleet::Fleet;
 use controlplane_store::{Store, StoreError};
 use node_agent_ami::ActionIds;
 use tokio::{
@@ -19,7 +18,7 @@ use crate::{
     clock::{Chance, Clock},
     http::{self, Parts, State},
     metrics::Metrics,
-    nodes::{self, Nodes},
+    nodes::{self, Nodes, TakeUpError},
     registry::Registry,
     settings::Settings,
 };
@@ -49,16 +48,9 @@ pub enum StartError {
         /// The system's error.
         source: std::io::Error,
     },
-    /// The stored fleet is not one.
-    #[error(
-        "the stored fleet (revision {revision}) cannot be read: {source}. Was it written by a newer ringward?"
-    )]
-    Fleet {
-        /// Its revision.
-        revision: i64,
-        /// Why.
-        source: serde_json::Error,
-    },
+    /// The stored fleet.
+    #[error(transparent)]
+    Fleet(#[from] TakeUpError),
     /// The agents' CA.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
@@ -112,12 +104,6 @@ impl App {
         let agents_door = agents.door(agents_door)?;
         let metrics = Arc::new(Metrics::new()?);
         let registry = Arc::new(Registry::new());
-        if let Some(stored) = store.declared_fleet().await? {
-            let revision = stored.revision;
-            let fleet: Fleet = serde_json::from_value(stored.document)
-                .map_err(|source| StartError::Fleet { revision, source })?;
-            registry.declare(fleet, revision, clock.now());
-        }
         let nodes = Arc::new(Nodes::new(nodes::Shared {
             registry: Arc::clone(&registry),
             links: Arc::clone(&agents.links),
@@ -127,7 +113,7 @@ impl App {
             ids: ActionIds::from_os().map_err(StartError::Chance)?,
             data_dir: absolute(&settings.data_dir),
         }));
-        nodes.reconcile();
+        nodes.take_up(&*store).await?;
         let patience = Patience {
             reconcile: Duration::from_millis(settings.reconcile_timeout_ms),
             trunk: Duration::from_millis(settings.patience_ms),

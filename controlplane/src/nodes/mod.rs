@@ -16,9 +16,10 @@ use std::{
 };
 
 use controlplane_core::{
-    fleet::{Ami, Node},
+    fleet::{Ami, Fleet, Node},
     names::NodeName,
 };
+use controlplane_store::{Store, StoreError};
 use node_agent_ami::ActionIds;
 use tokio::{sync::Notify, task::AbortHandle};
 
@@ -70,6 +71,24 @@ impl Drop for Running {
     }
 }
 
+/// The stored fleet cannot be put in force.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeUpError {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The stored fleet is not one.
+    #[error(
+        "the stored fleet (revision {revision}) cannot be read: {source}. Was it written by a newer ringward?"
+    )]
+    Fleet {
+        /// Its revision.
+        revision: i64,
+        /// Why.
+        source: serde_json::Error,
+    },
+}
+
 /// The running tasks.
 pub struct Nodes {
     shared: Shared,
@@ -81,8 +100,27 @@ impl Nodes {
         Self { shared, running: Mutex::default() }
     }
 
+    /// Puts the stored fleet in force: at a start, and where another replica may have applied one.
+    ///
+    /// # Errors
+    /// [`TakeUpError`]; what was in force stays so.
+    pub async fn take_up(&self, store: &dyn Store) -> Result<(), TakeUpError> {
+        let Some(stored) = store.declared_fleet().await? else { return Ok(()) };
+        let revision = stored.revision;
+        let fleet = serde_json::from_value(stored.document)
+            .map_err(|source| TakeUpError::Fleet { revision, source })?;
+        self.put_in_force(fleet, revision);
+        Ok(())
+    }
+
+    /// Puts a fleet in force that the database has taken.
+    pub(crate) fn put_in_force(&self, fleet: Fleet, revision: i64) {
+        self.shared.registry.declare(fleet, revision, self.shared.clock.now());
+        self.reconcile();
+    }
+
     /// Starts, restarts and stops tasks until they are those of the declared fleet.
-    pub fn reconcile(&self) {
+    fn reconcile(&self) {
         // First the lock, then the fleet: of two at once, the later one must not work on the older fleet.
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let (fleet, revision) = self.shared.registry.fleet();

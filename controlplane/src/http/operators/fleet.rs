@@ -80,15 +80,33 @@ pub(in crate::http) async fn apply(
         audit_id: state.chance.audit_id(now),
         changes: json!(lines),
     };
-    match state.store.apply_fleet(apply).await? {
-        Applied::Revision(revision) => {
-            state.registry.declare(wanted, revision, now);
-            state.nodes.reconcile();
-            tracing::info!(revision, changes = lines.len(), "a fleet was applied");
-            Ok(answer(revision, true))
-        }
+    // In a task of its own: an asker who leaves must not part what the database took from what is in force.
+    let count = lines.len();
+    let whole = tokio::spawn(async move { put(&state, apply, wanted, count).await });
+    match whole
+        .await
+        .map_err(|_| Problem::new(Code::Internal, "The log tells more; look at what is in force."))??
+    {
+        Applied::Revision(revision) => Ok(answer(revision, true)),
         Applied::Stale(revision) => Err(stale(revision)),
     }
+}
+
+/// Stores a fleet and puts it in force; where the database has another one by now, that one.
+async fn put(state: &State, apply: ApplyFleet, wanted: Fleet, changes: usize) -> Result<Applied, Problem> {
+    let applied = state.store.apply_fleet(apply).await?;
+    match applied {
+        Applied::Revision(revision) => {
+            state.nodes.put_in_force(wanted, revision);
+            tracing::info!(revision, changes, "a fleet was applied");
+        }
+        Applied::Stale(revision) => {
+            if let Err(error) = state.nodes.take_up(&*state.store).await {
+                tracing::error!(revision, %error, "the stored fleet could not be taken up");
+            }
+        }
+    }
+    Ok(applied)
 }
 
 fn invalid(error: &controlplane_core::fleet::FleetError) -> Problem {

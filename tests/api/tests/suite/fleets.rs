@@ -1,5 +1,7 @@
 //! `ringward apply`: what changes is told before, done whole or not at all, and in force at once.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::fixture::{Fleet, NUMBER, configure, eventually, talks};
@@ -124,6 +126,40 @@ async fn an_apply_on_a_revision_that_has_passed_is_refused() {
     for answer in answers.iter().filter(|answer| answer.status != 200) {
         answer.is_problem(409, "stale_revision");
     }
+}
+
+/// Whoever asked may be gone before the answer: what the database took is in force all the same.
+#[tokio::test]
+async fn an_apply_whose_asker_left_is_whole() {
+    let mut fleet = Fleet::small().await;
+    for n in 0..60_u64 {
+        let toml = fleet.toml().replace("endpoint =", &format!("weight = {}\nendpoint =", n + 2));
+        let asked = fleet.apply(&toml, "");
+        // Gone at any moment of it.
+        let _ = tokio::time::timeout(Duration::from_micros(500 + n * 100), asked).await;
+    }
+    let in_force = async |fleet: &Fleet| {
+        fleet.operator.get("/admin/v1/fleet").await.is(200)["revision"].as_i64().unwrap()
+    };
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let before = in_force(&fleet).await;
+    assert!(before > 1, "some were taken");
+    fleet.kill().await;
+    fleet.start_again().await;
+    assert_eq!(in_force(&fleet).await, before, "as stored");
+}
+
+/// Another replica's apply is noticed at the latest when this one's is refused, and is in force here then.
+#[tokio::test]
+async fn a_revision_that_another_process_made_is_taken_up() {
+    let fleet = Fleet::small().await;
+    let revision = fleet.operator.get("/admin/v1/fleet").await.is(200)["revision"].as_i64().unwrap();
+    fleet.database.run("UPDATE declared_fleet SET revision = revision + 1").await;
+    let toml = fleet.toml().replace("endpoint =", "weight = 2\nendpoint =");
+    let stale = fleet.apply(&toml, "").await.is_problem(409, "stale_revision");
+    assert_eq!(stale["revision"], revision + 1);
+    let applied = fleet.apply(&toml, "").await.is(200);
+    assert_eq!(applied["revision"], revision + 2);
 }
 
 #[tokio::test]
