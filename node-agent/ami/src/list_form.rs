@@ -49,7 +49,7 @@ mod tests {
         let end = |more: &[(&str, &str)]| {
             let head =
                 [("Event", "XComplete"), ("ActionID", "1"), ("EventList", "Complete"), ("ListItems", "2")];
-            list_role(&Message::from_pairs(head.iter().chain(more)))
+            list_role(&Message::from_pairs(head.iter().chain(more).copied()))
         };
         let registrations = [("Registered", "0"), ("NotRegistered", "2")];
         assert!(matches!(end(&registrations), Some(ListRole::End { complete: true, count: Some(2) })));
