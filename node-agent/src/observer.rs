@@ -6,7 +6,6 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    fs,
     sync::Arc,
     time::Duration,
 };
@@ -16,16 +15,15 @@ use node_agent_ami::{
     Action, ActionIds, AskError, BackOff, ConnectConfig, DownReason, Event, EventItem, Events, LinkChange,
     ListError, Message, NotSent, Purpose, Secret, Session, Supervisor,
 };
-use node_agent_core::observe::{self, Finding, HostText, RegistrationStatus as Standing, Seen};
-use node_agent_protocol::{
-    AmiState, Asterisk, Contact, ContactStatus, EndpointSeen, Host, List, Registration, RegistrationStatus,
-    Text, fact_kind,
-};
+use node_agent_core::observe::{self, Finding, RegistrationStatus as Standing, Seen};
+use node_agent_protocol::{AmiState, Asterisk, EndpointSeen, List, Text, fact_kind};
 use serde_json::json;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
     clock::Chance,
+    host::{HostFiles, host},
+    memory::Memory,
     settings::Settings,
     status::{Sight, Status},
 };
@@ -42,22 +40,6 @@ const SECRET_RETRY: Duration = Duration::from_secs(5);
 const ENDPOINTS_MAX: usize = 512;
 /// Unclaimed channels told of in one reading.
 const UNCLAIMED_MAX: usize = 32;
-
-/// What changes between readings is compared with.
-struct Memory {
-    since: HashMap<(String, String), (String, Instant)>,
-    findings: BTreeSet<Finding>,
-    registered_at: HashMap<String, Instant>,
-    version: Option<String>,
-    is_booted: bool,
-    reads: u64,
-    host: HostFiles,
-}
-
-struct HostFiles {
-    rtp_conf: std::path::PathBuf,
-    disk: std::path::PathBuf,
-}
 
 /// Observes for as long as the program runs.
 pub async fn observe(settings: Settings, status: Status, ids: ActionIds, chance: Chance) {
@@ -326,66 +308,4 @@ fn tell(status: &Status, memory: &mut Memory, found: Vec<Finding>) {
         status.spool.add(fact_kind::FINDING_CLEARED, body);
     }
     memory.findings = found;
-}
-
-impl Memory {
-    /// For how long this has been so, in ms.
-    fn since(&mut self, what: (&str, &str), state: &str) -> u64 {
-        let now = Instant::now();
-        let entry = self
-            .since
-            .entry((what.0.to_owned(), what.1.to_owned()))
-            .or_insert_with(|| (state.to_owned(), now));
-        if entry.0 != state {
-            *entry = (state.to_owned(), now);
-        }
-        u64::try_from(now.saturating_duration_since(entry.1).as_millis()).unwrap_or(u64::MAX)
-    }
-
-    fn contact(&mut self, endpoint: &str, contact: observe::Contact) -> Contact {
-        let status = match contact.status {
-            observe::ContactStatus::Reachable => ContactStatus::Reachable,
-            observe::ContactStatus::Unreachable => ContactStatus::Unreachable,
-            observe::ContactStatus::NonQualified => ContactStatus::NonQualified,
-            observe::ContactStatus::Unknown => ContactStatus::Unknown,
-        };
-        let since_ms = self.since((endpoint, &contact.uri), &format!("{status:?}"));
-        Contact { uri: Text::cut(&contact.uri), status, qualify_rtt_us: contact.qualify_rtt_us, since_ms }
-    }
-
-    fn registration(&mut self, registration: &observe::Registration) -> Registration {
-        let status = match registration.status {
-            Standing::Registered => RegistrationStatus::Registered,
-            Standing::Unregistered => RegistrationStatus::Unregistered,
-            Standing::Rejected => RegistrationStatus::Rejected,
-            Standing::Stopped => RegistrationStatus::Stopped,
-            Standing::Unknown => RegistrationStatus::Unknown,
-        };
-        let since_ms = self.since(("registration", &registration.name), &format!("{status:?}"));
-        Registration { name: Text::cut(&registration.name), status, since_ms }
-    }
-}
-
-fn host(files: &HostFiles) -> Host {
-    let text = |path: &str| fs::read_to_string(path).ok();
-    let udp = ["/proc/net/udp", "/proc/net/udp6"].iter().filter_map(|path| text(path)).collect::<String>();
-    let (loadavg, meminfo) = (text("/proc/loadavg"), text("/proc/meminfo"));
-    let rtp_conf = fs::read_to_string(&files.rtp_conf).ok();
-    let read = observe::Host::read(HostText {
-        loadavg: loadavg.as_deref(),
-        meminfo: meminfo.as_deref(),
-        udp: Some(&udp),
-        rtp_conf: rtp_conf.as_deref(),
-    });
-    let disk = rustix::fs::statvfs(&files.disk).ok();
-    Host {
-        load_1m_milli: read.load_1m_milli,
-        cpus: std::thread::available_parallelism().ok().and_then(|count| u32::try_from(count.get()).ok()),
-        memory_bytes: read.memory_bytes,
-        memory_available_bytes: read.memory_available_bytes,
-        disk_free_bytes: disk.map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize)),
-        clock_offset_us: None,
-        rtp_ports: read.rtp_ports,
-        rtp_ports_in_use: read.rtp_ports_in_use,
-    }
 }
