@@ -14,6 +14,7 @@ use tokio::{
 
 use crate::{
     agents::{Agents, AuthorityError, Door, Links, Peer},
+    bootstrap::{Bootstrap, TokenError},
     calls::{Calls, Patience},
     clock::{Chance, Clock},
     http::{self, Parts, State},
@@ -54,6 +55,9 @@ pub enum StartError {
     /// The agents' CA.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
+    /// The bootstrap token.
+    #[error(transparent)]
+    Bootstrap(#[from] TokenError),
     /// No randomness.
     #[error("the system gives no randomness: {0}")]
     Chance(std::io::Error),
@@ -132,6 +136,7 @@ impl App {
             nodes: Arc::clone(&nodes),
             agents: Arc::clone(&agents),
             calls: Arc::clone(&calls),
+            bootstrap: Bootstrap::open(&absolute(&settings.data_dir), chance.clone())?,
             metrics,
             clock,
             chance,

@@ -5,6 +5,7 @@
 
 pub mod agents;
 pub mod app;
+pub mod bootstrap;
 pub mod calls;
 pub mod cli;
 pub mod clock;

@@ -32,7 +32,7 @@ fn told(output: Output) -> (Option<i32>, String, String) {
 struct Server {
     child: Child,
     operator: String,
-    _data: TempDir,
+    data: TempDir,
 }
 
 impl Server {
@@ -52,12 +52,13 @@ impl Server {
                 break;
             }
         }
-        Self { child, operator: operator.expect("the server says where it listens"), _data: data }
+        Self { child, operator: operator.expect("the server says where it listens"), data }
     }
 
     fn ask(&self, key: &str, arguments: &[&str]) -> (Option<i32>, String, String) {
         let mut command = ringward();
         command.env("RINGWARD_OPERATOR_URL", &self.operator).env("RINGWARD_OPERATOR_KEY", key);
+        command.env("RINGWARD_DATA_DIR", self.data.path());
         told(command.args(arguments).output().unwrap())
     }
 }
@@ -152,6 +153,15 @@ fn from_the_first_key_to_a_fleet_that_contradicts_itself() {
         serde_json::from_str::<serde_json::Value>(&stdout).unwrap()["secret"].as_str().unwrap().to_owned();
     let (code, _, stderr) = server.ask("", &["bootstrap"]);
     assert_eq!(code, Some(6), "{stderr}");
+    assert!(stderr.contains("ringward bootstrap --force"), "{stderr}");
+    // Whoever holds the data directory is never locked out; nobody else gets in.
+    let (code, stdout, stderr) = server.ask("", &["bootstrap", "--force", "--json"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.contains("rw_op_"), "{stdout}");
+    let elsewhere = TempDir::new().unwrap().path().display().to_string();
+    let (code, _, stderr) = server.ask("", &["bootstrap", "--force", "--data-dir", &elsewhere]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains(&elsewhere) && stderr.contains("--data-dir"), "{stderr}");
 
     let (code, stdout, _) = server.ask(&key, &["node", "list"]);
     assert_eq!(

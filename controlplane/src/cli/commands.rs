@@ -6,10 +6,11 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::{
-    PlaceArgs,
+    BootstrapArgs, PlaceArgs,
     client::{Door, Failure},
     table::{cell, rows, table},
 };
+use crate::{bootstrap, settings::Settings};
 
 /// Between two looks at a call that is followed.
 const FOLLOW_EVERY: Duration = Duration::from_millis(200);
@@ -36,11 +37,25 @@ fn show_list(door: &Door, list: &Value, header: &[&str], members: &[&str], empty
     });
 }
 
-pub(super) async fn bootstrap(door: &Door) -> Done {
-    let key = door.post("/admin/v1/bootstrap", &json!({})).await?;
+pub(super) async fn bootstrap(door: &Door, args: &BootstrapArgs) -> Done {
+    let data_dir = match &args.data_dir {
+        Some(dir) => dir.clone(),
+        None => {
+            Settings::load(args.config.as_deref())
+                .map_err(|error| Failure::usage(error.to_string()))?
+                .data_dir
+        }
+    };
+    let token = bootstrap::read(&data_dir).map_err(|error| {
+        Failure::local(format!(
+            "{error}\n  `ringward serve` writes it into its data directory. Name that with --data-dir or \
+             RINGWARD_DATA_DIR, and run this as its user."
+        ))
+    })?;
+    let key = door.post("/admin/v1/bootstrap", &json!({"token": token, "force": args.force})).await?;
     show(door, &key, || {
         format!(
-            "The first operator key. It is shown this once:\n\n  export RINGWARD_OPERATOR_KEY={}\n\nNext: ringward apply -f fleet.toml\n",
+            "An operator key. It is shown this once:\n\n  export RINGWARD_OPERATOR_KEY={}\n\nNext: ringward apply -f fleet.toml\n",
             cell(&key, "secret")
         )
     });

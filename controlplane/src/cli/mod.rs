@@ -38,8 +38,8 @@ pub struct Cli {
 enum Command {
     /// Runs the control plane.
     Serve(serve::ServeArgs),
-    /// Makes the first operator key and shows it, once.
-    Bootstrap,
+    /// Makes the first operator key and shows it, once; for whoever can read the server's data directory.
+    Bootstrap(BootstrapArgs),
     /// Shows the fleet at a glance.
     Status,
     /// Puts fleet.toml in force; what the file lacks stays unless --prune is given.
@@ -61,6 +61,19 @@ enum Command {
     /// API keys.
     #[command(subcommand)]
     Key(KeyCommand),
+}
+
+#[derive(Debug, Args)]
+struct BootstrapArgs {
+    /// The server's data directory; without it, as the server's settings say.
+    #[arg(long, value_name = "DIR", env = "RINGWARD_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+    /// The server's file with settings.
+    #[arg(long, env = "RINGWARD_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Also where an operator key exists, as after losing it.
+    #[arg(long)]
+    force: bool,
 }
 
 #[derive(Debug, Args)]
@@ -207,7 +220,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     let door = || client::Door::new(&cli.operator_url, cli.operator_key.as_deref(), cli.json);
     match &cli.command {
         Command::Serve(args) => serve::serve(args).await,
-        Command::Bootstrap => commands::bootstrap(&door()?).await,
+        Command::Bootstrap(args) => commands::bootstrap(&door()?, args).await,
         Command::Status => commands::status(&door()?).await,
         Command::Apply(args) => {
             commands::apply(&door()?, &args.file.file, args.file.prune, args.dry_run).await

@@ -38,6 +38,7 @@ use controlplane_store::Store;
 use self::problem::{Code, Problem, ProblemBody};
 use crate::{
     agents::Agents,
+    bootstrap::Bootstrap,
     calls::Calls,
     clock::{Chance, Clock},
     metrics::Metrics,
@@ -59,6 +60,8 @@ pub struct Parts {
     pub nodes: Arc<Nodes>,
     /// Agents.
     pub agents: Arc<Agents>,
+    /// The token for a key without a key.
+    pub bootstrap: Bootstrap,
     /// Calls under way.
     pub calls: Arc<Calls>,
     /// Counters.

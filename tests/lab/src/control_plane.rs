@@ -54,7 +54,10 @@ impl ControlPlane {
             http: config.into(),
         };
         plane.spawn()?;
-        let boot = plane.ask("POST", &plane.operator, "", "/admin/v1/bootstrap", Some(&json!({})))?;
+        let token = folder.join("bootstrap.token");
+        let token = fs::read_to_string(&token).map_err(LabError::file("read", &token))?;
+        let proof = json!({"token": token.trim()});
+        let boot = plane.ask("POST", &plane.operator, "", "/admin/v1/bootstrap", Some(&proof))?;
         plane.operator_key = secret(&boot)?;
         let key = plane.admin("POST", "/admin/v1/keys", Some(&json!({"name": "lab"})))?;
         plane.customer_key = secret(&key)?;

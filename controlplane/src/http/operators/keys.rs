@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{ConnectInfo, Path, State as AxumState, rejection::PathRejection},
-    http::StatusCode,
+    http::{HeaderMap, StatusCode},
 };
 use controlplane_core::ids::{KeyId, OrgId};
 use controlplane_store::{calls::Actor, keys::Key};
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::moment;
 use crate::{
     http::{
-        State,
+        RequestTag, State,
         auth::{OPERATOR_SCOPE, Operator, Scope},
         body::JsonBody,
         problem::{Code, Problem},
@@ -41,29 +41,72 @@ fn with_secret(new: &NewKey) -> Value {
     shown
 }
 
-/// The first operator key, once, and only for somebody on this machine: whoever can reach the door from
-/// elsewhere must not be the first to ask.
+/// Body of `POST /admin/v1/bootstrap`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct BootstrapBody {
+    /// What `bootstrap.token` in the data directory holds.
+    #[serde(default)]
+    token: String,
+    /// Although an operator key exists.
+    #[serde(default)]
+    force: bool,
+}
+
+/// Headers that tell of a proxy in between, behind which a peer's address is the proxy's.
+fn came_by_proxy(headers: &HeaderMap) -> bool {
+    let tells =
+        |name: &str| matches!(name, "forwarded" | "via" | "x-real-ip") || name.starts_with("x-forwarded-");
+    headers.keys().any(|name| tells(name.as_str()))
+}
+
+/// The first operator key, or with `force` another one, for whoever is on this machine and holds its data
+/// directory.
 pub(in crate::http) async fn bootstrap(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Extension(request): Extension<RequestTag>,
     AxumState(state): AxumState<State>,
+    headers: HeaderMap,
+    body: Result<JsonBody<BootstrapBody>, Problem>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
-    if !peer.ip().to_canonical().is_loopback() {
+    if !peer.ip().to_canonical().is_loopback() || came_by_proxy(&headers) {
         return Err(Problem::new(
             Code::Forbidden,
-            "Only from the machine itself: run `ringward bootstrap` there.",
+            "Only from the machine itself, and through no proxy: run `ringward bootstrap` there.",
+        ));
+    }
+    let JsonBody { value: body, .. } = body?;
+    // Spent before the key is made: whoever fails after this reads the next token.
+    let redeemed = state.bootstrap.redeem(&body.token).await.map_err(|error| {
+        tracing::error!(%error, "a bootstrap failed");
+        Problem::new(Code::Internal, "The bootstrap token cannot be read or written; the log tells more.")
+    })?;
+    if !redeemed {
+        return Err(Problem::new(
+            Code::Forbidden,
+            "Send the token from bootstrap.token in the data directory: `ringward bootstrap --data-dir DIR` does. Each \
+             is for one use.",
         ));
     }
     let now = state.clock.now();
     let scopes = vec![OPERATOR_SCOPE.to_owned()];
-    let new = keys::make(KeyKind::Operator, None, "bootstrap".to_owned(), scopes, now, &state.chance);
-    if state.store.bootstrap_operator(new.key.clone(), state.chance.audit_id(now)).await? {
+    let name = if body.force { "bootstrap --force" } else { "bootstrap" };
+    let new = keys::make(KeyKind::Operator, None, name.to_owned(), scopes, now, &state.chance);
+    let audit_id = state.chance.audit_id(now);
+    if body.force {
+        let actor = Actor { key: None, request: Some(request.0), ip: Some(peer.ip().to_string()) };
+        state.store.create_key(new.key.clone(), actor, audit_id).await?;
+        tracing::warn!(key = %new.key.id, "an operator key was made by force of the data directory");
+    } else if state.store.bootstrap_operator(new.key.clone(), audit_id).await? {
         tracing::info!(key = %new.key.id, "the first operator key was made");
-        return Ok((StatusCode::CREATED, Json(with_secret(&new))));
+    } else {
+        return Err(Problem::new(
+            Code::AlreadyBootstrapped,
+            "An operator key exists. Make further keys with it: `ringward key create --operator --name NAME`. If it \
+             is lost: `ringward bootstrap --force`.",
+        ));
     }
-    Err(Problem::new(
-        Code::AlreadyBootstrapped,
-        "An operator key exists. Make further keys with it: `ringward key create --operator --name NAME`.",
-    ))
+    Ok((StatusCode::CREATED, Json(with_secret(&new))))
 }
 
 /// Body of `POST /admin/v1/keys`.

@@ -84,7 +84,8 @@ impl Plane {
         let (app, store) = run(folder.path(), &moved_s).await;
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         let mut plane = Self { app, store, http, key: String::new(), moved_s, folder };
-        let (status, key) = plane.post("/admin/v1/bootstrap", &json!({})).await;
+        let token = std::fs::read_to_string(plane.folder.path().join("bootstrap.token")).unwrap();
+        let (status, key) = plane.post("/admin/v1/bootstrap", &json!({"token": token.trim()})).await;
         assert_eq!(status, 201, "{key}");
         key["secret"].as_str().unwrap().clone_into(&mut plane.key);
         plane.apply(FLEET).await;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use fake_pbx::Ending;
 use serde_json::json;
 
-use crate::fixture::{Door, Fleet, NUMBER, Plane, settings};
+use crate::fixture::{Door, Fleet, NUMBER, Plane, proof, settings};
 
 #[tokio::test]
 async fn the_first_operator_key_is_made_once() {
@@ -14,16 +14,19 @@ async fn the_first_operator_key_is_made_once() {
     let plane = Plane::start(settings(folder.path()), database.url.clone()).await.unwrap();
     let door = Door::at(plane.operator);
     door.get("/admin/v1/nodes").await.is_problem(401, "unauthenticated");
+    let token = proof(folder.path());
     let asks = futures_util::future::join_all(
-        (0..10).map(|_| async { door.post("/admin/v1/bootstrap", &json!({})).await }),
+        (0..10).map(|_| async { door.post("/admin/v1/bootstrap", &token).await }),
     );
     let answers = asks.await;
     let made: Vec<_> = answers.iter().filter(|answer| answer.status == 201).collect();
     assert_eq!(made.len(), 1);
     for answer in answers.iter().filter(|answer| answer.status != 201) {
-        answer.is_problem(409, "already_bootstrapped");
+        // A token is for one use.
+        answer.is_problem(403, "forbidden");
         assert!(!answer.text.contains("rw_op_"));
     }
+    door.post("/admin/v1/bootstrap", &proof(folder.path())).await.is_problem(409, "already_bootstrapped");
     let secret = made[0].is(201)["secret"].as_str().unwrap().to_owned();
     assert!(secret.starts_with("rw_op_"));
     door.with_key(&secret).get("/admin/v1/nodes").await.is(200);
@@ -32,9 +35,42 @@ async fn the_first_operator_key_is_made_once() {
     plane.kill().await;
     let plane = Plane::start(settings(folder.path()), database.url.clone()).await.unwrap();
     Door::at(plane.operator)
-        .post("/admin/v1/bootstrap", &json!({}))
+        .post("/admin/v1/bootstrap", &proof(folder.path()))
         .await
         .is_problem(409, "already_bootstrapped");
+}
+
+/// An address proves nothing behind a proxy: who asks shows that they hold the data directory.
+#[tokio::test]
+async fn a_key_without_a_key_takes_the_data_directory() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = crate::fixture::Database::fresh(folder.path()).await;
+    let plane = Plane::start(settings(folder.path()), database.url.clone()).await.unwrap();
+    let door = Door::at(plane.operator);
+    let right = proof(folder.path());
+    for body in
+        [json!({}), json!({"force": true}), json!({"token": "", "force": true}), json!({"token": "x"})]
+    {
+        door.post("/admin/v1/bootstrap", &body).await.is_problem(403, "forbidden");
+    }
+    for header in ["forwarded", "x-forwarded-for", "x-forwarded-proto", "x-real-ip", "via"] {
+        let request = door.request(reqwest::Method::POST, "/admin/v1/bootstrap").header(header, "127.0.0.1");
+        crate::fixture::Answer::to(request.json(&right)).await.is_problem(403, "forbidden");
+    }
+    door.post("/admin/v1/bootstrap", &right).await.is(201);
+    // The key is lost: by force, which is in the audit log.
+    let mut force = proof(folder.path());
+    force["force"] = true.into();
+    let answer = door.post("/admin/v1/bootstrap", &force).await;
+    let made = answer.is(201);
+    door.post("/admin/v1/bootstrap", &force).await.is_problem(403, "forbidden");
+    let door = door.with_key(made["secret"].as_str().unwrap());
+    let rows = door.get("/admin/v1/audit").await.is(200);
+    let row =
+        rows["data"].as_array().unwrap().iter().find(|row| row["target_id"] == made["id"]).unwrap().clone();
+    assert_eq!((&row["action"], &row["ip"]), (&json!("key.create"), &json!("127.0.0.1")), "{row}");
+    assert_eq!(row["request_id"], answer.header("x-request-id"));
+    assert!(row["changes"].to_string().contains("force"), "{row}");
 }
 
 /// Whoever reaches the door from elsewhere must not be the first to ask.
@@ -50,7 +86,7 @@ async fn the_first_operator_key_is_for_this_machine_alone() {
     settings.operator.listen = (here, 0).into();
     let plane = Plane::start(settings, database.url.clone()).await.unwrap();
     let door = Door::at(plane.operator);
-    door.post("/admin/v1/bootstrap", &json!({})).await.is_problem(403, "forbidden");
+    door.post("/admin/v1/bootstrap", &proof(folder.path())).await.is_problem(403, "forbidden");
     // Nor by what a proxy could say of itself.
     let request = door.request(reqwest::Method::POST, "/admin/v1/bootstrap");
     let request = request.header("x-forwarded-for", "127.0.0.1").header("forwarded", "for=127.0.0.1");

@@ -4,7 +4,7 @@ use fake_pbx::Ending;
 use insta::assert_json_snapshot;
 use serde_json::json;
 
-use crate::fixture::{Answer, Fleet, NUMBER, redacted, talks};
+use crate::fixture::{Answer, Fleet, NUMBER, proof, redacted, talks};
 
 async fn one_after_the_other() -> Fleet {
     let fleet = Fleet::of(&["fra-1", "waw-1"], &["acme", "beta"]).first_carrier_first().start().await;
@@ -82,7 +82,7 @@ async fn the_operators_door() {
     let fleet = Fleet::small().await;
     let made = fleet.operator.post("/admin/v1/keys", &json!({"name": "pager"})).await.is(201);
     assert_json_snapshot!("created_key", redacted(&made));
-    let again = fleet.operator.post("/admin/v1/bootstrap", &json!({})).await;
+    let again = fleet.operator.post("/admin/v1/bootstrap", &proof(&fleet.settings.data_dir)).await;
     assert_json_snapshot!("problem_already_bootstrapped", redacted(&again.is(409)));
     let stale = fleet.apply(&fleet.toml(), "?expected_revision=0").await;
     assert_json_snapshot!("problem_stale_revision", redacted(&stale.is(409)));
