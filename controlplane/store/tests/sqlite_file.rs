@@ -73,7 +73,7 @@ async fn a_second_replica_is_refused_until_the_first_is_gone() {
     let path = folder.path().join("ringward.db");
     let first = SqliteStore::open(&path).await.unwrap();
     let text = refusal(&path).await;
-    assert!(text.contains("ringward.db is in use") && text.contains("PostgreSQL"), "{text}");
+    assert!(text.contains("ringward.db is in use") && text.contains("RINGWARD_DATABASE_URL"), "{text}");
     assert!(text.contains(&std::process::id().to_string()), "{text}");
     drop(first);
     SqliteStore::open(&path).await.unwrap();

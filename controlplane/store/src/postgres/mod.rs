@@ -1,5 +1,6 @@
-//! The store on a PostgreSQL server: for several control planes, or when one machine is not enough.
+//! The store on a PostgreSQL server: for calls that must outlive the control plane's machine.
 //!
+//! One control plane per database, for now (`sole.rs`).
 //! Each port method is one transaction, READ COMMITTED, that first locks the row of the call it is about.
 //! What the server rolled back because of others (serialisation, deadlock) is tried again, a few times.
 
@@ -12,6 +13,7 @@ mod fleet;
 mod keys;
 mod open;
 mod reading;
+mod sole;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -33,15 +35,16 @@ type Body<I, T> = for<'c> fn(&'c mut PgConnection, &'c I) -> Running<'c, T>;
 pub struct PostgresStore {
     pool: PgPool,
     database: Arc<str>,
+    sole: sole::Sole,
 }
 
 impl PostgresStore {
-    /// Connects to `postgres://USER:PASSWORD@HOST:PORT/DATABASE` and brings the schema up to date, one
-    /// process at a time.
+    /// Connects to `postgres://USER:PASSWORD@HOST:PORT/DATABASE` and brings the schema up to date.
+    /// Must be called within a tokio runtime, which then keeps other control planes out of the database.
     ///
     /// # Errors
-    /// [`StoreError::Open`] if the server cannot be reached or used, or the schema is newer than this
-    /// program.
+    /// [`StoreError::Open`] if the server cannot be reached or used, another control plane uses the
+    /// database, or the schema is newer than this program.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
         open::open(url).await
     }
@@ -72,6 +75,10 @@ impl PostgresStore {
 
     /// A failure rolls back: the transaction is dropped without its commit.
     async fn once<I, T>(&self, input: &I, body: Body<I, T>) -> Result<T, Failure> {
+        if !self.sole.is_held() {
+            let lost = "the lock that keeps other control planes out is not held";
+            return Err(Failure::Sql(sqlx::Error::Io(std::io::Error::other(lost))));
+        }
         let mut transaction = self.pool.begin().await?;
         let value = body(&mut transaction, input).await?;
         transaction.commit().await?;

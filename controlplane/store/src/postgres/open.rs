@@ -5,12 +5,12 @@
 use std::{str::FromStr, time::Duration};
 
 use sqlx::{
-    ConnectOptions, Connection, PgConnection,
+    ConnectOptions, PgConnection,
     migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use super::PostgresStore;
+use super::{PostgresStore, sole};
 use crate::StoreError;
 
 /// Connections of one replica. Transactions are a few milliseconds: more would only queue in the server.
@@ -37,21 +37,23 @@ pub(super) async fn open(url: &str) -> Result<PostgresStore, StoreError> {
     })?;
     let options = options.application_name("ringward").disable_statement_logging();
     let place = crate::place::on_server(&options);
-    // Without the sessions' time-outs: a migration, or the wait for another replica's, may take its time.
-    let connected = tokio::time::timeout(ACQUIRE_TIMEOUT, options.connect()).await;
+    // Without the sessions' time-outs: a migration may take its time.
+    let holding = sole::session(&options);
+    let connected = tokio::time::timeout(ACQUIRE_TIMEOUT, holding.connect()).await;
     let mut connection = match connected {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return Err(unreachable(&place, &error.to_string())),
         Err(_) => return Err(unreachable(&place, "no answer within 5 s")),
     };
+    sole::take(&place, &mut connection).await?;
     migrate(&place, &mut connection).await?;
-    // Everything that matters is committed.
-    let _ = connection.close().await;
+    let database = place.into();
+    let sole = sole::keep(connection, holding, std::sync::Arc::clone(&database));
     let pool = PgPoolOptions::new()
         .max_connections(CONNECTIONS_MAX)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .connect_lazy_with(options.options(SESSION));
-    Ok(PostgresStore { pool, database: place.into() })
+    Ok(PostgresStore { pool, database, sole })
 }
 
 fn unreachable(place: &str, error: &str) -> StoreError {
@@ -61,7 +63,6 @@ fn unreachable(place: &str, error: &str) -> StoreError {
     ))
 }
 
-/// Under an advisory lock (sqlx takes it): replicas that start together do it one after the other.
 async fn migrate(place: &str, connection: &mut PgConnection) -> Result<(), StoreError> {
     MIGRATIONS
         .run(connection)

@@ -87,9 +87,9 @@ async fn lock(path: &Path) -> Result<File, StoreError> {
             Err(TryLockError::WouldBlock) => {
                 let holder = fs::read_to_string(&beside).unwrap_or_default();
                 return Err(StoreError::Open(format!(
-                    "the database {} is in use by another control plane (process {}). A SQLite file serves \
-                     one replica only: stop the other one, or move both to PostgreSQL with \
-                     RINGWARD_DATABASE_URL=postgres://…",
+                    "the database {} is in use by another control plane (process {}). One database serves \
+                     one control plane: stop the other one, or give this one a database of its own with \
+                     RINGWARD_DATABASE_URL",
                     path.display(),
                     if holder.trim().is_empty() { "unknown" } else { holder.trim() },
                 )));

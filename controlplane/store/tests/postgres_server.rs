@@ -1,0 +1,152 @@
+//! The PostgreSQL database: one control plane has it at a time, also over cuts and the server's restarts.
+
+#![cfg(feature = "postgres-tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "tests: clippy.toml's allowances reach only functions marked as tests, not what they call"
+)]
+
+use std::time::Duration;
+
+use controlplane_core::ids::{AuditId, CallId, EventId, OrgId};
+use controlplane_store::{
+    CallStore, StoreError,
+    calls::{Actor, Created, NewCall},
+    postgres::PostgresStore,
+};
+use rand::{SeedableRng, TryRngCore, rngs::StdRng};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use time::OffsetDateTime;
+
+/// As the store has it.
+const LOCK: i64 = i64::from_be_bytes(*b"RINGWARD");
+/// For what is noticed by a look every second.
+const SOON: Duration = Duration::from_secs(15);
+
+/// A database of the test's own.
+async fn database() -> String {
+    let server = std::env::var("RINGWARD_TEST_POSTGRES_URL").expect("RINGWARD_TEST_POSTGRES_URL");
+    let server = server.trim_end_matches('/').to_owned();
+    let name = format!("ringward_test_{:016x}", rand::rngs::OsRng.try_next_u64().unwrap());
+    let mut admin = PgConnection::connect(&format!("{server}/postgres")).await.unwrap();
+    sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut admin).await.unwrap();
+    format!("{server}/{name}")
+}
+
+async fn refusal(url: &str) -> String {
+    match PostgresStore::open(url).await {
+        Err(StoreError::Open(text)) => text,
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("{url} was opened"),
+    }
+}
+
+async fn write(store: &PostgresStore, rng: &mut StdRng) -> Result<Created, StoreError> {
+    let at = OffsetDateTime::UNIX_EPOCH;
+    let request = serde_json::json!({"to": "+48221234567", "message": {"audio_id": "builtin:beep"}});
+    let new = NewCall {
+        id: CallId::new(at, rng),
+        org: OrgId::first(),
+        request: serde_json::from_value(request).unwrap(),
+        at,
+        deadline_at: at,
+        idempotency: None,
+        actor: Actor { key: None, request: None, ip: None },
+        audit_id: AuditId::new(at, rng),
+        event_id: EventId::new(at, rng),
+    };
+    store.create_call(new).await
+}
+
+/// Writes until it is answered so.
+async fn until(store: &PostgresStore, rng: &mut StdRng, written: bool) {
+    let asking = async {
+        loop {
+            match write(store, rng).await {
+                Ok(_) if written => return,
+                Err(StoreError::Unavailable { .. }) if !written => return,
+                Ok(_) | Err(StoreError::Unavailable { .. }) => {}
+                Err(other) => panic!("{other}"),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(SOON, asking).await.expect("soon");
+}
+
+/// The server's processes that hold the lock of this database.
+async fn holders(raw: &mut PgConnection) -> Vec<i32> {
+    sqlx::query_scalar(
+        "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1
+             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+    )
+    .fetch_all(raw)
+    .await
+    .unwrap()
+}
+
+/// Ends the session that holds the lock, as a cut on the way to the server would, and waits until it is gone.
+async fn cut(raw: &mut PgConnection) {
+    let held = holders(raw).await;
+    let [holder] = held[..] else { panic!("{held:?}") };
+    let ended = "SELECT pg_terminate_backend($1, 5000)";
+    assert!(sqlx::query_scalar::<_, bool>(ended).bind(holder).fetch_one(raw).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_control_plane_is_refused_until_the_first_is_gone() {
+    let url = database().await;
+    let first = PostgresStore::open(&url).await.unwrap();
+    let text = refusal(&url).await;
+    let name = url.rsplit('/').next().unwrap();
+    for part in [name, "in use by another control plane", "stop the other one", "RINGWARD_DATABASE_URL"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    write(&first, &mut StdRng::seed_from_u64(1)).await.unwrap();
+    drop(first);
+    PostgresStore::open(&url).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lock_is_taken_again_after_a_cut() {
+    let url = database().await;
+    let store = PostgresStore::open(&url).await.unwrap();
+    let rng = &mut StdRng::seed_from_u64(2);
+    let mut raw = PgConnection::connect(&url).await.unwrap();
+    cut(&mut raw).await;
+    let again = async {
+        while holders(&mut raw).await.is_empty() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(SOON, again).await.expect("soon");
+    until(&store, rng, true).await;
+    assert!(refusal(&url).await.contains("in use"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_written_while_another_has_the_lock() {
+    let url = database().await;
+    let store = PostgresStore::open(&url).await.unwrap();
+    let rng = &mut StdRng::seed_from_u64(3);
+    let mut other = PgConnection::connect(&url).await.unwrap();
+    let waiting = async {
+        sqlx::query("SELECT pg_advisory_lock($1)").bind(LOCK).execute(&mut other).await.unwrap();
+    };
+    let cutting = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        cut(&mut PgConnection::connect(&url).await.unwrap()).await;
+    };
+    tokio::join!(waiting, cutting);
+    until(&store, rng, false).await;
+    let before = store.open_calls(None, 1_000).await.unwrap().len();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let error = write(&store, rng).await.unwrap_err();
+    assert!(error.to_string().contains("other control planes"), "{error}");
+    assert_eq!(store.open_calls(None, 1_000).await.unwrap().len(), before, "it can still be read");
+    other.close().await.unwrap();
+    until(&store, rng, true).await;
+}
