@@ -78,6 +78,8 @@ pub struct App {
     doors: Vec<JoinHandle<()>>,
     linked: Arc<Agents>,
     keeping: AbortHandle,
+    /// Starts open calls that have lost their task.
+    watching: JoinHandle<()>,
     /// Held so that node tasks live as long as the program.
     _nodes: Arc<Nodes>,
 }
@@ -145,7 +147,7 @@ impl App {
         // Before calls are taken up, since sessions come through it.
         let linking = serve_agents(agents_door, http::agents(state.clone()), stopping.clone());
         wait_for_sessions(&registry).await;
-        let resumed = match calls.resume().await {
+        let resumed = match calls.take_up().await {
             Ok(resumed) => resumed,
             Err(error) => {
                 linking.abort();
@@ -164,6 +166,7 @@ impl App {
         ];
         tracing::info!(api = %api_at, operator = %operator_at, agents = %agents_at, "ringward is ready");
         let keeping = agents.keep();
+        let watching = tokio::spawn(calls.watch_over());
         Ok(Self {
             api: api_at,
             operator: operator_at,
@@ -172,6 +175,7 @@ impl App {
             doors,
             linked: agents,
             keeping,
+            watching,
             _nodes: nodes,
         })
     }
@@ -188,6 +192,7 @@ impl App {
         // Nobody listens any more if the doors are gone already.
         let _ = self.stop.send(true);
         self.keeping.abort();
+        self.watching.abort();
         self.linked.links.stop();
         for door in self.doors {
             let abort = door.abort_handle();

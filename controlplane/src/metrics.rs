@@ -24,6 +24,7 @@ pub struct Metrics {
     calls_accepted: IntCounter,
     calls_ended: IntCounterVec,
     calls_open: IntGauge,
+    calls_taken_up: IntCounter,
     attempts_ended: IntCounterVec,
     setup_seconds: Histogram,
     node_up: IntGaugeVec,
@@ -56,6 +57,11 @@ impl Metrics {
         registry.register(Box::new(calls_accepted.clone()))?;
         let calls_open = IntGauge::new("ringward_calls_open", "Calls accepted and not ended.")?;
         registry.register(Box::new(calls_open.clone()))?;
+        let calls_taken_up = IntCounter::new(
+            "ringward_calls_taken_up_total",
+            "Open calls that had lost their task and were started again. Above zero is a fault: see the log.",
+        )?;
+        registry.register(Box::new(calls_taken_up.clone()))?;
         let store_failures = IntCounter::new(
             "ringward_store_failures_total",
             "Writes that the database did not take; each is tried again.",
@@ -82,6 +88,7 @@ impl Metrics {
             calls_accepted,
             calls_ended,
             calls_open,
+            calls_taken_up,
             setup_seconds,
             store_failures,
             attempts_ended: counters(
@@ -137,16 +144,18 @@ impl Metrics {
 
     pub(crate) fn call_accepted(&self) {
         self.calls_accepted.inc();
-        self.calls_open.inc();
     }
 
-    pub(crate) fn call_resumed(&self) {
-        self.calls_open.inc();
+    pub(crate) fn calls_open(&self, calls: usize) {
+        self.calls_open.set(i64::try_from(calls).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn calls_taken_up(&self, calls: usize) {
+        self.calls_taken_up.inc_by(u64::try_from(calls).unwrap_or(u64::MAX));
     }
 
     pub(crate) fn call_ended(&self, reason: Reason) {
         self.calls_ended.with_label_values(&[reason.status().as_str(), reason.as_str()]).inc();
-        self.calls_open.dec();
     }
 
     pub(crate) fn attempt_ended(

@@ -44,6 +44,8 @@ pub struct Limits {
 const CHANNEL_GRACE: Duration = Duration::from_millis(100);
 /// From `OriginateResponse: Failure` to the missing `Hangup`, and from our Hangup to Asterisk's.
 const HANGUP_GRACE: Duration = Duration::from_secs(2);
+/// How often a channel that does not end is told to, before it is given up.
+const HANG_UPS_MAX: u8 = 3;
 /// For the flight recorder's answer.
 const RECORD_GRACE: Duration = Duration::from_secs(2);
 
@@ -168,7 +170,13 @@ pub struct Attempt {
     ringing: bool,
     answered: bool,
     ended_by: EndedBy,
+    /// Nobody watched for a while: a 183 may have been missed.
+    blind: bool,
+    hang_ups: u8,
+    /// Its channel was seen to go.
+    gone: bool,
     reported: AttemptStatus,
+    reported_rang: Rang,
 }
 
 impl Attempt {
@@ -186,21 +194,28 @@ impl Attempt {
             ringing: false,
             answered: false,
             ended_by: EndedBy::Carrier,
+            blind: false,
+            hang_ups: 0,
+            gone: false,
             reported: AttemptStatus::Sending,
+            reported_rang: Rang::No,
         }
     }
 
-    /// An attempt that an earlier process began: what is stored of it is where it goes on, and it is
-    /// reconciled first.
+    /// An attempt that an earlier process began `age` ago: what is stored of it is where it goes on, and it
+    /// is reconciled first. The age tells a carrier's 408 from Timer B.
     #[must_use]
     pub fn resumed(
         now: Instant,
+        age: Duration,
         limits: Limits,
         reading: Reading,
         status: AttemptStatus,
         rang: Rang,
     ) -> Self {
-        let mut attempt = Self::new(now, limits, reading);
+        let mut attempt = Self::new(now.checked_sub(age).unwrap_or(now), limits, reading);
+        attempt.blind = true;
+        attempt.reported_rang = rang;
         attempt.reported = status;
         attempt.answered = status == AttemptStatus::InProgress;
         attempt.ringing = rang == Rang::Yes;
@@ -214,6 +229,12 @@ impl Attempt {
     #[must_use]
     pub fn rang(&self) -> Rang {
         rang(&self.evidence(self.begun, Answer::default()), self.reading.early_media)
+    }
+
+    /// Whether a channel of it may live although it has ended with `ending`: nobody saw it go.
+    #[must_use]
+    pub const fn may_live_on(&self, ending: &Ending) -> bool {
+        !self.gone && ending.class.may_have_reached_carrier()
     }
 
     /// When [`Self::on_deadline`] wants to be called. `None` only while the Originate's own time-out runs
@@ -248,7 +269,7 @@ impl Attempt {
                 self.hang_up(now, EndedBy::ProgressTimeout)
             }
             State::Progressing { .. } | State::Ringing { .. } => self.hang_up(now, EndedBy::RingTimeout),
-            State::Up { .. } => self.hang_up(now, EndedBy::Carrier),
+            State::Up { .. } => self.hang_up(now, EndedBy::TimeLimit),
             State::HangingUp { .. } => self.reconcile(now),
             State::AwaitingHangup { .. } => self.ask_record(now, Answer::default()),
             State::AskingRecord { answer, .. } => self.end(now, answer),
@@ -319,6 +340,11 @@ impl Attempt {
                 todo.extend(self.report(AttemptStatus::Ringing));
             }
         }
+        // That it may have rung must outlive this process.
+        if self.rang() != self.reported_rang {
+            self.reported_rang = self.rang();
+            todo.push(Do::Report(self.reported));
+        }
         todo
     }
 
@@ -357,12 +383,14 @@ impl Attempt {
 
     fn hung_up(&mut self, now: Instant, answer: Answer) -> Vec<Do> {
         self.channel = true;
+        self.gone = true;
         let tells = answer.sip_code.is_some() || self.answered || self.ended_by != EndedBy::Carrier;
         if tells { self.end(now, answer) } else { self.ask_record(now, answer) }
     }
 
     fn hang_up(&mut self, now: Instant, by: EndedBy) -> Vec<Do> {
         self.ended_by = by;
+        self.hang_ups += 1;
         self.state = State::HangingUp { since: now };
         vec![Do::HangUp]
     }
@@ -398,6 +426,7 @@ impl Attempt {
 
     fn recorded(&mut self, now: Instant, answer: Answer, record: Option<Record>) -> Vec<Do> {
         let answer = record.map_or(answer, |record| {
+            self.gone |= record.ended;
             self.learn(record.state);
             Answer {
                 sip_code: answer.sip_code.or(record.answer.sip_code),
@@ -409,16 +438,21 @@ impl Attempt {
 
     fn reconcile(&mut self, now: Instant) -> Vec<Do> {
         self.state = State::Reconciling { since: now };
+        self.blind = true;
         vec![Do::Reconcile]
     }
 
     fn settled(&mut self, now: Instant, found: Settlement) -> Vec<Do> {
         match found {
+            // A channel that does not die (Asterisk has deadlocks): its fate does not hold up the call's.
+            Settlement::Living(live) if self.hang_ups >= HANG_UPS_MAX => {
+                self.learn(live);
+                self.end(now, Answer::default())
+            }
             // What we were ending when the link was cut is ended still.
             Settlement::Living(live) if self.ended_by != EndedBy::Carrier => {
                 self.learn(live);
-                self.state = State::HangingUp { since: now };
-                vec![Do::HangUp]
+                self.hang_up(now, self.ended_by)
             }
             Settlement::Living(live) => {
                 self.state = State::Sending;
@@ -432,6 +466,7 @@ impl Attempt {
                 todo
             }
             Settlement::Recorded(record) if record.ended => {
+                self.gone = true;
                 self.learn(record.state);
                 self.end(now, record.answer)
             }
@@ -458,6 +493,8 @@ impl Attempt {
         match live {
             Live::Dialling => {}
             Live::Ringing => self.ringing = true,
+            // It crossed our Hangup: the callee picked up, and heard nothing.
+            Live::Up if self.ended_by != EndedBy::Carrier && !self.answered => self.ringing = true,
             Live::Up => self.answered = true,
         }
     }
@@ -468,6 +505,7 @@ impl Attempt {
             progress: self.progress,
             ringing: self.ringing,
             answered: self.answered,
+            blind: self.blind,
             sip_code: answer.sip_code,
             q850: answer.q850,
             dialled: now.saturating_duration_since(self.accepted.unwrap_or(self.begun)),
@@ -495,6 +533,7 @@ impl Attempt {
             return Vec::new();
         }
         self.reported = status;
+        self.reported_rang = self.rang();
         vec![Do::Report(status)]
     }
 }

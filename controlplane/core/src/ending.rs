@@ -132,6 +132,8 @@ pub enum EndedBy {
     RingTimeout,
     /// We did: the customer canceled.
     Cancel,
+    /// We did: it was answered, and lasted for the time limit.
+    TimeLimit,
 }
 
 /// What was seen of an attempt.
@@ -145,6 +147,8 @@ pub struct Evidence {
     pub ringing: bool,
     /// It was answered.
     pub answered: bool,
+    /// Nobody watched it for a while (a cut, a restart): a 183 may have come then and left no trace.
+    pub blind: bool,
     /// SIP code of the final answer: the carrier's or, for time-outs, Asterisk's own.
     pub sip_code: Option<u16>,
     /// Asterisk's Q.850 cause; 0 counts as absent.
@@ -191,7 +195,10 @@ const TIMER_B_TOLERANCE: f64 = 0.9;
 /// Reads an ending.
 #[must_use]
 pub fn classify(seen: &Evidence, reading: Reading) -> Ending {
-    let q850 = seen.q850.filter(|cause| *cause != 0);
+    // A carrier may write any number: what is no code is told as none.
+    let q850 = seen.q850.filter(|cause| (1..=127).contains(cause));
+    let sip_code = seen.sip_code.filter(|code| (100..=699).contains(code));
+    let seen = &Evidence { sip_code, ..*seen };
     let rang = rang(seen, reading.early_media);
     let class = if seen.answered {
         EndingClass::Answered
@@ -203,7 +210,7 @@ pub fn classify(seen: &Evidence, reading: Reading) -> Ending {
             EndedBy::RingTimeout => EndingClass::RingTimeout,
             // A 180 that crossed our CANCEL changes `rang`, not the fact that we cut it off.
             EndedBy::ProgressTimeout => EndingClass::NoProgress,
-            EndedBy::Carrier => by_answer(seen, q850, reading, rang),
+            EndedBy::Carrier | EndedBy::TimeLimit => by_answer(seen, q850, reading, rang),
         }
     };
     // What we cut off ourselves before any sign of progress may have been about to ring.
@@ -214,7 +221,7 @@ pub fn classify(seen: &Evidence, reading: Reading) -> Ending {
         }
         (_, rang) => rang,
     };
-    Ending { class, rang, sip_code: seen.sip_code, q850 }
+    Ending { class, rang, sip_code, q850 }
 }
 
 /// Whether the phone rang, by what was seen: 180 is yes; 183 is what the trunk says it is.
@@ -224,16 +231,18 @@ pub fn rang(seen: &Evidence, early_media: EarlyMedia) -> Rang {
         return Rang::Yes;
     }
     match (seen.progress, early_media) {
-        (false, _) | (true, EarlyMedia::NotRinging) => Rang::No,
+        (_, EarlyMedia::NotRinging) => Rang::No,
         (true, EarlyMedia::Ringing) => Rang::Yes,
         (true, EarlyMedia::Maybe) => Rang::Maybe,
+        (false, EarlyMedia::Ringing | EarlyMedia::Maybe) if seen.blind => Rang::Maybe,
+        (false, EarlyMedia::Ringing | EarlyMedia::Maybe) => Rang::No,
     }
 }
 
 fn by_answer(seen: &Evidence, q850: Option<u16>, reading: Reading, rang: Rang) -> EndingClass {
     let answer = match seen.sip_code {
         Some(code) => by_sip(code, seen.dialled, reading.timer_b),
-        None => by_q850(q850, seen.dialled, reading.timer_b),
+        None => by_q850(q850),
     };
     match (answer, rang) {
         // What the callee did is what it is, whether it rang before or not.
@@ -243,6 +252,7 @@ fn by_answer(seen: &Evidence, q850: Option<u16>, reading: Reading, rang: Rang) -
         (_, Rang::Yes) => EndingClass::EndedAfterRinging,
         // Announcements come as 183: the carrier then says what is wrong with the number.
         (EndingClass::Unreachable | EndingClass::InvalidNumber, Rang::Maybe) => answer,
+        (EndingClass::CarrierSilent | EndingClass::Unknown, Rang::Maybe) => answer,
         (_, Rang::Maybe) => EndingClass::EndedAfterProgress,
         (_, Rang::No) => answer,
     }
@@ -279,11 +289,12 @@ fn by_sip(code: u16, dialled: Duration, timer_b: Duration) -> EndingClass {
 
 /// Without a SIP code (Asterisk before 20.17 and 22.7 whose flight record was lost) some causes are
 /// ambiguous, and what is ambiguous about the callee is unknown.
-fn by_q850(cause: Option<u16>, dialled: Duration, timer_b: Duration) -> EndingClass {
+fn by_q850(cause: Option<u16>) -> EndingClass {
     match cause {
         Some(17) => EndingClass::UserBusy,
         Some(1 | 22 | 28) => EndingClass::InvalidNumber,
-        Some(18) => timed_out(dialled, timer_b),
+        // A carrier's own 408 leaves its code in the flight record; Timer B leaves none (measured).
+        Some(18) => EndingClass::CarrierSilent,
         Some(27 | 38 | 41) => EndingClass::CarrierError,
         Some(34 | 42) => EndingClass::Congestion,
         Some(23) => EndingClass::Redirected,
@@ -308,6 +319,7 @@ mod tests {
             progress: false,
             ringing: false,
             answered: false,
+            blind: false,
             sip_code: Some(sip_code),
             q850: Some(q850),
             dialled: Duration::from_millis(40),
@@ -411,6 +423,31 @@ mod tests {
     }
 
     #[test]
+    fn silence_leaves_no_code_in_the_record_and_is_silence_whenever_it_is_read() {
+        let seen = Evidence { sip_code: None, dialled: Duration::ZERO, ..seen(0, 18) };
+        assert_eq!(class(seen), (EndingClass::CarrierSilent, Rang::Maybe));
+    }
+
+    #[test]
+    fn a_183_may_have_come_while_nobody_watched() {
+        let seen = Evidence { blind: true, ..seen(503, 34) };
+        let with = |early_media| {
+            let ending = classify(&seen, Reading { early_media, ..READING });
+            (ending.class, ending.rang)
+        };
+        assert_eq!(with(EarlyMedia::Maybe), (EndingClass::EndedAfterProgress, Rang::Maybe));
+        assert_eq!(with(EarlyMedia::Ringing), (EndingClass::EndedAfterProgress, Rang::Maybe));
+        assert_eq!(with(EarlyMedia::NotRinging), (EndingClass::Congestion, Rang::No));
+        assert_eq!(class(Evidence { blind: true, ..self::seen(486, 17) }).0, EndingClass::UserBusy);
+    }
+
+    #[test]
+    fn a_code_that_is_none_is_told_as_none() {
+        let ending = classify(&seen(799, 200), READING);
+        assert_eq!((ending.class, ending.sip_code, ending.q850), (EndingClass::Unknown, None, None));
+    }
+
+    #[test]
     fn a_hang_up_by_a_strange_hand_is_unknown() {
         assert_eq!(class(seen(487, 0)), (EndingClass::Unknown, Rang::Maybe));
     }
@@ -421,7 +458,7 @@ mod tests {
         fn ringing_is_never_forgotten(sip in prop::option::of(0u16..800), q850 in prop::option::of(0u16..200),
                                       progress: bool, answered: bool, ms in 0u64..60_000) {
             let seen = Evidence {
-                channel: true, progress, ringing: true, answered, sip_code: sip, q850,
+                channel: true, progress, ringing: true, answered, blind: false, sip_code: sip, q850,
                 dialled: Duration::from_millis(ms), ended_by: EndedBy::Carrier,
             };
             prop_assert_eq!(classify(&seen, READING).rang, Rang::Yes);

@@ -1,11 +1,11 @@
 //! Runs one Originate: feeds the machine with what the session's watch says, and does what it answers.
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use controlplane_core::{
     attempt::{Answer, Attempt, Do, Event, Limits},
     call::{AttemptStatus, Rang},
-    ending::{Ending, Reading},
+    ending::{Ending, EndingClass, Reading},
     ids::{AttemptId, CallId},
     names::NodeName,
     request::CallRequest,
@@ -100,6 +100,13 @@ async fn ready<T>(pending: &mut Pending<'_, T>) -> T {
     }
 }
 
+/// How an attempt ended.
+pub(super) struct Ended {
+    pub(super) ending: Ending,
+    /// Nobody saw its channel go: it is hung up if it lives, or turns up on its node later.
+    pub(super) may_live_on: bool,
+}
+
 /// What the shell has found out on the machine's behalf.
 enum Found {
     Record(Event),
@@ -108,38 +115,33 @@ enum Found {
 
 impl Run<'_> {
     /// Sends a new attempt and follows it to its end.
-    pub(super) async fn send(mut self, request: &CallRequest, to: &Assignment, reading: Reading) -> Ending {
+    pub(super) async fn send(mut self, request: &CallRequest, to: &Assignment, reading: Reading) -> Ended {
         let limits = limits(request, self.calls.patience.reconcile);
         let machine = Attempt::new(now(), limits, reading);
         let Ok(id) = ChannelId::parse(self.id.as_str()) else {
-            return self.refused_here(machine, "the attempt's id is no channel id");
+            return self.refused_here("the attempt's id is no channel id");
         };
         let originate = match originate(&id, request, to) {
             Ok(originate) => originate,
             // Everything was parsed when it came in; what is left is a fleet file of a stricter version.
-            Err(error) => return self.refused_here(machine, &error.to_string()),
+            Err(error) => return self.refused_here(&error.to_string()),
         };
         let Ok(watch) = to.session.watch(id.clone()) else {
-            return self.refused_here(machine, "its channel id is watched already");
+            return self.refused_here("its channel id is watched already");
         };
         let session = to.session.clone();
         self.follow(machine, id, Some((session, Arc::new(watch))), Some(originate)).await
     }
 
     /// Takes up an attempt that an earlier process began.
-    pub(super) async fn resume(mut self, machine: Attempt) -> Option<Ending> {
+    pub(super) async fn resume(mut self, machine: Attempt) -> Option<Ended> {
         let id = ChannelId::parse(self.id.as_str()).ok()?;
         Some(self.follow(machine, id, None, None).await)
     }
 
-    fn refused_here(&self, mut machine: Attempt, why: &str) -> Ending {
+    fn refused_here(&self, why: &str) -> Ended {
         tracing::error!(call = %self.call, attempt = %self.id, why, "an attempt could not be put into an Originate");
-        match machine.handle(now(), Event::NotSent).first() {
-            Some(Do::End(ending)) => *ending,
-            Some(Do::Report(_) | Do::HangUp | Do::AskRecord | Do::Reconcile) | None => {
-                Ending::without_answer(controlplane_core::ending::EndingClass::NotSent, Rang::No)
-            }
-        }
+        Ended { ending: Ending::without_answer(EndingClass::NotSent, Rang::No), may_live_on: false }
     }
 
     async fn follow(
@@ -148,10 +150,11 @@ impl Run<'_> {
         id: ChannelId,
         mut link: Option<Link>,
         originate: Option<Originate>,
-    ) -> Ending {
+    ) -> Ended {
         let mut sending: Pending<'_, OriginateOutcome> = None;
         let mut looking: Pending<'_, Found> = None;
         let mut cancel_told = false;
+        let mut reports = Reports::default();
         match (originate, &link) {
             (Some(originate), Some((session, watch))) => {
                 let (session, watch) = (session.clone(), Arc::clone(watch));
@@ -186,6 +189,11 @@ impl Run<'_> {
                     }
                 }
                 () = until(machine.next_deadline()) => machine.on_deadline(now()),
+                // Beside the machine: its time-outs run on while the database is away.
+                () = ready(&mut reports.writing), if reports.writing.is_some() => {
+                    reports.writing = reports.waiting.pop_front();
+                    continue;
+                }
                 () = wanted(self.canceled), if !cancel_told => {
                     // Told once, as the switch stays on; the machine remembers.
                     cancel_told = true;
@@ -194,7 +202,7 @@ impl Run<'_> {
             };
             for todo in todo {
                 match todo {
-                    Do::Report(status) => self.report(status, machine.rang()).await,
+                    Do::Report(status) => reports.add(self.report(status, machine.rang())),
                     Do::HangUp => self.hang_up(&id, link.as_ref()),
                     Do::AskRecord => looking = Some(self.look_for_record(&id, link.as_ref())),
                     Do::Reconcile => {
@@ -202,7 +210,10 @@ impl Run<'_> {
                         link = None;
                         looking = Some(self.look_for_fate(&id));
                     }
-                    Do::End(ending) => return ending,
+                    Do::End(ending) => {
+                        reports.flush().await;
+                        return Ended { ending, may_live_on: machine.may_live_on(&ending) };
+                    }
                 }
             }
         }
@@ -223,23 +234,6 @@ impl Run<'_> {
                 tracing::warn!(attempt = %self.id, node = %self.node, %why, "an Originate may or may not have arrived");
                 Event::Unresolved
             }
-        }
-    }
-
-    async fn report(&self, status: AttemptStatus, rang: Rang) {
-        let at = self.calls.clock.now();
-        let advance = Advance {
-            call: self.call.clone(),
-            attempt: self.id.clone(),
-            status,
-            rang,
-            at,
-            event_id: self.calls.chance.event_id(at),
-        };
-        let written =
-            self.calls.durably("advance an attempt", || self.calls.store.advance(advance.clone())).await;
-        if written == Some(Written::AlreadyEnded) {
-            tracing::error!(call = %self.call, attempt = %self.id, %status, "news of an attempt that had ended");
         }
     }
 
@@ -277,7 +271,43 @@ impl Run<'_> {
     }
 }
 
+/// News on its way to the database, one after the other.
+#[derive(Default)]
+struct Reports<'r> {
+    writing: Pending<'r, ()>,
+    /// Bounded by the machine: each status once, and each growth of what is known of ringing.
+    waiting: VecDeque<Pin<Box<dyn Future<Output = ()> + Send + 'r>>>,
+}
+
+impl<'r> Reports<'r> {
+    fn add(&mut self, report: Pin<Box<dyn Future<Output = ()> + Send + 'r>>) {
+        match self.writing {
+            None => self.writing = Some(report),
+            Some(_) => self.waiting.push_back(report),
+        }
+    }
+
+    async fn flush(self) {
+        for report in self.writing.into_iter().chain(self.waiting) {
+            report.await;
+        }
+    }
+}
+
 impl<'r> Run<'r> {
+    fn report(&self, status: AttemptStatus, rang: Rang) -> Pin<Box<dyn Future<Output = ()> + Send + 'r>> {
+        let (calls, call, attempt) = (self.calls, self.call, self.id);
+        let at = calls.clock.now();
+        let event_id = calls.chance.event_id(at);
+        let advance = Advance { call: call.clone(), attempt: attempt.clone(), status, rang, at, event_id };
+        Box::pin(async move {
+            let written = calls.durably("advance an attempt", || calls.store.advance(advance.clone())).await;
+            if written == Some(Written::AlreadyEnded) {
+                tracing::error!(%call, %attempt, %status, "news of an attempt that had ended");
+            }
+        })
+    }
+
     fn look_for_fate(&self, id: &ChannelId) -> Pin<Box<dyn Future<Output = Found> + Send + 'r>> {
         let (calls, node, attempt, sent_to) = (self.calls, self.node, self.id, self.sent_to);
         let id = id.clone();

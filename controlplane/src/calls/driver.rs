@@ -1,13 +1,20 @@
 //! What a call does next, trunk by trunk, until its one end.
+//!
+//! A trunk is tried once. Two kinds of endings leave it worth another try when no other trunk is left: what
+//! certainly sent nothing (a PBX that was just restarting), and, where the customer asked for at least one
+//! ring, what may not have arrived. Such tries go on for as long as [`super::Patience::trunk`] and the
+//! customer's `attempts_max` allow.
 
 use std::time::Duration;
 
 use controlplane_core::{
     attempt::Attempt,
-    call::{Outcome, Rang, Reason},
-    ending::{Ending, EndingClass, Reading},
+    call::{OnUnknown, Outcome, Rang, Reason},
+    ending::{EarlyMedia, Ending, EndingClass, Reading},
     failover::{self, Next, Policy},
     fleet::{OnRefusal, Trunk},
+    ids::AttemptId,
+    names::{CarrierName, NodeName, TrunkName},
     selection::Tried,
 };
 use controlplane_store::calls::{
@@ -20,26 +27,35 @@ use tokio::{
 
 use super::{
     Calls,
-    attempt::{Run, limits},
+    attempt::{Ended, Run, limits},
 };
-use crate::registry::{Assignment, Refused, Reserved};
+use crate::registry::{Assignment, Refused, Registry, Reserved};
 
-/// Follows a call to its end. Returns when the end is durable.
+/// First wait before trunks are tried again that sent nothing; doubled up to [`AGAIN_MAX`].
+const AGAIN_MIN: Duration = Duration::from_millis(250);
+/// Longest such wait.
+const AGAIN_MAX: Duration = Duration::from_secs(2);
+/// Timer B of a node that is no longer declared: every 408 is then taken for silence.
+const TIMER_B_UNKNOWN: Duration = Duration::ZERO;
+
+/// Follows a call to its end. Returns when the end is durable, or when the database refuses a write for good:
+/// then the scan for calls without a task comes back to it.
 pub(super) async fn drive(calls: &Calls, call: Call, canceled: watch::Receiver<bool>) {
     let mut driver = Driver {
-        policy: Policy {
-            on_unknown: call.request.on_unknown,
-            attempts_max: call.request.failover.attempts_max,
-            on_480: OnRefusal::Stop,
-            on_603: OnRefusal::Stop,
-        },
         calls,
         call,
         canceled,
         tried: Tried::default(),
+        spent: Tried::default(),
         endings: Vec::new(),
-        last_rang: Rang::No,
+        again: AGAIN_MIN,
+        nothing_left_since: None,
+        unusable_since: None,
+        late: Reason::DeadlineExceeded,
     };
+    if driver.take_up().await == Step::Ended {
+        return;
+    }
     if let Some(reason) = driver.run().await {
         driver.end(reason).await;
     }
@@ -49,71 +65,125 @@ struct Driver<'a> {
     calls: &'a Calls,
     call: Call,
     canceled: watch::Receiver<bool>,
-    policy: Policy,
+    /// Passed over now.
     tried: Tried,
+    /// Passed over for good.
+    spent: Tried,
     /// How this call's attempts ended, in order.
     endings: Vec<EndingClass>,
-    last_rang: Rang,
+    /// Next wait before `tried` becomes `spent` again.
+    again: Duration,
+    nothing_left_since: Option<Instant>,
+    unusable_since: Option<Instant>,
+    /// Why it ends if its deadline comes now.
+    late: Reason,
+}
+
+/// Where an attempt goes, or went.
+struct Place<'a> {
+    id: &'a AttemptId,
+    node: &'a NodeName,
+    trunk: &'a TrunkName,
+    carrier: &'a CarrierName,
+    /// The trunk as declared; `None` if it is no longer.
+    declared: Option<&'a Trunk>,
+}
+
+/// The slots of an attempt, given back when dropped: also when its task breaks.
+struct Slots<'a> {
+    registry: &'a Registry,
+    place: &'a Place<'a>,
+}
+
+impl Drop for Slots<'_> {
+    fn drop(&mut self) {
+        self.registry.release(self.place.trunk, self.place.carrier, self.place.id);
+    }
+}
+
+/// What follows an attempt.
+#[derive(PartialEq, Eq)]
+enum Step {
+    /// Another trunk.
+    Next,
+    /// The call is over, and that is written; or it is for the scan to come back to it.
+    Ended,
+}
+
+/// What to do while no trunk takes it.
+enum Wait {
+    /// Until then, or until something changes.
+    Until(Instant),
+    /// Until then.
+    Pause(Instant),
+    End(Reason),
 }
 
 impl Driver<'_> {
-    /// `Some`: the call ends so, without an attempt under way. `None`: its end is written.
+    /// `Some`: the call ends so, without an attempt under way. `None`: nothing is left to write.
     async fn run(&mut self) -> Option<Reason> {
-        if let Some(ended) = self.take_up().await {
-            return ended;
-        }
         let mut changes = self.calls.registry.changes();
-        let mut unusable_since: Option<Instant> = None;
         loop {
             if *self.canceled.borrow() {
                 return Some(Reason::Api);
             }
             let now = Instant::now();
             let deadline = self.deadline(now);
-            let attempt = self.calls.chance.attempt_id();
-            changes.borrow_and_update();
-            let request = &self.call.request;
-            let reserved = self.calls.registry.reserve(
-                &request.to,
-                request.from.as_ref(),
-                &self.tried,
-                &attempt,
-                now.into_std(),
-            );
-            let (until, late) = match reserved {
-                Reserved::Trunk(to) => {
-                    unusable_since = None;
-                    let ended = self.attempt(&attempt, &to).await;
-                    self.calls.registry.release(&to.trunk.name, &to.trunk.carrier, &attempt);
-                    match ended {
-                        Step::Next => continue,
-                        Step::Ended => return None,
-                    }
-                }
-                Reserved::Refused(Refused::NoRoute) => return Some(Reason::NoHealthyRoute),
-                Reserved::Refused(Refused::NothingLeft) => return Some(self.without_trunk()),
-                Reserved::Refused(Refused::NothingUsable) => {
-                    let since = *unusable_since.get_or_insert(now);
-                    (Some(since + self.calls.patience.trunk), self.without_trunk())
-                }
-                Reserved::Refused(Refused::Wait { until }) => {
-                    unusable_since = None;
-                    (until.map(Instant::from_std), Reason::Throttled)
-                }
-            };
-            let waits_for_limit = late == Reason::Throttled;
             if now >= deadline {
-                return Some(if waits_for_limit { late } else { Reason::DeadlineExceeded });
+                return Some(self.late);
             }
-            if !waits_for_limit && until.is_some_and(|until| now >= until) {
-                return Some(late);
+            let id = self.calls.chance.attempt_id();
+            changes.borrow_and_update();
+            let (to, from) = (&self.call.request.to, self.call.request.from.as_ref());
+            let wait = match self.calls.registry.reserve(to, from, &self.tried, &id, now.into_std()) {
+                Reserved::Trunk(to) => {
+                    self.unusable_since = None;
+                    if self.attempt(&id, &to).await == Step::Ended {
+                        return None;
+                    }
+                    continue;
+                }
+                Reserved::Refused(refused) => self.refused(refused, now),
+            };
+            match wait {
+                Wait::End(reason) => return Some(reason),
+                Wait::Until(until) => tokio::select! {
+                    () = sleep_until(until.min(deadline)) => {}
+                    _ = changes.changed() => {}
+                    _ = self.canceled.changed() => {}
+                },
+                Wait::Pause(until) => tokio::select! {
+                    () = sleep_until(until.min(deadline)) => {}
+                    _ = self.canceled.changed() => {}
+                },
             }
-            let wake = until.map_or(deadline, |until| until.min(deadline));
-            tokio::select! {
-                () = sleep_until(wake) => {}
-                _ = changes.changed() => {}
-                _ = self.canceled.changed() => {}
+        }
+    }
+
+    fn refused(&mut self, refused: Refused, now: Instant) -> Wait {
+        let patience = self.calls.patience.trunk;
+        self.late = Reason::DeadlineExceeded;
+        match refused {
+            Refused::NoRoute => Wait::End(Reason::NoHealthyRoute),
+            Refused::Wait { until } => {
+                self.late = Reason::Throttled;
+                self.unusable_since = None;
+                // Without a moment: a channel that is freed tells; look at least now and then.
+                Wait::Until(until.map_or(now + AGAIN_MAX, Instant::from_std))
             }
+            Refused::NothingUsable => {
+                let until = *self.unusable_since.get_or_insert(now) + patience;
+                if now >= until { Wait::End(self.without_trunk()) } else { Wait::Until(until) }
+            }
+            // Everything was tried, and some of it is worth another try.
+            Refused::NothingLeft if self.tried != self.spent => {
+                let until = *self.nothing_left_since.get_or_insert(now) + patience;
+                let wait = now + self.again;
+                self.again = (self.again * 2).min(AGAIN_MAX);
+                self.tried.clone_from(&self.spent);
+                if wait >= until { Wait::End(self.without_trunk()) } else { Wait::Pause(wait) }
+            }
+            Refused::NothingLeft => Wait::End(self.without_trunk()),
         }
     }
 
@@ -121,7 +191,7 @@ impl Driver<'_> {
     fn without_trunk(&self) -> Reason {
         match self.endings.last() {
             None => Reason::NoHealthyRoute,
-            Some(last) => failover::exhausted(*last, self.policy.on_unknown),
+            Some(last) => failover::exhausted(*last, self.call.request.on_unknown),
         }
     }
 
@@ -131,81 +201,77 @@ impl Driver<'_> {
         now + Duration::try_from(left).unwrap_or_default()
     }
 
-    /// Takes up what an earlier process left: endings that were written, and an attempt that was open.
-    /// `Some`: the call is over with it.
-    async fn take_up(&mut self) -> Option<Option<Reason>> {
-        let (fleet, _) = self.calls.registry.fleet();
-        let stored = std::mem::take(&mut self.call.attempts);
-        for attempt in &stored {
-            self.tried.add_names(&attempt.trunk, &attempt.node, &attempt.carrier, &fleet);
-        }
-        for attempt in stored {
-            match attempt.ending {
+    /// Takes up what an earlier process left: endings that were written, and an attempt that was open. An
+    /// ending whose call is open had been decided to be followed by another trunk.
+    async fn take_up(&mut self) -> Step {
+        for stored in std::mem::take(&mut self.call.attempts) {
+            let (fleet, _) = self.calls.registry.fleet();
+            let place = Place {
+                id: &stored.id,
+                node: &stored.node,
+                trunk: &stored.trunk,
+                carrier: &stored.carrier,
+                declared: fleet.trunk(&stored.trunk),
+            };
+            match stored.ending {
                 Some(ending) => {
                     self.endings.push(ending);
-                    self.last_rang = attempt.rang;
+                    self.pass_over(&place, ending);
                 }
                 None => {
-                    let step = self.resume(&attempt, fleet.trunk(&attempt.trunk)).await;
-                    if matches!(step, Step::Ended) {
-                        return Some(None);
+                    if self.resume(&stored, &place).await == Step::Ended {
+                        return Step::Ended;
                     }
                 }
             }
         }
-        // It died between an ending and what follows from it: that is decided now, by the same rule.
-        let last = *self.endings.last()?;
-        let earlier = &self.endings[..self.endings.len() - 1];
-        match failover::next(&Ending::without_answer(last, self.last_rang), earlier, self.policy) {
-            Next::Other => None,
-            Next::Stop(reason) => Some(Some(reason)),
-        }
+        Step::Next
     }
 
-    async fn resume(&mut self, stored: &Stored, trunk: Option<&Trunk>) -> Step {
-        self.calls.registry.adopt(&stored.trunk, &stored.carrier, &stored.id);
-        let (fleet, _) = self.calls.registry.fleet();
+    async fn resume(&mut self, stored: &Stored, place: &Place<'_>) -> Step {
+        let registry = &self.calls.registry;
+        registry.adopt(place.trunk, place.carrier, place.id);
+        let _slots = Slots { registry, place };
+        let (fleet, _) = registry.fleet();
         let timer_b = fleet
-            .node(&stored.node)
-            .map_or(Duration::from_secs(32), |node| Duration::from_millis(node.timer_b_ms.into()));
-        let reading = Reading {
-            early_media: trunk
-                .map_or(controlplane_core::ending::EarlyMedia::Maybe, |trunk| trunk.early_media),
-            timer_b,
-        };
+            .node(place.node)
+            .map_or(TIMER_B_UNKNOWN, |node| Duration::from_millis(node.timer_b_ms.into()));
+        let early_media = place.declared.map_or(EarlyMedia::Maybe, |trunk| trunk.early_media);
         let limits = limits(&self.call.request, self.calls.patience.reconcile);
-        let machine =
-            Attempt::resumed(Instant::now().into_std(), limits, reading, stored.status, stored.rang);
+        let age = Duration::try_from(self.calls.clock.now() - stored.started_at).unwrap_or_default();
+        let machine = Attempt::resumed(
+            Instant::now().into_std(),
+            age,
+            limits,
+            Reading { early_media, timer_b },
+            stored.status,
+            stored.rang,
+        );
         tracing::info!(call = %self.call.id, attempt = %stored.id, node = %stored.node, status = %stored.status,
             "taking up an attempt that an earlier process began");
         let run = Run {
             calls: self.calls,
             call: &self.call.id,
-            id: &stored.id,
-            node: &stored.node,
+            id: place.id,
+            node: place.node,
             sent_to: stored.incarnation.as_deref(),
             canceled: &mut self.canceled,
         };
-        let ending = run
-            .resume(machine)
-            .await
-            .unwrap_or_else(|| Ending::without_answer(EndingClass::Unknown, Rang::Maybe));
-        let step = self
-            .ended(
-                &stored.id,
-                stored.node.clone(),
-                stored.trunk.clone(),
-                stored.carrier.clone(),
-                trunk,
-                ending,
-            )
-            .await;
-        self.calls.registry.release(&stored.trunk, &stored.carrier, &stored.id);
-        step
+        let unknown = Ending::without_answer(EndingClass::Unknown, Rang::Maybe);
+        let ended = run.resume(machine).await.unwrap_or(Ended { ending: unknown, may_live_on: true });
+        self.ended(place, ended).await
     }
 
-    async fn attempt(&mut self, id: &controlplane_core::ids::AttemptId, to: &Assignment) -> Step {
+    async fn attempt(&mut self, id: &AttemptId, to: &Assignment) -> Step {
         let trunk = &to.trunk;
+        let place = Place {
+            id,
+            node: &trunk.node,
+            trunk: &trunk.name,
+            carrier: &trunk.carrier,
+            declared: Some(trunk),
+        };
+        let _slots = Slots { registry: &self.calls.registry, place: &place };
         let at = self.calls.clock.now();
         let begin = BeginAttempt {
             call: self.call.id.clone(),
@@ -219,16 +285,14 @@ impl Driver<'_> {
         };
         match self.calls.durably("begin an attempt", || self.calls.store.begin_attempt(begin.clone())).await {
             Some(Written::Yes { .. }) => {}
-            // Somebody else ended it: nothing is sent, and nothing more is to be written.
-            Some(Written::AlreadyEnded) => return Step::Ended,
-            None => return Step::Ended,
+            // It has ended, or another attempt of it lives: nothing is sent from here.
+            Some(Written::AlreadyEnded) | None => return Step::Ended,
         }
         if self.endings.is_empty() {
             self.calls.metrics.setup((at - self.call.created_at).as_seconds_f64());
         }
         tracing::info!(call = %self.call.id, attempt = %id, node = %trunk.node, trunk = %trunk.name,
             to = ?self.call.request.to, "dialling");
-        let reading = Reading { early_media: trunk.early_media, timer_b: to.timer_b };
         let run = Run {
             calls: self.calls,
             call: &self.call.id,
@@ -237,48 +301,41 @@ impl Driver<'_> {
             sent_to: Some(to.incarnation.as_str()),
             canceled: &mut self.canceled,
         };
-        let ending = run.send(&self.call.request, to, reading).await;
-        self.tried.add_names(&trunk.name, &trunk.node, &trunk.carrier, &self.calls.registry.fleet().0);
-        if ending.class == EndingClass::Congestion {
+        let reading = Reading { early_media: trunk.early_media, timer_b: to.timer_b };
+        let ended = run.send(&self.call.request, to, reading).await;
+        if ended.ending.class == EndingClass::Congestion {
             self.calls.registry.slow_down_if_busy(&trunk.name, Instant::now().into_std());
         }
-        self.ended(id, trunk.node.clone(), trunk.name.clone(), trunk.carrier.clone(), Some(trunk), ending)
-            .await
+        self.ended(&place, ended).await
     }
 
     /// Decides what follows an ending, and makes both durable together.
-    async fn ended(
-        &mut self,
-        id: &controlplane_core::ids::AttemptId,
-        node: controlplane_core::names::NodeName,
-        name: controlplane_core::names::TrunkName,
-        carrier: controlplane_core::names::CarrierName,
-        trunk: Option<&Trunk>,
-        ending: Ending,
-    ) -> Step {
+    async fn ended(&mut self, place: &Place<'_>, Ended { ending, may_live_on }: Ended) -> Step {
+        let believe = |say: fn(&Trunk) -> OnRefusal| place.declared.map_or(OnRefusal::Stop, say);
         let policy = Policy {
-            on_480: trunk.map_or(OnRefusal::Stop, |trunk| trunk.on_480),
-            on_603: trunk.map_or(OnRefusal::Stop, |trunk| trunk.on_603),
-            ..self.policy
+            on_unknown: self.call.request.on_unknown,
+            attempts_max: self.call.request.failover.attempts_max,
+            on_480: believe(|trunk| trunk.on_480),
+            on_603: believe(|trunk| trunk.on_603),
         };
-        self.policy = policy;
         let next = failover::next(&ending, &self.endings, policy);
-        if may_live_on(&ending) {
-            self.calls.registry.abandon(&node, id.clone());
+        let at = self.calls.clock.now();
+        if may_live_on {
+            self.calls.registry.abandon(place.node, place.id.clone(), at);
         }
-        self.calls.metrics.attempt_ended(&node, &name, &carrier, ending.class);
+        self.calls.metrics.attempt_ended(place.node, place.trunk, place.carrier, ending.class);
         self.endings.push(ending.class);
-        self.last_rang = ending.rang;
+        self.pass_over(place, ending.class);
         let call_end = match next {
             Next::Other => None,
             Next::Stop(reason) => Some(CallEnd { reason, outcome: self.outcome(reason) }),
         };
-        tracing::info!(call = %self.call.id, attempt = %id, %node, trunk = %name, ending = %ending.class, rang = %ending.rang,
-            sip = ending.sip_code, q850 = ending.q850, next = ?next, "attempt ended");
-        let at = self.calls.clock.now();
+        tracing::info!(call = %self.call.id, attempt = %place.id, node = %place.node, trunk = %place.trunk,
+            ending = %ending.class, rang = %ending.rang, sip = ending.sip_code, q850 = ending.q850, next = ?next,
+            "attempt ended");
         let end = EndAttempt {
             call: self.call.id.clone(),
-            attempt: id.clone(),
+            attempt: place.id.clone(),
             ending: ending.class,
             sip_code: ending.sip_code,
             q850: ending.q850,
@@ -299,6 +356,16 @@ impl Driver<'_> {
         }
     }
 
+    /// A trunk that was tried is passed over: for good, or until nothing else is left.
+    fn pass_over(&mut self, place: &Place<'_>, ending: EndingClass) {
+        let (fleet, _) = self.calls.registry.fleet();
+        self.tried.add_names(place.trunk, place.node, place.carrier, &fleet);
+        let doubtful = ending.is_unsettled() && self.call.request.on_unknown == OnUnknown::Retry;
+        if ending.may_have_reached_carrier() && !doubtful {
+            self.spent.add_names(place.trunk, place.node, place.carrier, &fleet);
+        }
+    }
+
     fn outcome(&self, reason: Reason) -> Outcome {
         let reached = self.endings.iter().any(|class| class.may_have_reached_carrier());
         let unsettled = self.endings.iter().any(|class| class.is_unsettled());
@@ -314,24 +381,9 @@ impl Driver<'_> {
             event_id: self.calls.chance.event_id(at),
         };
         tracing::info!(call = %self.call.id, %reason, "call ended");
-        if self.calls.durably("end a call", || self.calls.store.end_call(end.clone())).await.is_some() {
+        let written = self.calls.durably("end a call", || self.calls.store.end_call(end.clone())).await;
+        if matches!(written, Some(Written::Yes { .. })) {
             self.calls.metrics.call_ended(reason);
         }
     }
-}
-
-/// Whether nobody saw its channel go: it is hung up if it turns up on its node later.
-fn may_live_on(ending: &Ending) -> bool {
-    let ended_by_us =
-        matches!(ending.class, EndingClass::Canceled | EndingClass::RingTimeout | EndingClass::NoProgress);
-    let untold = ending.sip_code.is_none() && ending.q850.is_none();
-    matches!(ending.class, EndingClass::Unknown | EndingClass::Interrupted) || (ended_by_us && untold)
-}
-
-/// What follows an attempt.
-enum Step {
-    /// Another trunk.
-    Next,
-    /// The call is over, and that is written.
-    Ended,
 }

@@ -24,7 +24,7 @@ use std::{
 
 use controlplane_core::ids::CallId;
 use controlplane_store::{Store, StoreError, calls::Call};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::sleep};
 
 use crate::{
     clock::{Chance, Clock},
@@ -34,8 +34,10 @@ use crate::{
 
 /// Most calls under way in one process; more are refused at the door with 503, never dropped.
 pub const OPEN_CALLS_MAX: usize = 50_000;
-/// Calls read at once when a process starts.
-const RESUME_PAGE: u16 = 500;
+/// Open calls read at once.
+const TAKE_UP_PAGE: u16 = 500;
+/// Between two scans for open calls without a task.
+const TAKE_UP_EVERY: Duration = Duration::from_secs(15);
 
 /// How long things may take that no customer sets.
 #[derive(Debug, Clone, Copy)]
@@ -76,27 +78,25 @@ impl Calls {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).len() < OPEN_CALLS_MAX
     }
 
-    /// Starts the task of an accepted call; one that has a task already is left alone.
+    /// Starts the task of a call that was accepted just now.
     pub fn start(self: &Arc<Self>, call: Call) {
         self.metrics.call_accepted();
-        self.spawn(call);
+        self.ensure(call);
     }
 
-    fn spawn(self: &Arc<Self>, call: Call) {
-        let (cancel, canceled) = watch::channel(false);
-        {
-            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-            if open.contains_key(&call.id) {
-                return;
-            }
-            open.insert(call.id.clone(), cancel);
+    /// Sees to it that an open call has a task; one that has ended needs none. `false`: it had one.
+    pub fn ensure(self: &Arc<Self>, call: Call) -> bool {
+        if call.status.is_terminal() {
+            return false;
         }
+        let Some((task, canceled)) = Task::register(self, &call) else { return false };
         let calls = Arc::clone(self);
         tokio::spawn(async move {
-            let id = call.id.clone();
+            // Dropped at the end, and when the task panics: then a later scan starts the call again.
+            let _task = task;
             driver::drive(&calls, call, canceled).await;
-            calls.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         });
+        true
     }
 
     /// Asks an open call to end; its task sees to it. `false`: it has no task here (it has ended).
@@ -106,22 +106,77 @@ impl Calls {
         open.get(id).is_some_and(|cancel| cancel.send(true).is_ok())
     }
 
-    /// Takes up every call that an earlier process left open.
+    /// Starts every open call that has no task here: those that an earlier process left, and those whose
+    /// task broke or whose acceptance was cut between the database and this program.
     ///
     /// # Errors
     /// The database could not be read.
-    pub async fn resume(self: &Arc<Self>) -> Result<usize, StoreError> {
-        let mut resumed = 0;
+    pub async fn take_up(self: &Arc<Self>) -> Result<usize, StoreError> {
+        let mut started = 0;
         let mut after = None;
         loop {
-            let page = self.store.open_calls(after.as_ref(), RESUME_PAGE).await?;
-            let Some(last) = page.last() else { return Ok(resumed) };
+            let page = self.store.open_calls(after.as_ref(), TAKE_UP_PAGE).await?;
+            let Some(last) = page.last() else { return Ok(started) };
             after = Some(last.id.clone());
-            resumed += page.len();
             for call in page {
-                self.metrics.call_resumed();
-                self.spawn(call);
+                if self.has_task(&call.id) {
+                    continue;
+                }
+                // Read again: it may have ended since the page was.
+                if let Some(call) = self.store.call(&call.org, &call.id).await? {
+                    started += usize::from(self.ensure(call));
+                }
             }
         }
+    }
+
+    /// Takes up calls for ever: the scan that needs no nudge.
+    pub async fn watch_over(self: Arc<Self>) {
+        loop {
+            sleep(TAKE_UP_EVERY).await;
+            match self.take_up().await {
+                Ok(0) => {}
+                Ok(calls) => {
+                    self.metrics.calls_taken_up(calls);
+                    tracing::error!(
+                        calls,
+                        "started open calls that had no task: see the log before this line"
+                    );
+                }
+                Err(error) => tracing::warn!(error = %chain(&error), "open calls could not be read"),
+            }
+        }
+    }
+
+    fn has_task(&self, id: &CallId) -> bool {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).contains_key(id)
+    }
+}
+
+/// A call's place among those with a task.
+struct Task {
+    calls: Arc<Calls>,
+    id: CallId,
+}
+
+impl Task {
+    /// `None`: it has one.
+    fn register(calls: &Arc<Calls>, call: &Call) -> Option<(Self, watch::Receiver<bool>)> {
+        let (cancel, canceled) = watch::channel(false);
+        let mut open = calls.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.contains_key(&call.id) {
+            return None;
+        }
+        open.insert(call.id.clone(), cancel);
+        calls.metrics.calls_open(open.len());
+        Some((Self { calls: Arc::clone(calls), id: call.id.clone() }, canceled))
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        let mut open = self.calls.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.remove(&self.id);
+        self.calls.metrics.calls_open(open.len());
     }
 }

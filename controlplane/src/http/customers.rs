@@ -1,5 +1,7 @@
 //! `/v1/calls`.
 
+use std::sync::Arc;
+
 use axum::{
     Json,
     body::Bytes,
@@ -15,7 +17,10 @@ use controlplane_core::{
     ids::{CallId, OrgId},
     request::CallRequest,
 };
-use controlplane_store::calls::{Actor, Created, Idempotency, NewCall, Page};
+use controlplane_store::{
+    StoreError,
+    calls::{Actor, Created, Idempotency, NewCall, Page},
+};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
@@ -74,11 +79,29 @@ pub(super) async fn accept(
         audit_id: state.chance.audit_id(now),
         event_id: state.chance.event_id(now),
     };
-    match state.store.create_call(new).await? {
-        Created::New(call) => {
-            state.calls.start(call.clone());
-            Ok((StatusCode::CREATED, Json(CallView::from(call))).into_response())
+    // In a task of its own: a client that hangs up now must not leave a durable call that nobody places.
+    let (store, calls) = (Arc::clone(&state.store), Arc::clone(&state.calls));
+    let accepting = tokio::spawn(async move {
+        let created = store.create_call(new).await?;
+        match &created {
+            Created::New(call) => calls.start(call.clone()),
+            // Whoever asked first may have been cut off before its task began.
+            Created::Replayed(call) | Created::Deduplicated(call) => {
+                calls.ensure(call.clone());
+            }
+            Created::KeyReused => {}
         }
+        Ok::<_, StoreError>(created)
+    });
+    let created = accepting.await.map_err(|error| {
+        tracing::error!(%error, "accepting a call broke");
+        Problem::new(
+            Code::Internal,
+            "The log tells more under this request_id. Ask again with the same Idempotency-Key.",
+        )
+    })??;
+    match created {
+        Created::New(call) => Ok((StatusCode::CREATED, Json(CallView::from(call))).into_response()),
         Created::Replayed(call) => {
             let mut response = (StatusCode::CREATED, Json(CallView::from(call))).into_response();
             response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));

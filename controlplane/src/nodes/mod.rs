@@ -129,7 +129,8 @@ impl Nodes {
         running.retain(|name, task| fleet.node(name).is_some_and(|node| Way::of(node) == task.way));
         for node in fleet.nodes() {
             let task = running.entry(node.name.clone()).or_insert_with(|| {
-                let (shared, look, way) = (&self.shared, Arc::new(Notify::new()), Way::of(node));
+                let (shared, way) = (&self.shared, Way::of(node));
+                let look = shared.registry.look(&node.name).unwrap_or_default();
                 let originate = task::originate(shared.clone(), node.name.clone(), way.clone(), look.clone());
                 let mut tasks = vec![originate];
                 if let Way::Direct(ami) = &way

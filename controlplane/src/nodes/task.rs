@@ -190,7 +190,7 @@ async fn look(
     let amiss = checked.iter().any(|(_, result)| result.is_err());
     let now = shared.clock.now();
     for attempt in shared.registry.node_up(node, session.clone(), incarnation.clone(), checked, now) {
-        hang_up_survivor(session, node, &attempt).await;
+        hang_up_survivor(shared, session, node, &attempt).await;
     }
     shared.metrics.node_up(node, true);
     if amiss { CHECK_AGAIN } else { CHECK_EVERY }
@@ -218,10 +218,12 @@ async fn trunks(
     Ok(checked)
 }
 
-async fn hang_up_survivor(session: &Session, node: &NodeName, attempt: &AttemptId) {
+/// A given-up attempt is asked for at each look until it is found, or can no longer turn up.
+async fn hang_up_survivor(shared: &Shared, session: &Session, node: &NodeName, attempt: &AttemptId) {
     let Ok(id) = ChannelId::parse(attempt.as_str()) else { return };
     match session.hangup(&id, NORMAL_CLEARING).await {
         Ok(node_agent_ami::HangupAnswer::Requested) => {
+            shared.registry.found(node, attempt);
             tracing::warn!(%node, %attempt, "hung up a channel whose attempt had been given up");
         }
         Ok(node_agent_ami::HangupAnswer::NoSuchChannel) => {}

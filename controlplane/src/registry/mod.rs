@@ -22,16 +22,19 @@ use controlplane_core::{
 };
 use node_agent_ami::{Incarnation, Session};
 use time::OffsetDateTime;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 pub use self::{
     reserve::{Assignment, Refused, Reserved},
     view::{NodeView, TrunkView},
 };
 
-/// Attempts of unknown fate that a node may still carry: hung up when it is back. More than this many
-/// would be more calls than a node holds.
+/// Attempts of unknown fate that a node may still carry. More than this many would be more calls than a
+/// node holds.
 const ABANDONED_MAX: usize = 10_000;
+/// How long a given-up attempt is asked for at each look: "queued" comes before the channel does, and what a
+/// kernel still holds of a cut connection may arrive late (Linux sends again for up to 15 minutes).
+const ABANDONED_FOR: time::Duration = time::Duration::minutes(16);
 
 /// A node's AMI session, as far as it goes.
 #[derive(Debug, Clone)]
@@ -65,7 +68,10 @@ struct NodeState {
     since: OffsetDateTime,
     /// Blocks of strangers' text seen in its sessions since this process started.
     tampering: u64,
-    abandoned: VecDeque<AttemptId>,
+    /// Given-up attempts and when, oldest first: hung up if their channel turns up.
+    abandoned: VecDeque<(AttemptId, OffsetDateTime)>,
+    /// Wakes the node's task to look at once.
+    look: Arc<Notify>,
 }
 
 struct Limits {
@@ -152,6 +158,7 @@ impl Registry {
                 since: now,
                 tampering: 0,
                 abandoned: VecDeque::new(),
+                look: Arc::default(),
             });
         }
         state.trunks.retain(|name, _| fleet.trunk(name).is_some());
@@ -210,7 +217,10 @@ impl Registry {
             entry.since = now;
         }
         entry.link = Link::Up { session, incarnation };
-        let abandoned = entry.abandoned.drain(..).collect();
+        while entry.abandoned.front().is_some_and(|(_, since)| now - *since > ABANDONED_FOR) {
+            entry.abandoned.pop_front();
+        }
+        let abandoned = entry.abandoned.iter().map(|(attempt, _)| attempt.clone()).collect();
         self.nudge();
         abandoned
     }
@@ -244,14 +254,28 @@ impl Registry {
         }
     }
 
-    /// An attempt's fate was decided without knowing it: if its channel turns up on the node later, it is
-    /// hung up.
-    pub fn abandon(&self, node: &NodeName, attempt: AttemptId) {
+    /// What wakes the node's task to look at its trunks, and for given-up attempts, at once.
+    #[must_use]
+    pub fn look(&self, node: &NodeName) -> Option<Arc<Notify>> {
+        self.state().nodes.get(node).map(|entry| Arc::clone(&entry.look))
+    }
+
+    /// A given-up attempt's channel was found and is being hung up.
+    pub fn found(&self, node: &NodeName, attempt: &AttemptId) {
+        if let Some(entry) = self.state().nodes.get_mut(node) {
+            entry.abandoned.retain(|(abandoned, _)| abandoned != attempt);
+        }
+    }
+
+    /// An attempt's fate was decided without knowing it: if its channel lives, or turns up on the node
+    /// later, it is hung up.
+    pub fn abandon(&self, node: &NodeName, attempt: AttemptId, now: OffsetDateTime) {
         if let Some(entry) = self.state().nodes.get_mut(node) {
             if entry.abandoned.len() == ABANDONED_MAX {
                 entry.abandoned.pop_front();
             }
-            entry.abandoned.push_back(attempt);
+            entry.abandoned.push_back((attempt, now));
+            entry.look.notify_one();
         }
     }
 }
