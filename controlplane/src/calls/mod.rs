@@ -162,7 +162,7 @@ struct Task {
 impl Task {
     /// `None`: it has one.
     fn register(calls: &Arc<Calls>, call: &Call) -> Option<(Self, watch::Receiver<bool>)> {
-        let (cancel, canceled) = watch::channel(false);
+        let (cancel, canceled) = watch::channel(call.cancel_requested_at.is_some());
         let mut open = calls.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.contains_key(&call.id) {
             return None;

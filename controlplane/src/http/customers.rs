@@ -19,7 +19,7 @@ use controlplane_core::{
 };
 use controlplane_store::{
     StoreError,
-    calls::{Actor, Created, Idempotency, NewCall, Page},
+    calls::{Actor, CancelRequested, Created, Idempotency, NewCall, Page, RequestCancel},
 };
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -197,12 +197,37 @@ pub(super) async fn cancel(
 ) -> Result<Response, Problem> {
     customer.may(Scope::CallsWrite)?;
     let Path(id) = id?;
-    end(&state, &customer.org, &id).await
+    end(&state, &customer.org, &id, customer.actor).await
 }
 
-/// Asks a call to end; shared with the operators' door. 202: its end comes as soon as the phone is silent.
-pub(super) async fn end(state: &State, org: &OrgId, id: &CallId) -> Result<Response, Problem> {
-    let call = state.store.call(org, id).await?.ok_or_else(Problem::not_found)?;
-    let status = if state.calls.cancel(&call.id) { StatusCode::ACCEPTED } else { StatusCode::OK };
-    Ok((status, Json(CallView::from(call))).into_response())
+/// Asks a call to end; shared with the operators' door. 202: the wish is durable, and the end comes as soon
+/// as the phone is silent. 200: it had ended.
+pub(super) async fn end(state: &State, org: &OrgId, id: &CallId, actor: Actor) -> Result<Response, Problem> {
+    let at = state.clock.now();
+    let audit_id = state.chance.audit_id(at);
+    let wish = RequestCancel { org: org.clone(), call: id.clone(), at, actor, audit_id };
+    let (store, calls) = (Arc::clone(&state.store), Arc::clone(&state.calls));
+    // In a task of its own: a client that hangs up now must not leave a wish that nobody hears.
+    let wishing = tokio::spawn(async move {
+        let wished = store.request_cancel(wish).await?;
+        if let CancelRequested::Recorded(call) = &wished
+            && !calls.cancel(&call.id)
+        {
+            calls.ensure(call.clone());
+        }
+        Ok::<_, StoreError>(wished)
+    });
+    let wished = wishing.await.map_err(|error| {
+        tracing::error!(%error, "canceling a call broke");
+        Problem::new(Code::Internal, "The log tells more under this request_id. Ask again.")
+    })??;
+    match wished {
+        CancelRequested::NotFound => Err(Problem::not_found()),
+        CancelRequested::AlreadyEnded(call) => {
+            Ok((StatusCode::OK, Json(CallView::from(call))).into_response())
+        }
+        CancelRequested::Recorded(call) => {
+            Ok((StatusCode::ACCEPTED, Json(CallView::from(call))).into_response())
+        }
+    }
 }

@@ -51,10 +51,10 @@ pub(in crate::http) async fn show(
 }
 
 pub(in crate::http) async fn cancel(
-    _: Operator,
+    operator: Operator,
     AxumState(state): AxumState<State>,
     id: Result<Path<CallId>, PathRejection>,
 ) -> Result<Response, Problem> {
     let Path(id) = id?;
-    customers::end(&state, &OrgId::first(), &id).await
+    customers::end(&state, &OrgId::first(), &id, operator.actor).await
 }

@@ -102,7 +102,6 @@ async fn canceled_while_the_link_is_down() {
 
 /// A cancel that was accepted outlives the process that accepted it.
 #[tokio::test]
-#[ignore = "an accepted cancel is kept in memory only: the store has no place for it yet"]
 async fn a_cancel_survives_a_kill() {
     let mut fleet = Fleet::of(&["waw-1"], &["acme"])
         .settings(|settings| settings.reconcile_timeout_ms = 4_000)
