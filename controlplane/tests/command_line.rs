@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
 
 use std::{
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Write as _},
     net::TcpListener,
     path::Path,
     process::{Child, Command, Output, Stdio},
@@ -132,6 +132,46 @@ fn nobody_there_is_3_and_says_what_to_do() {
     let (code, _, stderr) = run(&["status", "--operator-url", "http://127.0.0.1:1"]);
     assert_eq!(code, Some(3));
     assert!(stderr.contains("ringward serve") && stderr.contains("RINGWARD_OPERATOR_URL"), "{stderr}");
+}
+
+/// A door behind a TLS proxy, whose certificate the system trusts or does not.
+#[test]
+fn a_door_behind_tls_is_asked_if_its_certificate_is_trusted() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let folder = TempDir::new().unwrap();
+    let trusted = folder.path().join("trusted.pem");
+    std::fs::write(&trusted, made.cert.pem()).unwrap();
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    let config = rustls::ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key.into())
+        .unwrap();
+    let config = std::sync::Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let connection = rustls::ServerConnection::new(config.clone()).unwrap();
+            let mut tls = BufReader::new(rustls::StreamOwned::new(connection, stream));
+            let mut line = String::new();
+            while tls.read_line(&mut line).is_ok_and(|n| n > 2) {
+                line.clear();
+            }
+            let answer = "HTTP/1.1 200 OK\r\ncontent-length: 11\r\nconnection: close\r\n\r\n{\"data\":[]}";
+            tls.get_mut().write_all(answer.as_bytes()).ok();
+            tls.get_mut().conn.send_close_notify();
+            tls.get_mut().flush().ok();
+        }
+    });
+    let list = ["node", "list", "--operator-url", &url, "--operator-key", "k"];
+    let (code, stdout, stderr) = told(ringward().args(list).env("SSL_CERT_FILE", &trusted).output().unwrap());
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.contains("No node is declared"), "{stdout}");
+    let (code, _, stderr) = told(ringward().args(list).env_remove("SSL_CERT_FILE").output().unwrap());
+    assert_eq!(code, Some(3), "{stderr}");
+    assert!(stderr.contains("certificate"), "{stderr}");
 }
 
 #[test]

@@ -85,13 +85,14 @@ impl Door {
     pub(super) fn new(url: &str, key: Option<&str>, json: bool) -> Result<Self, Failure> {
         let http = reqwest::Client::builder()
             .no_proxy()
+            .tls_built_in_root_certs(url.starts_with("https://"))
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|error| Failure::local(format!("no HTTP client: {error}")))?;
         let url = url.trim_end_matches('/').to_owned();
-        if !url.starts_with("http://") {
+        if !(url.starts_with("http://") || url.starts_with("https://")) {
             return Err(Failure::usage(format!(
-                "{url}: the operator door is an address like http://127.0.0.1:8081"
+                "{url}: the operator door is an address like http://127.0.0.1:8081, or https://HOST behind a proxy"
             )));
         }
         Ok(Self { url, key: key.map(str::to_owned), http, json })
