@@ -68,9 +68,9 @@ impl Fleet {
         self.lab.carrier(carrier).unwrap().seen_when_quiet(QUIET).unwrap()
     }
 
-    /// INVITEs of a number at all carriers.
-    pub(crate) fn invites(&self, number: &str) -> u32 {
-        self.lab.carriers().iter().map(|c| self.seen(c.name()).of(number).invites).sum()
+    /// What all carriers saw, once their wires are quiet: look once, ask often.
+    pub(crate) fn truth(&self) -> Truth {
+        Truth(self.lab.carriers().iter().map(|carrier| self.seen(carrier.name())).collect())
     }
 
     /// The end of the control plane's log, for a failed test.
@@ -78,6 +78,21 @@ impl Fleet {
         let text = std::fs::read_to_string(self.plane.log()).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+}
+
+/// What all carriers saw.
+pub(crate) struct Truth(Vec<Seen>);
+
+impl Truth {
+    /// INVITEs of a number at all carriers.
+    pub(crate) fn invites(&self, number: &str) -> u32 {
+        self.0.iter().map(|seen| seen.of(number).invites).sum()
+    }
+
+    /// Rings of a number at all carriers.
+    pub(crate) fn rings(&self, number: &str) -> u32 {
+        self.0.iter().map(|seen| seen.of(number).rings).sum()
     }
 }
 
