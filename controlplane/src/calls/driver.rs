@@ -171,17 +171,17 @@ impl Driver<'_> {
                 // Without a moment: a channel that is freed tells; look at least now and then.
                 Wait::Until(until.map_or(now + AGAIN_MAX, Instant::from_std))
             }
-            Refused::NothingUsable => {
-                let until = *self.unusable_since.get_or_insert(now) + patience;
-                if now >= until { Wait::End(self.without_trunk()) } else { Wait::Until(until) }
-            }
-            // Everything was tried, and some of it is worth another try.
-            Refused::NothingLeft if self.tried != self.spent => {
+            // What can be used was tried, and some of it is worth another try.
+            Refused::NothingLeft | Refused::NothingUsable if self.tried != self.spent => {
                 let until = *self.nothing_left_since.get_or_insert(now) + patience;
                 let wait = now + self.again;
                 self.again = (self.again * 2).min(AGAIN_MAX);
                 self.tried.clone_from(&self.spent);
                 if wait >= until { Wait::End(self.without_trunk()) } else { Wait::Pause(wait) }
+            }
+            Refused::NothingUsable => {
+                let until = *self.unusable_since.get_or_insert(now) + patience;
+                if now >= until { Wait::End(self.without_trunk()) } else { Wait::Until(until) }
             }
             Refused::NothingLeft => Wait::End(self.without_trunk()),
         }

@@ -188,6 +188,20 @@ async fn what_sent_nothing_is_dialled_again_when_its_trunk_is_back() {
     assert_eq!(fleet.seen(NUMBER).invites, 1);
 }
 
+/// The other PBX being away is no reason to wait for it alone.
+#[tokio::test]
+async fn what_sent_nothing_is_dialled_again_although_another_pbx_is_away() {
+    let fleet = Fleet::square().start().await;
+    fleet.callee(NUMBER, Ending::ContactDown);
+    fleet.pbx("fra-1").close_port();
+    fleet.pbx("fra-1").cut_links();
+    let call = fleet.call(NUMBER).or_fail().place().await;
+    tokio::time::sleep(std::time::Duration::from_millis(600)).await;
+    fleet.callee(NUMBER, talks(5));
+    let ended = call.ends_as("completed", "played").await;
+    assert!(ended.attempts().iter().all(|attempt| attempt["node"] == "waw-1"), "{}", ended.text());
+}
+
 #[tokio::test]
 async fn a_call_whose_deadline_has_passed_is_not_dialled() {
     let mut fleet = Fleet::of(&["waw-1"], &["acme"]).start().await;
