@@ -1,7 +1,8 @@
-//! One task per declared node: keeps its AMI session up, by its address or through its agent, looks at its trunks, and tells the registry.
+//! One task per declared node: keeps its AMI session up, by its address or through its agent, looks at its
+//! trunks, and tells the registry.
 //!
 //! A node that cannot be used says why in `node list` and stops nobody else. Everything here is a
-//! reconciler: [`Nodes::reconcile`] compares the declared fleet with the running tasks.
+//! reconciler: it compares the declared fleet with the running tasks.
 
 mod check;
 mod direct;

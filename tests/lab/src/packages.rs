@@ -21,6 +21,7 @@ pub(crate) const HOST_TOOLS: &[Tool] = &[
     Tool { program: "tcpdump", package: "tcpdump" },
     Tool { program: "dnsmasq", package: "dnsmasq-base" },
     Tool { program: "nsenter", package: "util-linux" },
+    Tool { program: "kill", package: "procps" },
 ];
 
 /// What making an Asterisk root needs.
