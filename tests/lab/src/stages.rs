@@ -28,7 +28,8 @@ pub(crate) fn check() -> anyhow::Result<()> {
     step(&["doc", "--workspace", "--no-deps", "--quiet"], &[("RUSTDOCFLAGS", "-D warnings")])?;
     // The list of advisories is on the internet; a build that must work without it cannot ask it.
     step(&["deny", "--log-level", "error", "check", "licenses", "bans", "sources"], &[])?;
-    step(&["machete"], &[])
+    // By its own name: as a subcommand inside `cargo run` it takes "machete" for a folder.
+    run(&mut Command::new("cargo-machete"), "cargo-machete")
 }
 
 /// Everything, with the minutes of each stage at the end.
@@ -120,6 +121,11 @@ fn step(arguments: &[&str], variables: &[(&str, &str)]) -> anyhow::Result<()> {
     output::note(&line);
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).envs(variables.iter().copied());
+    run(&mut command, &line)
+}
+
+/// A command that must succeed, with its output on this terminal.
+fn run(command: &mut Command, line: &str) -> anyhow::Result<()> {
     let status = command.status().with_context(|| format!("start `{line}`"))?;
     if !status.success() {
         bail!("`{line}` ended with {status}");
