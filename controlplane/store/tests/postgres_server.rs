@@ -29,11 +29,11 @@ const SOON: Duration = Duration::from_secs(15);
 /// A database of the test's own.
 async fn database() -> String {
     let server = std::env::var("RINGWARD_TEST_POSTGRES_URL").expect("RINGWARD_TEST_POSTGRES_URL");
-    let server = server.trim_end_matches('/').to_owned();
+    let (address, _) = server.rsplit_once('/').unwrap();
     let name = format!("ringward_test_{:016x}", rand::rngs::OsRng.try_next_u64().unwrap());
-    let mut admin = PgConnection::connect(&format!("{server}/postgres")).await.unwrap();
+    let mut admin = PgConnection::connect(&server).await.unwrap();
     sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut admin).await.unwrap();
-    format!("{server}/{name}")
+    format!("{address}/{name}")
 }
 
 async fn refusal(url: &str) -> String {

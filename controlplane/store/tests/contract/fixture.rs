@@ -49,13 +49,13 @@ impl Fixture {
     pub(crate) async fn postgres() -> Self {
         use rand::TryRngCore;
         let server = std::env::var("RINGWARD_TEST_POSTGRES_URL")
-            .expect("RINGWARD_TEST_POSTGRES_URL, as in postgres://postgres@127.0.0.1:54329");
-        let server = server.trim_end_matches('/');
+            .expect("RINGWARD_TEST_POSTGRES_URL, as in postgres://postgres@127.0.0.1:54329/postgres");
+        let (address, _) = server.rsplit_once('/').unwrap();
         let name = format!("ringward_test_{:016x}", rand::rngs::OsRng.try_next_u64().unwrap());
-        let admin = PgPool::connect(&format!("{server}/postgres")).await.unwrap();
+        let admin = PgPool::connect(&server).await.unwrap();
         sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&admin).await.unwrap();
         admin.close().await;
-        let url = format!("{server}/{name}");
+        let url = format!("{address}/{name}");
         let store = controlplane_store::open(&url).await.unwrap();
         let raw = Raw::Postgres(PgPool::connect(&url).await.unwrap());
         Self { store, rng: StdRng::seed_from_u64(7), raw, _folder: tempfile::tempdir().unwrap() }
