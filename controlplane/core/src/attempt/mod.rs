@@ -19,7 +19,12 @@
 //! is asked for, first the flight recorder, then by reconciliation, and what cannot be settled within
 //! [`Limits::reconcile`] ends as unknown or interrupted.
 
+mod event;
+mod settling;
+
 use std::time::{Duration, Instant};
+
+pub use self::event::{Answer, Do, Event, Live, Record, Settlement};
 
 use crate::{
     call::{AttemptStatus, Rang},
@@ -48,100 +53,6 @@ const HANGUP_GRACE: Duration = Duration::from_secs(2);
 const HANG_UPS_MAX: u8 = 3;
 /// For the flight recorder's answer.
 const RECORD_GRACE: Duration = Duration::from_secs(2);
-
-/// What happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
-    /// Asterisk has queued the Originate.
-    Accepted,
-    /// Asterisk refused it.
-    Rejected,
-    /// No byte of it left.
-    NotSent,
-    /// It may have left, and no answer came.
-    Unresolved,
-    /// A channel exists.
-    Channel,
-    /// 183.
-    Progress,
-    /// 180.
-    Ringing,
-    /// Answered.
-    Answered,
-    /// The channel is gone.
-    HungUp(Answer),
-    /// `OriginateResponse: Failure`.
-    OriginateFailed {
-        /// `Reason: 3`: the Originate's own `Timeout` ran out at the PBX. Ours are shorter, so this happens
-        /// only when this process slept.
-        timed_out: bool,
-    },
-    /// The link was lost, or events of it were.
-    Cut,
-    /// The customer wants it ended.
-    Cancel,
-    /// The flight recorder's answer to [`Do::AskRecord`].
-    Recorded(Option<Record>),
-    /// What reconciliation found.
-    Settled(Settlement),
-}
-
-/// The codes of an ending.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Answer {
-    /// SIP code.
-    pub sip_code: Option<u16>,
-    /// Q.850 cause.
-    pub q850: Option<u16>,
-}
-
-/// A flight record: what the dialplan wrote of the channel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Record {
-    /// The channel's state when it was written.
-    pub state: Live,
-    /// Written by the hangup handler; otherwise at the answer.
-    pub ended: bool,
-    /// The codes it holds.
-    pub answer: Answer,
-}
-
-/// How far a channel has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Live {
-    /// Down: dialled.
-    Dialling,
-    /// Ringing.
-    Ringing,
-    /// Up.
-    Up,
-}
-
-/// What reconciliation found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Settlement {
-    /// The channel lives, under the incarnation of Asterisk that it was sent to.
-    Living(Live),
-    /// The flight recorder tells of it, and the channel is gone.
-    Recorded(Record),
-    /// Neither channel nor record. Without an agent's `bar` this proves nothing of the past.
-    Absent,
-}
-
-/// What to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Do {
-    /// Make this status durable and tell the customer.
-    Report(AttemptStatus),
-    /// End the channel.
-    HangUp,
-    /// Read the flight record.
-    AskRecord,
-    /// Find out: the channel's status, then the flight record, as soon as the node answers.
-    Reconcile,
-    /// It is over.
-    End(Ending),
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -419,86 +330,6 @@ impl Attempt {
         }
     }
 
-    fn ask_record(&mut self, now: Instant, answer: Answer) -> Vec<Do> {
-        self.state = State::AskingRecord { since: now, answer };
-        vec![Do::AskRecord]
-    }
-
-    fn recorded(&mut self, now: Instant, answer: Answer, record: Option<Record>) -> Vec<Do> {
-        let answer = record.map_or(answer, |record| {
-            self.gone |= record.ended;
-            self.learn(record.state);
-            Answer {
-                sip_code: answer.sip_code.or(record.answer.sip_code),
-                q850: answer.q850.or(record.answer.q850),
-            }
-        });
-        self.end(now, answer)
-    }
-
-    fn reconcile(&mut self, now: Instant) -> Vec<Do> {
-        self.state = State::Reconciling { since: now };
-        self.blind = true;
-        vec![Do::Reconcile]
-    }
-
-    fn settled(&mut self, now: Instant, found: Settlement) -> Vec<Do> {
-        match found {
-            // A channel that does not die (Asterisk has deadlocks): its fate does not hold up the call's.
-            Settlement::Living(live) if self.hang_ups >= HANG_UPS_MAX => {
-                self.learn(live);
-                self.end(now, Answer::default())
-            }
-            // What we were ending when the link was cut is ended still.
-            Settlement::Living(live) if self.ended_by != EndedBy::Carrier => {
-                self.learn(live);
-                self.hang_up(now, self.ended_by)
-            }
-            Settlement::Living(live) => {
-                self.state = State::Sending;
-                let mut todo = self.accepted(now);
-                todo.extend(match live {
-                    Live::Dialling => Vec::new(),
-                    Live::Ringing => self.rings(now),
-                    Live::Up => self.up(now),
-                });
-                self.channel = true;
-                todo
-            }
-            Settlement::Recorded(record) if record.ended => {
-                self.gone = true;
-                self.learn(record.state);
-                self.end(now, record.answer)
-            }
-            // Answered, and gone without a word: Asterisk died while it played.
-            Settlement::Recorded(_) => {
-                self.learn(Live::Up);
-                self.finish(EndingClass::Interrupted)
-            }
-            Settlement::Absent => self.give_up(now),
-        }
-    }
-
-    /// Nothing more can be learnt.
-    fn give_up(&mut self, now: Instant) -> Vec<Do> {
-        if self.ended_by != EndedBy::Carrier && self.channel {
-            return self.end(now, Answer::default());
-        }
-        let class = if self.rang() == Rang::Yes { EndingClass::Interrupted } else { EndingClass::Unknown };
-        self.finish(class)
-    }
-
-    fn learn(&mut self, live: Live) {
-        self.channel = true;
-        match live {
-            Live::Dialling => {}
-            Live::Ringing => self.ringing = true,
-            // It crossed our Hangup: the callee picked up, and heard nothing.
-            Live::Up if self.ended_by != EndedBy::Carrier && !self.answered => self.ringing = true,
-            Live::Up => self.answered = true,
-        }
-    }
-
     fn evidence(&self, now: Instant, answer: Answer) -> Evidence {
         Evidence {
             channel: self.channel,
@@ -539,5 +370,4 @@ impl Attempt {
 }
 
 #[cfg(test)]
-#[path = "attempt_tests.rs"]
 mod tests;

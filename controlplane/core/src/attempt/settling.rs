@@ -1,0 +1,92 @@
+//! What events do not tell is asked for: the flight recorder where only codes are missing, reconciliation
+//! after a cut, and in the end the verdict on what cannot be known.
+
+use std::time::Instant;
+
+use super::{Answer, Attempt, Do, HANG_UPS_MAX, Live, Record, Settlement, State};
+use crate::{
+    call::Rang,
+    ending::{EndedBy, EndingClass},
+};
+
+impl Attempt {
+    pub(super) fn ask_record(&mut self, now: Instant, answer: Answer) -> Vec<Do> {
+        self.state = State::AskingRecord { since: now, answer };
+        vec![Do::AskRecord]
+    }
+
+    pub(super) fn recorded(&mut self, now: Instant, answer: Answer, record: Option<Record>) -> Vec<Do> {
+        let answer = record.map_or(answer, |record| {
+            self.gone |= record.ended;
+            self.learn(record.state);
+            Answer {
+                sip_code: answer.sip_code.or(record.answer.sip_code),
+                q850: answer.q850.or(record.answer.q850),
+            }
+        });
+        self.end(now, answer)
+    }
+
+    pub(super) fn reconcile(&mut self, now: Instant) -> Vec<Do> {
+        self.state = State::Reconciling { since: now };
+        self.blind = true;
+        vec![Do::Reconcile]
+    }
+
+    pub(super) fn settled(&mut self, now: Instant, found: Settlement) -> Vec<Do> {
+        match found {
+            // A channel that does not die (Asterisk has deadlocks): its fate does not hold up the call's.
+            Settlement::Living(live) if self.hang_ups >= HANG_UPS_MAX => {
+                self.learn(live);
+                self.end(now, Answer::default())
+            }
+            // What we were ending when the link was cut is ended still.
+            Settlement::Living(live) if self.ended_by != EndedBy::Carrier => {
+                self.learn(live);
+                self.hang_up(now, self.ended_by)
+            }
+            Settlement::Living(live) => {
+                self.state = State::Sending;
+                let mut todo = self.accepted(now);
+                todo.extend(match live {
+                    Live::Dialling => Vec::new(),
+                    Live::Ringing => self.rings(now),
+                    Live::Up => self.up(now),
+                });
+                self.channel = true;
+                todo
+            }
+            Settlement::Recorded(record) if record.ended => {
+                self.gone = true;
+                self.learn(record.state);
+                self.end(now, record.answer)
+            }
+            // Answered, and gone without a word: Asterisk died while it played.
+            Settlement::Recorded(_) => {
+                self.learn(Live::Up);
+                self.finish(EndingClass::Interrupted)
+            }
+            Settlement::Absent => self.give_up(now),
+        }
+    }
+
+    /// Nothing more can be learnt.
+    pub(super) fn give_up(&mut self, now: Instant) -> Vec<Do> {
+        if self.ended_by != EndedBy::Carrier && self.channel {
+            return self.end(now, Answer::default());
+        }
+        let class = if self.rang() == Rang::Yes { EndingClass::Interrupted } else { EndingClass::Unknown };
+        self.finish(class)
+    }
+
+    pub(super) fn learn(&mut self, live: Live) {
+        self.channel = true;
+        match live {
+            Live::Dialling => {}
+            Live::Ringing => self.ringing = true,
+            // It crossed our Hangup: the callee picked up, and heard nothing.
+            Live::Up if self.ended_by != EndedBy::Carrier && !self.answered => self.ringing = true,
+            Live::Up => self.answered = true,
+        }
+    }
+}
