@@ -99,3 +99,30 @@ async fn the_operators_door_places_calls_by_the_same_rules() {
     let body = json!({"to": "112", "message": {"audio_id": "builtin:beep"}});
     fleet.operator.post("/admin/v1/calls", &body).await.is_problem(422, "invalid_number");
 }
+
+/// A customer who hangs up before the answer may still have been accepted: what is stored is placed at once,
+/// well before the scan for calls without a task (15 s) comes round.
+#[tokio::test]
+async fn a_call_is_placed_although_its_customer_hung_up_before_the_answer() {
+    let fleet = Fleet::square().start().await;
+    let mut cut = Vec::new();
+    for n in 0..60_u64 {
+        let number = format!("+4822200{n:04}");
+        fleet.callee(&number, talks(5));
+        let body = json!({"to": number, "message": {"audio_id": "builtin:beep"}});
+        let request = fleet.api.request(reqwest::Method::POST, "/v1/calls").json(&body);
+        let patience = std::time::Duration::from_micros(250 * (n % 30 + 1));
+        // Dropping the request closes its connection.
+        if tokio::time::timeout(patience, request.send()).await.is_err() {
+            cut.push(number);
+        }
+    }
+    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    let list = fleet.api.get("/v1/calls?limit=100").await.is(200);
+    let calls = list["data"].as_array().unwrap();
+    let open: Vec<_> = calls.iter().filter(|call| call["ended_at"].is_null()).collect();
+    assert!(open.is_empty(), "{} of {} accepted calls are not placed", open.len(), calls.len());
+    let stored_although_cut =
+        calls.iter().filter(|call| cut.iter().any(|to| call["to"] == to.as_str())).count();
+    assert!(stored_although_cut > 0, "no request was cut in time: {} cut, {} stored", cut.len(), calls.len());
+}
