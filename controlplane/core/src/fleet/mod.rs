@@ -20,7 +20,7 @@ pub use self::{
     diff::{Change, ChangeKind, FieldChange},
     error::{FleetError, Problem},
     field::{AmiAddress, AmiUsername, CountryCode, InvalidField, NumberPrefix, RoutePrefix},
-    model::{Ami, AmiLogin, CallerIdIn, Carrier, Node, OnRefusal, Route, Trunk},
+    model::{Ami, AmiLogin, CallerIdIn, Canary, CanaryExpects, Carrier, Node, OnRefusal, Route, Trunk},
 };
 use crate::{
     call::{UnknownWord, words},

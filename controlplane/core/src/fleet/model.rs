@@ -112,6 +112,33 @@ words! {
     }
 }
 
+words! {
+    /// What a canary shall meet.
+    CanaryExpects {
+        /// The number is answered.
+        Answered = "answered",
+        /// It rings; the canary hangs up then.
+        Rings = "rings",
+        /// It is busy.
+        Busy = "busy",
+    }
+}
+
+/// A short call that Ringward places over a trunk by itself, to a number that the operator owns: a carrier
+/// can answer OPTIONS and drop every INVITE.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Canary {
+    /// Whom to phone.
+    pub number: E164,
+    /// Time between two, in s; each is moved by up to a tenth of it, so that trunks do not call at once.
+    #[serde(default = "canary_interval_s_default", deserialize_with = "bounded::<_, 10, 86_400>")]
+    pub interval_s: u32,
+    /// What it shall meet.
+    #[serde(default = "canary_expects_default")]
+    pub expects: CanaryExpects,
+}
+
 /// One carrier account as configured on one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -157,6 +184,9 @@ pub struct Trunk {
     /// Its share of the calls of a tier, against the weights of the others.
     #[serde(default = "weight_default", deserialize_with = "bounded::<_, 1, 100>")]
     pub weight: u32,
+    /// Its canary; absent: only customers' calls and OPTIONS tell of its health.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
 }
 
 impl Trunk {
@@ -214,4 +244,12 @@ const fn channels_max_default() -> u32 {
 
 const fn weight_default() -> u32 {
     1
+}
+
+const fn canary_interval_s_default() -> u32 {
+    300
+}
+
+const fn canary_expects_default() -> CanaryExpects {
+    CanaryExpects::Answered
 }

@@ -9,8 +9,8 @@ use rand::Rng;
 
 use super::{
     Around, CanaryPlan, Customers, Destination, Event, Evidence, Handled, NodeEvent, NodeEvidence,
-    NodeHealth, NodeKind, NodePolicy, NodeState, Policy, Refusal, Standing, Transition, TrunkHealth,
-    TrunkState, Withheld,
+    NodeHealth, NodeKind, NodePolicy, NodeSnapshot, NodeState, Policy, Refusal, Standing, Transition,
+    TrunkHealth, TrunkSnapshot, TrunkState, Withheld,
     panic::{self, PanicChange, Panics, RouteCount},
 };
 use crate::{
@@ -72,9 +72,11 @@ impl Board {
         self.nodes.retain(|name, _| fleet.node(name).is_some());
         self.panics.sync(fleet);
         for trunk in fleet.trunks() {
+            let canary = CanaryPlan::of(trunk);
             self.trunks
                 .entry(trunk.name.clone())
-                .or_insert_with(|| TrunkHealth::new(now, CanaryPlan::None, self.policy));
+                .or_insert_with(|| TrunkHealth::new(now, canary, self.policy))
+                .set_canary(canary);
         }
         for node in fleet.nodes() {
             let kind = if node.ami.is_some() { NodeKind::Agentless } else { NodeKind::Agent };
@@ -85,15 +87,19 @@ impl Board {
         self.count();
     }
 
-    /// Puts a restored machine in its place.
-    pub fn put_trunk(&mut self, name: TrunkName, health: TrunkHealth) {
-        self.trunks.insert(name, health);
-        self.count();
+    /// Goes on with a trunk's machine where a snapshot was taken. One that the fleet does not have is ignored.
+    pub fn restore_trunk(&mut self, now: Instant, name: &TrunkName, snapshot: TrunkSnapshot) {
+        if let Some(trunk) = self.trunks.get_mut(name) {
+            *trunk = TrunkHealth::restore(now, snapshot, trunk.canary(), self.policy);
+            self.count();
+        }
     }
 
-    /// Puts a restored machine in its place.
-    pub fn put_node(&mut self, name: NodeName, health: NodeHealth) {
-        self.nodes.insert(name, health);
+    /// Goes on with a node's machine: nothing was heard of it yet, but its past is known.
+    pub fn restore_node(&mut self, now: Instant, name: &NodeName, snapshot: NodeSnapshot) {
+        if let Some(node) = self.nodes.get_mut(name) {
+            *node = NodeHealth::restore(now, snapshot, self.node_policy);
+        }
     }
 
     /// A trunk's machine, for `why`, snapshots and canaries.
@@ -116,13 +122,6 @@ impl Board {
     /// Every node, by name.
     pub fn nodes(&self) -> impl ExactSizeIterator<Item = (&NodeName, &NodeHealth)> {
         self.nodes.iter()
-    }
-
-    /// The operator has changed a trunk's canary.
-    pub fn set_canary(&mut self, name: &TrunkName, canary: CanaryPlan) {
-        if let Some(trunk) = self.trunks.get_mut(name) {
-            trunk.set_canary(canary);
-        }
     }
 
     /// News of a trunk.

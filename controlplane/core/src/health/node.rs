@@ -94,6 +94,24 @@ pub(super) struct Inner {
     pub(super) history: History<NodeState, NodeEvidence>,
 }
 
+impl Inner {
+    fn unheard(kind: NodeKind, since: Moment) -> Self {
+        Self {
+            kind,
+            state: NodeState::Suspect,
+            since,
+            lack: Lack::NeverHeard,
+            link: Wire::Down(since),
+            ami: Wire::Down(since),
+            heartbeat: since,
+            well_since: None,
+            faults: VecDeque::new(),
+            draining: false,
+            history: History::default(),
+        }
+    }
+}
+
 /// The machine.
 #[derive(Debug, Clone)]
 pub struct NodeHealth {
@@ -107,24 +125,14 @@ impl NodeHealth {
     #[must_use]
     pub fn new(now: Instant, kind: NodeKind, policy: NodePolicy) -> Self {
         let clock = Clock::new(now);
-        let since = clock.moment(now);
-        let inner = Inner {
-            kind,
-            state: NodeState::Suspect,
-            since,
-            lack: Lack::NeverHeard,
-            link: Wire::Down(since),
-            ami: Wire::Down(since),
-            heartbeat: since,
-            well_since: None,
-            faults: VecDeque::new(),
-            draining: false,
-            history: History::default(),
-        };
-        Self { clock, policy, inner }
+        Self { clock, policy, inner: Inner::unheard(kind, clock.moment(now)) }
     }
 
-    pub(super) const fn resumed(clock: Clock, policy: NodePolicy, inner: Inner) -> Self {
+    /// After a restart nothing was heard of it yet: what it had is its past, its faults and whether it is
+    /// drained.
+    pub(super) fn resumed(now: Instant, clock: Clock, policy: NodePolicy, before: Inner) -> Self {
+        let Inner { kind, faults, draining, history, .. } = before;
+        let inner = Inner { faults, draining, history, ..Inner::unheard(kind, clock.moment(now)) };
         Self { clock, policy, inner }
     }
 

@@ -53,6 +53,6 @@ impl NodeHealth {
     /// feeds what is up now, and `LinkDown` and `AmiDown` for what is not.
     #[must_use]
     pub fn restore(now: Instant, snapshot: NodeSnapshot, policy: NodePolicy) -> Self {
-        Self::resumed(Clock::resumed(now, snapshot.at), policy, snapshot.health)
+        Self::resumed(now, Clock::resumed(now, snapshot.at), policy, snapshot.health)
     }
 }

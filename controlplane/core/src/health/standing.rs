@@ -66,8 +66,10 @@ impl Refusal {
     pub const fn passed_over(self) -> PassedOver {
         match self {
             Self::Disabled => PassedOver::TrunkDisabled,
-            Self::Tripped | Self::TrialsUnderWay => PassedOver::TrunkTripped,
-            Self::DestinationSuspended | Self::CallerIdSuspended => PassedOver::TrunkSuspendedForPrefix,
+            Self::Tripped => PassedOver::TrunkTripped,
+            Self::TrialsUnderWay => PassedOver::TrunkInProbation,
+            Self::DestinationSuspended => PassedOver::TrunkSuspendedForPrefix,
+            Self::CallerIdSuspended => PassedOver::TrunkSuspendedForCallerId,
             Self::NodeLost => PassedOver::NodeDown,
             Self::NodeDraining => PassedOver::NodeDraining,
         }

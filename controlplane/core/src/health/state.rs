@@ -9,7 +9,10 @@ use super::{
     moment::Moment,
     probation::Probation,
 };
-use crate::call::{UnknownWord, words};
+use crate::{
+    call::{UnknownWord, words},
+    fleet::Trunk,
+};
 
 words! {
     /// A trunk's state, in JSON, logs and metrics.
@@ -36,6 +39,14 @@ pub enum CanaryPlan {
     None,
     /// The shell places canaries when [`super::TrunkHealth::wants_canary`] says so, and at its interval.
     Configured,
+}
+
+impl CanaryPlan {
+    /// As the fleet declares it.
+    #[must_use]
+    pub const fn of(trunk: &Trunk) -> Self {
+        if trunk.canary.is_some() { Self::Configured } else { Self::None }
+    }
 }
 
 /// What came of an event.

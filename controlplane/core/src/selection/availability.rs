@@ -7,14 +7,15 @@ use serde::{Deserialize, Serialize};
 use crate::{
     call::{UnknownWord, words},
     fleet::{Fleet, RoutePrefix, Trunk},
+    health::Standing,
     names::{CarrierName, NodeName, RegionName, TrunkName},
 };
 
 /// Whether a trunk can take this call now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Availability {
-    /// It can.
-    Ready,
+    /// It can, and so it stands.
+    Ready(Standing),
     /// It could, but a limit holds it back.
     Later {
         /// When the limit lets it; none where that depends on others (a channel that must end).
@@ -39,6 +40,8 @@ words! {
         TrunkDisabled = "trunk_disabled",
         /// Its health tripped.
         TrunkTripped = "trunk_tripped",
+        /// It is in probation, and its trial calls are under way.
+        TrunkInProbation = "trunk_in_probation",
         /// A finding forbids its use, such as a contact that is a name and would hold the node up in DNS.
         TrunkRefused = "trunk_refused",
         /// It has started `cps_max` calls in this second.
@@ -55,6 +58,8 @@ words! {
         Tried = "tried",
         /// Calls to numbers like this one fail on it.
         TrunkSuspendedForPrefix = "trunk_suspended_for_prefix",
+        /// Calls that present this caller id fail on it.
+        TrunkSuspendedForCallerId = "trunk_suspended_for_caller_id",
     }
 }
 
@@ -74,7 +79,9 @@ impl PassedOver {
             | Self::AtChannels
             | Self::CarrierAtCps
             | Self::CarrierAtChannels
-            | Self::TrunkSuspendedForPrefix => false,
+            | Self::TrunkInProbation
+            | Self::TrunkSuspendedForPrefix
+            | Self::TrunkSuspendedForCallerId => false,
         }
     }
 }
@@ -82,10 +89,14 @@ impl PassedOver {
 words! {
     /// Why a trunk that was ready was not chosen.
     Outranked {
+        /// It is held to be broken, and the chosen one is not.
+        LastResort = "last_resort",
         /// This call has tried its node, and not the chosen one's.
         SameNode = "same_node",
         /// The chosen one is of a higher tier.
         LowerTier = "lower_tier",
+        /// It works less well than the chosen one, or nothing is known of it.
+        Reserve = "reserve",
         /// This call has tried its carrier, and not the chosen one's.
         SameCarrier = "same_carrier",
         /// This call has tried its region, and not the chosen one's.

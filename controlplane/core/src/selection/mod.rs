@@ -3,12 +3,14 @@
 //! The route with the longest prefix of the number has tiers of trunks. Of the trunks that are ready and
 //! that this call has not tried, one is chosen by, in this order (the fields of `Rank`):
 //!
-//! 1. a node that this call has not tried: a PBX that failed a call is a last resort, below every other
-//!    PBX of every tier;
-//! 2. a carrier that this call has not tried: tiers are about money, and a call that has failed once is not;
-//! 3. the higher tier. A call does not wait for a limit of a higher tier when a lower one is ready;
-//! 4. a region that this call has not tried;
-//! 5. among equals, smooth weighted round robin: as nginx does it, so that a trunk of weight 3 beside one
+//! 1. one that is not held to be broken: those are tried in panic alone, after everything in every tier;
+//! 2. a node that this call has not tried: a PBX that failed a call comes after every other PBX of every
+//!    tier;
+//! 3. a carrier that this call has not tried: tiers are about money, and a call that has failed once is not;
+//! 4. the higher tier. A call does not wait for a limit of a higher tier when a lower one is ready;
+//! 5. one that works, before one that works less well or of which nothing is known;
+//! 6. a region that this call has not tried;
+//! 7. among equals, smooth weighted round robin: as nginx does it, so that a trunk of weight 3 beside one
 //!    of weight 1 is chosen as A A B A and not A A A B.
 //!
 //! A trunk that was tried is never chosen again in the same call. Nothing here waits: when no trunk is
@@ -25,6 +27,7 @@ pub use self::availability::{
 use self::robin::Robin;
 use crate::{
     fleet::{Fleet, Route, Trunk},
+    health::Standing,
     number::E164,
 };
 
@@ -86,10 +89,10 @@ impl Selector {
                 Verdict::PassedOver(PassedOver::Tried)
             } else {
                 match availability(trunk) {
-                    Availability::Ready => {
+                    Availability::Ready(standing) => {
                         ready.push(Candidate {
                             place: considered.len(),
-                            rank: Rank::of(fleet, trunk, tier, tried),
+                            rank: Rank::of(fleet, trunk, standing, tier, tried),
                             trunk,
                         });
                         // Until it is known who is chosen.
@@ -160,30 +163,38 @@ struct Candidate<'f> {
 /// The policy: of two candidates the lesser is tried. The order of the fields is the order of the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
+    last_resort: bool,
     same_node: bool,
     same_carrier: bool,
     tier: usize,
+    reserve: bool,
     same_region: bool,
 }
 
 impl Rank {
-    fn of(fleet: &Fleet, trunk: &Trunk, tier: usize, tried: &Tried) -> Self {
+    fn of(fleet: &Fleet, trunk: &Trunk, standing: Standing, tier: usize, tried: &Tried) -> Self {
         Self {
+            last_resort: standing == Standing::LastResort,
             same_node: tried.has_node(&trunk.node),
             same_carrier: tried.has_carrier(&trunk.carrier),
             tier,
+            reserve: standing == Standing::Reserve,
             same_region: fleet.node(&trunk.node).is_some_and(|n| tried.has_region(&n.region)),
         }
     }
 
     /// By which rule this one came behind the chosen one.
     fn behind(self, chosen: Self) -> Outranked {
-        if self.same_node != chosen.same_node {
+        if self.last_resort != chosen.last_resort {
+            Outranked::LastResort
+        } else if self.same_node != chosen.same_node {
             Outranked::SameNode
         } else if self.same_carrier != chosen.same_carrier {
             Outranked::SameCarrier
         } else if self.tier != chosen.tier {
             Outranked::LowerTier
+        } else if self.reserve != chosen.reserve {
+            Outranked::Reserve
         } else if self.same_region != chosen.same_region {
             Outranked::SameRegion
         } else {

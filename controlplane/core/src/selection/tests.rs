@@ -38,7 +38,7 @@ fn name(text: &str) -> TrunkName {
 }
 
 fn ready(_: &Trunk) -> Availability {
-    Availability::Ready
+    Availability::Ready(Standing::Preferred)
 }
 
 fn tried(fleet: &Fleet, names: &[&str]) -> Tried {
@@ -61,7 +61,7 @@ fn picks(selector: &mut Selector, fleet: &Fleet, count: usize) -> Vec<String> {
 
 fn only<'a>(names: &'a [&'a str]) -> impl Fn(&Trunk) -> Availability + 'a {
     |t| match names.contains(&t.name.as_str()) {
-        true => Availability::Ready,
+        true => Availability::Ready(Standing::Preferred),
         false => Availability::Unusable(PassedOver::TrunkTripped),
     }
 }
@@ -109,7 +109,7 @@ fn a_lower_tier_is_used_when_the_higher_has_nobody_ready() {
     assert_eq!(picks(&mut selector, &fleet, 3), ["a-1", "a-1", "a-1"]);
     let limited = |t: &Trunk| match t.name.as_str() {
         "a-1" => Availability::Later { until: None, why: PassedOver::AtChannels },
-        _ => Availability::Ready,
+        _ => Availability::Ready(Standing::Preferred),
     };
     let decision = selector.choose(&fleet, &to(), &Tried::default(), limited);
     assert_eq!(decision.choice, Choice::Trunk(name("b-2")));
@@ -187,9 +187,32 @@ fn without_a_ready_trunk_the_choice_says_whether_waiting_helps() {
     let one = tried(&fleet, &["a-1"]);
     assert_eq!(choice(&one, [later(1), barred, barred]), Choice::NothingLeft);
     assert_eq!(choice(&one, [later(1), down, barred]), Choice::NothingUsable);
-    assert_eq!(choice(&tried(&fleet, &["a-1", "b-1", "a-2"]), [Availability::Ready; 3]), Choice::NothingLeft);
+    assert_eq!(
+        choice(&tried(&fleet, &["a-1", "b-1", "a-2"]), [Availability::Ready(Standing::Preferred); 3]),
+        Choice::NothingLeft
+    );
     let decision = selector.choose(&Fleet::default(), &to(), &nothing, ready);
     assert_eq!((decision.choice, decision.route), (Choice::NoRoute, None));
+}
+
+#[test]
+fn what_works_comes_before_a_reserve_of_its_tier_and_a_last_resort_after_everything() {
+    let fleet = fleet(&SQUARE, r#"[["a-1", "b-1", "a-2"], ["b-2"]]"#);
+    let as_is = |of: [Standing; 4]| {
+        let at = |t: &Trunk| {
+            let place = ["a-1", "b-1", "a-2", "b-2"].iter().position(|n| *n == t.name.as_str()).unwrap();
+            Availability::Ready(of[place])
+        };
+        let decision = Selector::new().choose(&fleet, &to(), &Tried::default(), at);
+        decision.considered.iter().map(|c| c.verdict.as_str()).collect::<Vec<_>>()
+    };
+    let (well, less, broken) = (Standing::Preferred, Standing::Reserve, Standing::LastResort);
+    assert_eq!(as_is([less, well, broken, well]), ["reserve", "chosen", "last_resort", "lower_tier"]);
+    assert_eq!(as_is([broken, broken, less, well]), ["last_resort", "last_resort", "chosen", "lower_tier"]);
+    assert_eq!(
+        as_is([broken, broken, broken, less]),
+        ["last_resort", "last_resort", "last_resort", "chosen"]
+    );
 }
 
 #[test]
@@ -215,7 +238,9 @@ fn turns_survive_a_change_of_the_fleet_and_what_vanished_is_forgotten() {
 /// What a trunk answers, by a number.
 fn availability(n: u8) -> Availability {
     match n {
-        0..=3 => Availability::Ready,
+        0..=1 => Availability::Ready(Standing::Preferred),
+        2 => Availability::Ready(Standing::Reserve),
+        3 => Availability::Ready(Standing::LastResort),
         4 => Availability::Later { until: None, why: PassedOver::AtChannels },
         5 => Availability::Unusable(PassedOver::CallerIdNotAllowed),
         _ => Availability::Unusable(PassedOver::NodeDown),
@@ -249,7 +274,9 @@ proptest! {
                 prop_assert_eq!(&explained, &decision);
                 prop_assert_eq!(decision.considered.len(), names.len());
                 let usable: Vec<_> = fleet.trunks()
-                    .filter(|t| at(t) == Availability::Ready && !seen.contains(&t.name)).collect();
+                    .filter(|t| matches!(at(t), Availability::Ready(_)) && !seen.contains(&t.name)).collect();
+                let sound: Vec<_> = usable.iter()
+                    .filter(|t| at(t) != Availability::Ready(Standing::LastResort)).collect();
                 let chosen = decision.considered.iter().filter(|c| c.verdict == Verdict::Chosen).count();
                 let Choice::Trunk(name) = decision.choice else {
                     prop_assert!(usable.is_empty() && chosen == 0);
@@ -258,8 +285,9 @@ proptest! {
                 prop_assert_eq!(chosen, 1);
                 let trunk = fleet.trunk(&name).unwrap();
                 prop_assert!(usable.contains(&trunk));
+                prop_assert!(sound.is_empty() || sound.contains(&&trunk));
                 if tried.has_node(&trunk.node) {
-                    prop_assert!(usable.iter().all(|t| tried.has_node(&t.node)));
+                    prop_assert!(sound.iter().all(|t| tried.has_node(&t.node)));
                 }
                 tried.add(trunk, &fleet);
                 seen.push(name);

@@ -170,7 +170,7 @@ fn selection_waits_for_a_trial_and_for_nothing_else() {
     p.beat();
     p.board.sent(p.now, &trunk(0));
     let until = Some(p.now + Policy::default().trial_max);
-    assert_eq!(asks(&p), Availability::Later { until, why: PassedOver::TrunkTripped });
+    assert_eq!(asks(&p), Availability::Later { until, why: PassedOver::TrunkInProbation });
 }
 
 #[test]
