@@ -10,6 +10,8 @@ pub mod calls;
 mod columns;
 pub mod error;
 pub mod fleet;
+pub mod health;
+mod health_rows;
 pub mod keys;
 mod lenient;
 mod open;
@@ -24,11 +26,12 @@ pub use agents::AgentStore;
 pub use calls::CallStore;
 pub use error::StoreError;
 pub use fleet::FleetStore;
+pub use health::HealthStore;
 pub use keys::KeyStore;
 use open::migration_refused;
 pub use open::open;
 pub use place::place;
 
 /// Everything that the control plane keeps.
-pub trait Store: AgentStore + CallStore + FleetStore + KeyStore + Send + Sync {}
-impl<T: AgentStore + CallStore + FleetStore + KeyStore + Send + Sync> Store for T {}
+pub trait Store: AgentStore + CallStore + FleetStore + HealthStore + KeyStore + Send + Sync {}
+impl<T: AgentStore + CallStore + FleetStore + HealthStore + KeyStore + Send + Sync> Store for T {}

@@ -8,6 +8,7 @@ mod audit;
 mod calls;
 mod cancels;
 mod fleet;
+mod health;
 mod keys;
 mod open;
 mod reading;

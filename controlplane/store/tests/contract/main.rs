@@ -19,6 +19,7 @@ mod damage;
 mod ending;
 mod fixture;
 mod fleet;
+mod health;
 mod keys;
 mod listing;
 mod model;
@@ -100,6 +101,13 @@ contract! {
         a_fleet_is_applied_with_its_audit_row
         a_stale_change_writes_nothing
         twenty_changes_of_one_revision_are_one;
+    health:
+        the_latest_snapshot_of_each_machine_is_kept
+        a_snapshot_that_cannot_be_read_hides_no_other
+        what_the_fleet_no_longer_has_is_forgotten_with_its_hold
+        a_hold_is_set_and_lifted_once_each_with_its_audit_row
+        a_hold_without_its_audit_row_is_not_set
+        twenty_holds_of_one_trunk_are_one;
     keys:
         a_key_is_found_by_its_hash
         a_revoked_key_stays_and_is_revoked_once
