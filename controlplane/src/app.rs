@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::Router;
+use controlplane_core::health::Customers;
 use controlplane_store::{Store, StoreError};
 use node_agent_ami::ActionIds;
 use tokio::{
@@ -17,6 +18,7 @@ use crate::{
     bootstrap::{Bootstrap, TokenError},
     calls::{Calls, Patience},
     clock::{Chance, Clock},
+    health::{self, Canaries, Keeping},
     http::{self, Parts, State},
     metrics::Metrics,
     nodes::{self, Nodes, TakeUpError},
@@ -77,9 +79,8 @@ pub struct App {
     stop: watch::Sender<bool>,
     doors: Vec<JoinHandle<()>>,
     linked: Arc<Agents>,
-    keeping: AbortHandle,
-    /// Starts open calls that have lost their task.
-    watching: JoinHandle<()>,
+    /// What looks after agents, health, canaries, and open calls that have lost their task.
+    tasks: Vec<AbortHandle>,
     /// Held so that node tasks live as long as the program.
     _nodes: Arc<Nodes>,
 }
@@ -109,7 +110,7 @@ impl App {
         )?);
         let agents_door = agents.door(agents_door)?;
         let metrics = Arc::new(Metrics::new()?);
-        let registry = Arc::new(Registry::new());
+        let registry = Arc::new(Registry::new(chance.fork()));
         let nodes = Arc::new(Nodes::new(nodes::Shared {
             registry: Arc::clone(&registry),
             links: Arc::clone(&agents.links),
@@ -119,6 +120,10 @@ impl App {
             ids: ActionIds::from_os().map_err(StartError::Chance)?,
             data_dir: absolute(&settings.data_dir),
         }));
+        let keeping = Keeping::new(Arc::clone(&store));
+        // There is one organisation: its calls are all the evidence there can be.
+        registry.set_customers(Customers::One);
+        registry.remember(keeping.read().await?);
         nodes.take_up(&*store).await?;
         let patience = Patience {
             reconcile: Duration::from_millis(settings.reconcile_timeout_ms),
@@ -139,8 +144,9 @@ impl App {
             agents: Arc::clone(&agents),
             calls: Arc::clone(&calls),
             bootstrap: Bootstrap::open(&absolute(&settings.data_dir), chance.clone())?,
-            metrics,
-            clock,
+            keeping: Arc::clone(&keeping),
+            metrics: Arc::clone(&metrics),
+            clock: clock.clone(),
             chance,
         });
         let (stop, stopping) = watch::channel(false);
@@ -165,8 +171,13 @@ impl App {
             linking,
         ];
         tracing::info!(api = %api_at, operator = %operator_at, agents = %agents_at, "ringward is ready");
-        let keeping = agents.keep();
-        let watching = tokio::spawn(calls.watch_over());
+        let tasks = vec![
+            agents.keep(),
+            health::watch(Arc::clone(&registry), metrics, Arc::clone(&keeping)),
+            keeping.keep(registry, clock),
+            Canaries::new(Arc::clone(&calls)).keep(),
+            tokio::spawn(calls.watch_over()).abort_handle(),
+        ];
         Ok(Self {
             api: api_at,
             operator: operator_at,
@@ -174,8 +185,7 @@ impl App {
             stop,
             doors,
             linked: agents,
-            keeping,
-            watching,
+            tasks,
             _nodes: nodes,
         })
     }
@@ -191,8 +201,7 @@ impl App {
     pub async fn stop(self) {
         // Nobody listens any more if the doors are gone already.
         let _ = self.stop.send(true);
-        self.keeping.abort();
-        self.watching.abort();
+        self.tasks.iter().for_each(AbortHandle::abort);
         self.linked.links.stop();
         for door in self.doors {
             let abort = door.abort_handle();
@@ -223,11 +232,8 @@ async fn wait_for_sessions(registry: &Registry) {
     let mut changes = registry.changes();
     let all_up = async {
         loop {
-            let nodes = registry.nodes();
             // Down for a reason is as good as up: it will not change by waiting.
-            let settled =
-                nodes.iter().all(|n| n.state == "alive" || n.reason.as_deref() != Some("connecting"));
-            if settled || changes.changed().await.is_err() {
+            if registry.is_settled() || changes.changed().await.is_err() {
                 return;
             }
         }

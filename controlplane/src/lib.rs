@@ -1,7 +1,7 @@
 //! The Ringward control plane: the server, and the operators' command line.
 //!
 //! `app` starts everything and stops it; `registry` knows the fleet; `nodes` keeps the AMI sessions;
-//! `calls` carries calls to their end; `http` has the doors.
+//! `calls` carries calls to their end; `health` looks after what is known of trunks and nodes; `http` has the doors.
 
 pub mod agents;
 pub mod app;
@@ -9,6 +9,7 @@ pub mod bootstrap;
 pub mod calls;
 pub mod cli;
 pub mod clock;
+mod health;
 pub mod http;
 pub mod keys;
 pub mod metrics;

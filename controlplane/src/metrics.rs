@@ -1,22 +1,40 @@
 //! What Prometheus scrapes. Labels are of closed sets or of the declared fleet: never a number, a call, an
 //! address or an organisation.
 
+use std::time::Duration;
+
 use controlplane_core::{
     call::Reason,
     ending::EndingClass,
-    fleet::Fleet as DeclaredFleet,
+    fleet::{Fleet as DeclaredFleet, Trunk},
+    health::{Met, NodeState, TrunkState},
     names::{CarrierName, NodeName, TrunkName},
 };
 use node_agent_ami::{Purpose, TamperKind};
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
+use tokio::time::Instant;
 
 use crate::{
     agents::{AgentMetrics, Links},
     registry::Registry as Fleet,
 };
+
+/// The labels of a trunk's series.
+const TRUNK: [&str; 3] = ["node", "trunk", "carrier"];
+
+fn labels(trunk: &Trunk) -> [&str; 3] {
+    [trunk.node.as_str(), trunk.name.as_str(), trunk.carrier.as_str()]
+}
+
+fn word(met: Met) -> &'static str {
+    match met {
+        Met::AsExpected => "as_expected",
+        Met::Otherwise => "otherwise",
+    }
+}
 
 /// The program's metrics.
 pub struct Metrics {
@@ -26,10 +44,23 @@ pub struct Metrics {
     calls_open: IntGauge,
     calls_taken_up: IntCounter,
     attempts_ended: IntCounterVec,
+    canaries_ended: IntCounterVec,
     setup_seconds: Histogram,
     node_up: IntGaugeVec,
+    node_state: IntGaugeVec,
+    node_draining: IntGaugeVec,
+    node_ami_rtt_seconds: GaugeVec,
+    node_transitions: IntCounterVec,
     trunk_usable: IntGaugeVec,
     trunk_channels: IntGaugeVec,
+    trunk_state: IntGaugeVec,
+    trunk_suspensions: IntGaugeVec,
+    trunk_asr: GaugeVec,
+    trunk_transitions: IntCounterVec,
+    qualify_rtt_seconds: HistogramVec,
+    pdd_seconds: HistogramVec,
+    talk_seconds: HistogramVec,
+    route_panic: IntGaugeVec,
     ami_tampering: IntCounterVec,
     store_failures: IntCounter,
     agents: AgentMetrics,
@@ -51,6 +82,18 @@ impl Metrics {
             let gauges = IntGaugeVec::new(Opts::new(name, help), labels)?;
             registry.register(Box::new(gauges.clone()))?;
             Ok::<_, prometheus::Error>(gauges)
+        };
+        let reals = |name: &str, help: &str, labels: &[&str]| {
+            let gauges = GaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(gauges.clone()))?;
+            Ok::<_, prometheus::Error>(gauges)
+        };
+        // Few buckets: there is one of each for every trunk.
+        let histograms = |name: &str, help: &str, buckets: &[f64]| {
+            let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+            let histograms = HistogramVec::new(opts, &TRUNK)?;
+            registry.register(Box::new(histograms.clone()))?;
+            Ok::<_, prometheus::Error>(histograms)
         };
         let calls_accepted =
             IntCounter::new("ringward_calls_accepted_total", "Calls accepted from customers.")?;
@@ -96,6 +139,71 @@ impl Metrics {
                 "Attempts ended, by what the ending means.",
                 &["node", "trunk", "carrier", "class"],
             )?,
+            canaries_ended: counters(
+                "ringward_canaries_ended_total",
+                "Canary calls ended, by whether they met what they should. No customer's call is among them.",
+                &["node", "trunk", "carrier", "met"],
+            )?,
+            node_state: gauges(
+                "ringward_node_state",
+                "1 for the state that the node is in, 0 for the others.",
+                &["node", "state"],
+            )?,
+            node_draining: gauges(
+                "ringward_node_draining",
+                "1 while an operator drains the node.",
+                &["node"],
+            )?,
+            node_ami_rtt_seconds: reals(
+                "ringward_node_ami_rtt_seconds",
+                "Round trip of the latest ping on the node's AMI session.",
+                &["node"],
+            )?,
+            node_transitions: counters(
+                "ringward_node_transitions_total",
+                "Changes of the node's state, by the state that it came to.",
+                &["node", "state"],
+            )?,
+            trunk_state: gauges(
+                "ringward_trunk_state",
+                "1 for the state that the trunk's health is in, 0 for the others.",
+                &["node", "trunk", "carrier", "state"],
+            )?,
+            trunk_suspensions: gauges(
+                "ringward_trunk_suspensions",
+                "Destinations and caller ids that the trunk is spared for.",
+                &TRUNK,
+            )?,
+            trunk_asr: reals(
+                "ringward_trunk_asr_ratio",
+                "Answer-seizure ratio of the trunk's latest calls (at most 128, of 5 minutes); absent without calls.",
+                &TRUNK,
+            )?,
+            trunk_transitions: counters(
+                "ringward_trunk_transitions_total",
+                "Changes of the trunk's state, by the state that it came to.",
+                &["node", "trunk", "carrier", "state"],
+            )?,
+            qualify_rtt_seconds: histograms(
+                "ringward_trunk_qualify_rtt_seconds",
+                "Round trips of the OPTIONS that qualify the trunk's contact.",
+                &[0.005, 0.02, 0.05, 0.1, 0.25, 0.4, 1.0, 3.0],
+            )?,
+            pdd_seconds: histograms(
+                "ringward_trunk_pdd_seconds",
+                "Post-dial delay: from the Originate to the first 180 or the answer.",
+                &[0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0],
+            )?,
+            talk_seconds: histograms(
+                "ringward_trunk_talk_seconds",
+                "Length of answered attempts, from the answer to the end. Sum by count is the ACD.",
+                &[2.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0],
+            )?,
+            route_panic: gauges(
+                "ringward_route_panic",
+                "1 while too few of the route's trunks are held to work, so that calls are tried over all.",
+                &["route"],
+            )?,
             node_up: gauges(
                 "ringward_node_up",
                 "1 while the node's AMI session is up and checked.",
@@ -103,7 +211,7 @@ impl Metrics {
             )?,
             trunk_usable: gauges(
                 "ringward_trunk_usable",
-                "1 while the trunk's configuration was looked at and is safe to use.",
+                "1 while a call could be sent over the trunk: node, configuration and health allow it.",
                 &["node", "trunk", "carrier"],
             )?,
             trunk_channels: gauges(
@@ -129,8 +237,23 @@ impl Metrics {
                     [trunk.node.as_str(), trunk.name.as_str(), trunk.carrier.as_str(), class.as_str()];
                 self.attempts_ended.with_label_values(&labels);
             }
+            let [node, name, carrier] = labels(trunk);
+            if trunk.canary.is_some() {
+                for met in [Met::AsExpected, Met::Otherwise] {
+                    self.canaries_ended.with_label_values(&[node, name, carrier, word(met)]);
+                }
+            }
+            for state in TrunkState::ALL {
+                self.trunk_transitions.with_label_values(&[node, name, carrier, state.as_str()]);
+            }
+            for histogram in [&self.qualify_rtt_seconds, &self.pdd_seconds, &self.talk_seconds] {
+                histogram.with_label_values(&labels(trunk));
+            }
         }
         for node in fleet.nodes() {
+            for state in NodeState::ALL {
+                self.node_transitions.with_label_values(&[node.name.as_str(), state.as_str()]);
+            }
             let reads_security = node.ami.as_ref().is_some_and(|ami| ami.security.is_some());
             let security = reads_security.then_some(Purpose::Security);
             for purpose in std::iter::once(Purpose::Originate).chain(security) {
@@ -169,6 +292,32 @@ impl Metrics {
         self.attempts_ended.with_label_values(&labels).inc();
     }
 
+    pub(crate) fn canary_ended(&self, trunk: &Trunk, met: Met) {
+        let [node, name, carrier] = labels(trunk);
+        self.canaries_ended.with_label_values(&[node, name, carrier, word(met)]).inc();
+    }
+
+    pub(crate) fn trunk_changed(&self, trunk: &Trunk, to: TrunkState) {
+        let [node, name, carrier] = labels(trunk);
+        self.trunk_transitions.with_label_values(&[node, name, carrier, to.as_str()]).inc();
+    }
+
+    pub(crate) fn node_changed(&self, node: &NodeName, to: NodeState) {
+        self.node_transitions.with_label_values(&[node.as_str(), to.as_str()]).inc();
+    }
+
+    pub(crate) fn qualify_rtt(&self, trunk: &Trunk, rtt: Duration) {
+        self.qualify_rtt_seconds.with_label_values(&labels(trunk)).observe(rtt.as_secs_f64());
+    }
+
+    pub(crate) fn pdd(&self, place: [&str; 3], pdd: Duration) {
+        self.pdd_seconds.with_label_values(&place).observe(pdd.as_secs_f64());
+    }
+
+    pub(crate) fn talked(&self, place: [&str; 3], talk: Duration) {
+        self.talk_seconds.with_label_values(&place).observe(talk.as_secs_f64());
+    }
+
     pub(crate) fn setup(&self, seconds: f64) {
         self.setup_seconds.observe(seconds);
     }
@@ -191,18 +340,51 @@ impl Metrics {
     /// A series that cannot be encoded.
     pub fn render(&self, fleet: &Fleet, links: &Links) -> Result<String, prometheus::Error> {
         // What is no longer declared must not stand on as a last known value.
-        self.trunk_usable.reset();
-        self.trunk_channels.reset();
-        self.node_up.reset();
-        for node in fleet.nodes() {
-            self.node_up(&node.name, node.state == "alive");
+        for gauges in [
+            &self.node_up,
+            &self.node_state,
+            &self.node_draining,
+            &self.trunk_usable,
+            &self.trunk_channels,
+            &self.trunk_state,
+            &self.trunk_suspensions,
+            &self.route_panic,
+        ] {
+            gauges.reset();
         }
+        self.node_ami_rtt_seconds.reset();
+        self.trunk_asr.reset();
+        for node in fleet.nodes() {
+            let name = node.name.as_str();
+            self.node_up(&node.name, node.up);
+            for state in NodeState::ALL {
+                let is_in = i64::from(node.state == *state);
+                self.node_state.with_label_values(&[name, state.as_str()]).set(is_in);
+            }
+            self.node_draining.with_label_values(&[name]).set(i64::from(node.draining));
+            if let Some(rtt_ms) = node.ami_rtt_ms {
+                self.node_ami_rtt_seconds.with_label_values(&[name]).set(rtt_ms / 1_000.0);
+            }
+        }
+        let whole = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         for trunk in fleet.trunks() {
-            let labels = [trunk.node.as_str(), trunk.name.as_str(), trunk.carrier.as_str()];
-            self.trunk_usable.with_label_values(&labels).set(i64::from(trunk.state == "usable"));
-            self.trunk_channels
-                .with_label_values(&labels)
-                .set(i64::try_from(trunk.channels).unwrap_or(i64::MAX));
+            let place = [trunk.node.as_str(), trunk.name.as_str(), trunk.carrier.as_str()];
+            self.trunk_usable.with_label_values(&place).set(i64::from(trunk.usable));
+            self.trunk_channels.with_label_values(&place).set(whole(trunk.channels));
+            self.trunk_suspensions.with_label_values(&place).set(whole(trunk.suspensions));
+            for state in TrunkState::ALL {
+                let [node, name, carrier] = place;
+                let series = self.trunk_state.with_label_values(&[node, name, carrier, state.as_str()]);
+                series.set(i64::from(trunk.state == *state));
+            }
+            if let Some(asr) = trunk.asr {
+                self.trunk_asr.with_label_values(&place).set(asr);
+            }
+        }
+        let panics = fleet.panics(Instant::now().into_std());
+        for route in fleet.fleet().0.routes() {
+            let is_on = panics.iter().any(|(prefix, _)| *prefix == route.prefix);
+            self.route_panic.with_label_values(&[route.prefix.as_str()]).set(i64::from(is_on));
         }
         self.agents.read(&fleet.fleet().0, links);
         let mut text = Vec::new();

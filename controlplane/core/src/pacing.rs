@@ -17,6 +17,13 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Most starts remembered, and so the largest pace: that of a carrier's `cps_max`.
 const STARTS_MAX: u32 = 10_000;
 
+/// Four fifths of a limit and more are near it. A limit of one or two is reached by any call, which says
+/// nothing about load.
+const fn near(used: usize, max: u32) -> bool {
+    const SMALLEST: usize = 3;
+    used >= SMALLEST && used * 5 >= max as usize * 4
+}
+
 /// At most so many starts in any one second.
 ///
 /// The second is half open: of two starts exactly 1 s apart, the second is in the next one.
@@ -94,6 +101,13 @@ impl Window {
     #[must_use]
     pub fn slow_until(&self, now: Instant) -> Option<Instant> {
         self.slow_until.filter(|until| *until > now)
+    }
+
+    /// Whether the last second's starts were near the limit.
+    #[must_use]
+    pub fn is_near_full(&self, now: Instant) -> bool {
+        let latest = self.starts.iter().rev().take_while(|at| **at + SECOND > now).count();
+        near(latest, self.max)
     }
 
     /// The declared limit, starts per second.
@@ -192,6 +206,12 @@ impl Channels {
     #[must_use]
     pub fn held(&self) -> usize {
         self.held.len()
+    }
+
+    /// Whether those held are near the limit.
+    #[must_use]
+    pub fn is_near_full(&self) -> bool {
+        self.max.is_some_and(|max| near(self.held.len(), max))
     }
 
     /// Whose they are, in no order.

@@ -7,7 +7,8 @@ use controlplane_core::{
     call::{AttemptStatus, Rang},
     ending::{Ending, EndingClass, Reading},
     ids::{AttemptId, CallId},
-    names::NodeName,
+    names::{CarrierName, NodeName, TrunkName},
+    number::E164,
     request::CallRequest,
 };
 use controlplane_store::calls::{Advance, Written};
@@ -45,11 +46,19 @@ const NORMAL_CLEARING: u16 = 16;
 /// One attempt, as the shell carries it.
 pub(super) struct Run<'a> {
     pub(super) calls: &'a Calls,
-    pub(super) call: &'a CallId,
+    /// `None`: a canary, of which nothing is written.
+    pub(super) call: Option<&'a CallId>,
     pub(super) id: &'a AttemptId,
     pub(super) node: &'a NodeName,
+    pub(super) trunk: &'a TrunkName,
+    pub(super) carrier: &'a CarrierName,
+    pub(super) to: &'a E164,
+    /// When its Originate left.
+    pub(super) began: std::time::Instant,
     /// Incarnation of Asterisk that it was or will be sent to.
     pub(super) sent_to: Option<&'a str>,
+    /// Switched on when it rings: a canary that is for no more than that.
+    pub(super) when_rung: Option<&'a watch::Sender<bool>>,
     pub(super) canceled: &'a mut watch::Receiver<bool>,
 }
 
@@ -139,8 +148,13 @@ impl Run<'_> {
         Some(self.follow(machine, id, None, None).await)
     }
 
+    /// The labels of its trunk's series.
+    fn place(&self) -> [&str; 3] {
+        [self.node.as_str(), self.trunk.as_str(), self.carrier.as_str()]
+    }
+
     fn refused_here(&self, why: &str) -> Ended {
-        tracing::error!(call = %self.call, attempt = %self.id, why, "an attempt could not be put into an Originate");
+        tracing::error!(attempt = %self.id, why, "an attempt could not be put into an Originate");
         Ended { ending: Ending::without_answer(EndingClass::NotSent, Rang::No), may_live_on: false }
     }
 
@@ -154,7 +168,11 @@ impl Run<'_> {
         let mut sending: Pending<'_, OriginateOutcome> = None;
         let mut looking: Pending<'_, Found> = None;
         let mut cancel_told = false;
+        let mut rang_told = false;
+        let mut answered_at = None;
         let mut reports = Reports::default();
+        // One taken up may have rung and been answered long before.
+        let is_new = originate.is_some();
         match (originate, &link) {
             (Some(originate), Some((session, watch))) => {
                 let (session, watch) = (session.clone(), Arc::clone(watch));
@@ -200,9 +218,24 @@ impl Run<'_> {
                     machine.handle(now(), Event::Cancel)
                 }
             };
+            if !rang_told && machine.rang() == Rang::Yes {
+                rang_told = true;
+                self.calls.registry.rang(now(), self.trunk, self.to, self.began);
+                if let Some(hang_up) = self.when_rung {
+                    hang_up.send_replace(true);
+                }
+                if is_new {
+                    self.calls.metrics.pdd(self.place(), now().saturating_duration_since(self.began));
+                }
+            }
             for todo in todo {
                 match todo {
-                    Do::Report(status) => reports.add(self.report(status, machine.rang())),
+                    Do::Report(status) => {
+                        if status == AttemptStatus::InProgress && is_new {
+                            answered_at = Some(now());
+                        }
+                        reports.add(self.report(status, machine.rang()));
+                    }
                     Do::HangUp => self.hang_up(&id, link.as_ref()),
                     Do::AskRecord => looking = Some(self.look_for_record(&id, link.as_ref())),
                     Do::Reconcile => {
@@ -211,6 +244,11 @@ impl Run<'_> {
                         looking = Some(self.look_for_fate(&id));
                     }
                     Do::End(ending) => {
+                        if let Some(answered_at) = answered_at {
+                            self.calls
+                                .metrics
+                                .talked(self.place(), now().saturating_duration_since(answered_at));
+                        }
                         reports.flush().await;
                         return Ended { ending, may_live_on: machine.may_live_on(&ending) };
                     }
@@ -296,7 +334,8 @@ impl<'r> Reports<'r> {
 
 impl<'r> Run<'r> {
     fn report(&self, status: AttemptStatus, rang: Rang) -> Pin<Box<dyn Future<Output = ()> + Send + 'r>> {
-        let (calls, call, attempt) = (self.calls, self.call, self.id);
+        let (calls, attempt) = (self.calls, self.id);
+        let Some(call) = self.call else { return Box::pin(std::future::ready(())) };
         let at = calls.clock.now();
         let event_id = calls.chance.event_id(at);
         let advance = Advance { call: call.clone(), attempt: attempt.clone(), status, rang, at, event_id };

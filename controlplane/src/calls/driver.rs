@@ -13,6 +13,7 @@ use controlplane_core::{
     ending::{EarlyMedia, Ending, EndingClass, Reading},
     failover::{self, Next, Policy},
     fleet::{OnRefusal, Trunk},
+    health::{self, Destination, Load, Party},
     ids::AttemptId,
     names::{CarrierName, NodeName, TrunkName},
     selection::Tried,
@@ -87,6 +88,15 @@ struct Place<'a> {
     carrier: &'a CarrierName,
     /// The trunk as declared; `None` if it is no longer.
     declared: Option<&'a Trunk>,
+}
+
+/// How an attempt was sent.
+#[derive(Clone, Copy)]
+struct Sent {
+    /// When its Originate left.
+    began: std::time::Instant,
+    /// How busy trunk and carrier were.
+    load: Load,
 }
 
 /// The slots of an attempt, given back when dropped: also when its task breaks.
@@ -239,27 +249,28 @@ impl Driver<'_> {
         let early_media = place.declared.map_or(EarlyMedia::Maybe, |trunk| trunk.early_media);
         let limits = limits(&self.call.request, self.calls.patience.reconcile);
         let age = Duration::try_from(self.calls.clock.now() - stored.started_at).unwrap_or_default();
-        let machine = Attempt::resumed(
-            Instant::now().into_std(),
-            age,
-            limits,
-            Reading { early_media, timer_b },
-            stored.status,
-            stored.rang,
-        );
+        let now = Instant::now().into_std();
+        let sent = Sent { began: now.checked_sub(age).unwrap_or(now), load: Load::Normal };
+        let machine =
+            Attempt::resumed(now, age, limits, Reading { early_media, timer_b }, stored.status, stored.rang);
         tracing::info!(call = %self.call.id, attempt = %stored.id, node = %stored.node, status = %stored.status,
             "taking up an attempt that an earlier process began");
         let run = Run {
             calls: self.calls,
-            call: &self.call.id,
+            call: Some(&self.call.id),
             id: place.id,
             node: place.node,
+            trunk: place.trunk,
+            carrier: place.carrier,
+            to: &self.call.request.to,
+            began: sent.began,
             sent_to: stored.incarnation.as_deref(),
+            when_rung: None,
             canceled: &mut self.canceled,
         };
         let unknown = Ending::without_answer(EndingClass::Unknown, Rang::Maybe);
         let ended = run.resume(machine).await.unwrap_or(Ended { ending: unknown, may_live_on: true });
-        self.ended(place, ended).await
+        self.ended(place, sent, ended).await
     }
 
     async fn attempt(&mut self, id: &AttemptId, to: &Assignment) -> Step {
@@ -293,24 +304,31 @@ impl Driver<'_> {
         }
         tracing::info!(call = %self.call.id, attempt = %id, node = %trunk.node, trunk = %trunk.name,
             to = ?self.call.request.to, "dialling");
+        let sent = Sent { began: Instant::now().into_std(), load: to.load };
         let run = Run {
             calls: self.calls,
-            call: &self.call.id,
+            call: Some(&self.call.id),
             id,
             node: &trunk.node,
+            trunk: &trunk.name,
+            carrier: &trunk.carrier,
+            to: &self.call.request.to,
+            began: sent.began,
             sent_to: Some(to.incarnation.as_str()),
+            when_rung: None,
             canceled: &mut self.canceled,
         };
         let reading = Reading { early_media: trunk.early_media, timer_b: to.timer_b };
         let ended = run.send(&self.call.request, to, reading).await;
-        if ended.ending.class == EndingClass::Congestion {
-            self.calls.registry.slow_down_if_busy(&trunk.name, Instant::now().into_std());
-        }
-        self.ended(&place, ended).await
+        self.ended(&place, sent, ended).await
     }
 
     /// Decides what follows an ending, and makes both durable together.
-    async fn ended(&mut self, place: &Place<'_>, Ended { ending, may_live_on }: Ended) -> Step {
+    async fn ended(&mut self, place: &Place<'_>, sent: Sent, Ended { ending, may_live_on }: Ended) -> Step {
+        // Before anything else is chosen, here or for another call.
+        let evidence = self.evidence(place, sent, ending);
+        let charge =
+            self.calls.registry.call_ended(Instant::now().into_std(), place.trunk, place.node, evidence);
         let believe = |say: fn(&Trunk) -> OnRefusal| place.declared.map_or(OnRefusal::Stop, say);
         let policy = Policy {
             on_unknown: self.call.request.on_unknown,
@@ -331,7 +349,7 @@ impl Driver<'_> {
             Next::Stop(reason) => Some(CallEnd { reason, outcome: self.outcome(reason) }),
         };
         tracing::info!(call = %self.call.id, attempt = %place.id, node = %place.node, trunk = %place.trunk,
-            ending = %ending.class, rang = %ending.rang, sip = ending.sip_code, q850 = ending.q850, next = ?next,
+            ending = %ending.class, rang = %ending.rang, sip = ending.sip_code, q850 = ending.q850, %charge, next = ?next,
             "attempt ended");
         let end = EndAttempt {
             call: self.call.id.clone(),
@@ -353,6 +371,20 @@ impl Driver<'_> {
                 Step::Ended
             }
             (Some(Written::AlreadyEnded) | None, _) => Step::Ended,
+        }
+    }
+
+    /// What an ending tells of its trunk's health.
+    fn evidence(&self, place: &Place<'_>, sent: Sent, ending: Ending) -> health::Call {
+        let request = &self.call.request;
+        health::Call {
+            ending,
+            began: sent.began,
+            waited: Duration::from_secs(request.progress_timeout_s.into()),
+            party: Party::Org(self.call.org.clone()),
+            destination: Destination::of(&request.to),
+            caller: request.from.clone().or_else(|| place.declared?.caller_ids.first().cloned()),
+            load: sent.load,
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! - [`driver`](self) decides trunk by trunk what the call does next;
 //! - `attempt` runs one Originate, feeding the machine of `controlplane_core::attempt`;
+//! - `canary` runs one of our own;
 //! - `reconcile` finds out what became of an attempt after a cut;
 //! - `durable` writes, and does not give up when the database is away.
 //!
@@ -9,6 +10,7 @@
 //! before anything else happens. A process that dies leaves open calls, and the next one resumes them.
 
 mod attempt;
+mod canary;
 mod driver;
 mod durable;
 mod reconcile;

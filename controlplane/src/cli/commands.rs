@@ -68,17 +68,8 @@ pub(super) async fn status(door: &Door) -> Done {
     let calls = door.get("/admin/v1/calls?limit=10").await?;
     let all = json!({"nodes": nodes["data"], "trunks": trunks["data"], "calls": calls["data"]});
     show(door, &all, || {
-        let bad = |list: &Value, good: &str| -> Vec<Value> {
-            list["data"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter(|item| item["state"] != good)
-                .cloned()
-                .collect()
-        };
+        let (lost, refused) = (but(&nodes, is_alive), but(&trunks, is_usable));
         let count = |list: &Value| list["data"].as_array().map_or(0, Vec::len);
-        let (lost, refused) = (bad(&nodes, "alive"), bad(&trunks, "usable"));
         let mut text = format!(
             "Nodes {} of {} alive, trunks {} of {} usable\n",
             count(&nodes) - lost.len(),
@@ -86,7 +77,8 @@ pub(super) async fn status(door: &Door) -> Done {
             count(&trunks) - refused.len(),
             count(&trunks)
         );
-        for item in lost.iter().chain(&refused) {
+        let strained = but(&trunks, |trunk| !is_usable(trunk) || trunk["state"] == "healthy");
+        for item in lost.iter().chain(&refused).chain(&strained) {
             text.push_str(&format!(
                 "  {} {}: {}\n",
                 cell(item, "name"),
@@ -99,10 +91,21 @@ pub(super) async fn status(door: &Door) -> Done {
         }
         text
     });
-    let good = |list: &Value, good: &str| {
-        list["data"].as_array().is_none_or(|l| l.iter().all(|i| i["state"] == good))
-    };
-    Ok(if good(&nodes, "alive") && good(&trunks, "usable") { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    let well = but(&nodes, is_alive).is_empty() && but(&trunks, is_usable).is_empty();
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn is_alive(node: &Value) -> bool {
+    node["state"] == "alive"
+}
+
+fn is_usable(trunk: &Value) -> bool {
+    trunk["usable"] == true
+}
+
+/// The items of a list that are not as they should be.
+fn but(list: &Value, good: impl Fn(&Value) -> bool) -> Vec<Value> {
+    list["data"].as_array().into_iter().flatten().filter(|item| !good(item)).cloned().collect()
 }
 
 fn read(file: &Path) -> Result<String, Failure> {
@@ -163,16 +166,26 @@ pub(super) async fn diff(door: &Door, file: &Path, prune: bool) -> Done {
 
 pub(super) async fn nodes(door: &Door) -> Done {
     let list = door.get("/admin/v1/nodes").await?;
-    let header = ["NODE", "REGION", "STATE", "SINCE", "AMI RTT MS", "TAMPERING", "REASON"];
-    let members = ["name", "region", "state", "since", "ami_rtt_ms", "tampering", "reason"];
+    let header = ["NODE", "REGION", "STATE", "DRAINING", "SINCE", "AMI RTT MS", "TAMPERING", "REASON"];
+    let members = ["name", "region", "state", "draining", "since", "ami_rtt_ms", "tampering", "reason"];
     show_list(door, &list, &header, &members, "No node is declared. Next: ringward apply -f fleet.toml");
     Ok(ExitCode::SUCCESS)
 }
 
 pub(super) async fn trunks(door: &Door) -> Done {
     let list = door.get("/admin/v1/trunks").await?;
-    let header = ["TRUNK", "NODE", "CARRIER", "STATE", "CHANNELS", "MAX", "REASON"];
-    let members = ["name", "node", "carrier", "state", "channels", "channels_max", "reason"];
+    let header = ["TRUNK", "NODE", "CARRIER", "STATE", "USABLE", "CHANNELS", "MAX", "RTT MS", "REASON"];
+    let members = [
+        "name",
+        "node",
+        "carrier",
+        "state",
+        "usable",
+        "channels",
+        "channels_max",
+        "qualify_rtt_ms",
+        "reason",
+    ];
     show_list(door, &list, &header, &members, "No trunk is declared. Next: ringward apply -f fleet.toml");
     Ok(ExitCode::SUCCESS)
 }
@@ -265,6 +278,19 @@ pub(super) async fn cancel(door: &Door, id: &str) -> Done {
     let answer = door.post(&format!("/admin/v1/calls/{}/cancel", encoded_id(id)), &json!({})).await?;
     show(door, &answer, || call(&answer));
     Ok(ExitCode::SUCCESS)
+}
+
+/// A name as a path's part.
+pub(super) fn encoded_name(name: &str) -> String {
+    name.bytes()
+        .map(|b| {
+            if b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.') {
+                char::from(b).to_string()
+            } else {
+                format!("%{b:02X}")
+            }
+        })
+        .collect()
 }
 
 /// An id as a path's part: what is no id must not become another path.

@@ -8,6 +8,7 @@
 mod agents;
 mod client;
 mod commands;
+mod health;
 mod serve;
 mod table;
 
@@ -51,7 +52,7 @@ enum Command {
     Node(NodeCommand),
     /// Carrier accounts on nodes.
     #[command(subcommand)]
-    Trunk(List),
+    Trunk(TrunkCommand),
     /// Which trunk a number would take.
     #[command(subcommand)]
     Route(RouteCommand),
@@ -96,12 +97,6 @@ struct ApplyArgs {
 }
 
 #[derive(Debug, Subcommand)]
-enum List {
-    /// One line each.
-    List,
-}
-
-#[derive(Debug, Subcommand)]
 enum NodeCommand {
     /// One line each.
     List,
@@ -118,11 +113,44 @@ enum NodeCommand {
         #[arg(long)]
         url: Vec<String>,
     },
+    /// Why a node is in its state, and how it came to it.
+    Why {
+        /// Its name.
+        name: String,
+    },
+    /// Sends no new call over a node; those under way go on to their end.
+    Drain(HoldArgs),
+    /// Takes that back.
+    Undrain(HoldArgs),
     /// Cuts a node's link at once and refuses its certificates from now on.
     Revoke {
         /// Its name.
         name: String,
     },
+}
+
+#[derive(Debug, Args)]
+struct HoldArgs {
+    /// Its name in fleet.toml.
+    name: String,
+    /// Why, for the audit log.
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum TrunkCommand {
+    /// One line each.
+    List,
+    /// Why a trunk is in its state, since when, on what evidence, and what comes next.
+    Why {
+        /// Its name in fleet.toml.
+        name: String,
+    },
+    /// Sends no call over a trunk until it is enabled.
+    Disable(HoldArgs),
+    /// Takes that back: it is used as far as its health allows.
+    Enable(HoldArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -230,7 +258,21 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Node(NodeCommand::Show { name }) => agents::show_agent(&door()?, name).await,
         Command::Node(NodeCommand::Token { name, url }) => agents::token(&door()?, name, url).await,
         Command::Node(NodeCommand::Revoke { name }) => agents::revoke(&door()?, name).await,
-        Command::Trunk(List::List) => commands::trunks(&door()?).await,
+        Command::Node(NodeCommand::Why { name }) => health::node_why(&door()?, name).await,
+        Command::Node(NodeCommand::Drain(HoldArgs { name, reason })) => {
+            health::hold(&door()?, "nodes", name, "drain", reason.as_deref()).await
+        }
+        Command::Node(NodeCommand::Undrain(HoldArgs { name, reason })) => {
+            health::hold(&door()?, "nodes", name, "undrain", reason.as_deref()).await
+        }
+        Command::Trunk(TrunkCommand::List) => commands::trunks(&door()?).await,
+        Command::Trunk(TrunkCommand::Why { name }) => health::trunk_why(&door()?, name).await,
+        Command::Trunk(TrunkCommand::Disable(HoldArgs { name, reason })) => {
+            health::hold(&door()?, "trunks", name, "disable", reason.as_deref()).await
+        }
+        Command::Trunk(TrunkCommand::Enable(HoldArgs { name, reason })) => {
+            health::hold(&door()?, "trunks", name, "enable", reason.as_deref()).await
+        }
         Command::Route(RouteCommand::Explain { number }) => commands::explain(&door()?, number).await,
         Command::Call(CallCommand::Place(args)) => commands::place(&door()?, args).await,
         Command::Call(CallCommand::Show { id }) => commands::show_call(&door()?, id).await,

@@ -7,6 +7,8 @@
 //! operators   POST /admin/v1/bootstrap  GET|POST /admin/v1/fleet
 //!             GET /admin/v1/agents      GET /admin/v1/nodes/{name}/agent
 //!             POST /admin/v1/nodes/{name}/token                POST /admin/v1/nodes/{name}/revoke
+//!             GET …/nodes/{name}/why    POST …/nodes/{name}/drain, /undrain
+//!             GET …/trunks/{name}/why   POST …/trunks/{name}/disable, /enable
 //!             GET /admin/v1/nodes       GET /admin/v1/trunks    GET /admin/v1/routes/explain
 //!             GET|POST /admin/v1/keys   POST /admin/v1/keys/{id}/revoke
 //!             GET /admin/v1/audit       GET|POST /admin/v1/calls, …/{id}, …/{id}/cancel
@@ -41,6 +43,7 @@ use crate::{
     bootstrap::Bootstrap,
     calls::Calls,
     clock::{Chance, Clock},
+    health::Keeping,
     metrics::Metrics,
     nodes::Nodes,
     registry::Registry,
@@ -64,6 +67,8 @@ pub struct Parts {
     pub bootstrap: Bootstrap,
     /// Calls under way.
     pub calls: Arc<Calls>,
+    /// Health over a restart, and operators' holds.
+    pub(crate) keeping: Arc<Keeping>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Time.
@@ -117,6 +122,12 @@ pub fn operators(state: State) -> Router {
         .route("/admin/v1/nodes/{name}/token", post(operators::agents::token))
         .route("/admin/v1/nodes/{name}/revoke", post(operators::agents::revoke))
         .route("/admin/v1/nodes/{name}/agent", get(operators::agents::show))
+        .route("/admin/v1/nodes/{name}/why", get(operators::health::node_why))
+        .route("/admin/v1/nodes/{name}/drain", post(operators::health::drain))
+        .route("/admin/v1/nodes/{name}/undrain", post(operators::health::undrain))
+        .route("/admin/v1/trunks/{name}/why", get(operators::health::trunk_why))
+        .route("/admin/v1/trunks/{name}/disable", post(operators::health::disable))
+        .route("/admin/v1/trunks/{name}/enable", post(operators::health::enable))
         .route("/admin/v1/agents", get(operators::agents::list))
         .route("/admin/v1/trunks", get(operators::trunks))
         .route("/admin/v1/routes/explain", get(operators::explain))

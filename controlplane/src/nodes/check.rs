@@ -10,6 +10,7 @@ use std::net::IpAddr;
 
 use controlplane_core::names::EndpointName;
 use node_agent_ami::{Action, AskError, NotSent, Session};
+use node_agent_core::observe::uri_host;
 use node_agent_protocol::EndpointSeen;
 
 use crate::registry::Finding;
@@ -82,7 +83,7 @@ async fn read(session: &Session, function: &str) -> Result<Option<String>, AskEr
 }
 
 fn literal(what: &str, endpoint: &EndpointName, uri: &str) -> Result<(), Finding> {
-    match host(uri) {
+    match uri_host(uri) {
         Some(host) if host.parse::<IpAddr>().is_ok() => Ok(()),
         Some(host) => Err(Finding {
             text: format!(
@@ -94,36 +95,9 @@ fn literal(what: &str, endpoint: &EndpointName, uri: &str) -> Result<(), Finding
     }
 }
 
-/// The host of `sip:[user@]host[:port][;parameters]`, without the brackets of an IPv6 address. Bounded,
-/// and of few characters, since it goes into what operators read.
-fn host(uri: &str) -> Option<&str> {
-    let rest = uri
-        .trim_matches(['<', '>', '"'])
-        .strip_prefix("sip:")
-        .or_else(|| uri.trim_matches(['<', '>', '"']).strip_prefix("sips:"))?;
-    let rest = rest.split([';', '?']).next()?;
-    let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
-    let host = match rest.strip_prefix('[') {
-        Some(v6) => v6.split(']').next()?,
-        None => rest.split(':').next()?,
-    };
-    let clean = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'_');
-    (!host.is_empty() && host.len() <= 253 && host.bytes().all(clean)).then_some(host)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn hosts_of_contacts() {
-        assert_eq!(host("sip:192.0.2.21:5060"), Some("192.0.2.21"));
-        assert_eq!(host("sip:user@192.0.2.21;transport=tcp"), Some("192.0.2.21"));
-        assert_eq!(host("sip:[2001:db8::1]:5060"), Some("2001:db8::1"));
-        assert_eq!(host("sips:carrier.example"), Some("carrier.example"));
-        assert_eq!(host("tel:+48"), None);
-        assert_eq!(host("sip:a\u{1b}[31m"), None);
-    }
 
     #[test]
     fn what_an_agent_saw_is_looked_at_alike() {

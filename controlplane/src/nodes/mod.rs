@@ -7,6 +7,7 @@
 mod check;
 mod direct;
 mod linked;
+mod sight;
 mod task;
 mod tls;
 
@@ -134,6 +135,9 @@ impl Nodes {
                 let look = shared.registry.look(&node.name).unwrap_or_default();
                 let originate = task::originate(shared.clone(), node.name.clone(), way.clone(), look.clone());
                 let mut tasks = vec![originate];
+                if way == Way::Linked {
+                    tasks.push(sight::by_agent(shared.clone(), node.name.clone()));
+                }
                 if let Way::Direct(ami) = &way
                     && let Some(login) = &ami.security
                 {

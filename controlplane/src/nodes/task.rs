@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Shared, Way, check, direct, linked};
+use super::{Shared, Way, check, direct, linked, sight};
 use crate::registry::Finding;
 
 /// Time between two looks at a node's trunks.
@@ -117,8 +117,17 @@ async fn serve(
         return;
     };
     let mut next_check = Instant::now();
+    let seen = async {
+        match way {
+            Way::Direct(_) => sight::by_answers(shared, node, &session).await,
+            // Its agent tells.
+            Way::Linked => std::future::pending().await,
+        }
+    };
+    tokio::pin!(seen);
     loop {
         tokio::select! {
+            () = &mut seen => return,
             () = sleep_until(next_check) => {
                 let wait = look(shared, node, way, &session, &incarnation).await;
                 next_check = Instant::now() + wait;

@@ -1,10 +1,11 @@
-//! What the control plane knows now: the declared fleet, each node's AMI session, each trunk's limits and
-//! findings; and who takes the next attempt.
+//! What the control plane knows now: the declared fleet, each node's AMI session, each trunk's limits,
+//! findings and health; and who takes the next attempt.
 //!
 //! In memory only, rebuilt within moments of a start. Behind one lock that is never held across an await:
 //! a reservation looks at every trunk of one route and takes the chosen one's slots in the same breath, so
 //! limits cannot be overrun by two calls that look at the same moment.
 
+mod health;
 mod reserve;
 mod view;
 
@@ -15,16 +16,22 @@ use std::{
 
 use controlplane_core::{
     fleet::Fleet,
+    health::{Board, NodeEvent, NodePolicy, Policy},
     ids::AttemptId,
     names::{CarrierName, NodeName, TrunkName},
     pacing::{Channels, Window},
     selection::Selector,
 };
 use node_agent_ami::{Incarnation, Session};
+use rand::rngs::StdRng;
 use time::OffsetDateTime;
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 pub use self::{
+    health::{Holds, Kept, News, TrunkWhy},
     reserve::{Assignment, Refused, Reserved},
     view::{NodeView, TrunkView},
 };
@@ -92,25 +99,26 @@ struct State {
     trunks: HashMap<TrunkName, TrunkState>,
     carriers: HashMap<CarrierName, Limits>,
     selector: Selector,
+    board: Board,
+    /// For jitter.
+    rng: StdRng,
+    kept: Kept,
+    news: VecDeque<News>,
 }
 
 /// See the module.
 pub struct Registry {
     state: Mutex<State>,
+    /// Wakes whoever tells of changes of health.
+    news: Notify,
     /// Counts changes that may let a waiting call go on: a session up, a channel freed, a new fleet.
     changes: watch::Sender<u64>,
-}
-
-impl Default for Registry {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 impl Registry {
     /// An empty fleet.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(rng: StdRng) -> Self {
         let state = State {
             fleet: Arc::default(),
             revision: 0,
@@ -118,8 +126,12 @@ impl Registry {
             trunks: HashMap::new(),
             carriers: HashMap::new(),
             selector: Selector::default(),
+            board: Board::new(Policy::default(), NodePolicy::default()),
+            rng,
+            kept: Kept::default(),
+            news: VecDeque::new(),
         };
-        Self { state: Mutex::new(state), changes: watch::Sender::new(0) }
+        Self { state: Mutex::new(state), news: Notify::new(), changes: watch::Sender::new(0) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -192,6 +204,8 @@ impl Registry {
         }
         state.fleet = Arc::new(fleet);
         state.revision = revision;
+        state.sync_health(Instant::now().into_std());
+        self.news.notify_one();
         self.nudge();
     }
 
@@ -221,18 +235,24 @@ impl Registry {
             entry.abandoned.pop_front();
         }
         let abandoned = entry.abandoned.iter().map(|(attempt, _)| attempt.clone()).collect();
+        state.feed_node(Instant::now().into_std(), node, NodeEvent::AmiUp);
+        self.news.notify_one();
         self.nudge();
         abandoned
     }
 
     /// A node's session is gone or cannot be had.
     pub fn node_down(&self, node: &NodeName, reason: String, now: OffsetDateTime) {
-        if let Some(entry) = self.state().nodes.get_mut(node) {
+        let mut state = self.state();
+        if let Some(entry) = state.nodes.get_mut(node) {
             if !matches!(entry.link, Link::Down { .. }) {
                 entry.since = now;
             }
             entry.link = Link::Down { reason };
         }
+        state.feed_node(Instant::now().into_std(), node, NodeEvent::AmiDown);
+        drop(state);
+        self.news.notify_one();
         self.nudge();
     }
 

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use controlplane_core::{
     fleet::{Fleet, Trunk},
+    health::{Board, ForCall, Load, Standing},
     ids::AttemptId,
     names::{CarrierName, RegionName, TrunkName},
     number::E164,
@@ -12,9 +13,6 @@ use controlplane_core::{
 use node_agent_ami::{Incarnation, Session};
 
 use super::{Limits, Link, Registry, State};
-
-/// How long a trunk's pace stays halved after a 503 that was about pace.
-const SLOW_FOR: Duration = Duration::from_secs(10);
 
 /// A trunk that takes an attempt, with its slots taken.
 #[derive(Debug, Clone)]
@@ -29,6 +27,8 @@ pub struct Assignment {
     pub session: Session,
     /// Which run of Asterisk that is.
     pub incarnation: Incarnation,
+    /// How busy trunk and carrier are with this attempt.
+    pub load: Load,
 }
 
 /// What came of asking for a trunk.
@@ -69,9 +69,9 @@ impl Registry {
     ) -> Reserved {
         let mut state = self.state();
         let state = &mut *state;
-        let State { fleet, nodes, trunks, carriers, selector, .. } = state;
-        let decision = selector
-            .choose(fleet, to, tried, |trunk| availability(trunk, from, nodes, trunks, carriers, now));
+        let State { fleet, nodes, trunks, carriers, selector, board, .. } = state;
+        let look = Look { nodes, trunks, carriers, health: for_call(board, fleet, to, from, now), from, now };
+        let decision = selector.choose(fleet, to, tried, |trunk| look.availability(trunk));
         let name = match decision.choice {
             Choice::Trunk(name) => name,
             Choice::Wait { until } => return Reserved::Refused(Refused::Wait { until }),
@@ -79,8 +79,11 @@ impl Registry {
             Choice::NothingLeft => return Reserved::Refused(Refused::NothingLeft),
             Choice::NothingUsable => return Reserved::Refused(Refused::NothingUsable),
         };
-        match take(&name, fleet, state_parts(nodes, trunks, carriers), attempt, now) {
-            Some(assignment) => Reserved::Trunk(Box::new(assignment)),
+        match take(&name, fleet, Parts { nodes, trunks, carriers }, attempt, now) {
+            Some(assignment) => {
+                board.sent(now, &name);
+                Reserved::Trunk(Box::new(assignment))
+            }
             // The selector chose what the availability above called ready, under the same lock.
             None => Reserved::Refused(Refused::NothingUsable),
         }
@@ -90,9 +93,28 @@ impl Registry {
     #[must_use]
     pub fn explain(&self, to: &E164, from: Option<&E164>, now: Instant) -> Decision {
         let state = self.state();
-        state.selector.explain(&state.fleet, to, &Tried::default(), |trunk| {
-            availability(trunk, from, &state.nodes, &state.trunks, &state.carriers, now)
-        })
+        let State { fleet, nodes, trunks, carriers, selector, board, .. } = &*state;
+        let look = Look { nodes, trunks, carriers, health: for_call(board, fleet, to, from, now), from, now };
+        selector.explain(fleet, to, &Tried::default(), |trunk| look.availability(trunk))
+    }
+
+    /// Takes this very trunk's slots for a canary. `None`: a limit, its health, an operator or its node
+    /// stands against it. A probation that waits for a canary does not.
+    #[must_use]
+    pub fn reserve_canary(&self, name: &TrunkName, attempt: &AttemptId, now: Instant) -> Option<Assignment> {
+        let mut state = self.state();
+        let State { fleet, nodes, trunks, carriers, board, .. } = &mut *state;
+        let trunk = fleet.trunk(name)?;
+        if board.standing_for_any(now, trunk).is_err() && !board.trunk(name)?.wants_canary(now) {
+            return None;
+        }
+        let look = Look { nodes, trunks, carriers, health: None, from: None, now };
+        if !matches!(look.limits(trunk, Standing::Preferred), Availability::Ready(_)) {
+            return None;
+        }
+        let assignment = take(name, fleet, Parts { nodes, trunks, carriers }, attempt, now)?;
+        board.sent(now, name);
+        Some(assignment)
     }
 
     /// Counts an attempt that an earlier process left open.
@@ -119,74 +141,92 @@ impl Registry {
         }
         self.nudge();
     }
-
-    /// After a 503: if the trunk was near its declared channels, the 503 was about load, and the pace is
-    /// halved for a while.
-    pub fn slow_down_if_busy(&self, trunk: &TrunkName, now: Instant) {
-        let mut state = self.state();
-        let Some(max) = state.fleet.trunk(trunk).map(|trunk| trunk.channels_max as usize) else { return };
-        if let Some(trunk) = state.trunks.get_mut(trunk)
-            && trunk.limits.channels.held() * 5 >= max * 4
-        {
-            trunk.limits.window.slow_down(now, SLOW_FOR);
-        }
-    }
 }
 
 type Nodes = std::collections::BTreeMap<controlplane_core::names::NodeName, super::NodeState>;
 type Trunks = std::collections::HashMap<TrunkName, super::TrunkState>;
 type Carriers = std::collections::HashMap<CarrierName, Limits>;
 
-fn availability(
-    trunk: &Trunk,
-    from: Option<&E164>,
-    nodes: &Nodes,
-    trunks: &Trunks,
-    carriers: &Carriers,
+/// How trunks stand for one call; `None` where no route leads to it, and nobody will ask.
+fn for_call<'a>(
+    board: &'a Board,
+    fleet: &'a Fleet,
+    to: &E164,
+    from: Option<&'a E164>,
     now: Instant,
-) -> Availability {
-    if from.is_some_and(|from| !trunk.may_present(from)) {
-        return Availability::Unusable(PassedOver::CallerIdNotAllowed);
+) -> Option<ForCall<'a>> {
+    fleet.route_for(to).map(|route| board.for_call(now, fleet, route, to, from))
+}
+
+/// All that availability rests on, for one call.
+struct Look<'a> {
+    nodes: &'a Nodes,
+    trunks: &'a Trunks,
+    carriers: &'a Carriers,
+    health: Option<ForCall<'a>>,
+    from: Option<&'a E164>,
+    now: Instant,
+}
+
+impl Look<'_> {
+    fn availability(&self, trunk: &Trunk) -> Availability {
+        if self.from.is_some_and(|from| !trunk.may_present(from)) {
+            return Availability::Unusable(PassedOver::CallerIdNotAllowed);
+        }
+        let Some(health) = &self.health else { return Availability::Unusable(PassedOver::NodeUnverified) };
+        match health.standing(trunk) {
+            Ok(standing) => self.limits(trunk, standing),
+            Err(withheld) => match self.limits(trunk, Standing::LastResort) {
+                // What is missing altogether is told before what health makes of it.
+                missing @ Availability::Unusable(PassedOver::NodeDown | PassedOver::NodeUnverified) => {
+                    missing
+                }
+                Availability::Ready(_) | Availability::Later { .. } | Availability::Unusable(_) => {
+                    withheld.availability()
+                }
+            },
+        }
     }
-    let up = nodes.get(&trunk.node).is_some_and(|node| match &node.link {
-        Link::Up { session, .. } => session.close_reason().is_none(),
-        Link::Down { .. } | Link::Connecting => false,
-    });
-    if !up {
-        return Availability::Unusable(PassedOver::NodeDown);
+
+    /// What session, configuration and limits say, whatever the health.
+    fn limits(&self, trunk: &Trunk, standing: Standing) -> Availability {
+        let now = self.now;
+        let up = self.nodes.get(&trunk.node).is_some_and(|node| match &node.link {
+            Link::Up { session, .. } => session.close_reason().is_none(),
+            Link::Down { .. } | Link::Connecting => false,
+        });
+        if !up {
+            return Availability::Unusable(PassedOver::NodeDown);
+        }
+        let Some(state) = self.trunks.get(&trunk.name) else {
+            return Availability::Unusable(PassedOver::NodeUnverified);
+        };
+        match &state.checked {
+            None => return Availability::Unusable(PassedOver::NodeUnverified),
+            Some(Err(_)) => return Availability::Unusable(PassedOver::TrunkRefused),
+            Some(Ok(())) => {}
+        }
+        if let Err(until) = state.limits.window.check(now) {
+            return Availability::Later { until: Some(until), why: PassedOver::AtCps };
+        }
+        if state.limits.channels.check().is_err() {
+            return Availability::Later { until: None, why: PassedOver::AtChannels };
+        }
+        let Some(carrier) = self.carriers.get(&trunk.carrier) else { return Availability::Ready(standing) };
+        if let Err(until) = carrier.window.check(now) {
+            return Availability::Later { until: Some(until), why: PassedOver::CarrierAtCps };
+        }
+        if carrier.channels.check().is_err() {
+            return Availability::Later { until: None, why: PassedOver::CarrierAtChannels };
+        }
+        Availability::Ready(standing)
     }
-    let Some(state) = trunks.get(&trunk.name) else {
-        return Availability::Unusable(PassedOver::NodeUnverified);
-    };
-    match &state.checked {
-        None => return Availability::Unusable(PassedOver::NodeUnverified),
-        Some(Err(_)) => return Availability::Unusable(PassedOver::TrunkRefused),
-        Some(Ok(())) => {}
-    }
-    if let Err(until) = state.limits.window.check(now) {
-        return Availability::Later { until: Some(until), why: PassedOver::AtCps };
-    }
-    if state.limits.channels.check().is_err() {
-        return Availability::Later { until: None, why: PassedOver::AtChannels };
-    }
-    let Some(carrier) = carriers.get(&trunk.carrier) else { return Availability::Ready };
-    if let Err(until) = carrier.window.check(now) {
-        return Availability::Later { until: Some(until), why: PassedOver::CarrierAtCps };
-    }
-    if carrier.channels.check().is_err() {
-        return Availability::Later { until: None, why: PassedOver::CarrierAtChannels };
-    }
-    Availability::Ready
 }
 
 struct Parts<'a> {
     nodes: &'a Nodes,
     trunks: &'a mut Trunks,
     carriers: &'a mut Carriers,
-}
-
-fn state_parts<'a>(nodes: &'a Nodes, trunks: &'a mut Trunks, carriers: &'a mut Carriers) -> Parts<'a> {
-    Parts { nodes, trunks, carriers }
 }
 
 fn take(
@@ -202,16 +242,19 @@ fn take(
     let limits = &mut parts.trunks.get_mut(name)?.limits;
     limits.channels.acquire(attempt).ok()?;
     limits.window.take(now);
+    let mut near = limits.channels.is_near_full() || limits.window.is_near_full(now);
     if let Some(carrier) = parts.carriers.get_mut(&trunk.carrier) {
         // Checked by `availability` under the same lock; a failure here would only count one less.
         let _ = carrier.channels.acquire(attempt);
         carrier.window.take(now);
+        near |= carrier.channels.is_near_full() || carrier.window.is_near_full(now);
     }
     Some(Assignment {
         region: node.region.clone(),
         timer_b: Duration::from_millis(node.timer_b_ms.into()),
         session: session.clone(),
         incarnation: incarnation.clone(),
+        load: if near { Load::NearLimit } else { Load::Normal },
         trunk,
     })
 }

@@ -1,8 +1,12 @@
 //! The registry as operators see it: `node list`, `trunk list`.
 
-use controlplane_core::names::{CarrierName, EndpointName, NodeName, RegionName, TrunkName};
+use controlplane_core::{
+    health::{NodeState, TrunkState},
+    names::{CarrierName, EndpointName, NodeName, RegionName, TrunkName},
+};
 use serde::Serialize;
 use time::OffsetDateTime;
+use tokio::time::Instant;
 
 use super::{Link, Registry};
 
@@ -13,11 +17,15 @@ pub struct NodeView {
     pub name: NodeName,
     /// Its region.
     pub region: RegionName,
-    /// `alive`, `lost`, or `unknown` before the first answer.
-    pub state: &'static str,
-    /// Why it is lost.
+    /// Its state.
+    pub state: NodeState,
+    /// Whether an operator drains it.
+    pub draining: bool,
+    /// Whether its AMI session is up and checked.
+    pub up: bool,
+    /// Why it is not alive, and what to do where that is known.
     pub reason: Option<String>,
-    /// Since when.
+    /// Since when its AMI session is up or down.
     #[serde(with = "time::serde::rfc3339")]
     pub since: OffsetDateTime,
     /// Start of its Asterisk, by its own clock.
@@ -39,11 +47,24 @@ pub struct TrunkView {
     pub carrier: CarrierName,
     /// Its PJSIP endpoint.
     pub endpoint: EndpointName,
-    /// `usable`, `refused` (by what was found on its node), `node_lost`, or `unknown` (its node was not
-    /// looked at yet).
-    pub state: &'static str,
-    /// Why it is refused or unknown, and what to do.
+    /// Its health.
+    pub state: TrunkState,
+    /// For how long, in ms.
+    pub for_ms: u64,
+    /// Whether its node's configuration of it was looked at.
+    pub checked: bool,
+    /// Whether a call could be sent over it: node, configuration and health allow it.
+    pub usable: bool,
+    /// Why it is not healthy or cannot be used, and what to do where that is known.
     pub reason: Option<String>,
+    /// What was found on its node forbids its use.
+    pub finding: Option<String>,
+    /// Destinations and caller ids that it is spared for.
+    pub suspensions: usize,
+    /// Answer-seizure ratio of its latest calls; absent without calls.
+    pub asr: Option<f64>,
+    /// The latest round trip of OPTIONS, in ms.
+    pub qualify_rtt_ms: Option<f64>,
     /// Attempts that hold a channel.
     pub channels: usize,
     /// Most of them.
@@ -57,14 +78,17 @@ impl Registry {
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeView> {
         let state = self.state();
+        let now = Instant::now().into_std();
         let view = |node: &controlplane_core::fleet::Node| {
             let entry = state.nodes.get(&node.name)?;
-            let (link, reason, asterisk_started, ami_rtt_ms) = match &entry.link {
-                Link::Connecting => ("unknown", Some("connecting".to_owned()), None, None),
-                Link::Down { reason } => ("lost", Some(reason.clone()), None, None),
+            let health = state.board.node(&node.name)?;
+            let (up, reason, asterisk_started, ami_rtt_ms) = match &entry.link {
+                Link::Connecting => (false, Some("connecting".to_owned()), None, None),
+                Link::Down { reason } => (false, Some(reason.clone()), None, None),
                 Link::Up { session, incarnation } => (
-                    "alive",
-                    None,
+                    true,
+                    (health.state() != NodeState::Alive || health.is_draining())
+                        .then(|| health.why(now).sentence),
                     Some(incarnation.as_str().to_owned()),
                     session.ping_rtt().map(|rtt| rtt.as_secs_f64() * 1_000.0),
                 ),
@@ -72,7 +96,9 @@ impl Registry {
             Some(NodeView {
                 name: node.name.clone(),
                 region: node.region.clone(),
-                state: link,
+                state: health.state(),
+                draining: health.is_draining(),
+                up,
                 reason,
                 since: entry.since,
                 asterisk_started,
@@ -87,23 +113,35 @@ impl Registry {
     #[must_use]
     pub fn trunks(&self) -> Vec<TrunkView> {
         let state = self.state();
+        let now = Instant::now().into_std();
         let view = |trunk: &controlplane_core::fleet::Trunk| {
             let entry = state.trunks.get(&trunk.name)?;
-            let lost =
-                state.nodes.get(&trunk.node).is_some_and(|node| matches!(node.link, Link::Down { .. }));
-            let (word, reason) = match &entry.checked {
-                _ if lost => ("node_lost", Some(format!("node {} is lost", trunk.node))),
-                None => ("unknown", Some(format!("node {} was not looked at yet", trunk.node))),
-                Some(Ok(())) => ("usable", None),
-                Some(Err(finding)) => ("refused", Some(finding.text.clone())),
+            let why = state.board.trunk(&trunk.name)?.why(now);
+            let node_up =
+                state.nodes.get(&trunk.node).is_some_and(|node| matches!(node.link, Link::Up { .. }));
+            let finding = entry.checked.as_ref().and_then(|checked| checked.as_ref().err());
+            let stands = state.board.standing_for_any(now, trunk);
+            let reason = match (finding, &entry.checked) {
+                (Some(finding), _) => Some(finding.text.clone()),
+                (None, _) if !node_up => Some(format!("node {} is down", trunk.node)),
+                (None, None) => Some(format!("node {} was not looked at yet", trunk.node)),
+                (None, Some(_)) => (why.state != TrunkState::Healthy || !why.suspensions.is_empty())
+                    .then(|| why.sentence.clone()),
             };
             Some(TrunkView {
                 name: trunk.name.clone(),
                 node: trunk.node.clone(),
                 carrier: trunk.carrier.clone(),
                 endpoint: trunk.endpoint.clone(),
-                state: word,
+                state: why.state,
+                for_ms: why.for_ms,
+                checked: entry.checked.is_some(),
+                usable: node_up && matches!(entry.checked, Some(Ok(()))) && stands.is_ok(),
                 reason,
+                finding: finding.map(|finding| finding.text.clone()),
+                suspensions: why.suspensions.len(),
+                asr: why.asr(),
+                qualify_rtt_ms: why.qualify_rtt_us.map(ms),
                 channels: entry.limits.channels.held(),
                 channels_max: trunk.channels_max,
                 cps_max: trunk.cps_max,
@@ -111,4 +149,18 @@ impl Registry {
         };
         state.fleet.trunks().filter_map(view).collect()
     }
+
+    /// Whether every node's session is up, or known not to be.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.state().nodes.values().all(|node| match &node.link {
+            Link::Connecting => false,
+            Link::Down { .. } | Link::Up { .. } => true,
+        })
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "round trips are far below 2^52 µs")]
+fn ms(us: u64) -> f64 {
+    us as f64 / 1_000.0
 }

@@ -153,8 +153,7 @@ impl ControlPlane {
             let body = response.body_mut().read_to_string().unwrap_or_default();
             return Err(LabError::Machine(format!("the fleet was refused: {body}")));
         }
-        let known =
-            || self.trunks().is_ok_and(|trunks| trunks.iter().all(|trunk| trunk["state"] != "unknown"));
+        let known = || self.trunks().is_ok_and(|trunks| trunks.iter().all(|trunk| trunk["checked"] == true));
         clock::wait_until(
             "every trunk to be looked at",
             READY_WITHIN,

@@ -220,6 +220,17 @@ impl Board {
         }
     }
 
+    /// How a trunk stands for a call to no destination in particular.
+    ///
+    /// # Errors
+    /// Why it is withheld.
+    pub fn standing_for_any(&self, now: Instant, trunk: &Trunk) -> Result<Standing, Withheld> {
+        match (self.nodes.get(&trunk.node), self.trunks.get(&trunk.name)) {
+            (Some(node), Some(trunk)) => super::standing::for_any(node, trunk, now),
+            (None, _) | (_, None) => Err(Withheld { why: Refusal::NodeLost, until: None }),
+        }
+    }
+
     /// Looks at every route; says whose panic began or ended. Suspensions are one destination's matter and
     /// do not count here. Call it after transitions and about once per second.
     pub fn look_for_panic(&mut self, now: Instant, fleet: &Fleet) -> Vec<(RoutePrefix, PanicChange)> {
@@ -227,11 +238,7 @@ impl Board {
         for route in fleet.routes() {
             let mut count = RouteCount::default();
             for trunk in route.tiers.iter().flatten().filter_map(|name| fleet.trunk(name)) {
-                if let (Some(node), Some(health)) =
-                    (self.nodes.get(&trunk.node), self.trunks.get(&trunk.name))
-                {
-                    count.add(super::standing::for_any(node, health, now));
-                }
+                count.add(self.standing_for_any(now, trunk));
             }
             let change = self.panics.look(now, &route.prefix, count, &self.policy);
             changes.extend(change.map(|c| (route.prefix.clone(), c)));

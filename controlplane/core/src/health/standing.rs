@@ -133,6 +133,12 @@ impl TrunkHealth {
         Ok(standing)
     }
 
+    /// How many destinations and caller ids it does not take.
+    #[must_use]
+    pub fn suspended(&self, now: Instant) -> usize {
+        self.inner.facts.suspensions.in_force(self.clock.moment(now)).count()
+    }
+
     /// How it stands for calls that nothing is suspended for.
     fn standing_for_any(&self, at: Moment) -> Result<Standing, Withheld> {
         let withheld = |why, until: Moment| Withheld { why, until: Some(self.clock.instant(until)) };

@@ -50,6 +50,16 @@ pub struct Why {
     pub history: Vec<Change<TrunkState, Evidence>>,
 }
 
+impl Why {
+    /// Answer-seizure ratio of the calls that count; none without any.
+    #[must_use]
+    #[allow(clippy::cast_precision_loss, reason = "a window has at most some hundred outcomes")]
+    pub fn asr(&self) -> Option<f64> {
+        let Tally { failed, calls, .. } = self.not_answered;
+        (calls > 0).then(|| 1.0 - failed as f64 / calls as f64)
+    }
+}
+
 /// A destination or caller id that is suspended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Suspension {

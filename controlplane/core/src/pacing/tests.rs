@@ -230,3 +230,19 @@ fn channels_released_twice_are_free_once() {
     channels.set_max(Some(1));
     assert_eq!(channels.holders().count(), 2);
 }
+
+#[test]
+fn near_a_limit_is_four_fifths_of_it_and_never_one_or_two_calls() {
+    let of = |max: u32, held: u64| {
+        let (mut channels, mut window, now) = (Channels::new(Some(max)), Window::new(max), origin());
+        for id in ids(held) {
+            channels.adopt(&id);
+            window.take(now);
+        }
+        assert_eq!(channels.is_near_full(), window.is_near_full(now));
+        assert!(!window.is_near_full(now + 1000 * MS));
+        channels.is_near_full()
+    };
+    assert!(!of(1, 1) && !of(2, 2) && of(3, 3) && !of(10, 7) && of(10, 8) && of(10, 12));
+    assert!(!Channels::new(None).is_near_full());
+}

@@ -50,8 +50,7 @@ impl Membership {
         }
         held.revision = observations.revision;
         *seen = Some(Seen { observations: Arc::new(observations), taken, clock_offset_ms });
-        drop(state);
-        self.links.nudge();
+        state.tell(&self.node);
     }
 
     pub(in crate::agents) fn skipped(&self) {
@@ -83,8 +82,7 @@ impl Drop for Membership {
         if entry.held.as_ref().is_some_and(|held| held.id == self.id) {
             entry.held = None;
             entry.bars.clear();
-            drop(state);
-            self.links.nudge();
+            entry.tell();
         }
     }
 }

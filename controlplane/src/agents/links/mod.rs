@@ -82,6 +82,8 @@ struct Held {
 struct Entry {
     held: Option<Held>,
     seen: Option<Seen>,
+    /// Counts what came of it: its link up or down, its snapshots.
+    news: watch::Sender<u64>,
     /// Counts revocations; every connection of the node listens.
     revocations: watch::Sender<u64>,
     connections: HashMap<u64, Fingerprint>,
@@ -93,6 +95,7 @@ impl Default for Entry {
         Self {
             held: None,
             seen: None,
+            news: watch::Sender::new(0),
             revocations: watch::Sender::new(0),
             connections: HashMap::new(),
             bars: HashMap::new(),
@@ -113,6 +116,12 @@ struct State {
     next_id: u64,
 }
 
+impl Entry {
+    fn tell(&self) {
+        self.news.send_modify(|n| *n = n.wrapping_add(1));
+    }
+}
+
 impl State {
     fn id(&mut self) -> u64 {
         self.next_id += 1;
@@ -122,6 +131,12 @@ impl State {
     fn held(&mut self, node: &NodeName, id: u64) -> Option<(&mut Held, &mut Option<Seen>)> {
         let Entry { held, seen, .. } = self.nodes.get_mut(node)?;
         Some((held.as_mut().filter(|held| held.id == id)?, seen))
+    }
+
+    fn tell(&self, node: &NodeName) {
+        if let Some(entry) = self.nodes.get(node) {
+            entry.tell();
+        }
     }
 }
 
@@ -135,7 +150,6 @@ pub(super) struct Declared {
 /// See the module.
 pub struct Links {
     state: Mutex<State>,
-    changes: watch::Sender<u64>,
     declared: watch::Sender<Declared>,
     stopping: watch::Sender<bool>,
     clock: Clock,
@@ -146,7 +160,6 @@ impl Links {
     pub(in crate::agents) fn new(clock: Clock, chance: Chance) -> Self {
         Self {
             state: Mutex::default(),
-            changes: watch::Sender::new(0),
             declared: watch::Sender::new(Declared::default()),
             stopping: watch::Sender::new(false),
             clock,
@@ -158,20 +171,19 @@ impl Links {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn nudge(&self) {
-        self.changes.send_modify(|n| *n = n.wrapping_add(1));
-    }
-
-    /// Tells of every link that comes or goes and of every snapshot.
+    /// Tells of every coming and going of the node's link, and of every snapshot.
     #[must_use]
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
+    pub fn news(&self, node: &NodeName) -> watch::Receiver<u64> {
+        self.state().nodes.entry(node.clone()).or_default().news.subscribe()
     }
 
     /// Puts a fleet in force: linked nodes get their policy, those not declared any more lose their link.
     pub fn declare(&self, fleet: Arc<Fleet>, revision: i64) {
         self.state().nodes.retain(|node, entry| {
-            fleet.node(node).is_some() || entry.held.is_some() || !entry.connections.is_empty()
+            fleet.node(node).is_some()
+                || entry.held.is_some()
+                || !entry.connections.is_empty()
+                || entry.news.receiver_count() > 0
         });
         self.declared.send_replace(Declared { fleet, revision });
     }
@@ -208,11 +220,11 @@ impl Links {
 
     /// Waits until the node is linked; `false` if it is not within `limit`.
     pub async fn linked(&self, node: &NodeName, limit: Duration) -> bool {
-        let mut changes = self.changes();
+        let mut news = self.news(node);
         let is_linked = || self.state().nodes.get(node).is_some_and(|entry| entry.held.is_some());
         let linked = async {
             while !is_linked() {
-                if changes.changed().await.is_err() {
+                if news.changed().await.is_err() {
                     std::future::pending::<()>().await;
                 }
             }
@@ -242,8 +254,8 @@ impl Links {
         let entry = state.nodes.entry(node.clone()).or_default();
         entry.bars.clear();
         entry.held = Some(Held { id, down, state: link, revision: 0, _replaced: replacing });
+        entry.tell();
         drop(state);
-        self.nudge();
         Membership { links: Arc::clone(self), node: node.clone(), id, down: receiver, replaced }
     }
 

@@ -3,6 +3,7 @@
 pub(super) mod agents;
 pub(super) mod calls;
 pub(super) mod fleet;
+pub(super) mod health;
 pub(super) mod keys;
 
 use std::time::Duration;

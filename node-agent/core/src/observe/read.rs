@@ -180,3 +180,18 @@ pub fn uri_host(uri: &str) -> Option<&str> {
     let clean = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'_');
     (!host.is_empty() && host.len() <= 253 && host.bytes().all(clean)).then_some(host)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_of_uris() {
+        assert_eq!(uri_host("sip:192.0.2.21:5060"), Some("192.0.2.21"));
+        assert_eq!(uri_host("sip:user@192.0.2.21;transport=tcp"), Some("192.0.2.21"));
+        assert_eq!(uri_host("<sip:[2001:db8::1]:5060>"), Some("2001:db8::1"));
+        assert_eq!(uri_host("sips:carrier.example"), Some("carrier.example"));
+        assert_eq!(uri_host("tel:+48"), None);
+        assert_eq!(uri_host("sip:a\u{1b}[31m"), None);
+    }
+}

@@ -79,7 +79,7 @@ async fn a_call_goes_through_the_gate_which_knows_its_attempt_and_bars_others() 
     let state = StateDir::open(&settings.state_dir).unwrap();
     joining::join(&plane.token("waw-1").await, &state).await.unwrap();
     let agent = Running::start(settings.clone()).await;
-    until("the node to be alive", async || node_state(&plane).await["state"] == "alive").await;
+    until("the node to be alive", async || node_state(&plane).await["up"] == true).await;
 
     let body = json!({"to": NUMBER, "message": {"audio_id": "builtin:hello-world"}});
     let (status, call) = plane.post("/admin/v1/calls", &body).await;
@@ -100,11 +100,11 @@ async fn a_call_goes_through_the_gate_which_knows_its_attempt_and_bars_others() 
     .await;
 
     drop(agent);
-    until("the node to be lost", async || node_state(&plane).await["state"] == "lost").await;
+    until("the node to be lost", async || node_state(&plane).await["up"] == false).await;
     let _agent = Running::start(settings).await;
-    until("the node to be back", async || node_state(&plane).await["state"] == "alive").await;
+    until("the node to be back", async || node_state(&plane).await["up"] == true).await;
     plane.revoke("waw-1").await;
-    until("the node to be cut", async || node_state(&plane).await["state"] == "lost").await;
+    until("the node to be cut", async || node_state(&plane).await["up"] == false).await;
     let agent = plane.agent("waw-1").await;
     assert_eq!(agent["linked"], false, "{agent}");
 }

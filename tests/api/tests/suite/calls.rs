@@ -54,7 +54,6 @@ async fn a_call_is_answered_and_played() {
 /// What says nothing about the callee goes to another node, trunk and carrier, whatever `on_unknown` is.
 #[tokio::test]
 async fn faults_of_the_carrier_are_left_for_another_node_trunk_and_carrier() {
-    let fleet = acme_then_beta().await;
     let rows = [
         (500, "carrier_error"),
         (502, "carrier_error"),
@@ -70,6 +69,8 @@ async fn faults_of_the_carrier_are_left_for_another_node_trunk_and_carrier() {
         (302, "redirected"),
     ];
     for (n, (sip, class)) in rows.into_iter().enumerate() {
+        // A fleet of its own for each: what its trunks have met before is nobody's question here.
+        let fleet = acme_then_beta().await;
         fleet.carrier("acme", Ending::Sip(sip));
         let number = number(n);
         let ended = fleet.call(&number).or_fail().place().await.ends_as("completed", "played").await;
@@ -118,13 +119,13 @@ async fn what_the_callee_did_is_never_tried_elsewhere() {
 /// What nobody can know is decided by the customer: retry dials elsewhere, fail ends.
 #[tokio::test]
 async fn what_cannot_be_known_goes_as_on_unknown_says() {
-    let fleet = acme_then_beta().await;
     let rows = [
         (Ending::ProgressThenSip(503), "ended_after_progress"),
         (Ending::Silent, "carrier_silent"),
         (Ending::SilentTrying, "no_progress"),
     ];
     for (n, (ending, class)) in rows.into_iter().enumerate() {
+        let fleet = acme_then_beta().await;
         fleet.carrier("acme", ending.clone());
         let (retry, fail) = (number(2 * n), number(2 * n + 1));
         let place = |number: String| {

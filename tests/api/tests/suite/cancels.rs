@@ -21,7 +21,7 @@ async fn canceled_while_queued_nothing_is_sent() {
     let ended = call.ends_as("canceled", "api").await;
     assert_eq!((ended.attempts().len(), ended.outcome()), (0, "not_tried"));
     fleet.pbx("waw-1").open_port().await.unwrap();
-    fleet.all_trunks_are("usable").await;
+    fleet.all_trunks_are_usable(true).await;
     assert_eq!(fleet.seen(NUMBER).invites, 0);
 }
 
@@ -90,7 +90,7 @@ async fn canceled_while_the_link_is_down() {
     pbx.close_port();
     pbx.cut_links();
     eventually("the link is known to be lost", async || {
-        fleet.node(ringing["attempts"][0]["node"].as_str().unwrap()).await["state"] == "lost"
+        fleet.node(ringing["attempts"][0]["node"].as_str().unwrap()).await["up"] == false
     })
     .await;
     assert_eq!(call.cancel().await.status, 202);

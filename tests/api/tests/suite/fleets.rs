@@ -42,14 +42,13 @@ async fn a_new_trunk_is_used_and_a_removed_one_is_not_without_a_restart() {
     configure(fleet.pbx("waw-1"), "beta", "sip:192.0.2.22:5060");
     let applied = fleet.apply(&with_beta(&fleet.toml()), "").await.is(200);
     assert_eq!((&applied["applied"], &applied["kept"]), (&json!(true), &json!([])));
-    eventually("the new trunk is usable", async || fleet.trunk("beta-waw-1").await["state"] == "usable")
-        .await;
+    eventually("the new trunk is usable", async || fleet.trunk("beta-waw-1").await["usable"] == true).await;
     let ended = fleet.call(NUMBER).place().await.ends_as("completed", "played").await;
     assert_eq!(ended.each("trunk"), ["beta-waw-1"]);
     // Back, without pruning: what the file lacks is kept, and told.
     let kept = fleet.apply(&fleet.toml(), "").await.is(200);
     assert_eq!(lines(&kept, "kept"), ["- carrier beta", "- trunk beta-waw-1"]);
-    assert_eq!(fleet.trunk("beta-waw-1").await["state"], "usable");
+    assert_eq!(fleet.trunk("beta-waw-1").await["usable"], true);
     // And with it.
     let pruned = fleet.apply(&fleet.toml(), "?prune=true").await.is(200);
     assert_eq!(lines(&pruned, "changes"), ["- carrier beta", "- trunk beta-waw-1"]);
@@ -237,7 +236,7 @@ async fn the_fleet_is_durable() {
     fleet.kill().await;
     fleet.start_again().await;
     assert_eq!(fleet.operator.get("/admin/v1/fleet").await.is(200), before);
-    fleet.all_trunks_are("usable").await;
+    fleet.all_trunks_are_usable(true).await;
     fleet.call(NUMBER).place().await.ends_as("completed", "played").await;
 }
 
@@ -249,7 +248,7 @@ async fn who_would_be_chosen_and_why_is_explained() {
     assert_eq!((&told["choice"], &told["route"]), (&json!("trunk"), &json!("+")));
     fleet.pbx("waw-1").close_port();
     fleet.pbx("waw-1").cut_links();
-    eventually("it is known to be lost", async || fleet.node("waw-1").await["state"] == "lost").await;
+    eventually("it is known to be lost", async || fleet.node("waw-1").await["up"] == false).await;
     let told = explain("to=%2B48221234567").await.is(200);
     assert_eq!(told["trunk"], "acme-fra-1");
     let passed = told["considered"].as_array().unwrap().iter().find(|c| c["trunk"] == "acme-waw-1").unwrap();

@@ -21,8 +21,20 @@ const OURS: &[&str] = &[
     "Variable",
 ];
 /// Actions that the control plane sends.
-const ACTIONS: &[&str] =
-    &["Login", "Ping", "CoreStatus", "Getvar", "Originate", "Status", "Hangup", "DBGet", "Logoff"];
+const ACTIONS: &[&str] = &[
+    "Login",
+    "Ping",
+    "CoreStatus",
+    "Getvar",
+    "Originate",
+    "Status",
+    "Hangup",
+    "DBGet",
+    "Logoff",
+    "PJSIPShowEndpoints",
+    "PJSIPShowEndpoint",
+    "PJSIPShowRegistrationsOutbound",
+];
 
 /// Each of these, whole and around a good value.
 fn hostile(good: &str) -> Vec<String> {

@@ -8,6 +8,7 @@ mod calls;
 mod cancels;
 mod fixture;
 mod fleets;
+mod health;
 mod hostile;
 mod limits;
 mod links;

@@ -32,7 +32,7 @@ fn a_node_with_a_wrong_secret_says_so_and_stops_nobody() {
     wait_until("the wrong secret to be told", Duration::from_secs(10), "", told).unwrap_or_else(|error| {
         panic!("{error}: {}", node(&fleet, "pbx-2"));
     });
-    assert_eq!(node(&fleet, "pbx-1")["state"], "alive");
+    assert_eq!(node(&fleet, "pbx-1")["up"], true);
     for n in 0..4 {
         let call = fleet.placed(&numbers::number(numbers::ANSWER, n), json!({}));
         assert_eq!(
@@ -51,7 +51,7 @@ fn a_closed_ami_port_is_named_and_the_node_comes_back_by_itself() {
     let fleet = Fleet::up(diagonal());
     let pbx = fleet.lab.pbx("pbx-1").unwrap();
     pbx.stop().unwrap();
-    let lost = || node(&fleet, "pbx-1")["state"] == "lost";
+    let lost = || node(&fleet, "pbx-1")["up"] == false;
     wait_until("pbx-1 to be lost", Duration::from_secs(10), "", lost).unwrap();
     let call = fleet.placed(&numbers::number(numbers::ANSWER, 1), json!({}));
     assert_eq!((end(&call).as_str(), attempts(&call, "node")), ("completed/played/answered", vec!["pbx-2"]));
@@ -59,7 +59,7 @@ fn a_closed_ami_port_is_named_and_the_node_comes_back_by_itself() {
     wait_until("the reason", Duration::from_secs(5), "", || reason().contains("is Asterisk running"))
         .unwrap();
     pbx.start().unwrap();
-    let usable = || fleet.plane.trunks().unwrap().iter().all(|trunk| trunk["state"] == "usable") && !lost();
+    let usable = || fleet.plane.trunks().unwrap().iter().all(|trunk| trunk["usable"] == true) && !lost();
     wait_until("pbx-1 to be back", Duration::from_secs(20), "", usable)
         .unwrap_or_else(|error| panic!("{error}: {:?}", fleet.plane.trunks()));
 }

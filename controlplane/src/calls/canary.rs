@@ -1,0 +1,115 @@
+//! A canary: one Originate of our own over one trunk. It is no customer's call and is nowhere written down;
+//! its ending goes to the trunk's health alone.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use controlplane_core::{
+    call::{OnUnknown, Rang},
+    ending::{Ending, EndingClass, Reading},
+    fleet::{Canary, CanaryExpects},
+    health::{self, Destination, Met, Party},
+    ids::AttemptId,
+    request::{AudioId, CallRequest, Failover, Message},
+};
+use tokio::{sync::watch, time::Instant};
+
+use super::{
+    Calls,
+    attempt::{Ended, Run},
+};
+use crate::registry::Assignment;
+
+/// As customers' calls by default: the carrier is to be judged alike.
+const PROGRESS_S: u16 = 8;
+const RING_S: u16 = 25;
+/// Longer than the beep that it plays: an answered canary ends by itself.
+const TALK_S: u16 = 5;
+
+fn request(canary: &Canary) -> CallRequest {
+    CallRequest {
+        to: canary.number.clone(),
+        from: None,
+        message: Message { audio_id: AudioId::Beep, repeat: 1 },
+        progress_timeout_s: PROGRESS_S,
+        ring_timeout_s: RING_S,
+        time_limit_s: TALK_S,
+        failover: Failover { attempts_max: 1 },
+        on_unknown: OnUnknown::Fail,
+        deadline_at: None,
+        dedup_key: None,
+        metadata: BTreeMap::new(),
+    }
+}
+
+/// Whether the ending is what the operator said it would be.
+fn met(ending: &Ending, expects: CanaryExpects) -> Met {
+    let as_expected = match expects {
+        CanaryExpects::Answered => ending.class == EndingClass::Answered,
+        CanaryExpects::Rings => ending.rang == Rang::Yes,
+        CanaryExpects::Busy => ending.class == EndingClass::UserBusy,
+    };
+    if as_expected { Met::AsExpected } else { Met::Otherwise }
+}
+
+impl Calls {
+    /// Places one over the trunk whose slots are taken for `id`, follows it to its end, and tells health.
+    pub(crate) async fn place_canary(&self, id: &AttemptId, to: &Assignment, canary: &Canary) -> Met {
+        let trunk = &to.trunk;
+        let request = request(canary);
+        let began = Instant::now().into_std();
+        let (hang_up, mut canceled) = watch::channel(false);
+        let run = Run {
+            calls: self,
+            call: None,
+            id,
+            node: &trunk.node,
+            trunk: &trunk.name,
+            carrier: &trunk.carrier,
+            to: &request.to,
+            began,
+            sent_to: Some(to.incarnation.as_str()),
+            // It has rung: that was all it was for.
+            when_rung: (canary.expects == CanaryExpects::Rings).then_some(&hang_up),
+            canceled: &mut canceled,
+        };
+        let reading = Reading { early_media: trunk.early_media, timer_b: to.timer_b };
+        let Ended { ending, may_live_on } = run.send(&request, to, reading).await;
+        if may_live_on {
+            self.registry.abandon(&trunk.node, id.clone(), self.clock.now());
+        }
+        let met = met(&ending, canary.expects);
+        let call = health::Call {
+            ending,
+            began,
+            waited: Duration::from_secs(PROGRESS_S.into()),
+            party: Party::Canary,
+            destination: Destination::of(&request.to),
+            caller: trunk.caller_ids.first().cloned(),
+            load: to.load,
+        };
+        self.registry.canary_ended(Instant::now().into_std(), &trunk.name, &trunk.node, call, met);
+        self.registry.release(&trunk.name, &trunk.carrier, id);
+        self.metrics.canary_ended(trunk, met);
+        tracing::info!(trunk = %trunk.name, attempt = %id, ending = %ending.class, sip = ending.sip_code,
+            as_expected = met == Met::AsExpected, "canary ended");
+        met
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ending_is_as_expected_by_what_the_number_is_for() {
+        let of = |class, rang, expects| met(&Ending::without_answer(class, rang), expects) == Met::AsExpected;
+        use CanaryExpects as E;
+        use EndingClass as C;
+        assert!(of(C::Answered, Rang::Yes, E::Answered) && !of(C::RingTimeout, Rang::Yes, E::Answered));
+        assert!(of(C::Canceled, Rang::Yes, E::Rings) && of(C::Answered, Rang::Yes, E::Rings));
+        assert!(
+            !of(C::CarrierSilent, Rang::No, E::Rings) && !of(C::EndedAfterProgress, Rang::Maybe, E::Rings)
+        );
+        assert!(of(C::UserBusy, Rang::No, E::Busy) && !of(C::Congestion, Rang::No, E::Busy));
+    }
+}

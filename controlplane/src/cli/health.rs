@@ -1,0 +1,118 @@
+//! `trunk why|disable|enable`, `node why|drain|undrain`.
+
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::{
+    client::Door,
+    commands::{Done, encoded_name, show},
+    table::{cell, rows, table},
+};
+
+fn spoken(ms: &Value) -> String {
+    match ms.as_u64().unwrap_or(0) / 1_000 {
+        s @ 0..=119 => format!("{s} s"),
+        s @ 120..=7_199 => format!("{} min", s / 60),
+        s => format!("{} h", s / 3_600),
+    }
+}
+
+/// How it came to this, the latest first.
+fn history(answer: &Value) -> String {
+    let changes: Vec<Value> = (answer["history"].as_array().into_iter().flatten())
+        .map(|change| {
+            json!({
+                "ago": format!("{} ago", spoken(&change["ago_ms"])),
+                "change": format!("{} → {}", cell(change, "from"), cell(change, "to")),
+                "why": change["sentence"],
+            })
+        })
+        .collect();
+    if changes.is_empty() {
+        return String::new();
+    }
+    let list = json!({"data": changes});
+    format!("\n{}", table(&["WHEN", "CHANGE", "WHY"], rows(&list, &["ago", "change", "why"])))
+}
+
+fn fact(name: &str, value: &str) -> String {
+    format!("  {name:<14} {value}\n")
+}
+
+fn tally(answer: &Value, member: &str) -> String {
+    format!("{} of {}", cell(&answer[member], "failed"), cell(&answer[member], "calls"))
+}
+
+fn trunk(answer: &Value) -> String {
+    let mut text = format!("{}: {}\n", cell(answer, "trunk"), cell(answer, "sentence"));
+    let place = format!(
+        "endpoint {} on {}, carrier {}",
+        cell(answer, "endpoint"),
+        cell(answer, "node"),
+        cell(answer, "carrier")
+    );
+    text += &fact("is", &place);
+    text += &fact("calls", &format!("{} for new calls", cell(answer, "standing")));
+    if let Some(finding) = answer["finding"].as_str() {
+        text += &fact("finding", finding);
+    }
+    if answer["node_health"]["state"] != "alive" || answer["node_health"]["draining"] == true {
+        text += &fact("node", &cell(&answer["node_health"], "sentence"));
+    }
+    if answer["contact"].is_string() {
+        let rtt = answer["qualify_rtt_us"].as_u64();
+        let rtt = rtt.map_or_else(String::new, |us| format!(", {}.{} ms", us / 1_000, us % 1_000 / 100));
+        text += &fact("contact", &format!("{}{rtt}", cell(answer, "contact")));
+    }
+    if answer["registration"].is_string() {
+        text += &fact("registration", &cell(answer, "registration"));
+    }
+    text += &fact("not through", &format!("{} recent calls", tally(answer, "not_through")));
+    text += &fact("not answered", &format!("{} recent calls", tally(answer, "not_answered")));
+    if answer["back_off_level"].as_u64().is_some_and(|level| level > 0) {
+        let level =
+            format!("{} (after {} trips)", spoken(&answer["back_off_ms"]), cell(answer, "back_off_level"));
+        text += &fact("back-off", &level);
+    }
+    for suspension in answer["suspensions"].as_array().into_iter().flatten() {
+        let scope = suspension["scope"].as_object().into_iter().flatten().next();
+        let scope =
+            scope.map_or_else(String::new, |(kind, of)| format!("{kind} {}", of.as_str().unwrap_or("")));
+        let failures = cell(suspension, "failures");
+        let ends = spoken(&suspension["ends_in_ms"]);
+        text += &fact("spared for", &format!("{scope}, for {ends} more, after {failures} failures"));
+    }
+    text + &history(answer)
+}
+
+pub(super) async fn trunk_why(door: &Door, name: &str) -> Done {
+    let answer = door.get(&format!("/admin/v1/trunks/{}/why", encoded_name(name))).await?;
+    show(door, &answer, || trunk(&answer));
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn node_why(door: &Door, name: &str) -> Done {
+    let answer = door.get(&format!("/admin/v1/nodes/{}/why", encoded_name(name))).await?;
+    show(door, &answer, || {
+        format!("{}: {}\n{}", cell(&answer, "node"), cell(&answer, "sentence"), history(&answer))
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `word`: disable, enable, drain or undrain.
+pub(super) async fn hold(door: &Door, nouns: &str, name: &str, word: &str, reason: Option<&str>) -> Done {
+    let body = reason.map_or_else(|| json!({}), |reason| json!({"reason": reason}));
+    let answer = door.post(&format!("/admin/v1/{nouns}/{}/{word}", encoded_name(name)), &body).await?;
+    let is = match word {
+        "disable" => "takes no new call",
+        "drain" => "takes no new call; those under way go on to their end",
+        "enable" => "is enabled; it takes calls as its health allows",
+        _ => "takes calls again",
+    };
+    show(door, &answer, || {
+        let already = if answer["changed"] == false { " (nothing changed: it was so before)" } else { "" };
+        format!("{name} {is}{already}.\n")
+    });
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,197 @@
+//! Health over a restart: machines are written when they change, and operators' holds when they are set.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use controlplane_core::{
+    health::Changed,
+    names::{NodeName, TrunkName},
+};
+use controlplane_store::{
+    Store, StoreError,
+    health::{HoldTarget, SaveHealth},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use tokio::{
+    sync::Notify,
+    task::AbortHandle,
+    time::{Instant, sleep},
+};
+
+use crate::{
+    calls::chain,
+    clock::Clock,
+    registry::{Holds, Kept, News, Registry},
+};
+
+/// Between two writes: a carrier that fails takes many trunks with it, and they are written together.
+const WRITE_EVERY: Duration = Duration::from_millis(100);
+/// Until a write is tried again that the database did not take.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What waits to be written: names alone, so that it is bounded by the fleet.
+#[derive(Debug, Default)]
+struct Unwritten {
+    trunks: BTreeSet<TrunkName>,
+    nodes: BTreeSet<NodeName>,
+    gone: Gone,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Gone {
+    trunks: BTreeSet<TrunkName>,
+    nodes: BTreeSet<NodeName>,
+}
+
+/// See the module.
+pub(crate) struct Keeping {
+    store: Arc<dyn Store>,
+    unwritten: Mutex<Unwritten>,
+    work: Notify,
+}
+
+impl Keeping {
+    pub(crate) fn new(store: Arc<dyn Store>) -> Arc<Self> {
+        Arc::new(Self { store, unwritten: Mutex::default(), work: Notify::new() })
+    }
+
+    fn unwritten(&self) -> MutexGuard<'_, Unwritten> {
+        self.unwritten.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn note(&self, news: &News) {
+        let mut unwritten = self.unwritten();
+        match news {
+            News::Changed(Changed::Trunk(trunk, _)) | News::Noted(trunk) => {
+                unwritten.gone.trunks.remove(trunk);
+                unwritten.trunks.insert(trunk.clone());
+            }
+            News::Changed(Changed::Node(node, _)) => {
+                unwritten.gone.nodes.remove(node);
+                unwritten.nodes.insert(node.clone());
+            }
+            News::TrunkGone(trunk) => {
+                unwritten.trunks.remove(trunk);
+                unwritten.gone.trunks.insert(trunk.clone());
+            }
+            News::NodeGone(node) => {
+                unwritten.nodes.remove(node);
+                unwritten.gone.nodes.insert(node.clone());
+            }
+            News::Panic(..) => return,
+        }
+        drop(unwritten);
+        self.work.notify_one();
+    }
+
+    /// Writes what changes, for as long as the program runs.
+    pub(crate) fn keep(self: &Arc<Self>, registry: Arc<Registry>, clock: Clock) -> AbortHandle {
+        let keeping = Arc::clone(self);
+        let work = async move {
+            loop {
+                keeping.work.notified().await;
+                sleep(WRITE_EVERY).await;
+                while let Err(error) = keeping.write(&registry, &clock).await {
+                    tracing::warn!(error = %chain(&error), "health could not be written, trying again");
+                    sleep(AGAIN).await;
+                }
+            }
+        };
+        tokio::spawn(work).abort_handle()
+    }
+
+    async fn write(&self, registry: &Registry, clock: &Clock) -> Result<(), StoreError> {
+        let taken = std::mem::take(&mut *self.unwritten());
+        let written = self.write_these(&taken, registry, clock).await;
+        if written.is_err() {
+            // What came meanwhile is newer.
+            let mut unwritten = self.unwritten();
+            let Unwritten { trunks, nodes, gone } = taken;
+            let again = |name: &TrunkName| !unwritten.trunks.contains(name);
+            let gone_trunks: Vec<_> = gone.trunks.into_iter().filter(again).collect();
+            let again = |name: &NodeName| !unwritten.nodes.contains(name);
+            let gone_nodes: Vec<_> = gone.nodes.into_iter().filter(again).collect();
+            unwritten.gone.trunks.extend(gone_trunks);
+            unwritten.gone.nodes.extend(gone_nodes);
+            unwritten.trunks.extend(trunks);
+            unwritten.nodes.extend(nodes);
+        }
+        written
+    }
+
+    async fn write_these(
+        &self,
+        these: &Unwritten,
+        registry: &Registry,
+        clock: &Clock,
+    ) -> Result<(), StoreError> {
+        let Unwritten { trunks, nodes, gone } = these;
+        if !gone.trunks.is_empty() || !gone.nodes.is_empty() {
+            let (trunks, nodes): (Vec<_>, Vec<_>) =
+                (gone.trunks.iter().cloned().collect(), gone.nodes.iter().cloned().collect());
+            self.store.forget_health(&trunks, &nodes).await?;
+        }
+        let now = Instant::now().into_std();
+        let trunk = |name: &TrunkName| Some((name.clone(), json(&registry.trunk_snapshot(now, name)?)?));
+        let node = |name: &NodeName| Some((name.clone(), json(&registry.node_snapshot(now, name)?)?));
+        let save = SaveHealth {
+            trunks: trunks.iter().filter_map(trunk).collect(),
+            nodes: nodes.iter().filter_map(node).collect(),
+            at: clock.now(),
+        };
+        if save.trunks.is_empty() && save.nodes.is_empty() {
+            return Ok(());
+        }
+        self.store.save_health(save).await
+    }
+
+    /// What an earlier process wrote.
+    ///
+    /// # Errors
+    /// The database. A machine that cannot be read begins anew, which is logged.
+    pub(crate) async fn read(&self) -> Result<Kept, StoreError> {
+        let stored = self.store.health().await?;
+        Ok(Kept {
+            trunks: readable(stored.trunks).into_iter().collect(),
+            nodes: readable(stored.nodes).into_iter().collect(),
+            holds: self.holds().await?,
+        })
+    }
+
+    /// What operators hold back.
+    ///
+    /// # Errors
+    /// The database.
+    pub(crate) async fn holds(&self) -> Result<Holds, StoreError> {
+        let mut holds = Holds::default();
+        for hold in self.store.holds().await? {
+            match hold.target {
+                HoldTarget::Trunk(trunk) => holds.trunks.insert(trunk),
+                HoldTarget::Node(node) => holds.nodes.insert(node),
+            };
+        }
+        Ok(holds)
+    }
+}
+
+fn json(machine: &impl Serialize) -> Option<Value> {
+    serde_json::to_value(machine)
+        .inspect_err(|error| tracing::error!(%error, "a health machine cannot be written"))
+        .ok()
+}
+
+fn readable<N: Ord + Display, T: DeserializeOwned>(stored: Vec<(N, Value)>) -> BTreeMap<N, T> {
+    let machine = |(name, document): (N, Value)| match serde_json::from_value(document) {
+        Ok(machine) => Some((name, machine)),
+        Err(error) => {
+            tracing::warn!(%name, %error, "stored health cannot be read (another version wrote it?): it begins anew");
+            None
+        }
+    };
+    stored.into_iter().filter_map(machine).collect()
+}

@@ -1,0 +1,72 @@
+//! Looks after health: lets time pass for the machines, tells people what changed, and keeps it over a
+//! restart. What the machines are told comes from `nodes` (contacts, registrations, sessions) and `calls`
+//! (endings), and here from [`canaries`].
+
+mod canaries;
+mod keeping;
+
+use std::{sync::Arc, time::Duration};
+
+use controlplane_core::health::{Changed, TrunkState, panic::PanicChange};
+use tokio::{
+    task::AbortHandle,
+    time::{Instant, sleep_until},
+};
+
+pub(crate) use self::{canaries::Canaries, keeping::Keeping};
+use crate::{
+    metrics::Metrics,
+    registry::{News, Registry},
+};
+
+/// Between two looks without a deadline: routes are looked at for panic this often.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Lets time pass, and tells what changed, for as long as the program runs.
+pub(crate) fn watch(registry: Arc<Registry>, metrics: Arc<Metrics>, keeping: Arc<Keeping>) -> AbortHandle {
+    let work = async move {
+        loop {
+            let look = Instant::now() + LOOK_EVERY;
+            let due = registry.health_due().map_or(look, |due| look.min(Instant::from_std(due)));
+            tokio::select! {
+                () = sleep_until(due) => registry.time_passed(Instant::now().into_std()),
+                () = registry.has_news() => {}
+            }
+            for news in registry.news() {
+                tell(&registry, &metrics, &news);
+                keeping.note(&news);
+            }
+        }
+    };
+    tokio::spawn(work).abort_handle()
+}
+
+fn tell(registry: &Registry, metrics: &Metrics, news: &News) {
+    match news {
+        News::Changed(Changed::Trunk(name, change)) => {
+            let (from, to) = (change.from, change.to);
+            if let Some(trunk) = registry.fleet().0.trunk(name) {
+                metrics.trunk_changed(trunk, to);
+            }
+            if to == TrunkState::Tripped {
+                tracing::warn!(trunk = %name, %from, %to, why = %change.evidence, "trunk tripped");
+            } else {
+                tracing::info!(trunk = %name, %from, %to, why = %change.evidence, "trunk changed");
+            }
+        }
+        News::Changed(Changed::Node(name, change)) => {
+            metrics.node_changed(name, change.to);
+            tracing::warn!(node = %name, from = %change.from, to = %change.to, why = %change.evidence, "node changed");
+        }
+        News::Panic(route, PanicChange::Began(count)) => tracing::error!(
+            %route,
+            usable = count.usable,
+            broken = count.withheld,
+            "panic: too few trunks of the route are held to work; calls are tried over all of them"
+        ),
+        News::Panic(route, PanicChange::Ended { lasted }) => {
+            tracing::warn!(%route, lasted_s = lasted.as_secs(), "panic is over");
+        }
+        News::Noted(_) | News::TrunkGone(_) | News::NodeGone(_) => {}
+    }
+}

@@ -1,0 +1,294 @@
+//! What is seen of a node's trunks, as news for their health: by its agent, or by this program where it has
+//! none.
+//!
+//! Facts only: an agent's snapshot and the answers to our own questions, never an event's claim.
+
+use std::{collections::HashMap, time::Duration};
+
+use controlplane_core::{
+    fleet::Trunk,
+    health::{Event, NodeEvent},
+    names::{NodeName, TrunkName},
+};
+use node_agent_ami::{Action, AskError, EndpointName, ListError, Message, NotSent, Session};
+use node_agent_core::observe;
+use node_agent_protocol::{AmiState, ContactStatus, EndpointSeen, RegistrationStatus};
+use tokio::{
+    task::AbortHandle,
+    time::{Instant, sleep},
+};
+
+use super::Shared;
+
+/// Between two looks of ours at a node without an agent.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How long a registration may be under way before it counts as lost: an Asterisk that has just started has
+/// not registered yet.
+const REGISTERING_MAX: Duration = Duration::from_secs(5);
+
+/// A registration, whoever saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Registered {
+    Yes,
+    NotNow,
+    Rejected,
+    Stopped,
+}
+
+/// What is seen of one trunk at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Sight {
+    /// Whether its contact answers OPTIONS, and after what time; none where it is not asked.
+    contact: Option<Result<Option<Duration>, Unreachable>>,
+    /// None where it does not register.
+    registration: Option<Registered>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Unreachable;
+
+/// Of several contacts of an endpoint one that answers is enough.
+fn contact(
+    contacts: impl Iterator<Item = (ContactStatus, Option<u64>)>,
+) -> Option<Result<Option<Duration>, Unreachable>> {
+    let mut seen = None;
+    for (status, rtt_us) in contacts {
+        match status {
+            ContactStatus::Reachable => return Some(Ok(rtt_us.map(Duration::from_micros))),
+            ContactStatus::Unreachable => seen = Some(Err(Unreachable)),
+            ContactStatus::NonQualified | ContactStatus::Unknown => {}
+        }
+    }
+    seen
+}
+
+impl Sight {
+    fn by_agent(seen: &EndpointSeen) -> Self {
+        let registration = seen.registration.as_ref().and_then(|registration| match registration.status {
+            RegistrationStatus::Registered => Some(Registered::Yes),
+            RegistrationStatus::Unregistered => Some(Registered::NotNow),
+            RegistrationStatus::Rejected => Some(Registered::Rejected),
+            RegistrationStatus::Stopped => Some(Registered::Stopped),
+            RegistrationStatus::Unknown => None,
+        });
+        Self { contact: contact(seen.contacts.iter().map(|c| (c.status, c.qualify_rtt_us))), registration }
+    }
+
+    fn by_answers(contacts: &[observe::Contact], registration: Option<&observe::Registration>) -> Self {
+        let status = |contact: &observe::Contact| match contact.status {
+            observe::ContactStatus::Reachable => ContactStatus::Reachable,
+            observe::ContactStatus::Unreachable => ContactStatus::Unreachable,
+            observe::ContactStatus::NonQualified => ContactStatus::NonQualified,
+            observe::ContactStatus::Unknown => ContactStatus::Unknown,
+        };
+        let registration = registration.and_then(|registration| match registration.status {
+            observe::RegistrationStatus::Registered => Some(Registered::Yes),
+            observe::RegistrationStatus::Unregistered => Some(Registered::NotNow),
+            observe::RegistrationStatus::Rejected => Some(Registered::Rejected),
+            observe::RegistrationStatus::Stopped => Some(Registered::Stopped),
+            observe::RegistrationStatus::Unknown => None,
+        });
+        Self { contact: contact(contacts.iter().map(|c| (status(c), c.qualify_rtt_us))), registration }
+    }
+}
+
+/// What was told of a trunk last.
+#[derive(Default)]
+struct Told {
+    rtt: Option<Duration>,
+    unregistered_since: Option<Instant>,
+}
+
+/// Turns what is seen of one node's trunks into news.
+#[derive(Default)]
+struct Teller(HashMap<TrunkName, Told>);
+
+impl Teller {
+    fn news(&mut self, trunk: &TrunkName, sight: Sight, now: Instant) -> Vec<Event> {
+        let told = self.0.entry(trunk.clone()).or_default();
+        let contact = sight.contact.map(|seen| match seen {
+            Ok(rtt) => Event::Reachable(rtt),
+            Err(Unreachable) => Event::Unreachable,
+        });
+        if sight.registration != Some(Registered::NotNow) {
+            told.unregistered_since = None;
+        }
+        let registration = sight.registration.and_then(|seen| match seen {
+            Registered::Yes => Some(Event::Registered),
+            Registered::Rejected => Some(Event::RegistrationRejected),
+            Registered::Stopped => Some(Event::RegistrationLost),
+            Registered::NotNow => {
+                let since = *told.unregistered_since.get_or_insert(now);
+                (now.saturating_duration_since(since) >= REGISTERING_MAX).then_some(Event::RegistrationLost)
+            }
+        });
+        contact.into_iter().chain(registration).collect()
+    }
+
+    /// A round trip that was not told before: the same to the µs is the same OPTIONS.
+    fn new_rtt(&mut self, trunk: &TrunkName, sight: Sight) -> Option<Duration> {
+        let rtt = sight.contact?.ok()??;
+        let told = self.0.entry(trunk.clone()).or_default();
+        (told.rtt.replace(rtt) != Some(rtt)).then_some(rtt)
+    }
+
+    fn tell(&mut self, shared: &Shared, trunk: &Trunk, sight: Sight) {
+        let now = Instant::now();
+        for event in self.news(&trunk.name, sight, now) {
+            shared.registry.observed(now.into_std(), &trunk.name, &event);
+        }
+        if let Some(rtt) = self.new_rtt(&trunk.name, sight) {
+            shared.metrics.qualify_rtt(trunk, rtt);
+        }
+    }
+}
+
+/// Follows what a node's agent sees, and whether it is there.
+pub(super) fn by_agent(shared: Shared, node: NodeName) -> AbortHandle {
+    let work = async move {
+        let mut news = shared.links.news(&node);
+        let mut teller = Teller::default();
+        let (mut was_linked, mut taken) = (false, None);
+        loop {
+            news.borrow_and_update();
+            let agent = shared.links.agent(&node);
+            let now = || Instant::now().into_std();
+            if agent.link.is_some() != was_linked {
+                was_linked = !was_linked;
+                let event = if was_linked { NodeEvent::LinkUp } else { NodeEvent::LinkDown };
+                shared.registry.node_event(now(), &node, event);
+            }
+            if let Some(seen) = agent.seen.filter(|seen| was_linked && Some(seen.taken) != taken) {
+                taken = Some(seen.taken);
+                shared.registry.node_event(now(), &node, NodeEvent::Heartbeat);
+                let whole = matches!(seen.observations.ami, AmiState::Up { .. })
+                    && seen.observations.asterisk.as_ref().is_some_and(|asterisk| asterisk.fully_booted);
+                let (fleet, _) = shared.registry.fleet();
+                for trunk in fleet.trunks_of(&node).filter(|_| whole) {
+                    let endpoint = seen.observations.endpoints.iter().find(|e| e.endpoint == trunk.endpoint);
+                    if let Some(endpoint) = endpoint {
+                        teller.tell(&shared, trunk, Sight::by_agent(endpoint));
+                    }
+                }
+            }
+            if news.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::spawn(work).abort_handle()
+}
+
+/// Looks at the trunks of a node without an agent, for as long as its session lives.
+pub(super) async fn by_answers(shared: &Shared, node: &NodeName, session: &Session) {
+    let mut teller = Teller::default();
+    loop {
+        if let Err(error) = look(shared, node, session, &mut teller).await {
+            tracing::debug!(%node, %error, "contacts and registrations cannot be read");
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn look(
+    shared: &Shared,
+    node: &NodeName,
+    session: &Session,
+    teller: &mut Teller,
+) -> Result<(), AskError> {
+    let (endpoints, _) = observe::endpoints(&list(session, "PJSIPShowEndpoints", None).await?);
+    let registrations = observe::registrations(&list(session, "PJSIPShowRegistrationsOutbound", None).await?);
+    let (fleet, _) = shared.registry.fleet();
+    for trunk in fleet.trunks_of(node) {
+        let Ok(name) = EndpointName::parse(trunk.endpoint.as_str()) else { continue };
+        if !endpoints.iter().any(|endpoint| endpoint.name == name) {
+            continue;
+        }
+        let contacts = observe::contacts(&list(session, "PJSIPShowEndpoint", Some(&name)).await?);
+        let registration = registrations.iter().find(|r| observe::endpoint_of(r, &endpoints) == Some(&name));
+        teller.tell(shared, trunk, Sight::by_answers(&contacts, registration));
+    }
+    Ok(())
+}
+
+/// The items; none where Asterisk says that there are none, which it calls an error.
+async fn list(
+    session: &Session,
+    name: &'static str,
+    endpoint: Option<&EndpointName>,
+) -> Result<Vec<Message>, AskError> {
+    let action = Action::new(name).and_then(|action| match endpoint {
+        Some(endpoint) => action.header("Endpoint", endpoint.as_str()),
+        None => Ok(action),
+    });
+    match session.list(action.map_err(NotSent::from)?).await {
+        Ok(list) => Ok(list.items),
+        Err(ListError::Refused(response)) if response.text().starts_with("Permission") => {
+            Err(AskError::Refused { action: name, message: response.text() })
+        }
+        Err(ListError::Refused(_)) => Ok(Vec::new()),
+        Err(ListError::Short { .. }) => Err(AskError::Malformed { action: name }),
+        Err(ListError::NotSent(why)) => Err(why.into()),
+        Err(ListError::Cut { cause, .. }) => Err(cause.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(json: &str) -> Sight {
+        Sight::by_agent(&serde_json::from_str(json).unwrap())
+    }
+
+    #[test]
+    fn one_contact_that_answers_is_enough_and_one_that_is_not_asked_says_nothing() {
+        let of = |statuses: &[&str]| {
+            let contacts: Vec<_> = statuses
+                .iter()
+                .map(|s| format!(r#"{{"uri":"sip:192.0.2.21","status":"{s}","qualify_rtt_us":1500}}"#))
+                .collect();
+            seen(&format!(r#"{{"endpoint":"acme","contacts":[{}]}}"#, contacts.join(","))).contact
+        };
+        let reachable = Some(Ok(Some(Duration::from_micros(1_500))));
+        assert_eq!(of(&["reachable"]), reachable);
+        assert_eq!(of(&["unreachable", "reachable"]), reachable);
+        assert_eq!(of(&["unreachable", "unknown"]), Some(Err(Unreachable)));
+        assert_eq!(of(&["non_qualified"]), None);
+        assert_eq!(of(&[]), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_registration_under_way_is_lost_only_after_a_while_and_a_refused_one_at_once() {
+        let mut teller = Teller::default();
+        let trunk: TrunkName = "acme-waw-1".parse().unwrap();
+        let mut told = |status: &str| {
+            let json =
+                format!(r#"{{"endpoint":"acme","registration":{{"name":"acme","status":"{status}"}}}}"#);
+            teller.news(&trunk, seen(&json), Instant::now())
+        };
+        assert_eq!(told("unregistered"), []);
+        sleep(REGISTERING_MAX - Duration::from_millis(1)).await;
+        assert_eq!(told("unregistered"), []);
+        sleep(Duration::from_millis(1)).await;
+        assert_eq!(told("unregistered"), [Event::RegistrationLost]);
+        assert_eq!(told("registered"), [Event::Registered]);
+        assert_eq!(told("unregistered"), [], "begins anew");
+        assert_eq!(told("rejected"), [Event::RegistrationRejected]);
+        assert_eq!(told("stopped"), [Event::RegistrationLost]);
+        assert_eq!(told("dreaming"), []);
+    }
+
+    #[test]
+    fn the_same_round_trip_is_told_once() {
+        let mut teller = Teller::default();
+        let trunk: TrunkName = "acme-waw-1".parse().unwrap();
+        let rtt = |us: u64| {
+            seen(&format!(
+                r#"{{"endpoint":"acme","contacts":[{{"uri":"sip:192.0.2.21","status":"reachable","qualify_rtt_us":{us}}}]}}"#
+            ))
+        };
+        let mut new = |us| teller.new_rtt(&trunk, rtt(us)).is_some();
+        assert_eq!([new(100), new(100), new(101), new(100)], [true, false, true, true]);
+    }
+}
