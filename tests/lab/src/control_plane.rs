@@ -1,9 +1,10 @@
 //! The real control plane beside the lab: the program `ringward`, started and killed as a process, and
 //! used through its doors.
-use crate::{LabError, Signal, clock, process};
+use crate::setup::Doors;
+use crate::{Agent, Lab, LabError, Pbx, Setup, Signal, clock, process, program};
 use serde_json::{Value, json};
-use std::fs::{self, File};
-use std::net::TcpListener;
+use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -16,10 +17,8 @@ const READY_WITHIN: Duration = Duration::from_secs(20);
 /// A running `ringward serve`.
 #[derive(Debug)]
 pub struct ControlPlane {
-    folder: PathBuf,
-    database_url: Option<String>,
-    api: String,
-    operator: String,
+    setup: Setup,
+    doors: Doors,
     operator_key: String,
     customer_key: String,
     http: ureq::Agent,
@@ -39,71 +38,97 @@ impl ControlPlane {
     /// # Errors
     /// As [`Self::start`].
     pub fn start_on(folder: &Path, database_url: Option<String>, fleet_toml: &str) -> Result<Self, LabError> {
-        fs::create_dir_all(folder).map_err(LabError::file("create", folder))?;
+        let setup = Setup::new(folder);
+        let plane = Self::open(match database_url {
+            Some(url) => setup.database(url),
+            None => setup,
+        })?;
+        plane.apply(fleet_toml)?;
+        Ok(plane)
+    }
+
+    /// Starts one for a lab: applies its fleet and, where it has agents, joins and starts them.
+    ///
+    /// # Errors
+    /// As [`Self::start`], or a node does not join.
+    pub fn start_for(lab: &Lab, folder: &Path) -> Result<Self, LabError> {
+        let plane = Self::open(Setup::new(folder).agents_at(lab.root_address()))?;
+        plane.declare(&lab.fleet_toml())?;
+        for agent in lab.pbxes().iter().filter_map(Pbx::agent) {
+            plane.join(&agent)?;
+            agent.start()?;
+        }
+        plane.wait_for_nodes()?;
+        Ok(plane)
+    }
+
+    /// Starts one with empty database and makes the keys.
+    ///
+    /// # Errors
+    /// The program is not built, or does not get ready.
+    pub fn open(setup: Setup) -> Result<Self, LabError> {
+        fs::create_dir_all(&setup.folder).map_err(LabError::file("create", &setup.folder))?;
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(Duration::from_secs(30)))
             .build();
         let mut plane = Self {
-            folder: folder.to_owned(),
-            database_url,
-            api: format!("127.0.0.1:{}", free_port()?),
-            operator: format!("127.0.0.1:{}", free_port()?),
+            doors: setup.doors()?,
+            setup,
             operator_key: String::new(),
             customer_key: String::new(),
             http: config.into(),
         };
-        plane.spawn()?;
-        let token = folder.join("bootstrap.token");
+        plane.start_again()?;
+        let token = plane.setup.folder.join("bootstrap.token");
         let token = fs::read_to_string(&token).map_err(LabError::file("read", &token))?;
         let proof = json!({"token": token.trim()});
-        let boot = plane.ask("POST", &plane.operator, "", "/admin/v1/bootstrap", Some(&proof))?;
+        let boot = plane.ask("POST", plane.doors.operator, "", "/admin/v1/bootstrap", Some(&proof))?;
         plane.operator_key = secret(&boot)?;
         let key = plane.admin("POST", "/admin/v1/keys", Some(&json!({"name": "lab"})))?;
         plane.customer_key = secret(&key)?;
-        plane.apply(fleet_toml)?;
         Ok(plane)
     }
 
-    fn spawn(&self) -> Result<(), LabError> {
-        let log = self.log();
-        let open =
-            || File::options().create(true).append(true).open(&log).map_err(LabError::file("write", &log));
-        let mut command = Command::new(binary("ringward")?);
-        command
-            .args(["serve", "--data-dir"])
-            .arg(&self.folder)
-            .args(["--api-listen", &self.api, "--operator-listen", &self.operator])
-            .args(["--agents-listen", "127.0.0.1:0"])
-            .env_remove("RINGWARD_DATABASE_URL")
-            .stdin(std::process::Stdio::null())
-            .stdout(open()?)
-            .stderr(open()?);
-        if let Some(url) = &self.database_url {
-            command.env("RINGWARD_DATABASE_URL", url);
+    /// Joins a node with a new token.
+    ///
+    /// # Errors
+    /// No token, or the agent was not let in.
+    pub fn join(&self, agent: &Agent) -> Result<(), LabError> {
+        let said = agent.join(&[&self.token(agent.node())?])?;
+        if said.status.success() {
+            return Ok(());
         }
-        process::spawn(NAME, command)?;
-        let ready = || matches!(self.raw("GET", &self.operator, "", "/readyz", None), Ok((200, _)));
-        clock::wait_until("ringward to be ready", READY_WITHIN, &format!("see {}", log.display()), ready)?;
-        Ok(())
+        let words = String::from_utf8_lossy(&said.stderr).into_owned();
+        Err(LabError::Machine(format!("{} did not join: {words}", agent.node())))
+    }
+
+    /// A new join token of a node.
+    ///
+    /// # Errors
+    /// There is no such node.
+    pub fn token(&self, node: &str) -> Result<String, LabError> {
+        let answer = self.admin("POST", &format!("/admin/v1/nodes/{node}/token"), Some(&json!({})))?;
+        let token = answer["token"].as_str().map(str::to_owned);
+        token.ok_or_else(|| LabError::Machine(format!("no token in {answer}")))
     }
 
     /// Its log.
     #[must_use]
     pub fn log(&self) -> PathBuf {
-        self.folder.join("ringward.log")
+        self.setup.log()
     }
 
     /// The customers' door, as a URL.
     #[must_use]
     pub fn api_url(&self) -> String {
-        format!("http://{}", self.api)
+        format!("http://{}", self.doors.api)
     }
 
     /// The operators' door, as a URL.
     #[must_use]
     pub fn operator_url(&self) -> String {
-        format!("http://{}", self.operator)
+        format!("http://{}", self.doors.operator)
     }
 
     /// A customer's key.
@@ -137,7 +162,9 @@ impl ControlPlane {
     /// # Errors
     /// It does not get ready.
     pub fn start_again(&self) -> Result<(), LabError> {
-        self.spawn()
+        self.setup.spawn(NAME, self.doors)?;
+        let ready = || matches!(self.raw("GET", self.doors.operator, "", "/readyz", None), Ok((200, _)));
+        clock::wait_until("ringward to be ready", READY_WITHIN, &self.hint(), ready).map(|_| ())
     }
 
     /// Applies a fleet file and waits until every node of it was looked at.
@@ -145,22 +172,40 @@ impl ControlPlane {
     /// # Errors
     /// The file is refused, or a node does not come up.
     pub fn apply(&self, fleet_toml: &str) -> Result<(), LabError> {
+        self.declare(fleet_toml)?;
+        let known =
+            || self.trunks().is_ok_and(|trunks| trunks.iter().all(|trunk| trunk["checked"] == true));
+        clock::wait_until("every trunk to be looked at", READY_WITHIN, &self.hint(), known).map(|_| ())
+    }
+
+    /// Applies a fleet file.
+    ///
+    /// # Errors
+    /// The file is refused.
+    pub fn declare(&self, fleet_toml: &str) -> Result<(), LabError> {
         let url = format!("{}/admin/v1/fleet?prune=true", self.operator_url());
         let request = self.http.post(&url).header("Authorization", format!("Bearer {}", self.operator_key));
         let mut response = request.send(fleet_toml).map_err(|error| broken(&url, &error))?;
-        let status = response.status().as_u16();
-        if status != 200 {
+        if response.status().as_u16() != 200 {
             let body = response.body_mut().read_to_string().unwrap_or_default();
             return Err(LabError::Machine(format!("the fleet was refused: {body}")));
         }
-        let known = || self.trunks().is_ok_and(|trunks| trunks.iter().all(|trunk| trunk["checked"] == true));
-        clock::wait_until(
-            "every trunk to be looked at",
-            READY_WITHIN,
-            &format!("see {}", self.log().display()),
-            known,
-        )?;
         Ok(())
+    }
+
+    /// Waits until every node is alive and every trunk was looked at.
+    ///
+    /// # Errors
+    /// One is not in time.
+    pub fn wait_for_nodes(&self) -> Result<Duration, LabError> {
+        let alive = || self.nodes().is_ok_and(|nodes| nodes.iter().all(|node| node["state"] == "alive"));
+        let known =
+            || self.trunks().is_ok_and(|trunks| trunks.iter().all(|trunk| trunk["checked"] == true));
+        clock::wait_until("every node to be alive", READY_WITHIN, &self.hint(), || alive() && known())
+    }
+
+    fn hint(&self) -> String {
+        format!("see {}", self.log().display())
     }
 
     /// The trunks as operators see them.
@@ -186,7 +231,7 @@ impl ControlPlane {
     /// # Errors
     /// No answer, or a problem.
     pub fn admin(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, LabError> {
-        self.ask(method, &self.operator, &self.operator_key, path, body)
+        self.ask(method, self.doors.operator, &self.operator_key, path, body)
     }
 
     /// Asks the customers' door.
@@ -194,7 +239,7 @@ impl ControlPlane {
     /// # Errors
     /// No answer, or a problem.
     pub fn customer(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, LabError> {
-        self.ask(method, &self.api, &self.customer_key, path, body)
+        self.ask(method, self.doors.api, &self.customer_key, path, body)
     }
 
     /// Places a call as a customer; gives its id.
@@ -233,7 +278,7 @@ impl ControlPlane {
     /// # Errors
     /// No answer.
     pub fn metric(&self, name: &str, labels: &[&str]) -> Result<f64, LabError> {
-        let (_, text) = self.raw("GET", &self.operator, "", "/metrics", None)?;
+        let (_, text) = self.raw("GET", self.doors.operator, "", "/metrics", None)?;
         let of = |line: &&str| {
             let series = line.split(' ').next().unwrap_or("");
             series.split('{').next() == Some(name) && labels.iter().all(|label| series.contains(label))
@@ -246,7 +291,7 @@ impl ControlPlane {
     /// # Errors
     /// The program cannot be started.
     pub fn command_line(&self, arguments: &[&str]) -> Result<Output, LabError> {
-        let program = binary("ringward")?;
+        let program = program::program("ringward")?;
         Command::new(&program)
             .args(arguments)
             .env("RINGWARD_OPERATOR_URL", self.operator_url())
@@ -262,7 +307,7 @@ impl ControlPlane {
     fn ask(
         &self,
         method: &str,
-        door: &str,
+        door: SocketAddr,
         key: &str,
         path: &str,
         body: Option<&Value>,
@@ -278,7 +323,7 @@ impl ControlPlane {
     fn raw(
         &self,
         method: &str,
-        door: &str,
+        door: SocketAddr,
         key: &str,
         path: &str,
         body: Option<&Value>,
@@ -311,26 +356,4 @@ fn broken(url: &str, error: &ureq::Error) -> LabError {
 
 fn secret(key: &Value) -> Result<String, LabError> {
     key["secret"].as_str().map(str::to_owned).ok_or_else(|| LabError::Machine(format!("no secret in {key}")))
-}
-
-fn free_port() -> Result<u16, LabError> {
-    let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    listener
-        .map(|address| address.port())
-        .map_err(|error| LabError::Machine(format!("no free port: {error}")))
-}
-
-/// A program of this workspace, beside the one that runs: `cargo build` puts them in one folder, and
-/// tests in `deps` below it.
-///
-/// # Errors
-/// It is not built.
-pub fn binary(name: &str) -> Result<PathBuf, LabError> {
-    let here = std::env::current_exe().map_err(|error| LabError::Machine(format!("where am I: {error}")))?;
-    let found = here.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.is_file());
-    found.ok_or_else(|| {
-        LabError::Machine(format!(
-            "{name} is not built: run `cargo build -p controlplane` (`cargo lab test` does)"
-        ))
-    })
 }

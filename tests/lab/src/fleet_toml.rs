@@ -1,6 +1,6 @@
-//! Writes `fleet.toml` of a lab, with direct AMI nodes.
+//! Writes `fleet.toml` of a lab: nodes with agents, or with their AMI's address.
 use crate::pbx::AmiUser;
-use crate::{Carrier, Pbx, Plan, Subnet, plan::TrunkPlan};
+use crate::{Carrier, Pbx, Plan, Reach, Subnet, plan::TrunkPlan};
 use std::fmt::Write as _;
 
 /// The region of the `at`-th PBX: they take turns.
@@ -25,12 +25,15 @@ pub(crate) fn write(plan: &Plan, subnet: Subnet, pbxes: &[Pbx], carriers: &[Carr
         .ok();
     }
     for (at, pbx) in pbxes.iter().enumerate() {
+        let region = REGIONS[at % REGIONS.len()];
+        write!(text, "\n[[node]]\nname = \"{}\"\nregion = \"{region}\"\n", pbx.name()).ok();
+        if plan.reach == Reach::Agent {
+            continue;
+        }
         write!(
             text,
-            "\n[[node]]\nname = \"{}\"\nregion = \"{}\"\n\n[node.ami]\naddress = \"{}\"\nusername = \"{}\"\n\
+            "\n[node.ami]\naddress = \"{}\"\nusername = \"{}\"\n\
              secret_file = \"{}\"\ntls = false\nsecurity = {{ username = \"{}\", secret_file = \"{}\" }}\n",
-            pbx.name(),
-            REGIONS[at % REGIONS.len()],
             pbx.ami_address(),
             AmiUser::Calls.username(),
             pbx.secret_file().display(),

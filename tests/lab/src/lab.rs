@@ -119,7 +119,7 @@ impl Lab {
         &self.attacker
     }
 
-    /// Text of `fleet.toml` for this lab: direct AMI nodes, its trunks, one route for all numbers.
+    /// Text of `fleet.toml` for this lab: its nodes, its trunks, one route for all numbers.
     pub fn fleet_toml(&self) -> String {
         fleet_toml::write(&self.plan, self.subnet, &self.pbxes, &self.carriers)
     }
@@ -152,6 +152,7 @@ impl Lab {
             trunks: trunks.iter().filter(|trunk| trunk.node == name).cloned().collect(),
             asterisk: Asterisk { host: HostName(name), root: pbx_root.clone() },
             address,
+            reach: plan.reach,
         });
         let pbxes = pbxes.collect();
         let carriers = plan.carrier_hosts(subnet).into_iter().map(|(name, address)| {

@@ -11,6 +11,7 @@
 //! The crate is blocking on purpose: it drives command-line tools. From async code call it with
 //! `spawn_blocking` or `block_in_place`.
 
+mod agent;
 mod asterisk;
 mod attacker;
 mod carrier;
@@ -29,28 +30,33 @@ mod pcap;
 mod plan;
 pub mod postgres;
 mod process;
+mod program;
 mod progress;
 mod render;
 mod root;
 mod seen;
+mod setup;
 pub mod shapes;
 mod sip;
 mod status;
 mod subnet;
 mod sweep;
 
+pub use agent::Agent;
 pub use attacker::{Attacker, Method, Volley};
 pub use carrier::{Behaviour, Carrier};
 pub use clock::wait_until;
-pub use control_plane::{ControlPlane, binary};
+pub use control_plane::ControlPlane;
 pub use error::LabError;
 pub use host::HostName;
 pub use lab::{Hold, Lab};
 pub use pbx::{AmiUser, Pbx};
-pub use plan::{AsteriskVersion, Inbound, Plan, TrunkLayout, TrunkPlan};
+pub use plan::{AsteriskVersion, Inbound, Plan, Reach, TrunkLayout, TrunkPlan};
 pub use process::Signal;
+pub use program::program;
 pub use root::{Root, ensure as ensure_root};
 pub use seen::{NumberSeen, Seen};
+pub use setup::Setup;
 pub use status::{HostStatus, status};
 pub use subnet::Subnet;
 pub use sweep::sweep;

@@ -1,6 +1,6 @@
 //! A PBX of the lab: Asterisk configured from `dialplans/`, reached over AMI at port 5038.
 use crate::asterisk::Asterisk;
-use crate::{HostName, Inbound, LabError, Plan, Signal, Subnet, TrunkPlan, process, render};
+use crate::{Agent, HostName, Inbound, LabError, Plan, Reach, Signal, Subnet, TrunkPlan, process, render};
 use minijinja::context;
 use std::fs;
 use std::io::Read as _;
@@ -13,13 +13,15 @@ const AMI_PORT: u16 = 5038;
 /// Length of a secret before it is written as hexadecimal digits.
 const SECRET_BYTES: usize = 24;
 
-/// The two AMI users of a PBX.
+/// The AMI users of a PBX.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AmiUser {
     /// `ringward`: places calls and sees how they end.
     Calls,
     /// `ringward-security`: reads security events, orders nothing.
     Security,
+    /// `ringward-agent`: the agent's own session, where there is an agent.
+    Agent,
 }
 
 impl AmiUser {
@@ -28,6 +30,7 @@ impl AmiUser {
         match self {
             AmiUser::Calls => "ringward",
             AmiUser::Security => "ringward-security",
+            AmiUser::Agent => "ringward-agent",
         }
     }
 }
@@ -38,6 +41,7 @@ pub struct Pbx {
     pub(crate) asterisk: Asterisk,
     pub(crate) address: Ipv4Addr,
     pub(crate) trunks: Vec<TrunkPlan>,
+    pub(crate) reach: Reach,
 }
 
 impl Pbx {
@@ -51,9 +55,18 @@ impl Pbx {
         self.address
     }
 
-    /// Where its AMI listens.
+    /// Where its AMI listens: on loopback where there is an agent.
     pub fn ami_address(&self) -> SocketAddr {
-        SocketAddr::from((self.address, AMI_PORT))
+        let address = match self.reach {
+            Reach::Direct => self.address,
+            Reach::Agent => Ipv4Addr::LOCALHOST,
+        };
+        SocketAddr::from((address, AMI_PORT))
+    }
+
+    /// Its agent, where the plan has agents.
+    pub fn agent(&self) -> Option<Agent> {
+        (self.reach == Reach::Agent).then(|| Agent::new(self.host().clone()))
     }
 
     /// The file that holds the secret of user `ringward`, readable by root only.
@@ -121,17 +134,24 @@ impl Pbx {
     }
 
     pub(crate) fn configure(&self, plan: &Plan, subnet: Subnet) -> Result<(), LabError> {
-        for user in [AmiUser::Calls, AmiUser::Security] {
+        for user in [AmiUser::Calls, AmiUser::Security, AmiUser::Agent] {
             self.write_secret(user)?;
         }
+        let (permit, agent_username) = match self.reach {
+            Reach::Direct => (subnet.root(), None),
+            Reach::Agent => (Ipv4Addr::LOCALHOST, Some(AmiUser::Agent.username())),
+        };
+        self.agent().map_or(Ok(()), |agent| agent.configure())?;
         let manager = render::MANAGER_RINGWARD.render(context! {
-            bind_address => self.address.to_string(),
+            bind_address => self.ami_address().ip().to_string(),
             port => AMI_PORT,
             username => AmiUser::Calls.username(),
             secret => self.secret(AmiUser::Calls)?,
             security_username => AmiUser::Security.username(),
             security_secret => self.secret(AmiUser::Security)?,
-            permit => [format!("{}/255.255.255.255", subnet.root())],
+            permit => [format!("{permit}/255.255.255.255")],
+            agent_username => agent_username,
+            agent_secret => self.secret(AmiUser::Agent)?,
             asterisk_major => plan.asterisk.major(),
         })?;
         let carriers = plan.carrier_hosts(subnet);

@@ -58,6 +58,16 @@ pub enum Inbound {
     Rings,
 }
 
+/// How the control plane reaches the PBXes' AMI.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+pub enum Reach {
+    /// At its address on the bridge, as `fleet.toml` says.
+    #[default]
+    Direct,
+    /// Through `ringward-agent` beside each; AMI listens on the PBX's loopback only.
+    Agent,
+}
+
 /// What a lab shall consist of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
@@ -67,6 +77,9 @@ pub struct Plan {
     pub carriers: u8,
     /// What the PBXes run.
     pub asterisk: AsteriskVersion,
+    /// How the control plane reaches them.
+    #[serde(default)]
+    pub reach: Reach,
     /// Which trunks there are.
     pub trunks: TrunkLayout,
     /// Adds a trunk `srv-a-pbx-N` to every PBX whose contact is a name with two addresses of carrier a.
@@ -87,6 +100,7 @@ impl Default for Plan {
             pbxes: 2,
             carriers: 2,
             asterisk: AsteriskVersion::V22,
+            reach: Reach::Direct,
             trunks: TrunkLayout::Diagonal,
             srv_trunk: false,
             inbound: Inbound::Closed,

@@ -86,7 +86,7 @@ fn contract() -> anyhow::Result<()> {
 
 /// Real Asterisk hosts, one lab at a time, and the real control plane beside them.
 fn real_fleet() -> anyhow::Result<()> {
-    step(&["build", "-p", "controlplane"], &[])?;
+    step(&["build", "-p", "controlplane", "-p", "node-agent"], &[])?;
     step(&["test", "-p", "lab", "--features", "real-fleet", "--", "--test-threads=1"], &[])
 }
 

@@ -10,7 +10,10 @@ use crate::fixture::{Fleet, at_ms, attempts, diagonal, end, full};
 
 #[test]
 fn a_hundred_calls_are_spread_evenly_over_trunks_and_carriers() {
-    let fleet = Fleet::up(full());
+    spread_evenly(&Fleet::up(full()));
+}
+
+pub(crate) fn spread_evenly(fleet: &Fleet) {
     let numbers: Vec<_> = (0..100).map(|n| numbers::number(numbers::ANSWER, n)).collect();
     let ids: Vec<_> = numbers.iter().map(|to| fleet.place(to, json!({}))).collect();
     let mut by_trunk: BTreeMap<String, u32> = BTreeMap::new();

@@ -120,7 +120,10 @@ fn an_asterisk_that_restarts_during_a_call_loses_nothing() {
 
 #[test]
 fn a_control_plane_that_is_killed_takes_its_calls_up_again_and_rings_nobody_twice() {
-    let fleet = Fleet::up(diagonal());
+    control_plane_killed(&Fleet::up(diagonal()));
+}
+
+pub(crate) fn control_plane_killed(fleet: &Fleet) {
     let mut placed = Vec::new();
     for n in 0..6 {
         placed.push((numbers::number(numbers::RING, n), "no_answer/ring_timeout/not_reached"));
@@ -135,7 +138,7 @@ fn a_control_plane_that_is_killed_takes_its_calls_up_again_and_rings_nobody_twic
         })
         .collect();
     let status = |to: &str| if to.starts_with("+4822180") { "ringing" } else { "in_progress" };
-    followed.iter().for_each(|(to, id, _)| until(&fleet, id, status(to)));
+    followed.iter().for_each(|(to, id, _)| until(fleet, id, status(to)));
     // These have been accepted a moment ago: queued, or their Originate on its way.
     let fresh: Vec<_> = (100..110)
         .map(|n| {

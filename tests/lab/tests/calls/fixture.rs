@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::ValueEnum as _;
-use lab::{AsteriskVersion, ControlPlane, Lab, Plan, Seen, TrunkLayout};
+use lab::{AsteriskVersion, ControlPlane, Lab, Plan, Reach, Seen, TrunkLayout};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -29,6 +29,11 @@ pub(crate) fn full() -> Plan {
     Plan { trunks: TrunkLayout::Full, asterisk: asterisk(), ..Plan::default() }
 }
 
+/// The same, with an agent on each PBX and AMI on its loopback only.
+pub(crate) fn over_links(plan: Plan) -> Plan {
+    Plan { reach: Reach::Agent, ..plan }
+}
+
 /// Two PBXes with a carrier of its own each.
 pub(crate) fn diagonal() -> Plan {
     Plan { asterisk: asterisk(), ..Plan::default() }
@@ -38,7 +43,7 @@ impl Fleet {
     pub(crate) fn up(plan: Plan) -> Self {
         let lab = Lab::up(plan).unwrap();
         let folder = TempDir::new().unwrap();
-        let plane = ControlPlane::start(folder.path(), &lab.fleet_toml()).unwrap();
+        let plane = ControlPlane::start_for(&lab, folder.path()).unwrap();
         Self { plane, lab, folder }
     }
 

@@ -14,5 +14,6 @@ mod failover;
 mod faults;
 mod fixture;
 mod hostile;
+mod links;
 mod many;
 mod unknown;

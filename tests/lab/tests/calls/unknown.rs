@@ -41,9 +41,12 @@ fn left_as_asked(fleet: &Fleet, [retry, fail]: [(String, Value); 2], reason: &st
 
 #[test]
 fn a_silent_carrier_is_left_by_timer_b() {
-    let fleet = Fleet::up(diagonal());
+    silent(&Fleet::up(diagonal()));
+}
+
+pub(crate) fn silent(fleet: &Fleet) {
     fleet.lab.carrier("a").unwrap().behave(Behaviour::Silent).unwrap();
-    let met = met_a(&fleet, &json!({"progress_timeout_s": 20}));
+    let met = met_a(fleet, &json!({"progress_timeout_s": 20}));
     for (_, call) in &met {
         assert_eq!(
             (&call["attempts"][0]["q850"], attempts(call, "rang")[0]),
@@ -54,15 +57,18 @@ fn a_silent_carrier_is_left_by_timer_b() {
             - crate::fixture::at_ms(&call["attempts"][0]["started_at"]);
         assert!((6_000..8_000).contains(&took), "Timer B is 6.4 s, it took {took} ms");
     }
-    left_as_asked(&fleet, met, "carrier_silent", 0);
+    left_as_asked(fleet, met, "carrier_silent", 0);
 }
 
 #[test]
 fn a_carrier_whose_answers_are_lost_may_have_rung() {
-    let fleet = Fleet::up(diagonal());
+    deaf(&Fleet::up(diagonal()));
+}
+
+pub(crate) fn deaf(fleet: &Fleet) {
     fleet.lab.carrier("a").unwrap().behave(Behaviour::Deaf).unwrap();
-    let met = met_a(&fleet, &json!({"progress_timeout_s": 20}));
-    left_as_asked(&fleet, met, "carrier_silent", 1);
+    let met = met_a(fleet, &json!({"progress_timeout_s": 20}));
+    left_as_asked(fleet, met, "carrier_silent", 1);
 }
 
 #[test]

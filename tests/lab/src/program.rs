@@ -1,0 +1,27 @@
+//! Programs of this workspace, and ports for them.
+use crate::LabError;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
+
+/// A program of this workspace, beside the one that runs: `cargo build` puts them in one folder, and
+/// tests in `deps` below it.
+///
+/// # Errors
+/// It is not built.
+pub fn program(name: &str) -> Result<PathBuf, LabError> {
+    let here = std::env::current_exe().map_err(|error| LabError::Machine(format!("where am I: {error}")))?;
+    let found = here.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.is_file());
+    found.ok_or_else(|| {
+        LabError::Machine(format!(
+            "{name} is not built: run `cargo build -p controlplane -p node-agent` (`cargo lab test` does)"
+        ))
+    })
+}
+
+/// A TCP port of this machine that nobody listens at now.
+pub(crate) fn free_port(at: Ipv4Addr) -> Result<u16, LabError> {
+    let listener = TcpListener::bind((at, 0)).and_then(|listener| listener.local_addr());
+    listener
+        .map(|address| address.port())
+        .map_err(|error| LabError::Machine(format!("no free port at {at}: {error}")))
+}

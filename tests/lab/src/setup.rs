@@ -1,0 +1,80 @@
+//! How a control plane is started: its folder, its database, its doors, its clock.
+use crate::{LabError, process, program};
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// How a control plane is started.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    pub(crate) folder: PathBuf,
+    database_url: Option<String>,
+    agents_at: Ipv4Addr,
+}
+
+/// Where the doors of one control plane are, from its first start on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Doors {
+    pub(crate) api: SocketAddr,
+    pub(crate) operator: SocketAddr,
+    pub(crate) agents: SocketAddr,
+}
+
+impl Setup {
+    /// On an SQLite database in `folder`, all doors on loopback.
+    #[must_use]
+    pub fn new(folder: &Path) -> Self {
+        Setup { folder: folder.to_owned(), database_url: None, agents_at: Ipv4Addr::LOCALHOST }
+    }
+
+    /// On a database of the caller's.
+    #[must_use]
+    pub fn database(self, url: String) -> Self {
+        Setup { database_url: Some(url), ..self }
+    }
+
+    /// With the agents' door at an address that nodes reach.
+    #[must_use]
+    pub fn agents_at(self, address: Ipv4Addr) -> Self {
+        Setup { agents_at: address, ..self }
+    }
+
+    /// Free ports for its doors.
+    pub(crate) fn doors(&self) -> Result<Doors, LabError> {
+        let free = |at: Ipv4Addr| program::free_port(at).map(|port| SocketAddr::from((at, port)));
+        Ok(Doors {
+            api: free(Ipv4Addr::LOCALHOST)?,
+            operator: free(Ipv4Addr::LOCALHOST)?,
+            agents: free(self.agents_at)?,
+        })
+    }
+
+    /// Its log.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.folder.join("ringward.log")
+    }
+
+    /// Starts the process; it is of use once `/readyz` says so.
+    pub(crate) fn spawn(&self, name: &str, doors: Doors) -> Result<(), LabError> {
+        let log = self.log();
+        let open =
+            || File::options().create(true).append(true).open(&log).map_err(LabError::file("write", &log));
+        let mut command = Command::new(program::program("ringward")?);
+        command
+            .args(["serve", "--data-dir"])
+            .arg(&self.folder)
+            .args(["--api-listen", &doors.api.to_string()])
+            .args(["--operator-listen", &doors.operator.to_string()])
+            .args(["--agents-listen", &doors.agents.to_string()])
+            .env("RINGWARD_AGENTS__URLS", format!("[\"https://{}\"]", doors.agents))
+            .env_remove("RINGWARD_DATABASE_URL")
+            .stdin(Stdio::null())
+            .stdout(open()?)
+            .stderr(open()?);
+        if let Some(url) = &self.database_url {
+            command.env("RINGWARD_DATABASE_URL", url);
+        }
+        process::spawn(name, command).map(|_| ())
+    }
+}
