@@ -1,6 +1,8 @@
-//! The agent of a PBX: the program `ringward-agent` in the PBX's network namespace.
+//! The agent of a PBX: the program `ringward-agent` beside its Asterisk. On a host that is booted it is
+//! ringward-agent.service, as packages will bring it; beside a mere process it is a process.
+use crate::machine::Machine;
 use crate::pbx::AmiUser;
-use crate::{HostName, LabError, Signal, clock, command, process, program};
+use crate::{HostName, LabError, Pbx, Signal, clock, command, process, program};
 use serde_json::Value;
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -11,16 +13,22 @@ use std::time::Duration;
 const READY_WITHIN: Duration = Duration::from_secs(10);
 /// What the lab asks of a PBX is more than a small one should admit.
 const GATE: &str = "[gate]\nchannels_max = 5000\ncps_max = 2000\n";
+/// The unit, and its file.
+const UNIT: &str = "ringward-agent.service";
+const UNIT_TEXT: &str = include_str!("../../../node-agent/systemd/ringward-agent.service");
+/// Where the unit keeps its state.
+const STATE_DIR: &str = "/var/lib/ringward-agent";
 
 /// The agent of a PBX.
 #[derive(Clone, Debug)]
 pub struct Agent {
     host: HostName,
+    machine: Option<Machine>,
 }
 
 impl Agent {
-    pub(crate) fn new(host: HostName) -> Self {
-        Agent { host }
+    pub(crate) fn new(host: HostName, machine: Option<Machine>) -> Self {
+        Agent { host, machine }
     }
 
     /// The PBX that it is on.
@@ -29,10 +37,13 @@ impl Agent {
         self.host.as_str()
     }
 
-    /// Its state directory: identity, facts that wait, the gate's journal.
+    /// Its state directory, as this machine reaches it: identity, facts that wait, the gate's journal.
     #[must_use]
     pub fn state_dir(&self) -> PathBuf {
-        self.host.folder().join("agent")
+        match &self.machine {
+            Some(machine) => machine.path(STATE_DIR),
+            None => self.host.folder().join("agent"),
+        }
     }
 
     /// Its log, since the lab's start.
@@ -40,14 +51,24 @@ impl Agent {
     /// # Errors
     /// There is none.
     pub fn log(&self) -> Result<String, LabError> {
+        if let Some(machine) = &self.machine {
+            return machine.run(&["journalctl", "--no-pager", "--output=cat", "--unit", UNIT]);
+        }
         let path = self.log_file();
         fs::read_to_string(&path).map_err(LabError::file("read", path))
     }
 
     /// Writes its settings.
-    pub(crate) fn configure(&self) -> Result<(), LabError> {
+    pub(crate) fn configure(&self, pbx: &Pbx) -> Result<(), LabError> {
+        if let Some(machine) = &self.machine {
+            // The rest is as the program has it by itself.
+            machine.write("/etc/ringward-agent.toml", GATE, 0o644)?;
+            for (user, name) in [(AmiUser::Calls, "ami"), (AmiUser::Agent, "observer")] {
+                machine.write(&format!("/etc/ringward-agent/{name}.secret"), &pbx.secret(user)?, 0o600)?;
+            }
+            return machine.write(&format!("/etc/systemd/system/{UNIT}"), UNIT_TEXT, 0o644);
+        }
         let folder = self.host.folder();
-        let secret = |user: AmiUser| folder.join(format!("{}.secret", user.username()));
         let text = format!(
             "state_dir = \"{}\"\nrtp_conf = \"{}\"\ndisk = \"{}\"\n\
              [ami]\naddress = \"127.0.0.1:5038\"\nusername = \"{}\"\nsecret_file = \"{}\"\n\
@@ -56,9 +77,9 @@ impl Agent {
             folder.join("etc/rtp.conf").display(),
             folder.join("spool").display(),
             AmiUser::Calls.username(),
-            secret(AmiUser::Calls).display(),
+            pbx.secret_file_of(AmiUser::Calls).display(),
             AmiUser::Agent.username(),
-            secret(AmiUser::Agent).display(),
+            pbx.secret_file_of(AmiUser::Agent).display(),
         );
         let path = self.settings_file();
         fs::write(&path, text).map_err(LabError::file("write", path))
@@ -69,9 +90,8 @@ impl Agent {
     /// # Errors
     /// The program cannot be started.
     pub fn join(&self, arguments: &[&str]) -> Result<Output, LabError> {
-        let mut command = self.command()?;
-        command.arg("join").args(arguments).stdin(Stdio::null());
-        command.output().map_err(|source| LabError::Start {
+        let mut command = self.command(&["join"])?;
+        command.args(arguments).stdin(Stdio::null()).output().map_err(|source| LabError::Start {
             what: format!("join {}", self.node()),
             program: "ringward-agent".into(),
             source,
@@ -83,15 +103,21 @@ impl Agent {
     /// # Errors
     /// It does not answer: not joined, or a wrong setting; its log tells.
     pub fn start(&self) -> Result<(), LabError> {
+        match &self.machine {
+            Some(machine) => machine.run(&["systemctl", "enable", "--quiet", "--now", UNIT]).map(|_| ())?,
+            None => self.spawn()?,
+        }
+        let what = format!("the agent of {} to answer", self.node());
+        clock::wait_until(&what, READY_WITHIN, "see its log", || self.status().is_ok()).map(|_| ())
+    }
+
+    fn spawn(&self) -> Result<(), LabError> {
         let path = self.log_file();
         let open =
             || File::options().create(true).append(true).open(&path).map_err(LabError::file("open", &path));
-        let mut command = self.command()?;
-        command.arg("run").stdin(Stdio::null()).stdout(open()?).stderr(open()?);
-        process::spawn(&self.process(), command)?;
-        let what = format!("the agent of {} to answer", self.node());
-        let hint = format!("see {}", path.display());
-        clock::wait_until(&what, READY_WITHIN, &hint, || self.status().is_ok()).map(|_| ())
+        let mut command = self.command(&["run"])?;
+        command.stdin(Stdio::null()).stdout(open()?).stderr(open()?);
+        process::spawn(&self.process(), command).map(|_| ())
     }
 
     /// Ends it in order.
@@ -99,15 +125,21 @@ impl Agent {
     /// # Errors
     /// It does not end.
     pub fn stop(&self) -> Result<(), LabError> {
-        process::end(&self.process())
+        match &self.machine {
+            Some(machine) => machine.run(&["systemctl", "stop", UNIT]).map(|_| ()),
+            None => process::end(&self.process()),
+        }
     }
 
-    /// Sends it a signal.
+    /// Sends it a signal. systemd starts a killed one again by itself.
     ///
     /// # Errors
     /// The signal cannot be sent.
     pub fn signal(&self, signal: Signal) -> Result<(), LabError> {
-        process::signal(&self.process(), signal)
+        match &self.machine {
+            Some(machine) => machine.signal(UNIT, signal),
+            None => process::signal(&self.process(), signal),
+        }
     }
 
     /// `ringward-agent status --json`.
@@ -115,14 +147,25 @@ impl Agent {
     /// # Errors
     /// It does not answer.
     pub fn status(&self) -> Result<Value, LabError> {
-        let mut command = self.command()?;
-        let text = command::finish("ask an agent", command.args(["status", "--json"]))?;
+        let text = command::finish("ask an agent", &mut self.command(&["status", "--json"])?)?;
         serde_json::from_str(&text).map_err(|error| LabError::Machine(format!("{error}: {text}")))
     }
 
-    fn command(&self) -> Result<Command, LabError> {
+    /// Its pid as this machine counts, if it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        match &self.machine {
+            Some(machine) => machine.main_pid(UNIT),
+            None => process::alive(&self.process()),
+        }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Result<Command, LabError> {
+        if let Some(machine) = &self.machine {
+            return machine.command(&[&["ringward-agent"], arguments].concat());
+        }
         let mut command = self.host.in_namespace();
-        command.arg(program::program("ringward-agent")?);
+        command.arg(program::program("ringward-agent")?).args(arguments);
         command.env("RINGWARD_AGENT_CONFIG", self.settings_file());
         Ok(command)
     }

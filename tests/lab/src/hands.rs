@@ -2,7 +2,7 @@
 use crate::output;
 use anyhow::Context as _;
 use lab::shapes::Shape;
-use lab::{AsteriskVersion, Behaviour, Hold, Inbound, Lab, Method, Plan, Reach, TrunkLayout, Volley};
+use lab::{AsteriskVersion, Behaviour, Hold, Hosts, Inbound, Lab, Method, Plan, Reach, TrunkLayout, Volley};
 
 #[derive(clap::Args)]
 pub(crate) struct Up {
@@ -15,6 +15,9 @@ pub(crate) struct Up {
     /// What the PBXes run
     #[arg(long, value_enum, default_value = "22")]
     asterisk: AsteriskVersion,
+    /// What the PBXes are: processes, or whole hosts with systemd
+    #[arg(long, value_enum, default_value = "processes")]
+    hosts: Hosts,
     /// Where AMI listens: on the bridge, or on loopback for agents (which you join and start)
     #[arg(long, value_enum, default_value = "direct")]
     reach: Reach,
@@ -59,6 +62,7 @@ pub(crate) fn up(wanted: &Up) -> anyhow::Result<()> {
         pbxes: wanted.pbxes,
         carriers: wanted.carriers,
         asterisk: wanted.asterisk,
+        hosts: wanted.hosts,
         reach: wanted.reach,
         trunks: wanted.trunks,
         srv_trunk: wanted.srv,

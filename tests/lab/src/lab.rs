@@ -1,8 +1,8 @@
 //! A running lab: up, down, and its hosts by name.
 use crate::asterisk::Asterisk;
 use crate::{
-    Attacker, Carrier, HostName, LabError, Pbx, Plan, Root, Subnet, clock, fleet_toml, network, packages,
-    progress, root, sweep::sweep_ours,
+    Attacker, Carrier, HostName, Hosts, LabError, Pbx, Plan, Root, Subnet, clock, fleet_toml, network,
+    packages, progress, root, sweep::sweep_ours,
 };
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
@@ -49,6 +49,9 @@ impl Lab {
         packages::must_be_root()?;
         let lock = take_lock()?;
         packages::ensure(packages::HOST_TOOLS)?;
+        if plan.hosts == Hosts::Booted {
+            packages::ensure(packages::MACHINE_TOOLS)?;
+        }
         let carrier_root = root::ensure(crate::AsteriskVersion::V22)?;
         let pbx_root = root::ensure(plan.asterisk)?;
         sweep_ours()?;
@@ -138,6 +141,10 @@ impl Lab {
             let known = self.carriers.iter().map(Carrier::name).chain(self.pbxes.iter().map(Pbx::name));
             return Err(no_such("host", name, known.collect::<Vec<_>>().join(", ")));
         };
+        if let Some(machine) = asterisk.machine() {
+            let source = machine.command(program)?.exec();
+            return Ok(LabError::Start { what: format!("enter {name}"), program: program.join(" "), source });
+        }
         let mut line = program.to_vec();
         if line.first() == Some(&"asterisk") {
             line.splice(1..1, ["-C", "/srv/ringward/etc/asterisk.conf"]);
@@ -150,13 +157,14 @@ impl Lab {
         let trunks = plan.trunk_plans(subnet);
         let pbxes = plan.pbx_hosts(subnet).into_iter().map(|(name, address)| Pbx {
             trunks: trunks.iter().filter(|trunk| trunk.node == name).cloned().collect(),
-            asterisk: Asterisk { host: HostName(name), root: pbx_root.clone() },
+            asterisk: Asterisk { host: HostName(name), root: pbx_root.clone(), hosts: plan.hosts },
             address,
             reach: plan.reach,
         });
         let pbxes = pbxes.collect();
         let carriers = plan.carrier_hosts(subnet).into_iter().map(|(name, address)| {
-            Carrier::new(Asterisk { host: HostName(name), root: carrier_root.clone() }, address)
+            let (host, root) = (HostName(name), carrier_root.clone());
+            Carrier::new(Asterisk { host, root, hosts: Hosts::Processes }, address)
         });
         let carriers = carriers.collect();
         let attacker = Attacker::new(HostName("attacker".into()), subnet.host(ATTACKER));
@@ -175,6 +183,7 @@ impl Lab {
         for pbx in &self.pbxes {
             pbx.host().lay_folder(self.subnet)?;
             network::lay_host(pbx.name(), &[pbx.address()])?;
+            pbx.asterisk.machine().map_or(Ok(()), |machine| machine.lay(self.subnet))?;
             pbx.configure(&self.plan, self.subnet)?;
         }
         if let Some(first) = self.carriers.first() {

@@ -24,6 +24,9 @@ pub(crate) const HOST_TOOLS: &[Tool] = &[
     Tool { program: "kill", package: "procps" },
 ];
 
+/// What hosts that are booted need.
+pub(crate) const MACHINE_TOOLS: &[Tool] = &[Tool { program: "systemd-nspawn", package: "systemd-container" }];
+
 /// What making an Asterisk root needs.
 pub(crate) const ROOT_TOOLS: &[Tool] = &[Tool { program: "debootstrap", package: "debootstrap" }];
 

@@ -1,6 +1,6 @@
 //! A PBX of the lab: Asterisk configured from `dialplans/`, reached over AMI at port 5038.
 use crate::asterisk::Asterisk;
-use crate::{Agent, HostName, Inbound, LabError, Plan, Reach, Signal, Subnet, TrunkPlan, process, render};
+use crate::{Agent, HostName, Inbound, LabError, Plan, Reach, Signal, Subnet, TrunkPlan, render};
 use minijinja::context;
 use std::fs;
 use std::io::Read as _;
@@ -66,7 +66,7 @@ impl Pbx {
 
     /// Its agent, where the plan has agents.
     pub fn agent(&self) -> Option<Agent> {
-        (self.reach == Reach::Agent).then(|| Agent::new(self.host().clone()))
+        (self.reach == Reach::Agent).then(|| Agent::new(self.host().clone(), self.asterisk.machine()))
     }
 
     /// The file that holds the secret of user `ringward`, readable by root only.
@@ -102,7 +102,7 @@ impl Pbx {
 
     /// Ends Asterisk in order (it tells its AMI clients) and waits for its end.
     pub fn stop(&self) -> Result<(), LabError> {
-        process::end(&self.asterisk.process())
+        self.asterisk.stop()
     }
 
     /// Starts Asterisk again after [`Pbx::stop`] or a kill, and waits until it is booted.
@@ -119,7 +119,16 @@ impl Pbx {
 
     /// Sends a signal to Asterisk: [`Signal::Kill`] is a crash, [`Signal::Stop`] freezes it.
     pub fn kill_asterisk(&self, signal: Signal) -> Result<(), LabError> {
-        process::signal(&self.asterisk.process(), signal)
+        self.asterisk.signal(signal)
+    }
+
+    /// Runs a shell script on it, as root, and gives what it wrote. Only a host that is booted has a shell of
+    /// its own.
+    pub fn shell(&self, script: &str) -> Result<String, LabError> {
+        match self.asterisk.machine() {
+            Some(machine) => machine.run(&["sh", "-ec", script]),
+            None => Err(LabError::Machine(format!("{} is a process, not a booted host", self.name()))),
+        }
     }
 
     /// Takes its cable out (`false`) or puts it back.
@@ -141,7 +150,7 @@ impl Pbx {
             Reach::Direct => (subnet.root(), None),
             Reach::Agent => (Ipv4Addr::LOCALHOST, Some(AmiUser::Agent.username())),
         };
-        self.agent().map_or(Ok(()), |agent| agent.configure())?;
+        self.agent().map_or(Ok(()), |agent| agent.configure(self))?;
         let manager = render::MANAGER_RINGWARD.render(context! {
             bind_address => self.ami_address().ip().to_string(),
             port => AMI_PORT,

@@ -58,6 +58,16 @@ pub enum Inbound {
     Rings,
 }
 
+/// What the PBXes are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+pub enum Hosts {
+    /// An Asterisk process each, in a network namespace.
+    #[default]
+    Processes,
+    /// Whole Debian hosts, booted with systemd: asterisk.service, ssh.service, ringward-agent.service.
+    Booted,
+}
+
 /// How the control plane reaches the PBXes' AMI.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 pub enum Reach {
@@ -77,6 +87,9 @@ pub struct Plan {
     pub carriers: u8,
     /// What the PBXes run.
     pub asterisk: AsteriskVersion,
+    /// What the PBXes are.
+    #[serde(default)]
+    pub hosts: Hosts,
     /// How the control plane reaches them.
     #[serde(default)]
     pub reach: Reach,
@@ -100,6 +113,7 @@ impl Default for Plan {
             pbxes: 2,
             carriers: 2,
             asterisk: AsteriskVersion::V22,
+            hosts: Hosts::Processes,
             reach: Reach::Direct,
             trunks: TrunkLayout::Diagonal,
             srv_trunk: false,
@@ -137,6 +151,9 @@ impl Plan {
                 "{} carriers; 1 to {CARRIERS_MAX} are possible",
                 self.carriers
             )));
+        }
+        if self.hosts == Hosts::Booted && self.asterisk != AsteriskVersion::V22 {
+            return Err(LabError::Plan("only hosts with Asterisk 22 can be booted with systemd".into()));
         }
         Ok(())
     }

@@ -27,7 +27,7 @@ pub enum Signal {
 }
 
 impl Signal {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Signal::Term => "-TERM",
             Signal::Kill => "-KILL",

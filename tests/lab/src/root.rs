@@ -10,10 +10,11 @@ use std::process::Command;
 
 /// Where roots are kept.
 const CACHE: &str = "/var/cache/ringward-lab";
-/// Raise it when the recipe changes: the old root is then left and a new one made.
-const RECIPE: &str = "v1";
 /// What goes into it, without what Debian only recommends.
 const PACKAGES: &[&str] = &["asterisk", "asterisk-core-sounds-en-gsm", "sip-tester"];
+/// What makes it a root that can be booted.
+const BOOT_PACKAGES: &[&str] =
+    &["systemd", "systemd-sysv", "dbus", "openssh-server", "nftables", "python3-minimal"];
 /// apt settings of this machine that also count inside.
 const APT_SETTINGS: &[&str] = &["Acquire::Check-Valid-Until", "Acquire::Check-Date", "Acquire::http::Proxy"];
 
@@ -26,10 +27,18 @@ pub struct Root {
     pub asterisk: AsteriskVersion,
 }
 
+/// Its number is raised when the recipe changes: the old root is then left and a new one made.
+fn recipe(asterisk: AsteriskVersion) -> &'static str {
+    match asterisk {
+        AsteriskVersion::V22 => "v2",
+        AsteriskVersion::V16 => "v1",
+    }
+}
+
 /// Gives the root that has this Asterisk, making it first if need be (one to two minutes).
 pub fn ensure(asterisk: AsteriskVersion) -> Result<Root, LabError> {
     let suite = asterisk.suite();
-    let path = Path::new(CACHE).join(format!("{suite}-{RECIPE}"));
+    let path = Path::new(CACHE).join(format!("{suite}-{}", recipe(asterisk)));
     let root = Root { path: path.clone(), asterisk };
     if path.is_dir() {
         return Ok(root);
@@ -93,6 +102,10 @@ fn build(asterisk: AsteriskVersion, building: &Path) -> Result<(), LabError> {
     progress::say("step 3 of 3: Asterisk and SIPp");
     let mut install = vec!["apt-get", "-q", "install", "-y", "--no-install-recommends"];
     install.extend(PACKAGES);
+    match asterisk {
+        AsteriskVersion::V22 => install.extend(BOOT_PACKAGES),
+        AsteriskVersion::V16 => {}
+    }
     inside(building, &install)?;
     // Where hosts mount their own folder, and the name server that they are given.
     let home = building.join(crate::host::HOME.trim_start_matches('/'));

@@ -1,5 +1,5 @@
 //! Ends and removes what a lab started, at its end and after a crash.
-use crate::{LabError, network, process};
+use crate::{LabError, machine, network, process};
 use std::fs;
 use std::path::Path;
 
@@ -24,6 +24,7 @@ pub(crate) fn sweep_ours() -> Result<(), LabError> {
     for name in &names {
         process::end(name)?;
     }
+    machine::remove_all()?;
     if crate::command::is_installed("ip") {
         network::remove_all()?;
     }
