@@ -13,7 +13,7 @@ use tokio::{
 
 use crate::{
     clock::{Chance, Clock},
-    gate::Gate,
+    gate::{self, Gate},
     identity::StateDir,
     joining,
     journal::Journal,
@@ -67,7 +67,10 @@ impl App {
         let metrics = Arc::new(Metrics::new()?);
         let spool = Spool::open(&state, clock.clone(), chance.clone())?;
         let journal = Journal::open(&state)
-            .inspect_err(|error| tracing::error!(%error, "no journal: after a restart bars will be unknown"))
+            .inspect_err(|error| {
+                tracing::error!(%error, "no journal: after a restart bars will be unknown");
+                gate::tell_no_journal(&spool, error);
+            })
             .ok();
         let gate = Gate::new(settings.gate.clone(), journal, spool.clone(), Arc::clone(&metrics));
         let (identity, _) = watch::channel(Arc::new(identity));

@@ -131,7 +131,10 @@ async fn join(settings: &Settings, token: &str, again: bool) -> anyhow::Result<E
     }
     let identity = joining::join(&token, &state).await?;
     say(&format!("joined as {}, certificate {}", identity.node, identity.fingerprint));
-    say("start the agent: systemctl enable --now ringward-agent");
+    // A running agent has the old certificate in hand.
+    let start =
+        if again { "systemctl restart ringward-agent" } else { "systemctl enable --now ringward-agent" };
+    say(&format!("start the agent: {start}"));
     Ok(ExitCode::SUCCESS)
 }
 

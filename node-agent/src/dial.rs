@@ -78,6 +78,12 @@ struct Problem {
     detail: String,
 }
 
+/// The control plane's own words, if these are.
+fn refused(url: &PlaneUrl, status: StatusCode, body: &[u8]) -> DialError {
+    let Problem { code, detail } = serde_json::from_slice(body).unwrap_or_default();
+    DialError::Refused { url: url.clone(), status: status.as_u16(), code, detail }
+}
+
 async fn secure(url: &PlaneUrl, config: ClientConfig) -> Result<TlsStream<TcpStream>, DialError> {
     let failed = |source| DialError::Unreachable { url: url.clone(), source };
     let stream = TcpStream::connect((url.host(), url.port())).await.map_err(failed)?;
@@ -104,8 +110,13 @@ pub async fn web_socket(
             .max_message_size(Some(message_max))
             .max_frame_size(Some(message_max))
             .max_write_buffer_size(4 * message_max.max(128 * 1024));
-        let (socket, _) = client_async_with_config(request, stream, Some(limits)).await.map_err(failed)?;
-        Ok(socket)
+        match client_async_with_config(request, stream, Some(limits)).await {
+            Ok((socket, _)) => Ok(socket),
+            Err(tungstenite::Error::Http(answer)) => {
+                Err(refused(url, answer.status(), answer.body().as_deref().unwrap_or_default()))
+            }
+            Err(error) => Err(failed(error)),
+        }
     };
     timeout(DIAL_MAX, open).await.unwrap_or_else(|_| Err(DialError::Late(url.clone())))
 }
@@ -141,8 +152,7 @@ pub async fn post<A: DeserializeOwned>(
             .to_bytes();
         driving.abort();
         if status != StatusCode::OK && status != StatusCode::CREATED {
-            let Problem { code, detail } = serde_json::from_slice(&body).unwrap_or_default();
-            return Err(DialError::Refused { url: url.clone(), status: status.as_u16(), code, detail });
+            return Err(refused(url, status, &body));
         }
         serde_json::from_slice(&body).map_err(|error| failed(error.to_string()))
     };

@@ -57,10 +57,14 @@ fn now() -> std::time::Instant {
     Instant::now().into_std()
 }
 
-/// Calls go on without a journal; a successor will know that it is not whole.
-fn give_up(inner: &mut Inner, error: &std::io::Error) {
-    let emptied = inner.journal.take().map_or(Ok(()), Journal::give_up);
-    tracing::error!(%error, ?emptied, "the gate goes on without its journal: after a restart bars will be unknown");
+/// Tells operators, to whom the node's log is far away.
+pub(crate) fn tell_no_journal(spool: &Spool, error: &std::io::Error) {
+    let body = json!({
+        "finding": "state_not_written", "subject": error.to_string(),
+        "fix": "Make room in the agent's state directory and restart the agent. Calls go on; but what became of \
+                attempts of before its next restart can then not be proven",
+    });
+    spool.add(fact_kind::FINDING, body);
 }
 
 impl Gate {
@@ -156,12 +160,19 @@ impl Gate {
             None => Ok(()),
         };
         if let Err(error) = noted {
-            give_up(&mut inner, &error);
+            self.give_up(&mut inner, &error);
         }
         inner.counts.originates_admitted += passed.admitted.len() as u64;
         self.metrics.admitted(passed.admitted.len() as u64);
         self.report(&mut inner, &passed.reports);
         passed
+    }
+
+    /// Calls go on without a journal; a successor will know that it is not whole.
+    fn give_up(&self, inner: &mut Inner, error: &std::io::Error) {
+        let emptied = inner.journal.take().map_or(Ok(()), Journal::give_up);
+        tracing::error!(%error, ?emptied, "the gate goes on without its journal: after a restart bars will be unknown");
+        tell_no_journal(&self.spool, error);
     }
 
     /// Bytes of Asterisk, through the stream's machine.
@@ -238,7 +249,7 @@ impl Gate {
         let mut inner = self.lock();
         let turned = inner.journal.as_mut().map_or(Ok(()), Journal::turn);
         if let Err(error) = turned {
-            give_up(&mut inner, &error);
+            self.give_up(&mut inner, &error);
         }
     }
 

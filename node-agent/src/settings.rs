@@ -134,7 +134,10 @@ impl Settings {
         match file {
             Some(file) if !file.exists() => return Err(SettingsError::Missing(file.to_owned())),
             Some(file) => figment = figment.merge(Toml::file_exact(file)),
-            None => figment = figment.merge(Toml::file_exact(DEFAULT_FILE)),
+            None if Path::new(DEFAULT_FILE).exists() => {
+                figment = figment.merge(Toml::file_exact(DEFAULT_FILE));
+            }
+            None => {}
         }
         let environment = Env::prefixed("RINGWARD_AGENT_").ignore(NOT_SETTINGS).split("__");
         figment.merge(environment).extract().map_err(|error| SettingsError::Invalid(explain(&error)))
@@ -168,6 +171,8 @@ mod tests {
             let settings = Settings::load(Some(Path::new("a.toml"))).map_err(|e| e.to_string())?;
             assert_eq!((settings.gate.cps_max, settings.gate.channels_max), (7, 1000));
             assert_eq!(settings.control_planes[0].port(), 8443);
+            // Nobody needs a file.
+            assert_eq!(Settings::load(None).map_err(|e| e.to_string())?.gate.cps_max, 7);
             jail.create_file("a.toml", "[gate]\ncps = 5\n")?;
             let error = Settings::load(Some(Path::new("a.toml"))).unwrap_err().to_string();
             assert!(error.contains("cps") && error.contains("a.toml"), "{error}");
