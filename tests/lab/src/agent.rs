@@ -52,7 +52,7 @@ impl Agent {
     /// There is none.
     pub fn log(&self) -> Result<String, LabError> {
         if let Some(machine) = &self.machine {
-            return machine.run(&["journalctl", "--no-pager", "--output=cat", "--unit", UNIT]);
+            return machine.run(&["journalctl", "--no-pager", "--output=cat", "--identifier=ringward-agent"]);
         }
         let path = self.log_file();
         fs::read_to_string(&path).map_err(LabError::file("read", path))

@@ -4,9 +4,7 @@
 //! opened by a thread that has moved into it.
 use crate::shapes::Shape;
 use crate::{Carrier, HostName, LabError, Pbx, clock};
-use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
-use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 /// Most packets of one volley.
@@ -102,23 +100,8 @@ fn fire(
     volley: &Volley,
     target: Ipv4Addr,
 ) -> Result<Vec<String>, LabError> {
-    let namespace = format!("/run/netns/{}", host.namespace());
-    let file = File::open(&namespace).map_err(LabError::file("open", &namespace))?;
-    std::thread::scope(|scope| {
-        let sender = scope.spawn(|| {
-            rustix::thread::move_into_link_name_space(
-                file.as_fd(),
-                Some(rustix::thread::LinkNameSpaceType::Network),
-            )
-            .map_err(|source| LabError::File {
-                doing: "enter",
-                path: namespace.clone().into(),
-                source: source.into(),
-            })?;
-            send(source, volley, target).map_err(LabError::file("send from", &namespace))
-        });
-        sender.join().unwrap_or_else(|_| Err(LabError::Machine("the sender of hostile packets died".into())))
-    })
+    let failed = LabError::file("send from", format!("/run/netns/{}", host.namespace()));
+    host.inside(|| send(source, volley, target).map_err(failed))
 }
 
 fn send(source: Ipv4Addr, volley: &Volley, target: Ipv4Addr) -> std::io::Result<Vec<String>> {

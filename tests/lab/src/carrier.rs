@@ -1,6 +1,7 @@
 //! A carrier of the lab: an Asterisk whose dialplan turns the number into a behaviour, with packet
 //! rules for what Asterisk cannot do (be silent, be deaf), and a capture that tells what it saw.
 use crate::asterisk::Asterisk;
+use crate::network::CableRules;
 use crate::{HostName, LabError, Seen, Subnet, clock, network, process, render, seen};
 use minijinja::context;
 use std::net::Ipv4Addr;
@@ -139,7 +140,8 @@ impl Carrier {
     pub fn behave(&self, behaviour: Behaviour) -> Result<(), LabError> {
         network::set_cable(self.name(), behaviour != Behaviour::Dead)?;
         network::set_host_rules(self.name(), &rules_inside(behaviour == Behaviour::Silent))?;
-        network::set_cable_rules(self.name(), rules_of_cable(behaviour))?;
+        let rules = CableRules { sent: rules_of_cable(behaviour), ..CableRules::default() };
+        network::set_cable_rules(self.name(), rules)?;
         self.console(&format!("dialplan set global BEHAVIOUR {}", quoted(&behaviour.dialplan_word())))
             .map(|_| ())
     }

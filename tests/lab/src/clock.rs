@@ -10,12 +10,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Waits.
-pub(crate) fn pause(how_long: Duration) {
+pub fn pause(how_long: Duration) {
     std::thread::sleep(how_long);
 }
 
 /// The current moment, for measuring how long something took.
-pub(crate) fn now() -> Instant {
+#[must_use]
+pub fn now() -> Instant {
     Instant::now()
 }
 

@@ -52,7 +52,15 @@ impl ControlPlane {
     /// # Errors
     /// As [`Self::start`], or a node does not join.
     pub fn start_for(lab: &Lab, folder: &Path) -> Result<Self, LabError> {
-        let plane = Self::open(Setup::new(folder).agents_at(lab.root_address()))?;
+        Self::start_with(lab, Setup::new(folder))
+    }
+
+    /// The same, set up otherwise.
+    ///
+    /// # Errors
+    /// As [`Self::start_for`].
+    pub fn start_with(lab: &Lab, setup: Setup) -> Result<Self, LabError> {
+        let plane = Self::open(setup.agents_at(lab.root_address()))?;
         plane.declare(&lab.fleet_toml())?;
         for agent in lab.pbxes().iter().filter_map(Pbx::agent) {
             plane.join(&agent)?;
@@ -224,6 +232,14 @@ impl ControlPlane {
     pub fn nodes(&self) -> Result<Vec<Value>, LabError> {
         let list = self.admin("GET", "/admin/v1/nodes", None)?;
         Ok(list["data"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// A node's agent as operators see it: its link, what it saw, its last facts.
+    ///
+    /// # Errors
+    /// No answer, or no such node.
+    pub fn agent(&self, node: &str) -> Result<Value, LabError> {
+        self.admin("GET", &format!("/admin/v1/nodes/{node}/agent"), None)
     }
 
     /// Asks the operators' door; any status but 2xx is an error.

@@ -1,6 +1,7 @@
 //! A host of the lab: its name, its folder, and how to run something on it.
 use crate::{LabError, Root, Subnet, network};
 use std::fs;
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -49,8 +50,27 @@ impl HostName {
             .map_err(LabError::file("write", &names))
     }
 
+    /// Runs `work` on a thread that has moved into this host's network namespace: its sockets are the host's.
+    pub(crate) fn inside<T: Send>(
+        &self,
+        work: impl FnOnce() -> Result<T, LabError> + Send,
+    ) -> Result<T, LabError> {
+        let namespace = format!("/run/netns/{}", self.namespace());
+        let file = fs::File::open(&namespace).map_err(LabError::file("open", &namespace))?;
+        let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+        std::thread::scope(|scope| {
+            let worker = scope.spawn(|| {
+                rustix::thread::move_into_link_name_space(file.as_fd(), kind)
+                    .map_err(|error| LabError::file("enter", &namespace)(error.into()))?;
+                work()
+            });
+            worker.join().unwrap_or_else(|_| Err(LabError::Machine("a thread on a host panicked".into())))
+        })
+    }
+
     /// A command that runs in this host's network namespace, on this machine's own files.
-    pub(crate) fn in_namespace(&self) -> Command {
+    #[must_use]
+    pub fn in_namespace(&self) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.namespace()]);
         command

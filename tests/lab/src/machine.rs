@@ -78,6 +78,7 @@ impl Machine {
         // What kept services down while the root was made.
         let policy = self.merged().join("usr/sbin/policy-rc.d");
         fs::remove_file(&policy).map_err(LabError::file("remove", policy))?;
+        self.write("/etc/hostname", &format!("{}\n", self.host.as_str()), 0o644)?;
         self.write("/etc/resolv.conf", &format!("nameserver {}\n", subnet.root()), 0o644)?;
         // Asterisk looks its own name up as it starts, and waits 20 s where that is not answered.
         self.write("/etc/hosts", &format!("127.0.0.1 localhost {}\n", self.host.as_str()), 0o644)

@@ -76,15 +76,39 @@ pub(crate) fn set_host_rules(host: &str, chains: &str) -> Result<(), LabError> {
     .map(|_| ())
 }
 
-/// Loads nft rules at the bridge's end of a host's cable, in place of those that were there.
-pub(crate) fn set_cable_rules(host: &str, rules: &str) -> Result<(), LabError> {
+/// Packet rules at the bridge's end of a host's cable.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct CableRules<'a> {
+    /// On what the host sends.
+    pub(crate) sent: &'a str,
+    /// On what it is sent.
+    pub(crate) received: &'a str,
+}
+
+/// Loads rules of a host's cable, in place of those that were there.
+pub(crate) fn set_cable_rules(host: &str, rules: CableRules<'_>) -> Result<(), LabError> {
     let (table, port) = (format!("{NFT_TABLE}_{host}"), port(host));
+    let chain = |hook: &str, rules: &str| {
+        format!("chain {hook} {{\ntype filter hook {hook} device \"{port}\" priority 0;\n{rules}\n}}\n")
+    };
     let text = format!(
-        "table netdev {table}\ndelete table netdev {table}\n\
-         table netdev {table} {{\nchain ingress {{\ntype filter hook ingress device \"{port}\" priority 0;\n\
-         {rules}\n}}\n}}\n"
+        "table netdev {table}\ndelete table netdev {table}\ntable netdev {table} {{\n{}{}}}\n",
+        chain("ingress", rules.sent),
+        chain("egress", rules.received),
     );
     command::feed("load packet rules of a cable", Command::new("nft").args(["-f", "-"]), &text).map(|_| ())
+}
+
+/// Packets that the counting rules on what a host is sent have met.
+pub(crate) fn counted_at_cable(host: &str) -> Result<u64, LabError> {
+    let table = format!("{NFT_TABLE}_{host}");
+    let said = command::run("read a cable's counters", "nft", ["list", "chain", "netdev", &table, "egress"])?;
+    let mut words = said.split_whitespace();
+    let mut sum = 0;
+    while words.any(|word| word == "packets") {
+        sum += words.next().and_then(|count| count.parse::<u64>().ok()).unwrap_or(0);
+    }
+    Ok(sum)
 }
 
 /// Starts the name server that knows the one name with two addresses.

@@ -1,5 +1,6 @@
 //! A PBX of the lab: Asterisk configured from `dialplans/`, reached over AMI at port 5038.
 use crate::asterisk::Asterisk;
+use crate::network::{self, CableRules};
 use crate::{Agent, HostName, Inbound, LabError, Plan, Reach, Signal, Subnet, TrunkPlan, render};
 use minijinja::context;
 use std::fs;
@@ -42,6 +43,8 @@ pub struct Pbx {
     pub(crate) address: Ipv4Addr,
     pub(crate) trunks: Vec<TrunkPlan>,
     pub(crate) reach: Reach,
+    /// Where control planes are.
+    pub(crate) plane_address: Ipv4Addr,
 }
 
 impl Pbx {
@@ -133,7 +136,32 @@ impl Pbx {
 
     /// Takes its cable out (`false`) or puts it back.
     pub fn set_cable(&self, plugged: bool) -> Result<(), LabError> {
-        crate::network::set_cable(self.name(), plugged)
+        network::set_cable(self.name(), plugged)
+    }
+
+    /// Cuts it off from control planes (`false`), both ways and without a word to either, or mends that. Its
+    /// carriers stay.
+    pub fn set_link(&self, up: bool) -> Result<(), LabError> {
+        if up {
+            return network::set_cable_rules(self.name(), CableRules::default());
+        }
+        let (sent, received) = (
+            format!("ip daddr {} meta l4proto tcp counter drop", self.plane_address),
+            format!("ip saddr {} meta l4proto tcp counter drop", self.plane_address),
+        );
+        network::set_cable_rules(self.name(), CableRules { sent: &sent, received: &received })
+    }
+
+    /// Refuses every TCP connection that a control plane would open towards it; [`Pbx::knocks`] counts them.
+    pub fn refuse_connections(&self) -> Result<(), LabError> {
+        let knock = "tcp flags & (syn | ack) == syn counter drop";
+        let received = format!("ip saddr {} {knock}", self.plane_address);
+        network::set_cable_rules(self.name(), CableRules { received: &received, ..CableRules::default() })
+    }
+
+    /// How often a control plane tried to connect since [`Pbx::refuse_connections`].
+    pub fn knocks(&self) -> Result<u64, LabError> {
+        network::counted_at_cable(self.name())
     }
 
     /// The flight record of an attempt, as it is in AstDB now.

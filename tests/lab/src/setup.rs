@@ -1,5 +1,5 @@
 //! How a control plane is started: its folder, its database, its doors, its clock.
-use crate::{LabError, process, program};
+use crate::{LabError, packages, process, program};
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ pub struct Setup {
     pub(crate) folder: PathBuf,
     database_url: Option<String>,
     agents_at: Ipv4Addr,
+    clock_ahead_s: i32,
 }
 
 /// Where the doors of one control plane are, from its first start on.
@@ -25,7 +26,12 @@ impl Setup {
     /// On an SQLite database in `folder`, all doors on loopback.
     #[must_use]
     pub fn new(folder: &Path) -> Self {
-        Setup { folder: folder.to_owned(), database_url: None, agents_at: Ipv4Addr::LOCALHOST }
+        Setup {
+            folder: folder.to_owned(),
+            database_url: None,
+            agents_at: Ipv4Addr::LOCALHOST,
+            clock_ahead_s: 0,
+        }
     }
 
     /// On a database of the caller's.
@@ -38,6 +44,12 @@ impl Setup {
     #[must_use]
     pub fn agents_at(self, address: Ipv4Addr) -> Self {
         Setup { agents_at: address, ..self }
+    }
+
+    /// With its wall clock so many seconds ahead of this machine's, which is the nodes'; behind, if negative.
+    #[must_use]
+    pub fn clock_ahead(self, seconds: i32) -> Self {
+        Setup { clock_ahead_s: seconds, ..self }
     }
 
     /// Free ports for its doors.
@@ -74,6 +86,16 @@ impl Setup {
             .stderr(open()?);
         if let Some(url) = &self.database_url {
             command.env("RINGWARD_DATABASE_URL", url);
+        }
+        if self.clock_ahead_s != 0 {
+            packages::ensure(packages::CLOCK_TOOLS)?;
+            let arch = std::env::consts::ARCH;
+            command
+                .env("LD_PRELOAD", format!("/usr/lib/{arch}-linux-gnu/faketime/libfaketimeMT.so.1"))
+                .env("FAKETIME", format!("{:+}s", self.clock_ahead_s))
+                // What is waited for goes by the steady clock, which is true on every machine.
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+                .env("DONT_FAKE_MONOTONIC", "1");
         }
         process::spawn(name, command).map(|_| ())
     }

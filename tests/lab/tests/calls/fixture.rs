@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::ValueEnum as _;
-use lab::{AsteriskVersion, ControlPlane, Lab, Plan, Reach, Seen, TrunkLayout};
+use lab::{AsteriskVersion, ControlPlane, Lab, Plan, Reach, Seen, Setup, TrunkLayout};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -41,9 +41,14 @@ pub(crate) fn diagonal() -> Plan {
 
 impl Fleet {
     pub(crate) fn up(plan: Plan) -> Self {
+        Self::up_with(plan, |setup| setup)
+    }
+
+    /// With the control plane set up otherwise.
+    pub(crate) fn up_with(plan: Plan, change: impl FnOnce(Setup) -> Setup) -> Self {
         let lab = Lab::up(plan).unwrap();
         let folder = TempDir::new().unwrap();
-        let plane = ControlPlane::start_for(&lab, folder.path()).unwrap();
+        let plane = ControlPlane::start_with(&lab, change(Setup::new(folder.path()))).unwrap();
         Self { plane, lab, folder }
     }
 

@@ -1,0 +1,78 @@
+//! The agent, Asterisk and the control plane die and come back.
+
+use std::time::Duration;
+
+use lab::{Signal, now, numbers, pause, wait_until};
+
+use crate::fixture::Fleet;
+use crate::node::{agent, agent_log, booted, linked_since, until_state};
+use crate::traffic::{all_end, tally, under_way, while_calls_come};
+
+const RUNG_OUT: &str = "no_answer/ring_timeout/not_reached";
+const PLAYED: &str = "completed/played/answered";
+
+#[test]
+fn a_killed_agent_is_started_by_systemd_and_its_calls_survive() {
+    let fleet = Fleet::up(booted());
+    let agent = agent(&fleet, "pbx-1");
+    let (pid, since) = (agent.pid().unwrap(), linked_since(&fleet, "pbx-1"));
+    let ringing = under_way(&fleet, numbers::RING, 0..6, "ringing");
+    let speaking = under_way(&fleet, numbers::ANSWER, 0..6, "in_progress");
+    let (took, fresh) = while_calls_come(&fleet, || {
+        pause(Duration::from_secs(1));
+        let killed = now();
+        agent.signal(Signal::Kill).unwrap();
+        let linked = || agent.pid().is_some_and(|now| now != pid) && linked_since(&fleet, "pbx-1") != since;
+        wait_until("the agent to be linked again", Duration::from_secs(15), "", linked)
+            .unwrap_or_else(|error| panic!("{error}\n{}", agent_log(&fleet, "pbx-1")));
+        until_state(&fleet, "pbx-1", "alive", Duration::from_secs(5));
+        let took = killed.elapsed();
+        pause(Duration::from_secs(1));
+        took
+    });
+    all_end(&fleet, &ringing, RUNG_OUT);
+    all_end(&fleet, &speaking, PLAYED);
+    let told = tally(&fleet, &fresh);
+    println!("agent killed: AMI back after {} ms; meanwhile {told:?}", took.as_millis());
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    assert!(told.unknown <= 2 && told.interrupted == 0, "{told:?}");
+    // The one after it answers for what the one before let through.
+    assert!(told.answered >= 10, "{told:?}");
+}
+
+#[test]
+fn asterisk_restarts_under_an_agent_that_stays() {
+    let fleet = Fleet::up(booted());
+    let agent = agent(&fleet, "pbx-1");
+    let (pid, since) = (agent.pid().unwrap(), linked_since(&fleet, "pbx-1"));
+    let (took, fresh) = while_calls_come(&fleet, || {
+        pause(Duration::from_secs(1));
+        let began = now();
+        fleet.lab.pbx("pbx-1").unwrap().restart_asterisk().unwrap();
+        until_state(&fleet, "pbx-1", "alive", Duration::from_secs(20));
+        let usable = || fleet.plane.trunks().unwrap().iter().all(|trunk| trunk["state"] == "usable");
+        wait_until("its trunk to be usable", Duration::from_secs(20), "", usable)
+            .unwrap_or_else(|error| panic!("{error}: {:?}", fleet.plane.trunks()));
+        began.elapsed()
+    });
+    let told = tally(&fleet, &fresh);
+    println!("asterisk restarted: usable after {} ms; meanwhile {told:?}", took.as_millis());
+    assert_eq!((agent.pid(), linked_since(&fleet, "pbx-1")), (Some(pid), since), "the link stayed");
+    assert!(told.unknown + told.interrupted <= 4, "only what was under way at that moment: {told:?}");
+}
+
+#[test]
+fn a_killed_control_plane_is_linked_to_again_at_once() {
+    let fleet = Fleet::up(booted());
+    let ringing = under_way(&fleet, numbers::RING, 0..6, "ringing");
+    let speaking = under_way(&fleet, numbers::ANSWER, 0..6, "in_progress");
+    fleet.plane.signal(Signal::Kill).unwrap();
+    let began = now();
+    fleet.plane.start_again().unwrap();
+    fleet.plane.wait_for_nodes().unwrap();
+    let took = began.elapsed();
+    println!("control plane killed: both nodes alive {} ms after its start", took.as_millis());
+    all_end(&fleet, &ringing, RUNG_OUT);
+    all_end(&fleet, &speaking, PLAYED);
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
