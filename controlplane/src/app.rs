@@ -132,6 +132,7 @@ impl App {
         let calls = Arc::new(Calls::new(
             Arc::clone(&store),
             Arc::clone(&registry),
+            Arc::clone(&agents.links),
             Arc::clone(&metrics),
             clock.clone(),
             chance.clone(),

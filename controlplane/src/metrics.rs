@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use controlplane_core::{
+    attempt::Settlement,
     call::Reason,
     ending::EndingClass,
     fleet::{Fleet as DeclaredFleet, Trunk},
@@ -29,10 +30,22 @@ fn labels(trunk: &Trunk) -> [&str; 3] {
     [trunk.node.as_str(), trunk.name.as_str(), trunk.carrier.as_str()]
 }
 
-fn word(met: Met) -> &'static str {
+fn met_word(met: Met) -> &'static str {
     match met {
         Met::AsExpected => "as_expected",
         Met::Otherwise => "otherwise",
+    }
+}
+
+/// What reconciliation finds, as [`found_word`] says it.
+const FOUND: [&str; 4] = ["living", "recorded", "absent", "barred"];
+
+fn found_word(found: Settlement) -> &'static str {
+    match found {
+        Settlement::Living(_) => "living",
+        Settlement::Recorded(_) => "recorded",
+        Settlement::Absent => "absent",
+        Settlement::Barred => "barred",
     }
 }
 
@@ -45,6 +58,7 @@ pub struct Metrics {
     calls_taken_up: IntCounter,
     attempts_ended: IntCounterVec,
     canaries_ended: IntCounterVec,
+    reconciled: IntCounterVec,
     setup_seconds: Histogram,
     node_up: IntGaugeVec,
     node_state: IntGaugeVec,
@@ -125,6 +139,15 @@ impl Metrics {
         for reason in Reason::ALL {
             calls_ended.with_label_values(&[reason.status().as_str(), reason.as_str()]);
         }
+        let reconciled = counters(
+            "ringward_reconciliations_total",
+            "Attempts that were looked for after a cut, by what was found. Absent: neither channel nor flight record. \
+             What was not found in time is not among them.",
+            &["found"],
+        )?;
+        for found in FOUND {
+            reconciled.with_label_values(&[found]);
+        }
         let agents = AgentMetrics::new(&registry)?;
         Ok(Self {
             agents,
@@ -134,6 +157,7 @@ impl Metrics {
             calls_taken_up,
             setup_seconds,
             store_failures,
+            reconciled,
             attempts_ended: counters(
                 "ringward_attempts_ended_total",
                 "Attempts ended, by what the ending means.",
@@ -240,7 +264,7 @@ impl Metrics {
             let [node, name, carrier] = labels(trunk);
             if trunk.canary.is_some() {
                 for met in [Met::AsExpected, Met::Otherwise] {
-                    self.canaries_ended.with_label_values(&[node, name, carrier, word(met)]);
+                    self.canaries_ended.with_label_values(&[node, name, carrier, met_word(met)]);
                 }
             }
             for state in TrunkState::ALL {
@@ -294,7 +318,7 @@ impl Metrics {
 
     pub(crate) fn canary_ended(&self, trunk: &Trunk, met: Met) {
         let [node, name, carrier] = labels(trunk);
-        self.canaries_ended.with_label_values(&[node, name, carrier, word(met)]).inc();
+        self.canaries_ended.with_label_values(&[node, name, carrier, met_word(met)]).inc();
     }
 
     pub(crate) fn trunk_changed(&self, trunk: &Trunk, to: TrunkState) {
@@ -316,6 +340,10 @@ impl Metrics {
 
     pub(crate) fn talked(&self, place: [&str; 3], talk: Duration) {
         self.talk_seconds.with_label_values(&place).observe(talk.as_secs_f64());
+    }
+
+    pub(crate) fn reconciled(&self, found: Settlement) {
+        self.reconciled.with_label_values(&[found_word(found)]).inc();
     }
 
     pub(crate) fn setup(&self, seconds: f64) {

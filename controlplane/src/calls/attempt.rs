@@ -13,10 +13,11 @@ use controlplane_core::{
 };
 use controlplane_store::calls::{Advance, Written};
 use node_agent_ami::{
-    ChannelId, ChannelState, ContextName, DialDigits, DialStatus, EndpointName, Event as AmiEvent, Extension,
-    HangupHandler, InvalidName, Originate, OriginateOutcome, Session, VariableName, VariableValue, Watch,
-    WatchItem,
+    ADMITTED_BEFORE, ChannelId, ChannelState, ContextName, DialDigits, DialStatus, EndpointName,
+    Event as AmiEvent, Extension, HangupHandler, InvalidName, Originate, OriginateOutcome, Session,
+    VariableName, VariableValue, Watch, WatchItem,
 };
+use time::OffsetDateTime;
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -55,6 +56,8 @@ pub(super) struct Run<'a> {
     pub(super) to: &'a E164,
     /// When its Originate left.
     pub(super) began: std::time::Instant,
+    /// When it was written.
+    pub(super) started_at: OffsetDateTime,
     /// Incarnation of Asterisk that it was or will be sent to.
     pub(super) sent_to: Option<&'a str>,
     /// Switched on when it rings: a canary that is for no more than that.
@@ -264,6 +267,10 @@ impl Run<'_> {
                 tracing::warn!(attempt = %self.id, node = %self.node, %why, "not sent");
                 Event::NotSent
             }
+            OriginateOutcome::Rejected { message } if message.ends_with(ADMITTED_BEFORE) => {
+                tracing::error!(attempt = %self.id, node = %self.node, "its Originate had gone through the gate before");
+                Event::Unresolved
+            }
             OriginateOutcome::Rejected { message } => {
                 tracing::warn!(attempt = %self.id, node = %self.node, message, "Asterisk refused an Originate");
                 Event::Rejected
@@ -348,9 +355,14 @@ impl<'r> Run<'r> {
     }
 
     fn look_for_fate(&self, id: &ChannelId) -> Pin<Box<dyn Future<Output = Found> + Send + 'r>> {
-        let (calls, node, attempt, sent_to) = (self.calls, self.node, self.id, self.sent_to);
-        let id = id.clone();
-        Box::pin(async move { Found::Fate(reconcile::settle(calls, node, attempt, &id, sent_to).await) })
+        let (calls, id) = (self.calls, id.clone());
+        let lost = reconcile::Lost {
+            node: self.node,
+            attempt: self.id,
+            started_at: self.started_at,
+            sent_to: self.sent_to,
+        };
+        Box::pin(async move { Found::Fate(reconcile::settle(calls, lost, &id).await) })
     }
 }
 

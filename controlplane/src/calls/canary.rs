@@ -67,6 +67,7 @@ impl Calls {
             carrier: &trunk.carrier,
             to: &request.to,
             began,
+            started_at: self.clock.now(),
             sent_to: Some(to.incarnation.as_str()),
             // It has rung: that was all it was for.
             when_rung: (canary.expects == CanaryExpects::Rings).then_some(&hang_up),

@@ -29,6 +29,7 @@ use controlplane_store::{Store, StoreError, calls::Call};
 use tokio::{sync::watch, time::sleep};
 
 use crate::{
+    agents::Links,
     clock::{Chance, Clock},
     metrics::Metrics,
     registry::Registry,
@@ -54,6 +55,7 @@ pub struct Patience {
 pub struct Calls {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) registry: Arc<Registry>,
+    pub(crate) links: Arc<Links>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) clock: Clock,
     pub(crate) chance: Chance,
@@ -66,12 +68,13 @@ impl Calls {
     pub(crate) fn new(
         store: Arc<dyn Store>,
         registry: Arc<Registry>,
+        links: Arc<Links>,
         metrics: Arc<Metrics>,
         clock: Clock,
         chance: Chance,
         patience: Patience,
     ) -> Self {
-        Self { store, registry, metrics, clock, chance, patience, open: Mutex::default() }
+        Self { store, registry, links, metrics, clock, chance, patience, open: Mutex::default() }
     }
 
     /// Whether another call can be taken.

@@ -1,8 +1,10 @@
-//! Finds out what became of an attempt after a cut: the channel's own status first, then its flight record,
-//! asked twice, all under the incarnation of Asterisk that the Originate was sent to.
+//! Finds out what became of an attempt after a cut: the node's gate is asked to bar it first, then Asterisk for
+//! the channel's own status and its flight record, asked twice, all under the incarnation of Asterisk that the
+//! Originate was sent to.
 //!
-//! Without an agent nothing can be barred, so absence proves nothing: an Originate may still be on its way
-//! to a channel. The caller's machine bounds all of this by `reconcile_timeout`.
+//! `barred` needs no session and settles it. Without it, of a gate that cannot know or a node without an agent,
+//! absence proves nothing: an Originate may still be on its way to a channel. The caller's machine bounds all
+//! of this by `reconcile_timeout`.
 
 use std::time::Duration;
 
@@ -15,12 +17,17 @@ use node_agent_ami::{
     AskError, ChannelId, ChannelPresence, ChannelState, DbFamily, DbKey, FLIGHT_RECORD_FAMILY, FlightPhase,
     FlightRecord, Session, Watch,
 };
+use node_agent_protocol::BarAnswer;
+use time::OffsetDateTime;
 use tokio::time::sleep;
 
 use super::Calls;
+use crate::nodes::is_by_gate;
 
 /// "queued" is answered before the channel exists: what is absent is asked for again after this long.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// A gate remembers fates for an hour at least. What is nearly as old is not asked for: the age is by wall clocks.
+const BAR_AGE_MAX: time::Duration = time::Duration::minutes(50);
 /// Between two looks for a session.
 const SESSION_POLL: Duration = Duration::from_millis(100);
 
@@ -30,16 +37,36 @@ pub(super) struct Found {
     pub(super) watch: Option<(Session, Watch)>,
 }
 
+/// An attempt whose fate is looked for.
+pub(super) struct Lost<'a> {
+    pub(super) node: &'a NodeName,
+    pub(super) attempt: &'a AttemptId,
+    /// When it was written, before its Originate left.
+    pub(super) started_at: OffsetDateTime,
+    /// Incarnation of Asterisk that it was sent to.
+    pub(super) sent_to: Option<&'a str>,
+}
+
 /// Looks until something is found, for as long as the caller wants to wait.
-pub(super) async fn settle(
-    calls: &Calls,
-    node: &NodeName,
-    attempt: &AttemptId,
-    id: &ChannelId,
-    sent_to: Option<&str>,
-) -> Found {
+pub(super) async fn settle(calls: &Calls, lost: Lost<'_>, id: &ChannelId) -> Found {
+    let found = find(calls, &lost, id).await;
+    calls.metrics.reconciled(found.settlement);
+    found
+}
+
+async fn find(calls: &Calls, lost: &Lost<'_>, id: &ChannelId) -> Found {
+    let Lost { node, attempt, sent_to, .. } = *lost;
     let mut asked = false;
+    let mut gate_told = !may_be_barred(calls, lost);
     loop {
+        if !gate_told && calls.links.is_linked(node) {
+            match calls.links.bar(node, attempt).await {
+                BarAnswer::Barred => return Found { settlement: Settlement::Barred, watch: None },
+                BarAnswer::Admitted => gate_told = true,
+                // The link may have gone meanwhile, and be back for the next look.
+                BarAnswer::Unknown => {}
+            }
+        }
         let Some((session, incarnation)) = calls.registry.session(node) else {
             sleep(SESSION_POLL).await;
             continue;
@@ -65,6 +92,13 @@ pub(super) async fn settle(
             }
         }
     }
+}
+
+/// Whether the node's gate can speak for the whole life of the attempt: it had to pass there, and is young enough
+/// to be remembered.
+fn may_be_barred(calls: &Calls, lost: &Lost<'_>) -> bool {
+    let age = calls.clock.now() - lost.started_at;
+    lost.sent_to.is_some_and(is_by_gate) && (time::Duration::ZERO..BAR_AGE_MAX).contains(&age)
 }
 
 async fn look(session: &Session, id: &ChannelId, same: bool) -> Result<Option<Settlement>, AskError> {

@@ -3,7 +3,9 @@
 use std::{io, sync::Arc, time::Duration};
 
 use controlplane_core::names::NodeName;
-use node_agent_ami::{BackOff, Connect, ConnectConfig, ConnectError, Events, Purpose, Secret, Session};
+use node_agent_ami::{
+    BackOff, Connect, ConnectConfig, ConnectError, Events, Incarnation, Purpose, Secret, Session,
+};
 use node_agent_protocol::AMI_LINK_USER;
 
 use super::Shared;
@@ -19,6 +21,20 @@ pub(super) const BACK_OFF: BackOff =
 const FIRST_WAIT: Duration = Duration::from_secs(2);
 /// Between two words in the log about a link that does not come.
 const LATER_WAIT: Duration = Duration::from_secs(60);
+
+/// How an incarnation ends that was met through a node's gate. It is stored with each attempt: what was sent to
+/// it passed the gate, whatever fleet.toml says of the node by now.
+const BY_GATE: &str = " by gate";
+
+/// The incarnation as it is known through the gate.
+pub(super) fn by_gate(incarnation: &Incarnation) -> Incarnation {
+    Incarnation::from_stored(format!("{}{BY_GATE}", incarnation.as_str()))
+}
+
+/// Whether what was sent to this incarnation had to pass the node's gate.
+pub(crate) fn is_by_gate(sent_to: &str) -> bool {
+    sent_to.ends_with(BY_GATE)
+}
 
 /// One node's link, as a way to its AMI.
 pub(super) struct Linked {

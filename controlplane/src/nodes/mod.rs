@@ -11,6 +11,8 @@ mod sight;
 mod task;
 mod tls;
 
+pub(crate) use linked::is_by_gate;
+
 use std::{
     collections::HashMap,
     path::PathBuf,

@@ -15,6 +15,7 @@ use node_agent_ami::{
     AskError, ChannelId, DownReason, Event, EventItem, Events, Incarnation, LinkChange, Purpose, Session,
     Supervisor,
 };
+use node_agent_protocol::BarAnswer;
 use tokio::{
     sync::Notify,
     task::AbortHandle,
@@ -32,6 +33,8 @@ const CHECK_AGAIN: Duration = Duration::from_secs(1);
 const REFUSED_AGAIN: Duration = Duration::from_secs(5);
 /// Between two log lines on strangers' text of one session.
 const TAMPER_LOG_EVERY: Duration = Duration::from_secs(10);
+/// How long one look may ask the gate to bar given-up attempts; the rest is asked for at the next look.
+const SURVIVORS_BARRED_WITHIN: Duration = Duration::from_secs(2);
 /// Q.850 16, normal clearing: what a survivor is hung up with.
 const NORMAL_CLEARING: u16 = 16;
 
@@ -116,6 +119,10 @@ async fn serve(
     let Some(incarnation) = incarnation(shared, node, &session, &mut events, &mut tamper_log).await else {
         return;
     };
+    let incarnation = match way {
+        Way::Direct(_) => incarnation,
+        Way::Linked => linked::by_gate(&incarnation),
+    };
     let mut next_check = Instant::now();
     let seen = async {
         match way {
@@ -198,8 +205,11 @@ async fn look(
     };
     let amiss = checked.iter().any(|(_, result)| result.is_err());
     let now = shared.clock.now();
+    let bars_until = Instant::now() + SURVIVORS_BARRED_WITHIN;
     for attempt in shared.registry.node_up(node, session.clone(), incarnation.clone(), checked, now) {
-        hang_up_survivor(shared, session, node, &attempt).await;
+        let asks_gate = *way == Way::Linked && Instant::now() < bars_until;
+        let barred = asks_gate && shared.links.bar(node, &attempt).await == BarAnswer::Barred;
+        hang_up_survivor(shared, session, node, &attempt, barred).await;
     }
     shared.metrics.node_up(node, true);
     if amiss { CHECK_AGAIN } else { CHECK_EVERY }
@@ -227,14 +237,22 @@ async fn trunks(
     Ok(checked)
 }
 
-/// A given-up attempt is asked for at each look until it is found, or can no longer turn up.
-async fn hang_up_survivor(shared: &Shared, session: &Session, node: &NodeName, attempt: &AttemptId) {
+/// A given-up attempt is asked for at each look until it is found, or can no longer turn up: the node's gate has
+/// barred it, or the time for it is over.
+async fn hang_up_survivor(
+    shared: &Shared,
+    session: &Session,
+    node: &NodeName,
+    attempt: &AttemptId,
+    barred: bool,
+) {
     let Ok(id) = ChannelId::parse(attempt.as_str()) else { return };
     match session.hangup(&id, NORMAL_CLEARING).await {
         Ok(node_agent_ami::HangupAnswer::Requested) => {
             shared.registry.found(node, attempt);
             tracing::warn!(%node, %attempt, "hung up a channel whose attempt had been given up");
         }
+        Ok(node_agent_ami::HangupAnswer::NoSuchChannel) if barred => shared.registry.found(node, attempt),
         Ok(node_agent_ami::HangupAnswer::NoSuchChannel) => {}
         Err(error) => {
             tracing::warn!(%node, %attempt, %error, "could not ask whether a given-up channel lives");

@@ -12,7 +12,7 @@ use controlplane_core::{
     fleet::{RoutePrefix, Trunk},
     health::{
         self, Board, Changed, Charge, Customers, Event, Handled, Met, NodeEvent, NodeSnapshot, NodeWhy,
-        Refusal, Standing, TrunkSnapshot, TrunkState, Why, Withheld, panic::PanicChange,
+        Standing, TrunkSnapshot, TrunkState, Why, Withheld, panic::PanicChange,
     },
     names::{NodeName, TrunkName},
     number::E164,

@@ -280,7 +280,7 @@ impl Registry {
         self.state().nodes.get(node).map(|entry| Arc::clone(&entry.look))
     }
 
-    /// A given-up attempt's channel was found and is being hung up.
+    /// A given-up attempt's channel was found and is being hung up, or is known not to come.
     pub fn found(&self, node: &NodeName, attempt: &AttemptId) {
         if let Some(entry) = self.state().nodes.get_mut(node) {
             entry.abandoned.retain(|(abandoned, _)| abandoned != attempt);

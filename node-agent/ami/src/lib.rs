@@ -43,7 +43,7 @@ pub use names::{
     AccountCode, ChannelId, ContextName, DbFamily, DbKey, DialDigits, EndpointName, Extension, InvalidName,
     VariableName, VariableValue,
 };
-pub use originate::{EarlyMedia, HangupHandler, Originate, OriginateOutcome};
+pub use originate::{ADMITTED_BEFORE, EarlyMedia, HangupHandler, Originate, OriginateOutcome};
 pub use schema::check_event;
 pub use session::Session;
 pub use supervisor::{BackOff, Connect, DownReason, LinkChange, Supervisor};

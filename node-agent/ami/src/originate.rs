@@ -8,6 +8,10 @@ use crate::names::{
     AccountCode, ChannelId, ContextName, DialDigits, EndpointName, Extension, VariableName, VariableValue,
 };
 
+/// How a node's gate ends its refusal of an attempt that it let through before: the only refusal behind which
+/// there is an Originate.
+pub const ADMITTED_BEFORE: &str = "repeated_attempt";
+
 /// The dialplan place that Asterisk runs when the channel ends, answered or not: the flight recorder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HangupHandler {

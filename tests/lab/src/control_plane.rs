@@ -181,8 +181,7 @@ impl ControlPlane {
     /// The file is refused, or a node does not come up.
     pub fn apply(&self, fleet_toml: &str) -> Result<(), LabError> {
         self.declare(fleet_toml)?;
-        let known =
-            || self.trunks().is_ok_and(|trunks| trunks.iter().all(|trunk| trunk["checked"] == true));
+        let known = || self.trunks().is_ok_and(|trunks| trunks.iter().all(|trunk| trunk["checked"] == true));
         clock::wait_until("every trunk to be looked at", READY_WITHIN, &self.hint(), known).map(|_| ())
     }
 
@@ -206,9 +205,8 @@ impl ControlPlane {
     /// # Errors
     /// One is not in time.
     pub fn wait_for_nodes(&self) -> Result<Duration, LabError> {
-        let alive = || self.nodes().is_ok_and(|nodes| nodes.iter().all(|node| node["state"] == "alive"));
-        let known =
-            || self.trunks().is_ok_and(|trunks| trunks.iter().all(|trunk| trunk["checked"] == true));
+        let alive = || self.nodes().is_ok_and(|nodes| nodes.iter().all(|node| node["up"] == true));
+        let known = || self.trunks().is_ok_and(|trunks| trunks.iter().all(|trunk| trunk["checked"] == true));
         clock::wait_until("every node to be alive", READY_WITHIN, &self.hint(), || alive() && known())
     }
 

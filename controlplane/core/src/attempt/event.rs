@@ -79,6 +79,8 @@ pub enum Settlement {
     Recorded(Record),
     /// Neither channel nor record. Without an agent's `bar` this proves nothing of the past.
     Absent,
+    /// The node's gate let no Originate of it through, and will let none through.
+    Barred,
 }
 
 /// What to do.

@@ -11,6 +11,7 @@
 //!
 //!  OriginateResponse Failure ─▶ AwaitingHangup ─▶ AskingRecord ─▶ Ended
 //!  link or events lost, Originate unresolved ─▶ Reconciling ─▶ any living state | Ended
+//!                                                   (barred by the node's gate: not sent)
 //! ```
 //!
 //! The machine is fed with what one AMI session says of one channel id, in whatever order it comes (an event

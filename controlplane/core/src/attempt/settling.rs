@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::{Answer, Attempt, Do, HANG_UPS_MAX, Live, Record, Settlement, State};
 use crate::{
-    call::Rang,
+    call::{AttemptStatus, Rang},
     ending::{EndedBy, EndingClass},
 };
 
@@ -66,8 +66,24 @@ impl Attempt {
                 self.learn(Live::Up);
                 self.finish(EndingClass::Interrupted)
             }
+            // What Asterisk itself told weighs more than a gate's memory.
+            Settlement::Barred if self.was_sent() => self.give_up(now),
+            Settlement::Barred => {
+                // Nothing was there to be missed.
+                self.blind = false;
+                self.finish(EndingClass::NotSent)
+            }
             Settlement::Absent => self.give_up(now),
         }
+    }
+
+    /// Whether anything that Asterisk told, in this process or an earlier one, shows that it was sent.
+    fn was_sent(&self) -> bool {
+        self.accepted.is_some()
+            || self.channel
+            || self.answered
+            || self.ringing
+            || self.reported > AttemptStatus::Sending
     }
 
     /// Nothing more can be learnt.

@@ -162,6 +162,47 @@ fn what_was_never_sent_is_told_apart_from_what_is_unresolved() {
 }
 
 #[test]
+fn what_the_gate_has_barred_was_not_sent() {
+    let mut p = Played::new();
+    p.at(1, Event::Unresolved).at(300, Event::Settled(Settlement::Barred));
+    assert_eq!(p.ending(), (EndingClass::NotSent, Rang::No));
+    let Some(Do::End(ending)) = p.done.last() else { panic!() };
+    assert!(!p.attempt.may_live_on(ending), "nothing of it can turn up");
+    let mut p = Played::new();
+    p.at(1, Event::Cancel).at(2, Event::Cut).at(300, Event::Settled(Settlement::Barred));
+    assert_eq!(p.ending(), (EndingClass::NotSent, Rang::No));
+}
+
+#[test]
+fn a_bar_does_not_undo_what_asterisk_told() {
+    for told in [Event::Accepted, Event::Channel] {
+        let mut p = Played::new();
+        p.at(1, told).at(2, Event::Cut).at(300, Event::Settled(Settlement::Barred));
+        assert_eq!(p.ending(), (EndingClass::Unknown, Rang::Maybe), "{told:?}");
+    }
+    let mut p = Played::new();
+    p.at(1, Event::Ringing).at(2, Event::Cut).at(300, Event::Settled(Settlement::Barred));
+    assert_eq!(p.ending(), (EndingClass::Interrupted, Rang::Yes));
+}
+
+#[test]
+fn after_a_restart_a_bar_counts_for_what_was_stored_as_sending() {
+    use AttemptStatus as Status;
+    for (status, rang, expected) in [
+        (Status::Sending, Rang::No, EndingClass::NotSent),
+        (Status::Sending, Rang::Maybe, EndingClass::Unknown),
+        (Status::Initiated, Rang::No, EndingClass::Unknown),
+        (Status::Ringing, Rang::Yes, EndingClass::Interrupted),
+        (Status::InProgress, Rang::Yes, EndingClass::Interrupted),
+    ] {
+        let mut p = Played::new();
+        p.attempt = Attempt::resumed(p.start, Duration::from_secs(1), LIMITS, READING, status, rang);
+        p.at(100, Event::Settled(Settlement::Barred));
+        assert_eq!(p.ending().0, expected, "{status} {rang}");
+    }
+}
+
+#[test]
 fn a_cut_while_dialling_is_settled_by_what_is_found() {
     let cut = || {
         let mut p = Played::new();
@@ -313,6 +354,7 @@ fn any_event() -> impl Strategy<Value = Event> {
                 Event::Cut,
                 Event::Cancel,
                 Event::Settled(Settlement::Absent),
+                Event::Settled(Settlement::Barred),
             ][..]
         ),
         answer().prop_map(Event::HungUp),
@@ -359,6 +401,27 @@ proptest! {
         if let Some(Do::End(ending)) = p.done.last() {
             prop_assert_eq!(ending.rang, Rang::Yes);
         }
+    }
+
+    /// A bar ends an attempt as not sent only if Asterisk told nothing of it, in whatever order things came.
+    #[test]
+    fn barred_never_follows_what_asterisk_told(
+        events in prop::collection::vec((0u64..3_000, any_event()), 0..12),
+    ) {
+        let mut p = Played::new();
+        let (mut ms, mut told) = (0, false);
+        let ends = [(0, Event::Cut), (0, Event::Settled(Settlement::Barred))];
+        for (gap, event) in events.into_iter().chain(ends) {
+            ms += gap;
+            if matches!(p.done.last(), Some(Do::End(_))) {
+                break;
+            }
+            told |= matches!(event, Event::Accepted | Event::Channel | Event::Progress | Event::Ringing
+                | Event::Answered | Event::HungUp(_));
+            p.at(ms, event);
+        }
+        let not_sent = |d: &Do| matches!(d, Do::End(ending) if ending.class == EndingClass::NotSent);
+        prop_assert!(!(told && p.done.iter().any(not_sent)), "{:?}", p.done);
     }
 
     /// Reports only go forward.

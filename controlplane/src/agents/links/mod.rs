@@ -218,12 +218,17 @@ impl Links {
         }
     }
 
+    /// Whether the node has a link to this replica now.
+    #[must_use]
+    pub fn is_linked(&self, node: &NodeName) -> bool {
+        self.state().nodes.get(node).is_some_and(|entry| entry.held.is_some())
+    }
+
     /// Waits until the node is linked; `false` if it is not within `limit`.
     pub async fn linked(&self, node: &NodeName, limit: Duration) -> bool {
         let mut news = self.news(node);
-        let is_linked = || self.state().nodes.get(node).is_some_and(|entry| entry.held.is_some());
         let linked = async {
-            while !is_linked() {
+            while !self.is_linked(node) {
                 if news.changed().await.is_err() {
                     std::future::pending::<()>().await;
                 }

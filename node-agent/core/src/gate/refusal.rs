@@ -94,7 +94,7 @@ impl RefusalKind {
             Self::NotOurContext => "not_our_context",
             Self::NotOurVariable => "not_our_variable",
             Self::RepeatedActionId => "repeated_action_id",
-            Self::RepeatedAttempt => "repeated_attempt",
+            Self::RepeatedAttempt => node_agent_ami::ADMITTED_BEFORE,
             Self::Barred => "barred",
             Self::TrunkChannels => "trunk_channels",
             Self::TrunkPace => "trunk_pace",

@@ -1,7 +1,10 @@
 //! Agents at their door: a control plane in process, and agents that the tests play, over real TLS.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod agent;
+mod cable;
 mod calling;
+mod cut;
 mod facts;
 mod flood;
 mod identity;

@@ -87,6 +87,16 @@ async fn an_originate_that_vanished_is_unknown() {
     assert_eq!(fleet.seen(retry).answers, 1);
 }
 
+/// A gate that says so has let its Originate through: this refusal is no proof that nothing was sent.
+#[tokio::test]
+async fn a_refusal_of_a_repeated_attempt_is_reconciled() {
+    let fleet = pair().await;
+    let repeated = Ending::Rejected("Refused by the node's gate: repeated_attempt".to_owned());
+    fleet.pbxes().for_each(|pbx| pbx.set_ending(NUMBER, repeated.clone()));
+    let failed = fleet.call(NUMBER).or_fail().place().await.ends_as("failed", "outcome_unknown").await;
+    assert_eq!(failed.endings(), ["unknown"]);
+}
+
 async fn cut_when(status: &str, ending: Ending) -> (Fleet, Ended) {
     let fleet = pair().await;
     slowly(&fleet, Duration::from_millis(150));

@@ -50,7 +50,7 @@ fn asterisk_restarts_under_an_agent_that_stays() {
         let began = now();
         fleet.lab.pbx("pbx-1").unwrap().restart_asterisk().unwrap();
         until_state(&fleet, "pbx-1", "alive", Duration::from_secs(20));
-        let usable = || fleet.plane.trunks().unwrap().iter().all(|trunk| trunk["state"] == "usable");
+        let usable = || fleet.plane.trunks().unwrap().iter().all(|trunk| trunk["usable"] == true);
         wait_until("its trunk to be usable", Duration::from_secs(20), "", usable)
             .unwrap_or_else(|error| panic!("{error}: {:?}", fleet.plane.trunks()));
         began.elapsed()
