@@ -9,6 +9,7 @@ use super::Links;
 /// The gauges.
 pub struct AgentMetrics {
     linked: IntGaugeVec,
+    linked_since: IntGaugeVec,
     observed_age_seconds: GaugeVec,
     clock_offset_seconds: GaugeVec,
     spool_facts: IntGaugeVec,
@@ -33,6 +34,10 @@ impl AgentMetrics {
         };
         Ok(Self {
             linked: whole("ringward_agent_linked", "1 while the node's agent is linked to this replica.")?,
+            linked_since: whole(
+                "ringward_agent_link_start_timestamp_seconds",
+                "When the agent's link to this replica began; absent without one.",
+            )?,
             observed_age_seconds: real(
                 "ringward_agent_observed_age_seconds",
                 "Age of the node's latest snapshot; some 2 s at most while all is well.",
@@ -56,6 +61,7 @@ impl AgentMetrics {
     pub fn read(&self, fleet: &Fleet, links: &Links) {
         // What is no longer declared must not stand on as a last known value.
         self.linked.reset();
+        self.linked_since.reset();
         self.observed_age_seconds.reset();
         self.clock_offset_seconds.reset();
         self.spool_facts.reset();
@@ -65,6 +71,9 @@ impl AgentMetrics {
             let labels = [node.name.as_str()];
             let agent = links.agent(&node.name);
             self.linked.with_label_values(&labels).set(i64::from(agent.link.is_some()));
+            if let Some(link) = &agent.link {
+                self.linked_since.with_label_values(&labels).set(link.since.unix_timestamp());
+            }
             let Some(seen) = agent.seen else { continue };
             let age = now.duration_since(seen.taken).as_secs_f64();
             self.observed_age_seconds.with_label_values(&labels).set(age);

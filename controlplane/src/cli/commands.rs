@@ -206,7 +206,12 @@ pub(super) async fn explain(door: &Door, number: &str) -> Done {
             Some(trunk) => format!("{number} would go by {trunk} (route {})\n", cell(&answer, "route")),
             None => format!("{number} would not be dialled now: {}\n", cell(&answer, "choice")),
         };
-        head + &table(&["TIER", "TRUNK", "VERDICT"], rows(&considered, &["tier", "trunk", "verdict"]))
+        let panic = if answer["panic"] == true {
+            "Panic: too few trunks are held to work, so the others are tried too, as a last resort.\n"
+        } else {
+            ""
+        };
+        head + panic + &table(&["TIER", "TRUNK", "VERDICT"], rows(&considered, &["tier", "trunk", "verdict"]))
     });
     Ok(if answer["trunk"].is_string() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    sync::{Arc, MutexGuard},
     time::{Duration, Instant},
 };
 
@@ -111,7 +112,7 @@ impl State {
     }
 
     fn look_for_panic(&mut self, now: Instant) {
-        let fleet = std::sync::Arc::clone(&self.fleet);
+        let fleet = Arc::clone(&self.fleet);
         for (route, change) in self.board.look_for_panic(now, &fleet) {
             self.tell(News::Panic(route, change));
         }
@@ -182,8 +183,7 @@ impl Registry {
         let nodes: Vec<_> = state.board.nodes().map(|n| n.0.clone()).collect();
         let trunks = trunks.iter().fold(false, |any, name| state.hold_trunk(now, name) | any);
         let nodes = nodes.iter().fold(false, |any, name| state.hold_node(now, name) | any);
-        drop(state);
-        self.told(trunks || nodes);
+        self.told(state, trunks || nodes);
     }
 
     /// How many customers there are: with several, what only one of them meets trips nothing.
@@ -193,8 +193,9 @@ impl Registry {
 
     /// News of a trunk's contact or registration, confirmed by an answer.
     pub fn observed(&self, now: Instant, trunk: &TrunkName, event: &Event) {
-        let moved = self.state().feed(now, trunk, event).1;
-        self.told(moved);
+        let mut state = self.state();
+        let moved = state.feed(now, trunk, event).1;
+        self.told(state, moved);
     }
 
     /// A call's first 180 or its answer.
@@ -240,15 +241,15 @@ impl Registry {
             | Charge::DestinationOrCaller
             | Charge::Rate => {}
         }
-        drop(state);
-        self.told(moved);
+        self.told(state, moved);
         charge
     }
 
     /// News of a node's wires.
     pub fn node_event(&self, now: Instant, node: &NodeName, event: NodeEvent) {
-        let moved = self.state().feed_node(now, node, event);
-        self.told(moved);
+        let mut state = self.state();
+        let moved = state.feed_node(now, node, event);
+        self.told(state, moved);
     }
 
     /// When [`Self::time_passed`] wants to be called.
@@ -267,8 +268,7 @@ impl Registry {
             state.tell(News::Changed(change));
         }
         state.look_for_panic(now);
-        drop(state);
-        self.told(moved);
+        self.told(state, moved);
     }
 
     /// Takes what changed since it was last asked, oldest first.
@@ -282,8 +282,13 @@ impl Registry {
         self.news.notified().await;
     }
 
-    fn told(&self, moved: bool) {
-        self.news.notify_one();
+    /// After something was fed: wakes whoever tells, and calls that wait.
+    fn told(&self, state: MutexGuard<'_, State>, moved: bool) {
+        let has_news = !state.news.is_empty();
+        drop(state);
+        if has_news {
+            self.news.notify_one();
+        }
         if moved {
             self.nudge();
         }

@@ -89,13 +89,15 @@ impl Registry {
         }
     }
 
-    /// Who would be chosen for a call to `to`, who is passed over, and why. Changes nothing.
+    /// Who would be chosen for a call to `to`, who is passed over, and why; and whether the route fails open for
+    /// it (panic). Changes nothing.
     #[must_use]
-    pub fn explain(&self, to: &E164, from: Option<&E164>, now: Instant) -> Decision {
+    pub fn explain(&self, to: &E164, from: Option<&E164>, now: Instant) -> (Decision, bool) {
         let state = self.state();
         let State { fleet, nodes, trunks, carriers, selector, board, .. } = &*state;
         let look = Look { nodes, trunks, carriers, health: for_call(board, fleet, to, from, now), from, now };
-        selector.explain(fleet, to, &Tried::default(), |trunk| look.availability(trunk))
+        let decision = selector.explain(fleet, to, &Tried::default(), |trunk| look.availability(trunk));
+        (decision, look.health.is_some_and(|health| health.is_panic()))
     }
 
     /// Takes this very trunk's slots for a canary. `None`: a limit, its health, an operator or its node

@@ -40,6 +40,8 @@ pub enum Behaviour {
     Dead,
     /// Its first address rings and fails with 503, its second rings and answers.
     Srv,
+    /// 503 to half of the calls by chance; the others ring and are answered.
+    Half,
     /// This SIP code, at once: any 4xx, 5xx, 6xx.
     Code(u16),
 }
@@ -59,12 +61,15 @@ impl std::str::FromStr for Behaviour {
             "slow" => Behaviour::Slow,
             "dead" => Behaviour::Dead,
             "srv" => Behaviour::Srv,
+            "half" => Behaviour::Half,
             code => match code.parse() {
                 Ok(code @ 400..=699) => Behaviour::Code(code),
                 Ok(_) | Err(_) => {
-                    return Err("normal, answer, busy, ring, trying, silent, deaf, slow, dead, srv or a \
+                    return Err(
+                        "normal, answer, busy, ring, trying, silent, deaf, slow, dead, srv, half or a \
                                 SIP code from 400 to 699"
-                        .into());
+                            .into(),
+                    );
                 }
             },
         })
@@ -83,6 +88,7 @@ impl Behaviour {
             Behaviour::Deaf => "deaf".into(),
             Behaviour::Slow => "slow".into(),
             Behaviour::Srv => "srv".into(),
+            Behaviour::Half => "half".into(),
             Behaviour::Code(code) => code.to_string(),
         }
     }
@@ -267,6 +273,7 @@ fn rules_of_cable(behaviour: Behaviour) -> &'static str {
         | Behaviour::Slow
         | Behaviour::Dead
         | Behaviour::Srv
+        | Behaviour::Half
         | Behaviour::Code(_) => "",
     }
 }

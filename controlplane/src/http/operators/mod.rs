@@ -82,7 +82,7 @@ pub(super) async fn explain(
     query: Result<Query<ExplainQuery>, QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
     let Query(query) = query?;
-    let decision = state.registry.explain(&query.to, query.from.as_ref(), Instant::now().into_std());
+    let (decision, panic) = state.registry.explain(&query.to, query.from.as_ref(), Instant::now().into_std());
     let considered: Vec<Value> = decision
         .considered
         .iter()
@@ -101,6 +101,7 @@ pub(super) async fn explain(
         "route": decision.route.as_ref().map(|prefix| prefix.as_str()),
         "choice": choice,
         "trunk": chosen,
+        "panic": panic,
         "considered": considered,
     })))
 }
