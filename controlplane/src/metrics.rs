@@ -59,6 +59,7 @@ pub struct Metrics {
     attempts_ended: IntCounterVec,
     canaries_ended: IntCounterVec,
     reconciled: IntCounterVec,
+    survivors_hung_up: IntCounterVec,
     setup_seconds: Histogram,
     node_up: IntGaugeVec,
     node_state: IntGaugeVec,
@@ -158,6 +159,11 @@ impl Metrics {
             setup_seconds,
             store_failures,
             reconciled,
+            survivors_hung_up: counters(
+                "ringward_survivors_hung_up_total",
+                "Channels that lived on although their attempt had been given up or had ended, and were hung up.",
+                &["node"],
+            )?,
             attempts_ended: counters(
                 "ringward_attempts_ended_total",
                 "Attempts ended, by what the ending means.",
@@ -278,6 +284,7 @@ impl Metrics {
             for state in NodeState::ALL {
                 self.node_transitions.with_label_values(&[node.name.as_str(), state.as_str()]);
             }
+            self.survivors_hung_up.with_label_values(&[node.name.as_str()]);
             let reads_security = node.ami.as_ref().is_some_and(|ami| ami.security.is_some());
             let security = reads_security.then_some(Purpose::Security);
             for purpose in std::iter::once(Purpose::Originate).chain(security) {
@@ -344,6 +351,10 @@ impl Metrics {
 
     pub(crate) fn reconciled(&self, found: Settlement) {
         self.reconciled.with_label_values(&[found_word(found)]).inc();
+    }
+
+    pub(crate) fn survivor_hung_up(&self, node: &NodeName) {
+        self.survivors_hung_up.with_label_values(&[node.as_str()]).inc();
     }
 
     pub(crate) fn setup(&self, seconds: f64) {

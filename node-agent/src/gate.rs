@@ -94,6 +94,10 @@ impl Gate {
         Self { inner: Arc::new(Mutex::new(inner)), settings, spool, metrics }
     }
 
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -242,6 +246,18 @@ impl Gate {
     /// Asterisk's own list of our channels, asked for at `asked_at`.
     pub fn reconcile(&self, listed: &[Listed], asked_at: Instant) -> Vec<Listed> {
         self.lock().ledger.reconcile(listed, asked_at.into_std(), now())
+    }
+
+    /// Whether this attempt holds a channel, as far as is known.
+    #[must_use]
+    pub fn is_live(&self, attempt: AttemptId) -> bool {
+        self.lock().ledger.is_live(attempt)
+    }
+
+    /// Attempts that have held a channel for longer than `at_least`.
+    #[must_use]
+    pub fn living_for(&self, at_least: Duration) -> Vec<AttemptId> {
+        self.lock().ledger.living_for(at_least, now())
     }
 
     /// The journal's files take turns when it is time.

@@ -1,7 +1,7 @@
 //! The Ringward node agent: the gate before a PBX, and the eyes on its trunks.
 //!
 //! Start reading at [`app`]: it shows what runs. [`link`] speaks with the control planes, [`ami_stream`]
-//! carries their AMI sessions through the [`gate`], [`observer`] watches Asterisk, [`spool`] keeps facts until
+//! carries their AMI sessions through the [`gate`], [`observer`] watches Asterisk, `records` clears away what settled attempts have left there, [`spool`] keeps facts until
 //! they are acknowledged. Rules are in `node_agent_core`.
 
 pub mod ami_stream;
@@ -18,6 +18,7 @@ pub mod link;
 mod memory;
 pub mod metrics;
 pub mod observer;
+mod records;
 pub mod settings;
 pub mod spool;
 pub mod status;

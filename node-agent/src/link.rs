@@ -138,7 +138,7 @@ async fn once(url: &PlaneUrl, shared: &Shared) -> Result<std::convert::Infallibl
     let (mut sink, mut frames) = socket.split();
     let asterisk = first_look(shared).await;
     let tech_cause = says_tech_cause(asterisk.as_ref());
-    let capabilities = [Capability::Ami, Capability::Bar, Capability::Facts]
+    let capabilities = [Capability::Ami, Capability::Bar, Capability::Facts, Capability::Records]
         .into_iter()
         .chain(tech_cause.then_some(Capability::TechCause));
     let hello = Hello {
@@ -151,7 +151,7 @@ async fn once(url: &PlaneUrl, shared: &Shared) -> Result<std::convert::Infallibl
         asterisk,
     };
     send(&mut sink, &Up::Hello(hello)).await?;
-    let Welcome { control_plane_version, lacking, .. } = loop {
+    let Welcome { control_plane_version, lacking, capabilities, .. } = loop {
         let frame = timeout(SILENCE_MAX, frames.next()).await.map_err(|_| LinkError::Silent)?;
         match read(frame)? {
             Some(Down::Welcome(welcome)) => break welcome,
@@ -201,6 +201,9 @@ async fn once(url: &PlaneUrl, shared: &Shared) -> Result<std::convert::Infallibl
                         let answer = shared.status.gate.bar(&attempt);
                         send(&mut sink, &Up::Bar { attempt, answer }).await?;
                     }
+                    Some(Down::Attempts { settled, unknown }) => {
+                        shared.status.records.told(&settled, &unknown);
+                    }
                     Some(Down::OpenAmi { stream_id }) => match Arc::clone(&streams).try_acquire_owned() {
                         Ok(permit) => {
                             let tls = config().map_err(DialError::from)?;
@@ -233,6 +236,11 @@ async fn once(url: &PlaneUrl, shared: &Shared) -> Result<std::convert::Infallibl
             _ = beat.tick() => {
                 revision += 1;
                 told = observe(&mut sink, shared, revision).await?;
+                if capabilities.has(Capability::Records)
+                    && let Some(question) = shared.status.records.question()
+                {
+                    send(&mut sink, &question).await?;
+                }
                 under_way.expire();
                 added.mark_changed();
             }

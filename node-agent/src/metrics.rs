@@ -25,6 +25,7 @@ pub struct Metrics {
     refused: IntCounterVec,
     tampered: IntCounterVec,
     hidden: IntCounter,
+    records_removed: IntCounter,
     link_up: IntGaugeVec,
     gauges: IntGaugeVec,
     contact_up: IntGaugeVec,
@@ -80,6 +81,10 @@ impl Metrics {
                 "ringward_agent_hidden_total",
                 "Events of others' channels that the gate kept back.",
             )?,
+            records_removed: counter(
+                "ringward_agent_records_removed_total",
+                "Flight records of settled attempts that were removed.",
+            )?,
             link_up: gauges(
                 "ringward_agent_link_up",
                 "Whether the link to a control plane is up.",
@@ -128,6 +133,10 @@ impl Metrics {
 
     pub(crate) fn hidden(&self) {
         self.hidden.inc();
+    }
+
+    pub(crate) fn record_removed(&self) {
+        self.records_removed.inc();
     }
 
     pub(crate) fn link(&self, url: &str, is_up: bool) {

@@ -83,8 +83,11 @@ pub async fn observe(settings: Settings, status: Status, ids: ActionIds, chance:
             }
             LinkChange::Up { session, events } => {
                 (memory.version, memory.is_booted) = (None, false);
+                let clearing = status.records.clear_away(session.clone());
                 tokio::select! {
                     () = watch(&status, &mut memory, session, events) => supervisor.next().await,
+                    // It goes on for as long as it is polled.
+                    never = clearing => match never {},
                     change = supervisor.next() => change,
                 }
             }

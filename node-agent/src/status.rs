@@ -9,7 +9,7 @@ use node_agent_protocol::{AmiState, Asterisk, EndpointSeen, Host, List, Observat
 use serde_json::json;
 use tokio::{sync::watch, time::Instant};
 
-use crate::{clock::Clock, gate::Gate, identity::Identity, spool::Spool};
+use crate::{clock::Clock, gate::Gate, identity::Identity, records::Records, spool::Spool};
 
 /// What the observer saw at one moment.
 #[derive(Debug, Clone)]
@@ -73,6 +73,7 @@ pub struct Status {
     pub(crate) sight: watch::Sender<Arc<Sight>>,
     pub(crate) gate: Gate,
     pub(crate) spool: Spool,
+    pub(crate) records: Records,
     pub(crate) identity: watch::Sender<Arc<Identity>>,
     pub(crate) clock: Clock,
     links: Arc<Mutex<BTreeMap<String, String>>>,
@@ -89,7 +90,8 @@ impl Status {
     #[must_use]
     pub fn new(gate: Gate, spool: Spool, identity: watch::Sender<Arc<Identity>>, clock: Clock) -> Self {
         let sight = watch::Sender::new(Arc::new(Sight::nothing("the agent has just started")));
-        Self { sight, gate, spool, identity, clock, links: Arc::default() }
+        let records = Records::new(gate.clone(), clock.clone());
+        Self { sight, gate, spool, records, identity, clock, links: Arc::default() }
     }
 
     /// What the observer sees, as it sees it.

@@ -30,7 +30,7 @@ use node_agent_ami::{
     WatchItem,
 };
 use node_agent_protocol::{
-    AMI_LINK_USER, BarAnswer, Down, List, NumberRule, Policy, Text, TrunkPolicy, Up, fact_kind,
+    AMI_LINK_USER, BarAnswer, Capabilities, Down, List, NumberRule, Policy, Text, TrunkPolicy, Up, fact_kind,
 };
 use rand::{SeedableRng, rngs::StdRng};
 use time::OffsetDateTime;
@@ -79,8 +79,11 @@ struct Bench {
 }
 
 async fn bench() -> (Bench, Link) {
+    bench_beside(FakePbx::start(Script::default()).await.unwrap()).await
+}
+
+async fn bench_beside(pbx: FakePbx) -> (Bench, Link) {
     let mut plane = ControlPlane::start(T0).await;
-    let pbx = FakePbx::start(Script::default()).await.unwrap();
     let dir = tempfile::tempdir().unwrap();
     let settings = settings(dir.path(), pbx.address());
     let state = StateDir::open(&settings.state_dir).unwrap();
@@ -312,6 +315,64 @@ async fn a_barred_attempt_goes_through_on_no_stream_even_after_a_restart() {
     assert_eq!(link.until(bar).await, (attempt(2), BarAnswer::Admitted), "forgotten by a restart");
     link.send(&Down::Bar { attempt: attempt(3) }).await;
     assert_eq!(link.until(bar).await, (attempt(3), BarAnswer::Barred), "the journal was whole");
+}
+
+#[tokio::test]
+async fn settled_flight_records_are_removed_and_others_stay() {
+    let pbx = FakePbx::start(Script::default()).await.unwrap();
+    let week = 7 * DAY;
+    let keep = |seed, at: i64| {
+        pbx.set_db("ringward", attempt(seed).as_str(), Some(&format!("1|end|Up|-|16|{at}")));
+    };
+    (1..=3).for_each(|seed| keep(seed, T0 - 60));
+    keep(4, T0 - week - 1);
+    pbx.set_db("ringward", "of-nobody", Some("1|end|Up|-|16|1"));
+    pbx.set_db("phones", attempt(1).as_str(), Some("1|end|Up|-|16|1"));
+    let (bench, mut link) = bench_beside(pbx).await;
+    let asked = |up: Up| match up {
+        Up::Attempts { records, .. } => Some(records.into_vec()),
+        _ => None,
+    };
+    let mut expected: Vec<AttemptId> = (1..=4).map(attempt).collect();
+    let mut records = link.until(asked).await;
+    expected.sort_by_key(ToString::to_string);
+    records.sort_by_key(ToString::to_string);
+    assert_eq!(records, expected);
+    let there = |seed| bench.pbx.db("ringward", attempt(seed).as_str()).is_some();
+    // Of the third nothing is said: it is open.
+    let settled = List::first([attempt(1), attempt(9)]);
+    link.send(&Down::Attempts { settled, unknown: List::first([2, 4].map(attempt)) }).await;
+    let gone = async {
+        while there(1) || there(4) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(5), gone).await.expect("settled, or unclaimed for a week, and still there");
+    assert!(there(2) && there(3));
+    assert!(
+        bench.pbx.db("ringward", "of-nobody").is_some()
+            && bench.pbx.db("phones", attempt(1).as_str()).is_some()
+    );
+    assert_eq!(bench.pbx.count_actions("DBDel"), 2, "what was not listed is not removed");
+    let metrics = get(bench.app.metrics_address(), "/metrics").await;
+    assert!(metrics.lines().any(|l| l == "ringward_agent_records_removed_total 2"), "{metrics}");
+}
+
+#[tokio::test]
+async fn an_older_control_plane_is_not_asked_about_records() {
+    let pbx = FakePbx::start(Script::default()).await.unwrap();
+    pbx.set_db("ringward", attempt(1).as_str(), Some("1|end|Up|-|16|1"));
+    let (mut bench, link) = bench_beside(pbx).await;
+    drop(link);
+    let mut link = bench.plane.link_of(Capabilities::default()).await;
+    let mut snapshots = 0;
+    link.until(|up| {
+        assert!(!matches!(up, Up::Attempts { .. }), "it would not know the message");
+        snapshots += u32::from(matches!(up, Up::Observations(_)));
+        (snapshots >= 3 && bench.pbx.count_actions("DBGetTree") > 0).then_some(())
+    })
+    .await;
+    assert!(bench.pbx.db("ringward", attempt(1).as_str()).is_some());
 }
 
 #[tokio::test]

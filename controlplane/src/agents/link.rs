@@ -27,12 +27,13 @@ use tokio::{
 };
 
 use super::{
+    attempts::{Question, answer},
     facts::{Kept, keep},
     links::{Admission, Declared, Links, Membership, Over},
     pace::Pace,
     policy,
 };
-use crate::clock::Clock;
+use crate::{clock::Clock, registry::Registry};
 
 /// From the upgrade to the hello.
 const HELLO_MAX: Duration = Duration::from_secs(10);
@@ -40,6 +41,8 @@ const HELLO_MAX: Duration = Duration::from_secs(10);
 const WRITE_MAX: Duration = Duration::from_secs(5);
 /// Messages of facts that wait to be made durable. The agent sends one at a time.
 const FACTS_WAITING: usize = 4;
+/// Questions about attempts that wait for the database; more are dropped, and come again.
+const QUESTIONS_WAITING: usize = 2;
 /// What a ping or pong counts for.
 const CONTROL_FRAME: usize = 64;
 
@@ -49,6 +52,7 @@ pub(super) struct Shared {
     pub(super) links: Arc<Links>,
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Clock,
+    pub(super) registry: Arc<Registry>,
 }
 
 /// Why a link ended.
@@ -110,6 +114,7 @@ async fn greet(shared: &Shared, socket: &mut WebSocket, node: &NodeName) -> Resu
         protocol: hello.protocol.min(PROTOCOL),
         control_plane_version: Text::cut(env!("CARGO_PKG_VERSION")),
         lacking: Capabilities::of(hello.capabilities.lacking(&Capability::USED)),
+        capabilities: Capabilities::of([Capability::Records]),
     };
     send(socket, &Down::Welcome(welcome)).await?;
     Ok(hello)
@@ -138,6 +143,8 @@ struct Link<'a> {
     stopping: watch::Receiver<bool>,
     facts: mpsc::Sender<Vec<Fact>>,
     kept: mpsc::Receiver<Kept>,
+    questions: mpsc::Sender<Question>,
+    answers: mpsc::Receiver<Down>,
     heartbeat: Interval,
     pace: Pace,
     /// When the other side was heard last.
@@ -166,6 +173,9 @@ async fn run(shared: &Shared, socket: &mut WebSocket, admission: &mut Admission,
     let (facts, waiting) = mpsc::channel(FACTS_WAITING);
     let (acks, kept) = mpsc::channel(FACTS_WAITING);
     let keeping = tokio::spawn(keep(shared.clone(), node.clone(), waiting, acks));
+    let (questions, asked) = mpsc::channel(QUESTIONS_WAITING);
+    let (told, answers) = mpsc::channel(QUESTIONS_WAITING);
+    let answering = tokio::spawn(answer(shared.clone(), node.clone(), asked, told));
     let now = Instant::now();
     let mut link = Link {
         shared,
@@ -176,6 +186,8 @@ async fn run(shared: &Shared, socket: &mut WebSocket, admission: &mut Admission,
         stopping: shared.links.stopping(),
         facts,
         kept,
+        questions,
+        answers,
         heartbeat,
         pace: Pace::new(now),
         heard: now,
@@ -205,6 +217,7 @@ async fn run(shared: &Shared, socket: &mut WebSocket, admission: &mut Admission,
     };
     // What is not acknowledged comes again on the next link.
     keeping.abort();
+    answering.abort();
     end
 }
 
@@ -221,6 +234,7 @@ impl Link<'_> {
             Ok(()) = self.declared.changed() => Next::Declared,
             Some(message) = self.member.down.recv() => Next::Send(message),
             Some(kept) = self.kept.recv() => Next::Acknowledge(kept),
+            Some(answer) = self.answers.recv() => Next::Send(answer),
             _ = self.heartbeat.tick() => Next::Beat,
             message = timeout_at(self.heard + SILENCE_MAX, self.socket.recv()) => {
                 message.map_or(Next::Silent, Next::Heard)
@@ -286,6 +300,12 @@ impl Link<'_> {
                 }
             }
             Ok(Decoded::Message(Up::Bar { attempt, answer })) => self.member.barred(&attempt, answer),
+            Ok(Decoded::Message(Up::Attempts { records, channels })) => {
+                let question = Question { records: records.into_vec(), channels: channels.into_vec() };
+                if self.questions.try_send(question).is_err() {
+                    tracing::debug!(node = %self.node, "a question about attempts was dropped");
+                }
+            }
             Ok(Decoded::Message(Up::AmiRefused { stream_id, reason })) => {
                 self.shared.links.ami_refused(self.member.node(), &stream_id, reason.as_str());
             }

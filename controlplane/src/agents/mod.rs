@@ -6,6 +6,7 @@
 //! nothing, whoever signed it.
 
 mod ami_stream;
+mod attempts;
 mod authority;
 mod door;
 mod facts;
@@ -32,7 +33,10 @@ pub use self::{
     links::{AgentState, AmiStream, LinkState, Links, OpenAmiError, Seen},
     metrics::AgentMetrics,
 };
-use crate::clock::{Chance, Clock};
+use crate::{
+    clock::{Chance, Clock},
+    registry::Registry,
+};
 
 /// How soon a revocation by another replica cuts a link here.
 const REVOCATIONS_EVERY: Duration = Duration::from_secs(1);
@@ -85,8 +89,9 @@ impl Agents {
     }
 
     /// Serves a link whose certificate was found good.
-    pub(crate) async fn serve_link(&self, socket: WebSocket, admission: Admission) {
+    pub(crate) async fn serve_link(&self, socket: WebSocket, admission: Admission, registry: Arc<Registry>) {
         let shared = link::Shared {
+            registry,
             links: Arc::clone(&self.links),
             store: Arc::clone(&self.store),
             clock: self.clock.clone(),

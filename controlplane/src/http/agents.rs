@@ -87,7 +87,10 @@ pub(super) async fn link(
     let admission = admit(&state, &peer).await?;
     let upgrade = upgrade.map_err(|error| Problem::new(Code::Malformed, error.body_text()))?;
     let upgrade = upgrade.max_message_size(MESSAGE_MAX).max_frame_size(MESSAGE_MAX);
-    Ok(upgrade.on_upgrade(async move |socket| state.agents.serve_link(socket, admission).await))
+    Ok(upgrade.on_upgrade(async move |socket| {
+        let registry = std::sync::Arc::clone(&state.registry);
+        state.agents.serve_link(socket, admission, registry).await;
+    }))
 }
 
 /// `GET /agents/v1/ami/{stream_id}`, a WebSocket that this control plane asked the agent to dial.

@@ -250,6 +250,7 @@ async fn hang_up_survivor(
     match session.hangup(&id, NORMAL_CLEARING).await {
         Ok(node_agent_ami::HangupAnswer::Requested) => {
             shared.registry.found(node, attempt);
+            shared.metrics.survivor_hung_up(node);
             tracing::warn!(%node, %attempt, "hung up a channel whose attempt had been given up");
         }
         Ok(node_agent_ami::HangupAnswer::NoSuchChannel) if barred => shared.registry.found(node, attempt),

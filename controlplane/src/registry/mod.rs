@@ -287,6 +287,14 @@ impl Registry {
         }
     }
 
+    /// The node's agent saw a channel of an attempt that has ended: it is hung up, if it is not looked for already.
+    pub fn left(&self, node: &NodeName, attempt: AttemptId, now: OffsetDateTime) {
+        let is_known = |entry: &NodeState| entry.abandoned.iter().any(|(known, _)| *known == attempt);
+        if !self.state().nodes.get(node).is_some_and(is_known) {
+            self.abandon(node, attempt, now);
+        }
+    }
+
     /// An attempt's fate was decided without knowing it: if its channel lives, or turns up on the node
     /// later, it is hung up.
     pub fn abandon(&self, node: &NodeName, attempt: AttemptId, now: OffsetDateTime) {

@@ -299,6 +299,15 @@ pub struct Transition {
     pub at: OffsetDateTime,
 }
 
+/// An attempt, and when it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptEnd {
+    /// Which.
+    pub attempt: AttemptId,
+    /// `None`: it is open.
+    pub ended_at: Option<OffsetDateTime>,
+}
+
 /// Calls and what happens to them.
 #[async_trait]
 pub trait CallStore {
@@ -320,6 +329,12 @@ pub trait CallStore {
     async fn advance(&self, advance: Advance) -> Result<Written, StoreError>;
     /// The end of an attempt, and of the call if nothing follows.
     async fn end_attempt(&self, end: EndAttempt) -> Result<Written, StoreError>;
+    /// Of these attempts those that were placed on this node, each with its end, if it has ended.
+    async fn attempt_ends(
+        &self,
+        node: &NodeName,
+        attempts: &[AttemptId],
+    ) -> Result<Vec<AttemptEnd>, StoreError>;
     /// The end of a call without an attempt under way.
     async fn end_call(&self, end: EndCall) -> Result<Written, StoreError>;
     /// Records that the call shall end, with an audit row for the first wish. It does not end it.

@@ -1,7 +1,7 @@
 //! Questions to Asterisk whose answers are facts: they come under an ActionID that nobody outside knows.
 
 use crate::action::Action;
-use crate::answer::{ActionError, ListEnd, ListError, NotSent, Response, Unresolved};
+use crate::answer::{ActionError, List, ListEnd, ListError, NotSent, Response, Unresolved};
 use crate::flight_record::ChannelState;
 use crate::message::Message;
 use crate::names::{ChannelId, DbFamily, DbKey, VariableName};
@@ -149,6 +149,45 @@ impl Session {
         };
         let item = items.iter().find(is_it).and_then(|item| item.text("Val"));
         item.map(|value| Some(value.into_owned())).ok_or(AskError::Malformed { action: "DBGet" })
+    }
+
+    /// Reads keys and values of a family of AstDB: all of them, or as many as the session takes of one list.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub async fn db_tree(&self, family: &DbFamily) -> Result<Vec<(String, String)>, AskError> {
+        let action = Action::fixed("DBGetTree").header("Family", family.as_str()).map_err(NotSent::from)?;
+        let items = match self.list(action).await {
+            Ok(List { items, .. }) => items,
+            // 16.28 announces one item where there is none.
+            Err(ListError::Short { items }) => items,
+            Err(ListError::Refused(response)) if response.text() == "Database entry not found" => Vec::new(),
+            Err(ListError::Refused(response)) => return Err(refused("DBGetTree", &response)),
+            Err(ListError::NotSent(why)) => return Err(why.into()),
+            Err(ListError::Cut { cause, .. }) => return Err(cause.into()),
+        };
+        let prefix = format!("/{}/", family.as_str());
+        let read = |item: &Message| {
+            let key = item.text("Key")?.strip_prefix(&prefix)?.to_owned();
+            Some((key, item.text("Val")?.into_owned()))
+        };
+        Ok(items.iter().filter_map(read).collect())
+    }
+
+    /// Deletes one key of AstDB; `false` if Asterisk did not: most often there is none.
+    ///
+    /// # Errors
+    /// [`AskError`]; `Refused` where the manager user lacks class system.
+    pub async fn db_del(&self, family: &DbFamily, key: &DbKey) -> Result<bool, AskError> {
+        let action = Action::fixed("DBDel")
+            .header("Family", family.as_str())
+            .and_then(|action| action.header("Key", key.as_str()))
+            .map_err(NotSent::from)?;
+        let response = self.action(action).await?;
+        if !response.is_success() && response.text().starts_with("Permission") {
+            return Err(refused("DBDel", &response));
+        }
+        Ok(response.is_success())
     }
 
     /// Reads a global variable; `None` if it is not set or empty, which Asterisk does not tell apart.

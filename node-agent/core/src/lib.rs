@@ -1,9 +1,10 @@
 //! The node agent's rules, without I/O: values in, values out, time as an argument.
 //!
 //! [`gate`] decides what a control plane may ask of this PBX and what it may hear of it. [`observe`] reads
-//! Asterisk's answers into trunks and findings. [`renewal`] says when a certificate is renewed.
+//! Asterisk's answers into trunks and findings. [`records`] says which flight records are asked about and removed. [`renewal`] says when a certificate is renewed.
 
 pub mod attempt_id;
 pub mod gate;
 pub mod observe;
+pub mod records;
 pub mod renewal;

@@ -28,6 +28,8 @@ pub enum Capability {
     Hardening,
     /// The agent places audio files on the node.
     Audio,
+    /// Of an agent: removes flight records of settled attempts. Of a control plane: tells which are.
+    Records,
     /// A capability of a newer version.
     #[serde(other)]
     Unknown,
@@ -35,8 +37,8 @@ pub enum Capability {
 
 impl Capability {
     /// What this version of the control plane can use.
-    pub const USED: [Self; 6] =
-        [Self::Ami, Self::Bar, Self::TechCause, Self::Facts, Self::Hardening, Self::Audio];
+    pub const USED: [Self; 7] =
+        [Self::Ami, Self::Bar, Self::TechCause, Self::Facts, Self::Hardening, Self::Audio, Self::Records];
 
     /// The word in JSON.
     #[must_use]
@@ -48,6 +50,7 @@ impl Capability {
             Self::Facts => "facts",
             Self::Hardening => "hardening",
             Self::Audio => "audio",
+            Self::Records => "records",
             Self::Unknown => "unknown",
         }
     }
@@ -119,6 +122,9 @@ pub struct Welcome {
     /// What it uses and the agent lacks, for the agent's log and `status`.
     #[serde(default)]
     pub lacking: Capabilities,
+    /// What the control plane can do beyond the protocol's first version.
+    #[serde(default)]
+    pub capabilities: Capabilities,
 }
 
 /// Why the control plane does not take, or ends, a link.

@@ -16,6 +16,9 @@
 //! at a time: the next goes up when every fact of the last is acknowledged, so that a full spool takes no more
 //! of the other side than it wants to give.
 //!
+//! Attempts that have left something on the node, a flight record or a channel, are asked about ([`Up::Attempts`])
+//! as long as it is there, and settled ones cleared away: neither side has to remember what it told the other.
+//!
 //! On an AMI stream the agent is a gate and logs in by itself: it sends Asterisk's banner, answers the control
 //! plane's `Login` (whose user and secret are [`AMI_LINK_USER`] and mean nothing) with its own session's
 //! answer, and admits what its policy admits.
@@ -45,7 +48,7 @@ pub use self::{
     gate::BarAnswer,
     hello::{Capabilities, Capability, Hello, PROTOCOL, PROTOCOL_OLDEST, RefusalCode, Refused, Welcome},
     join::{JoinRequest, JoinResponse, RenewRequest},
-    message::{Decoded, Down, MESSAGE_MAX, Malformed, Up, decode, encode},
+    message::{ATTEMPTS_PER_MESSAGE, Decoded, Down, MESSAGE_MAX, Malformed, Up, decode, encode},
     observations::{
         AmiState, Asterisk, Contact, ContactStatus, EndpointSeen, GateCounts, Host, Observations,
         Registration, RegistrationStatus, Spool,

@@ -9,6 +9,9 @@ use crate::{BarAnswer, FACTS_PER_MESSAGE, Fact, Hello, List, Observations, Polic
 /// common size. A writer splits its facts to stay within it.
 pub const MESSAGE_MAX: usize = 1024 * 1024;
 
+/// Most attempts of one kind in one message.
+pub const ATTEMPTS_PER_MESSAGE: usize = 1024;
+
 /// From the agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -28,6 +31,14 @@ pub enum Up {
         attempt: AttemptId,
         /// The answer.
         answer: BarAnswer,
+    },
+    /// Asks what the control plane knows of attempts that have left something on this node; only of one that has
+    /// [`crate::Capability::Records`]. Asked again while they are there: an answer that is lost does no harm.
+    Attempts {
+        /// With a flight record.
+        records: List<AttemptId, ATTEMPTS_PER_MESSAGE>,
+        /// With a channel that has lived for a while. One whose attempt has ended is hung up.
+        channels: List<AttemptId, ATTEMPTS_PER_MESSAGE>,
     },
     /// Answers [`Down::OpenAmi`] where the agent cannot: Asterisk is down, or too many streams are open.
     AmiRefused {
@@ -60,6 +71,13 @@ pub enum Down {
     OpenAmi {
         /// Random: whoever dials it must know it, and hold the node's certificate.
         stream_id: StreamId,
+    },
+    /// Answers [`Up::Attempts`] for its records. What it does not name is open.
+    Attempts {
+        /// Their outcome is durable: the record is worth nothing any more.
+        settled: List<AttemptId, ATTEMPTS_PER_MESSAGE>,
+        /// Not known here.
+        unknown: List<AttemptId, ATTEMPTS_PER_MESSAGE>,
     },
     /// Let no Originate of this attempt through from now on, and say whether one went before.
     Bar {

@@ -18,8 +18,8 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use node_agent::settings::Settings;
 use node_agent_protocol::{
-    Decoded, Down, JOIN_PATH, JoinRequest, JoinResponse, JoinToken, LINK_PATH, PROTOCOL, RENEW_PATH,
-    RenewRequest, SERVER_NAME, Text, TokenSecret, Up, Welcome, decode, encode, tls,
+    Capabilities, Capability, Decoded, Down, JOIN_PATH, JoinRequest, JoinResponse, JoinToken, LINK_PATH,
+    PROTOCOL, RENEW_PATH, RenewRequest, SERVER_NAME, Text, TokenSecret, Up, Welcome, decode, encode, tls,
 };
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, IsCa, Issuer, KeyPair,
@@ -154,6 +154,11 @@ impl ControlPlane {
 
     /// The next link, its hello read and answered.
     pub(crate) async fn link(&mut self) -> Link {
+        self.link_of(Capabilities::of([Capability::Records])).await
+    }
+
+    /// The next link, of a control plane that can do this.
+    pub(crate) async fn link_of(&mut self, capabilities: Capabilities) -> Link {
         let (path, socket) = self.socket().await;
         assert_eq!(path, LINK_PATH);
         let mut link = Link { socket };
@@ -164,6 +169,7 @@ impl ControlPlane {
             protocol: PROTOCOL,
             control_plane_version,
             lacking: Default::default(),
+            capabilities,
         }))
         .await;
         link

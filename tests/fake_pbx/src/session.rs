@@ -162,6 +162,12 @@ async fn answer(shared: &Arc<Shared>, name: &str, action: &Packet, out: &mpsc::S
             false => refuse("No such channel"),
         },
         "status" => return status(shared, action, out).await,
+        "dbgettree" => return db_get_tree(shared, action, out).await,
+        "dbdel" => match db_del(shared, action) {
+            true => ok().add("Message", "Key deleted successfully"),
+            false => refuse("Database entry could not be deleted"),
+        },
+        "coreshowchannels" => return core_show_channels(shared, action, out).await,
         "dbget" => return db_get(shared, action, out).await,
         "originate" => return originate(shared, action, out).await,
         other => refuse(&format!(
@@ -236,6 +242,37 @@ async fn db_get(shared: &Shared, action: &Packet, out: &mpsc::Sender<Vec<u8>>) -
         .add("Val", value)
         .add("ActionID", text("ActionID"));
     list(out, action, "DBGet", vec![item]).await
+}
+
+/// One family, its keys with the family before them, as Asterisk lists them.
+async fn db_get_tree(shared: &Shared, action: &Packet, out: &mpsc::Sender<Vec<u8>>) -> Next {
+    let family = action.get("Family").unwrap_or_default();
+    let id = action.get("ActionID").unwrap_or_default();
+    let item = |((family, key), value): (&(String, String), &String)| {
+        Packet::default()
+            .add("Event", "DBGetTreeResponse")
+            .add("Key", format!("/{family}/{key}"))
+            .add("Val", value)
+            .add("ActionID", id)
+    };
+    let items: Vec<Packet> = shared.state().db.iter().filter(|((of, _), _)| of == family).map(item).collect();
+    list(out, action, "DBGetTree", items).await
+}
+
+/// False if there is no such key.
+fn db_del(shared: &Shared, action: &Packet) -> bool {
+    let text = |name: &str| action.get(name).unwrap_or_default().to_owned();
+    shared.state().db.remove(&(text("Family"), text("Key"))).is_some()
+}
+
+async fn core_show_channels(shared: &Shared, action: &Packet, out: &mpsc::Sender<Vec<u8>>) -> Next {
+    let id = action.get("ActionID").unwrap_or_default();
+    let item = |(uniqueid, channel): (&String, &Channel)| {
+        let head = Packet::default().add("Event", "CoreShowChannel").add("ActionID", id);
+        head.extend(call::snapshot("", uniqueid, channel)).add("Application", "").add("Duration", "00:00:01")
+    };
+    let items: Vec<Packet> = shared.state().channels.iter().map(item).collect();
+    list(out, action, "CoreShowChannels", items).await
 }
 
 async fn originate(shared: &Arc<Shared>, action: &Packet, out: &mpsc::Sender<Vec<u8>>) -> Next {

@@ -5,6 +5,7 @@ use controlplane_core::{
     call::CallStatus,
     ending::EndingClass,
     ids::{AttemptId, CallId, EventId, OrgId},
+    names::NodeName,
 };
 use serde_json::json;
 use sqlx::{PgConnection, types::Json, types::time::OffsetDateTime};
@@ -13,8 +14,8 @@ use super::{PostgresStore, attempts, audit, cancels, reading};
 use crate::{
     CallStore, StoreError,
     calls::{
-        Advance, BeginAttempt, Call, CallEnd, CallPage, CancelRequested, Created, EndAttempt, EndCall,
-        IDEMPOTENCY_KEPT, NewCall, Page, RequestCancel, Transition, Written,
+        Advance, AttemptEnd, BeginAttempt, Call, CallEnd, CallPage, CancelRequested, Created, EndAttempt,
+        EndCall, IDEMPOTENCY_KEPT, NewCall, Page, RequestCancel, Transition, Written,
     },
     columns::{Micros, Word, kept},
     error::Failure,
@@ -70,6 +71,15 @@ impl CallStore for PostgresStore {
 
     async fn end_attempt(&self, end: EndAttempt) -> Result<Written, StoreError> {
         self.transaction("end attempt", end, |c, end| Box::pin(attempts::end(c, end))).await
+    }
+
+    async fn attempt_ends(
+        &self,
+        node: &NodeName,
+        attempts: &[AttemptId],
+    ) -> Result<Vec<AttemptEnd>, StoreError> {
+        let ends = reading::ends(&self.pool, node, attempts).await;
+        ends.map_err(|error| self.failed("look attempts up", error))
     }
 
     async fn end_call(&self, end: EndCall) -> Result<Written, StoreError> {

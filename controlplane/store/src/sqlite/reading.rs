@@ -5,15 +5,17 @@
 
 use controlplane_core::{
     call::CallStatus,
-    ids::{CallId, OrgId},
+    ids::{AttemptId, CallId, OrgId},
+    names::NodeName,
 };
-use sqlx::{FromRow, SqliteConnection, sqlite::SqliteRow, types::Json};
+use sqlx::{FromRow, SqliteConnection, SqlitePool, sqlite::SqliteRow, types::Json};
 
 use crate::{
-    calls::{Call, CallPage, Page},
+    calls::{AttemptEnd, Call, CallPage, Page},
+    columns::{Micros, Word},
     error::Failure,
     readable,
-    rows::{AttemptRow, CallRow, assemble, select_attempts, select_calls},
+    rows::{AttemptRow, CallRow, assemble, moment, select_attempts, select_calls},
 };
 
 pub(super) async fn find(
@@ -121,4 +123,21 @@ async fn attempts(c: &mut SqliteConnection, calls: &[CallRow]) -> Result<Vec<Sql
     .fetch_all(c)
     .await?;
     Ok(attempts)
+}
+
+pub(super) async fn ends(
+    pool: &SqlitePool,
+    node: &NodeName,
+    attempts: &[AttemptId],
+) -> Result<Vec<AttemptEnd>, sqlx::Error> {
+    let ids: Vec<&str> = attempts.iter().map(AttemptId::as_str).collect();
+    let rows = sqlx::query_as::<_, (Word<AttemptId>, Option<Micros>)>(
+        "SELECT id, ended_at FROM attempt
+         WHERE node = $1 AND id IN (SELECT value FROM json_each($2)) ORDER BY id",
+    )
+    .bind(node.as_str())
+    .bind(Json(ids))
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().map(|(id, at)| AttemptEnd { attempt: id.0, ended_at: moment(at) }).collect())
 }

@@ -7,7 +7,7 @@ use controlplane_core::{
 };
 use controlplane_store::{
     StoreError,
-    calls::{EndAttempt, Written},
+    calls::{AttemptEnd, EndAttempt, Written},
 };
 use time::Duration;
 
@@ -203,4 +203,22 @@ pub(crate) async fn nothing_is_written_of_what_never_was(mut f: Fixture) {
     let end = f.end_attempt(&stranger, Some(failed()));
     assert!(matches!(f.store.end_attempt(end).await, Err(StoreError::Missing { .. })));
     assert_eq!(f.log(&call).await.len(), 2);
+}
+
+pub(crate) async fn ends_are_told_of_a_node_s_own_attempts(mut f: Fixture) {
+    let (ended, open) = (f.sending().await, f.sending().await);
+    let end = f.end_attempt(&ended, None);
+    let at = end.at;
+    assert!(matches!(f.store.end_attempt(end).await.unwrap(), Written::Yes { .. }));
+    let stranger = AttemptId::new(&mut f.rng);
+    let asked = [stranger, open.1.clone(), ended.1.clone(), ended.1.clone()];
+    let told = f.store.attempt_ends(&"waw-1".parse().unwrap(), &asked).await.unwrap();
+    let mut expected = vec![
+        AttemptEnd { attempt: ended.1, ended_at: Some(at) },
+        AttemptEnd { attempt: open.1, ended_at: None },
+    ];
+    expected.sort_by_key(|end| end.attempt.to_string());
+    assert_eq!(told, expected);
+    assert_eq!(f.store.attempt_ends(&"fra-1".parse().unwrap(), &asked).await.unwrap(), []);
+    assert_eq!(f.store.attempt_ends(&"waw-1".parse().unwrap(), &[]).await.unwrap(), []);
 }

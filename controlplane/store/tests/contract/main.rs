@@ -71,6 +71,7 @@ contract! {
         news_that_is_repeated_changes_nothing
         an_attempt_s_end_that_is_repeated_is_one
         strange_codes_are_kept
+        ends_are_told_of_a_node_s_own_attempts
         nothing_is_written_of_what_never_was;
     ending:
         a_call_ends_with_its_attempt

@@ -299,6 +299,13 @@ impl Ledger {
         self.live.contains_key(&attempt)
     }
 
+    /// Attempts that have held a channel for longer than `at_least`.
+    #[must_use]
+    pub fn living_for(&self, at_least: Duration, now: Instant) -> Vec<AttemptId> {
+        let is_old = |live: &Live| now.saturating_duration_since(live.admitted_at) > at_least;
+        self.live.iter().filter(|(_, live)| is_old(live)).map(|(attempt, _)| *attempt).collect()
+    }
+
     /// Channels of ours on this endpoint.
     #[must_use]
     pub fn channels_of(&self, endpoint: &EndpointName) -> usize {

@@ -19,8 +19,9 @@ pub(crate) enum To {
     Plane,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Fault {
+    plane: SocketAddr,
     loses: Option<To>,
     /// Bytes lost since it does.
     lost: u64,
@@ -40,12 +41,14 @@ impl Cable {
     pub(crate) async fn to(plane: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let fault = Arc::new(watch::Sender::new(Fault::default()));
+        let fault =
+            Arc::new(watch::Sender::new(Fault { plane, loses: None, lost: 0, cuts: 0, is_apart: false }));
         let shared = Arc::clone(&fault);
         let listening = tokio::spawn(async move {
             loop {
                 let (agent, _) = listener.accept().await.unwrap();
-                if shared.borrow().is_apart {
+                let (plane, is_apart) = (shared.borrow().plane, shared.borrow().is_apart);
+                if is_apart {
                     continue;
                 }
                 let (from_agent, to_agent) = agent.into_split();
@@ -69,6 +72,11 @@ impl Cable {
     /// Ends every connection; new ones are whole.
     pub(crate) fn cut(&self) {
         self.fault.send_modify(|fault| (fault.loses, fault.cuts) = (None, fault.cuts + 1));
+    }
+
+    /// Whoever dials from now on is led to this control plane.
+    pub(crate) fn plug_into(&self, plane: SocketAddr) {
+        self.fault.send_modify(|fault| fault.plane = plane);
     }
 
     /// Nobody gets through any more, or everybody again.

@@ -145,7 +145,7 @@ impl Link {
                     return refused.code;
                 }
                 Down::Welcome(_) | Down::Policy(_) | Down::Ack { .. } | Down::OpenAmi { .. } => {}
-                Down::Bar { .. } | Down::Unknown => {}
+                Down::Attempts { .. } | Down::Bar { .. } | Down::Unknown => {}
             }
         }
     }

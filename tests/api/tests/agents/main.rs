@@ -9,6 +9,7 @@ mod facts;
 mod flood;
 mod identity;
 mod joining;
+mod left;
 mod link;
 mod linking;
 mod plane;
