@@ -48,6 +48,8 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct App {
     tasks: JoinSet<()>,
+    /// See [`link::Shared::running`].
+    _running: watch::Sender<()>,
     status: Status,
     metrics_at: std::net::SocketAddr,
 }
@@ -88,12 +90,13 @@ impl App {
         let ids = ActionIds::from_os()?;
         tasks.spawn(observer::observe(settings.clone(), status.clone(), ids, chance.clone()));
         let login = settings.ami;
-        let shared = link::Shared { status: status.clone(), login, chance, incarnation, metrics };
+        let (_running, running) = watch::channel(());
+        let shared = link::Shared { status: status.clone(), login, chance, incarnation, metrics, running };
         for url in urls {
             tasks.spawn(link::keep(url, shared.clone()));
         }
         tasks.spawn(house_keeping(spool, gate));
-        Ok(Self { tasks, status, metrics_at })
+        Ok(Self { tasks, _running, status, metrics_at })
     }
 
     /// Where metrics are served.

@@ -60,6 +60,8 @@ pub struct Shared {
     pub incarnation: String,
     /// Counted.
     pub metrics: Arc<Metrics>,
+    /// Its sender is dropped when the agent stops: AMI streams, which outlive their link, end then.
+    pub running: watch::Receiver<()>,
 }
 
 /// Why a link is over.
@@ -208,11 +210,15 @@ async fn once(url: &PlaneUrl, shared: &Shared) -> Result<std::convert::Infallibl
                         Ok(permit) => {
                             let tls = config().map_err(DialError::from)?;
                             let asked = Asked { url: url.clone(), stream_id: stream_id.clone(), tls };
-                            let (shared, answers) = (shared.clone(), answers.clone());
+                            let (mut shared, answers) = (shared.clone(), answers.clone());
                             tokio::spawn(async move {
                                 let (login, gate) = (&shared.login, &shared.status.gate);
                                 let id = shared.chance.word();
-                                if let Err(error) = ami_stream::carry(asked, login, gate, &id).await {
+                                let carried = tokio::select! {
+                                    carried = ami_stream::carry(asked, login, gate, &id) => carried,
+                                    _ = shared.running.changed() => Ok(()),
+                                };
+                                if let Err(error) = carried {
                                     tracing::warn!(%error, "no AMI stream");
                                     let reason = Text::cut(&error.to_string());
                                     // The link is over: it will ask again on the next one.

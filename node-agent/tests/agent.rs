@@ -376,6 +376,22 @@ async fn an_older_control_plane_is_not_asked_about_records() {
 }
 
 #[tokio::test]
+async fn an_agent_that_stops_ends_its_streams() {
+    let (mut bench, mut link) = bench().await;
+    let session = ami(&mut bench, &mut link, 1).await;
+    drop(bench.app);
+    timeout(Duration::from_secs(5), session.closed())
+        .await
+        .expect("its stream lives on without a gate's owner");
+    let ended = async {
+        while bench.pbx.sessions() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(5), ended).await.expect("a session is left at Asterisk");
+}
+
+#[tokio::test]
 async fn without_asterisk_a_stream_is_refused_and_the_snapshot_says_why() {
     let (mut bench, mut link) = bench().await;
     bench.pbx.close_port();
