@@ -3,7 +3,6 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::Router;
-use controlplane_core::health::Customers;
 use controlplane_store::{Store, StoreError};
 use node_agent_ami::ActionIds;
 use tokio::{
@@ -121,8 +120,7 @@ impl App {
             data_dir: absolute(&settings.data_dir),
         }));
         let keeping = Keeping::new(Arc::clone(&store));
-        // There is one organisation: its calls are all the evidence there can be.
-        registry.set_customers(Customers::One);
+        registry.set_customers(keeping.customers().await?);
         registry.remember(keeping.read().await?);
         nodes.take_up(&*store).await?;
         let patience = Patience {
@@ -175,7 +173,8 @@ impl App {
         let tasks = vec![
             agents.keep(),
             health::watch(Arc::clone(&registry), metrics, Arc::clone(&keeping)),
-            keeping.keep(registry, clock),
+            keeping.keep(Arc::clone(&registry), clock),
+            keeping.count_customers(registry),
             Canaries::new(Arc::clone(&calls)).keep(),
             tokio::spawn(calls.watch_over()).abort_handle(),
         ];

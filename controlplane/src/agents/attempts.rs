@@ -32,7 +32,7 @@ pub(super) async fn answer(
 ) {
     while let Some(Question { records, channels }) = questions.recv().await {
         let asked = [records.as_slice(), &channels].concat();
-        let ends = match shared.store.attempt_ends(&node, &asked).await {
+        let mut ends: Ends = match shared.store.attempt_ends(&node, &asked).await {
             Ok(ends) => ends.into_iter().map(|end| (end.attempt, end.ended_at)).collect(),
             Err(error) => {
                 tracing::warn!(%node, error = %crate::calls::chain(&error), "attempts could not be looked up");
@@ -40,6 +40,8 @@ pub(super) async fn answer(
             }
         };
         let now = shared.clock.now();
+        // The database does not know canaries.
+        ends.extend(shared.registry.past_canaries(&asked).into_iter().map(|canary| (canary, Some(now))));
         for attempt in channels.into_iter().filter(|attempt| is_left(&ends, attempt, now)) {
             // The node's task looks for it as for any that was given up.
             tracing::warn!(%node, %attempt, "a channel lives although its attempt has ended: hanging it up");

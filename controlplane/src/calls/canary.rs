@@ -89,7 +89,7 @@ impl Calls {
             load: to.load,
         };
         self.registry.canary_ended(Instant::now().into_std(), &trunk.name, &trunk.node, call, met);
-        self.registry.release(&trunk.name, &trunk.carrier, id);
+        self.registry.release_canary(trunk, id);
         self.metrics.canary_ended(trunk, met);
         tracing::info!(trunk = %trunk.name, attempt = %id, ending = %ending.class, sip = ending.sip_code,
             as_expected = met == Met::AsExpected, "canary ended");

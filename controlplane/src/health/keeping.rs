@@ -8,7 +8,7 @@ use std::{
 };
 
 use controlplane_core::{
-    health::Changed,
+    health::{Changed, Customers},
     names::{NodeName, TrunkName},
 };
 use controlplane_store::{
@@ -33,6 +33,9 @@ use crate::{
 const WRITE_EVERY: Duration = Duration::from_millis(100);
 /// Until a write is tried again that the database did not take.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// Between two counts of customers: the first call of a second one is in no hurry.
+const COUNT_EVERY: Duration = Duration::from_secs(10);
 
 /// What waits to be written: names alone, so that it is bounded by the fleet.
 #[derive(Debug, Default)]
@@ -161,6 +164,31 @@ impl Keeping {
             nodes: readable(stored.nodes).into_iter().collect(),
             holds: self.holds().await?,
         })
+    }
+
+    /// Whether one customer's calls are all the evidence there can be.
+    ///
+    /// # Errors
+    /// The database.
+    pub(crate) async fn customers(&self) -> Result<Customers, StoreError> {
+        Ok(if self.store.orgs().await? > 1 { Customers::Several } else { Customers::One })
+    }
+
+    /// Counts customers now and then, for as long as the program runs.
+    pub(crate) fn count_customers(self: &Arc<Self>, registry: Arc<Registry>) -> AbortHandle {
+        let keeping = Arc::clone(self);
+        let work = async move {
+            loop {
+                sleep(COUNT_EVERY).await;
+                match keeping.customers().await {
+                    Ok(customers) => registry.set_customers(customers),
+                    Err(error) => {
+                        tracing::warn!(error = %chain(&error), "organisations could not be counted")
+                    }
+                }
+            }
+        };
+        tokio::spawn(work).abort_handle()
     }
 
     /// What operators hold back.

@@ -104,6 +104,8 @@ struct State {
     rng: StdRng,
     kept: Kept,
     news: VecDeque<News>,
+    /// The latest canaries that have ended: no database knows them.
+    canaries: VecDeque<AttemptId>,
 }
 
 /// See the module.
@@ -130,6 +132,7 @@ impl Registry {
             rng,
             kept: Kept::default(),
             news: VecDeque::new(),
+            canaries: VecDeque::new(),
         };
         Self { state: Mutex::new(state), news: Notify::new(), changes: watch::Sender::new(0) }
     }

@@ -1,6 +1,9 @@
 //! Who takes the next attempt, and the slots that it holds while it lives.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use controlplane_core::{
     fleet::{Fleet, Trunk},
@@ -13,6 +16,10 @@ use controlplane_core::{
 use node_agent_ami::{Incarnation, Session};
 
 use super::{Limits, Link, Registry, State};
+
+/// Canaries that are remembered after their end. Their nodes ask within half a minute; what is forgotten by then stays
+/// there for a week.
+const CANARIES_MAX: usize = 10_000;
 
 /// A trunk that takes an attempt, with its slots taken.
 #[derive(Debug, Clone)]
@@ -117,6 +124,24 @@ impl Registry {
         let assignment = take(name, fleet, Parts { nodes, trunks, carriers }, attempt, now)?;
         board.sent(now, name);
         Some(assignment)
+    }
+
+    /// A canary is over: its slots are given back, and what it has left on its node may go.
+    pub fn release_canary(&self, trunk: &Trunk, attempt: &AttemptId) {
+        let mut state = self.state();
+        if state.canaries.len() == CANARIES_MAX {
+            state.canaries.pop_front();
+        }
+        state.canaries.push_back(attempt.clone());
+        drop(state);
+        self.release(&trunk.name, &trunk.carrier, attempt);
+    }
+
+    /// Of these attempts, those that were canaries and are over.
+    #[must_use]
+    pub fn past_canaries(&self, attempts: &[AttemptId]) -> Vec<AttemptId> {
+        let asked: HashSet<_> = attempts.iter().collect();
+        self.state().canaries.iter().filter(|canary| asked.contains(canary)).cloned().collect()
     }
 
     /// Counts an attempt that an earlier process left open.

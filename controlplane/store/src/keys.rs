@@ -71,6 +71,8 @@ pub trait KeyStore {
     ) -> Result<bool, StoreError>;
     /// Every key of an organisation, or of operators (`None`), newest first.
     async fn keys(&self, org: Option<&OrgId>) -> Result<Vec<Key>, StoreError>;
+    /// How many organisations there are.
+    async fn orgs(&self) -> Result<u64, StoreError>;
     /// Audit rows, newest first.
     async fn audit(&self, limit: u16) -> Result<Vec<AuditRow>, StoreError>;
 }

@@ -58,6 +58,11 @@ impl KeyStore for SqliteStore {
         keys.map_err(|error| self.failed("list keys", error))
     }
 
+    async fn orgs(&self) -> Result<u64, StoreError> {
+        let orgs = sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM org").fetch_one(&self.readers).await;
+        orgs.map(|orgs| orgs.unsigned_abs()).map_err(|error| self.failed("count organisations", error))
+    }
+
     async fn audit(&self, limit: u16) -> Result<Vec<AuditRow>, StoreError> {
         let rows =
             sqlx::query_as::<_, AuditLogRow>(select_audit!("ORDER BY occurred_at DESC, id DESC LIMIT $1"))

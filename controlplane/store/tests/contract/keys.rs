@@ -16,6 +16,7 @@ pub(crate) async fn a_key_is_found_by_its_hash(mut f: Fixture) {
     assert!(twin.is_err(), "a secret has one key");
     let audit = f.store.audit(10).await.unwrap();
     assert_eq!((audit.len(), audit[0].action.as_str()), (1, "key.create"));
+    assert_eq!(f.store.orgs().await.unwrap(), 1, "that of the first migration");
 }
 
 pub(crate) async fn a_revoked_key_stays_and_is_revoked_once(mut f: Fixture) {

@@ -104,6 +104,46 @@ async fn a_barred_destination_is_suspended_and_the_trunk_is_not() {
     assert_eq!((&trunk["usable"], &trunk["suspensions"]), (&json!(true), &json!(1)), "{trunk}");
 }
 
+/// Of two customers, one calls nothing but what the carrier bars, and far more often than the other: for the other, the
+/// trunk works as ever.
+#[tokio::test]
+async fn one_customers_barred_numbers_take_no_trunk_from_another() {
+    let mut fleet = Fleet::of(&["waw-1"], &["acme"]).trunks_have("cps_max = 1000").start().await;
+    let made = fleet.operator.post("/admin/v1/keys", &json!({"name": "other"})).await.is(201);
+    let other = fleet.api.with_key(made["secret"].as_str().unwrap());
+    fleet.kill().await;
+    let org = "INSERT INTO org (org_id, slug, name, created_at) SELECT 'org_00000000000000000000000004', 'other', \
+               'other', created_at FROM org; \
+               UPDATE api_key SET org_id = 'org_00000000000000000000000004' WHERE name = 'other'";
+    fleet.database.run(org).await;
+    fleet.start_again().await;
+    let other = fleet.api.with_key(other.key.as_deref().unwrap());
+    for (n, code) in [403, 503, 500, 403, 503, 500, 503, 500, 503, 500].into_iter().enumerate() {
+        fleet.callee(&destination(n), Ending::Sip(code));
+        fleet.call(&destination(n)).attempts_max(1).place().await.ends().await;
+    }
+    let body = json!({"to": destination(50), "message": {"audio_id": "builtin:beep"}});
+    fleet.callee(&destination(50), talks(1));
+    for _ in 0..3 {
+        let call = other.post("/v1/calls", &body).await.is(201);
+        let path = format!("/v1/calls/{}", call["id"].as_str().unwrap());
+        eventually("the other's call ends", async || !other.get(&path).await.is(200)["ended_at"].is_null())
+            .await;
+        let call = other.get(&path).await.is(200);
+        assert_eq!(
+            (&call["reason"], call["attempts"].as_array().unwrap().len()),
+            (&json!("played"), 1),
+            "{call}"
+        );
+    }
+    let why = why(&fleet, "acme-waw-1").await;
+    assert!(
+        why["state"] != "tripped" && why["history"].as_array().unwrap().iter().all(|c| c["to"] != "tripped"),
+        "{why}"
+    );
+    assert!(!why["suspensions"].as_array().unwrap().is_empty(), "shown as spared: {why}");
+}
+
 /// What trips a trunk is known to the next process, with its history.
 #[tokio::test]
 async fn health_survives_a_restart() {
