@@ -55,6 +55,11 @@ enum Command {
     Check,
     /// Everything that CI runs, stage by stage
     Test(stages::Wanted),
+    /// What takes too long for CI
+    Soak {
+        /// link-cut: a node cut off for ten minutes (takes 11)
+        what: stages::Soak,
+    },
 }
 
 fn main() -> ExitCode {
@@ -70,6 +75,7 @@ fn main() -> ExitCode {
         Command::Root { asterisk } => lab::ensure_root(asterisk).map(|_| ()).map_err(Into::into),
         Command::Check => stages::check(),
         Command::Test(wanted) => stages::test(&wanted),
+        Command::Soak { what } => stages::soak(what),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

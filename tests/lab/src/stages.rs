@@ -18,6 +18,23 @@ pub(crate) struct Wanted {
     only: Vec<String>,
 }
 
+/// What takes too long for CI.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum Soak {
+    /// A node cut off for ten minutes.
+    LinkCut,
+}
+
+/// Runs one, with what it measured.
+pub(crate) fn soak(what: Soak) -> anyhow::Result<()> {
+    let test = match what {
+        Soak::LinkCut => "cut::ten_minutes",
+    };
+    step(&["build", "-p", "controlplane", "-p", "node-agent"], &[])?;
+    let arguments = ["test", "-p", "lab", "--features", "real-fleet", "--test", "nodes", "--"];
+    step(&[&arguments[..], &["--ignored", "--exact", "--nocapture", test]].concat(), &[])
+}
+
 /// Format, lints, documentation, licences, unused dependencies.
 pub(crate) fn check() -> anyhow::Result<()> {
     for tool in CARGO_TOOLS {

@@ -106,7 +106,7 @@ fn an_asterisk_that_restarts_during_a_call_loses_nothing() {
         .map(|n| {
             fleet.place(
                 &numbers::number(numbers::ANSWER, n),
-                json!({"message": {"audio_id": "builtin:demo-congrats"}}),
+                json!({"message": {"audio_id": "builtin:hello-world", "repeat": 6}}),
             )
         })
         .collect();
@@ -132,7 +132,7 @@ pub(crate) fn control_plane_killed(fleet: &Fleet) {
     let followed: Vec<_> = placed
         .into_iter()
         .map(|(to, expected)| {
-            let more = json!({"on_unknown": "fail", "ring_timeout_s": 6, "message": {"audio_id": "builtin:demo-congrats"}});
+            let more = json!({"on_unknown": "fail", "ring_timeout_s": 6, "message": {"audio_id": "builtin:hello-world", "repeat": 6}});
             let id = fleet.place(&to, more);
             (to, id, expected)
         })

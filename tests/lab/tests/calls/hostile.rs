@@ -43,19 +43,25 @@ fn registers_and_invites_that_forge_events_change_no_call_no_trunk_and_no_answer
     wait_until("the first phone to ring", Duration::from_secs(5), "", ringing).unwrap();
     // The worst case: the attacker names a living attempt. No outsider can know it.
     let victim = fleet.plane.call(&placed[0].1).unwrap()["attempts"][0]["id"].as_str().unwrap().to_owned();
-    for pbx in fleet.lab.pbxes() {
-        let carrier = if pbx.name() == "pbx-1" { "a" } else { "b" };
-        let carrier = fleet.lab.carrier(carrier).unwrap();
-        for shape in Shape::ALL {
-            fleet.lab.attacker().send_hostile(&Volley { count: 3, ..Volley::one(shape) }, pbx).unwrap();
-            fleet
-                .lab
-                .attacker()
-                .send_hostile(&Volley { count: 3, ..Volley::one(shape).invite() }, pbx)
-                .unwrap();
-            carrier.send_hostile(&Volley { count: 3, ..Volley::one(shape).invite() }, pbx).unwrap();
+    // Every source at every PBX at once: a volley waits for its answers.
+    std::thread::scope(|scope| {
+        for pbx in fleet.lab.pbxes() {
+            let carrier = fleet.lab.carrier(if pbx.name() == "pbx-1" { "a" } else { "b" }).unwrap();
+            let attacker = fleet.lab.attacker();
+            let volley = |shape| Volley { count: 3, ..Volley::one(shape) };
+            scope.spawn(move || {
+                for shape in Shape::ALL {
+                    attacker.send_hostile(&volley(shape), pbx).unwrap();
+                    attacker.send_hostile(&volley(shape).invite(), pbx).unwrap();
+                }
+            });
+            scope.spawn(move || {
+                for shape in Shape::ALL {
+                    carrier.send_hostile(&volley(shape).invite(), pbx).unwrap();
+                }
+            });
         }
-    }
+    });
     assert_eq!(standing(&fleet), before, "no event moved a node or a trunk\n{}", fleet.log_tail());
     for (to, id, expected) in &placed {
         let call = fleet.ended(id);

@@ -37,8 +37,7 @@ pub(crate) fn under_way(
     numbers: std::ops::Range<u16>,
     status: &str,
 ) -> Vec<Placed> {
-    let more =
-        json!({"on_unknown": "fail", "ring_timeout_s": 6, "message": {"audio_id": "builtin:demo-congrats"}});
+    let more = json!({"on_unknown": "fail", "ring_timeout_s": 6, "message": {"audio_id": "builtin:hello-world", "repeat": 6}});
     let placed: Vec<_> = numbers
         .map(|n| {
             let to = numbers::number(behaviour, n);
