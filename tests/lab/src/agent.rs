@@ -2,7 +2,7 @@
 //! ringward-agent.service, as packages will bring it; beside a mere process it is a process.
 use crate::machine::Machine;
 use crate::pbx::AmiUser;
-use crate::{HostName, LabError, Pbx, Signal, clock, command, process, program};
+use crate::{Build, HostName, LabError, Pbx, Signal, clock, command, process, program};
 use serde_json::Value;
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -24,11 +24,12 @@ const STATE_DIR: &str = "/var/lib/ringward-agent";
 pub struct Agent {
     host: HostName,
     machine: Option<Machine>,
+    build: Build,
 }
 
 impl Agent {
-    pub(crate) fn new(host: HostName, machine: Option<Machine>) -> Self {
-        Agent { host, machine }
+    pub(crate) fn new(host: HostName, machine: Option<Machine>, build: Build) -> Self {
+        Agent { host, machine, build }
     }
 
     /// The PBX that it is on.
@@ -151,6 +152,19 @@ impl Agent {
         serde_json::from_str(&text).map_err(|error| LabError::Machine(format!("{error}: {text}")))
     }
 
+    /// The sum of a metric's series, as Prometheus on the node reads them.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn metric(&self, name: &str) -> Result<f64, LabError> {
+        let url = "http://127.0.0.1:9465/metrics";
+        let broken = |error: ureq::Error| LabError::Machine(format!("{} {url}: {error}", self.node()));
+        let read = || ureq::get(url).call().and_then(|mut answer| answer.body_mut().read_to_string());
+        let text = self.host.inside(|| read().map_err(broken))?;
+        let of = |line: &&str| line.split(['{', ' ']).next() == Some(name);
+        Ok(text.lines().filter(of).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    }
+
     /// Its pid as this machine counts, if it runs.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
@@ -165,7 +179,11 @@ impl Agent {
             return machine.command(&[&["ringward-agent"], arguments].concat());
         }
         let mut command = self.host.in_namespace();
-        command.arg(program::program("ringward-agent")?).args(arguments);
+        command.arg(match self.build {
+            Build::Beside => program::program("ringward-agent")?,
+            Build::Release => program::release_program("ringward-agent")?,
+        });
+        command.args(arguments);
         command.env("RINGWARD_AGENT_CONFIG", self.settings_file());
         Ok(command)
     }

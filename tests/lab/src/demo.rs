@@ -2,21 +2,15 @@
 //!
 //! Every claim of the story is checked against what the carriers saw on their wire; the exit code tells
 //! whether all of it held.
+use crate::story::Story;
 use crate::{hands, output};
-use anyhow::{Context as _, bail, ensure};
-use lab::shapes::Shape;
-use lab::{Behaviour, ControlPlane, Lab, Plan, TrunkLayout, Volley, numbers};
-use serde_json::{Value, json};
+use anyhow::{Context as _, ensure};
+use lab::{ControlPlane, Inbound, Lab, Plan, Reach, Setup, TrunkLayout, numbers};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 /// Where the demo's control plane keeps its database. Emptied at each start.
 const FOLDER: &str = "/run/ringward-lab/demo";
-/// The longest call of the story: a silent carrier is left after 6.4 s (Timer B).
-const CALL_WITHIN: Duration = Duration::from_secs(40);
-/// No packet for so long: the carriers have seen all of it.
-const QUIET: Duration = Duration::from_millis(500);
 
 #[derive(clap::Args)]
 pub(crate) struct Wanted {
@@ -31,14 +25,16 @@ pub(crate) fn demo(wanted: &Wanted) -> anyhow::Result<()> {
     build()?;
     let built = start.elapsed();
     hands::sweep_on_interrupt()?;
-    let lab = Lab::up(Plan { trunks: TrunkLayout::Full, ..Plan::default() })?;
+    // The PBXes take calls as well, so that a caller can try to forge what they say.
+    let plan =
+        Plan { trunks: TrunkLayout::Full, reach: Reach::Agent, inbound: Inbound::Rings, ..Plan::default() };
+    let lab = Lab::up(plan)?;
     let folder = Path::new(FOLDER);
     if folder.exists() {
         std::fs::remove_dir_all(folder).with_context(|| format!("empty {FOLDER}"))?;
     }
-    let plane = ControlPlane::start(folder, &lab.fleet_toml())?;
-    let mut story = Story { lab: &lab, plane: &plane, calls: Vec::new(), step: 0 };
-    story.tell()?;
+    let plane = ControlPlane::open(Setup::new(folder).agents_at(lab.root_address()))?;
+    Story::new(&lab, &plane).tell()?;
     output::line(&format!(
         "\nAll of it held. {:.0} s, after {:.0} s for the build.",
         (start.elapsed() - built).as_secs_f64(),
@@ -51,12 +47,13 @@ pub(crate) fn demo(wanted: &Wanted) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The program that the story is about.
+/// The programs that the story is about.
 fn build() -> anyhow::Result<()> {
-    output::note("building ringward (cargo build -p controlplane)");
+    output::note("building ringward and ringward-agent (cargo build -p controlplane -p node-agent)");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo).args(["build", "--quiet", "-p", "controlplane"]).status()?;
-    ensure!(status.success(), "ringward does not build; the compiler's words are above");
+    let status =
+        Command::new(cargo).args(["build", "--quiet", "-p", "controlplane", "-p", "node-agent"]).status()?;
+    ensure!(status.success(), "it does not build; the compiler's words are above");
     Ok(())
 }
 
@@ -65,7 +62,7 @@ fn stay(lab: &Lab, plane: &ControlPlane) {
     let answering = numbers::number(numbers::ANSWER, 900);
     output::line(&format!(
         "\nIt stays up until Ctrl-C. In another terminal:\n\n  export RINGWARD_OPERATOR_URL={}\n  \
-         export RINGWARD_OPERATOR_KEY={}\n  target/debug/ringward status\n  target/debug/ringward call place \
+         export RINGWARD_OPERATOR_KEY={}\n  target/debug/ringward status\n  target/debug/ringward node show pbx-1\n  target/debug/ringward call place \
          {answering}\n  cargo lab carrier a 503        (silent, trying, deaf, slow, dead, busy, ring, normal)\n\n  \
          curl -s {}/v1/calls -H 'Authorization: Bearer {}' \\\n    -H 'Content-Type: application/json' \\\n    \
          -d '{{\"to\": \"{answering}\", \"message\": {{\"audio_id\": \"builtin:hello-world\"}}}}'\n\nIts log: {}",
@@ -81,194 +78,4 @@ fn stay(lab: &Lab, plane: &ControlPlane) {
         // The handler of Ctrl-C ends the process.
         std::thread::park();
     }
-}
-
-struct Story<'a> {
-    lab: &'a Lab,
-    plane: &'a ControlPlane,
-    /// Every call of the story, as it ended.
-    calls: Vec<Value>,
-    step: u32,
-}
-
-impl Story<'_> {
-    fn tell(&mut self) -> anyhow::Result<()> {
-        self.title("A fleet: two PBXes, two carriers, a trunk from each PBX to each carrier");
-        self.show(&["trunk", "list"])?;
-
-        self.title("Four calls, spread over the trunks");
-        let calls = self.place(
-            &[(numbers::ANSWER, 1), (numbers::ANSWER, 2), (numbers::ANSWER, 3), (numbers::ANSWER, 4)],
-            &json!({}),
-        )?;
-        let mut trunks: Vec<_> = calls.iter().map(|call| word(&call["attempts"][0], "trunk")).collect();
-        trunks.sort();
-        trunks.dedup();
-        ensure!(trunks.len() == 4, "four calls used {trunks:?}");
-        self.all(&calls, "completed", "played")?;
-
-        self.title("A busy callee, and one who declines: nobody dials them again");
-        let calls = self.place(&[(numbers::BUSY, 5), (numbers::DECLINED, 6)], &json!({}))?;
-        ensure!(
-            calls.iter().all(|call| attempts(call) == 1),
-            "a callee who had answered for himself was dialled again"
-        );
-
-        self.title(
-            "Carrier a answers 503 to everything: each call goes by the other PBX and the other carrier",
-        );
-        self.behave("a", Behaviour::Code(503))?;
-        let wanted: Vec<_> = (10..14).map(|n| (numbers::ANSWER, n)).collect();
-        let calls = self.place(&wanted, &json!({}))?;
-        self.all(&calls, "completed", "played")?;
-        let failed_over = calls.iter().filter(|call| attempts(call) == 2).count();
-        ensure!(failed_over > 0, "no call met carrier a");
-        for call in calls.iter().filter(|call| attempts(call) == 2) {
-            let (first, second) = (&call["attempts"][0], &call["attempts"][1]);
-            ensure!(
-                first["node"] != second["node"] && first["carrier"] != second["carrier"],
-                "not elsewhere: {call}"
-            );
-        }
-
-        self.title("Carrier a falls silent: did it ring? The customer chose what follows");
-        self.behave("a", Behaviour::Silent)?;
-        for choice in ["retry", "fail"] {
-            let wanted: Vec<_> =
-                (20..22).map(|n| (numbers::ANSWER, n + if choice == "fail" { 2 } else { 0 })).collect();
-            output::line(&format!("on_unknown = {choice}"));
-            let calls = self.place(&wanted, &json!({"on_unknown": choice}))?;
-            let unknown = calls.iter().filter(|call| call["reason"] == "outcome_unknown").count();
-            let (once, answered) = (
-                calls.iter().all(|call| attempts(call) == 1),
-                calls.iter().all(|call| call["status"] == "completed"),
-            );
-            match choice {
-                "retry" => ensure!(answered, "a call was not answered although carrier b could take it"),
-                _ => ensure!(once && unknown > 0, "`fail` must not dial twice, and must say so"),
-            }
-        }
-        self.behave("a", Behaviour::Normal)?;
-
-        self.title("A stranger forges AMI events by SIP: counted, not believed");
-        let pbx = self.lab.pbx("pbx-1")?;
-        for shape in Shape::ALL {
-            self.lab.attacker().send_hostile(&Volley::one(shape), pbx)?;
-        }
-        let counted = || self.plane.metric("ringward_ami_tampering_total", &[]).unwrap_or(0.0);
-        lab::wait_until("the count to tell", Duration::from_secs(5), "/metrics", || counted() > 0.0)?;
-        output::line(&format!(
-            "{} REGISTERs with encoded line breaks: {} blocks of strangers' text counted",
-            Shape::ALL.len(),
-            counted()
-        ));
-        self.show(&["node", "list"])?;
-
-        self.title("pbx-1 is switched off: calls go by pbx-2");
-        pbx.stop()?;
-        let calls = self.place(&[(numbers::ANSWER, 30), (numbers::ANSWER, 31)], &json!({}))?;
-        self.all(&calls, "completed", "played")?;
-        ensure!(calls.iter().all(|call| call["attempts"][0]["node"] == "pbx-2"), "a dead PBX was used");
-        self.show(&["status"])?;
-        pbx.start()?;
-
-        self.title("What the carriers saw, against what the API says");
-        self.compare()
-    }
-
-    fn title(&mut self, text: &str) {
-        self.step += 1;
-        output::line(&format!("\n{}. {text}", self.step));
-    }
-
-    /// Runs the operators' command line and shows what it says.
-    fn show(&self, arguments: &[&str]) -> anyhow::Result<()> {
-        output::line(&format!("$ ringward {}", arguments.join(" ")));
-        let output = self.plane.command_line(arguments)?;
-        output::line(String::from_utf8_lossy(&output.stdout).trim_end());
-        Ok(())
-    }
-
-    fn behave(&self, carrier: &str, behaviour: Behaviour) -> anyhow::Result<()> {
-        self.lab.carrier(carrier)?.behave(behaviour).context("change the carrier")
-    }
-
-    /// Places calls at once, waits for their ends, shows them.
-    fn place(&mut self, wanted: &[(u16, u16)], more: &Value) -> anyhow::Result<Vec<Value>> {
-        let mut ids = Vec::new();
-        for (behaviour, n) in wanted {
-            let mut body = json!({"to": numbers::number(*behaviour, *n), "message": {"audio_id": "builtin:hello-world"}});
-            for (member, value) in more.as_object().into_iter().flatten() {
-                body[member] = value.clone();
-            }
-            ids.push(self.plane.place(&body)?);
-        }
-        let mut calls = Vec::new();
-        let mut rows = Vec::new();
-        for id in ids {
-            let call = self.plane.ended(&id, CALL_WITHIN)?;
-            let path: Vec<_> = call["attempts"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .map(|attempt| format!("{} {}", word(attempt, "trunk"), word(attempt, "reason")))
-                .collect();
-            rows.push(vec![
-                word(&call, "to"),
-                word(&call, "status"),
-                word(&call, "reason"),
-                word(&call, "outcome"),
-                path.join(" → "),
-            ]);
-            calls.push(call);
-        }
-        output::table(&["TO", "STATUS", "REASON", "OUTCOME", "ATTEMPTS"], &rows);
-        self.calls.extend(calls.iter().cloned());
-        Ok(calls)
-    }
-
-    fn all(&self, calls: &[Value], status: &str, reason: &str) -> anyhow::Result<()> {
-        match calls.iter().find(|call| call["status"] != status || call["reason"] != reason) {
-            Some(call) => bail!("this call should have ended {status} ({reason}): {call}"),
-            None => Ok(()),
-        }
-    }
-
-    /// INVITEs and answers per carrier against attempts and answered calls of the API.
-    fn compare(&self) -> anyhow::Result<()> {
-        let mut rows = Vec::new();
-        let mut differs = false;
-        for carrier in self.lab.carriers() {
-            let seen = carrier.seen_when_quiet(QUIET)?.total();
-            let of = |answered: bool| {
-                let attempts =
-                    self.calls.iter().flat_map(|call| call["attempts"].as_array().into_iter().flatten());
-                let ours = attempts.filter(|attempt| attempt["carrier"] == carrier.name());
-                ours.filter(|attempt| !answered || attempt["reason"] == "answered").count()
-            };
-            let (sent, answered) = (of(false), of(true));
-            differs |= sent != seen.invites as usize || answered != seen.answers as usize;
-            rows.push(vec![
-                carrier.name().to_owned(),
-                seen.invites.to_string(),
-                sent.to_string(),
-                seen.answers.to_string(),
-                answered.to_string(),
-            ]);
-        }
-        output::table(
-            &["CARRIER", "INVITES SEEN", "ATTEMPTS SENT", "ANSWERS GIVEN", "ANSWERED IN API"],
-            &rows,
-        );
-        ensure!(!differs, "carriers and API disagree");
-        Ok(())
-    }
-}
-
-fn word(value: &Value, member: &str) -> String {
-    value[member].as_str().unwrap_or("-").to_owned()
-}
-
-fn attempts(call: &Value) -> usize {
-    call["attempts"].as_array().map_or(0, Vec::len)
 }

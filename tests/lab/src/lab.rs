@@ -160,6 +160,7 @@ impl Lab {
             asterisk: Asterisk { host: HostName(name), root: pbx_root.clone(), hosts: plan.hosts },
             address,
             reach: plan.reach,
+            agents: plan.agents,
             plane_address: subnet.root(),
         });
         let pbxes = pbxes.collect();

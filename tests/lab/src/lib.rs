@@ -53,7 +53,7 @@ pub use error::LabError;
 pub use host::HostName;
 pub use lab::{Hold, Lab};
 pub use pbx::{AmiUser, Pbx};
-pub use plan::{AsteriskVersion, Hosts, Inbound, Plan, Reach, TrunkLayout, TrunkPlan};
+pub use plan::{AsteriskVersion, Build, Hosts, Inbound, Plan, Reach, TrunkLayout, TrunkPlan};
 pub use process::Signal;
 pub use program::program;
 pub use root::{Root, ensure as ensure_root};

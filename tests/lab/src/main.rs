@@ -1,8 +1,10 @@
 //! `cargo lab …`: the lab by hand, and everything that CI runs.
+mod bench;
 mod demo;
 mod hands;
 mod output;
 mod stages;
+mod story;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -55,6 +57,14 @@ enum Command {
     Check,
     /// Everything that CI runs, stage by stage
     Test(stages::Wanted),
+    /// Measures, in the optimised build
+    Bench {
+        /// agent: its memory and processor time, idle and at 100 calls per second
+        what: bench::Bench,
+        /// One JSON object as the last line
+        #[arg(long)]
+        json: bool,
+    },
     /// What takes too long for CI
     Soak {
         /// link-cut: a node cut off for ten minutes (takes 11)
@@ -75,6 +85,7 @@ fn main() -> ExitCode {
         Command::Root { asterisk } => lab::ensure_root(asterisk).map(|_| ()).map_err(Into::into),
         Command::Check => stages::check(),
         Command::Test(wanted) => stages::test(&wanted),
+        Command::Bench { what, json } => bench::bench(what, json),
         Command::Soak { what } => stages::soak(what),
     };
     match result {

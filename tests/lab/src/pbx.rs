@@ -1,7 +1,7 @@
 //! A PBX of the lab: Asterisk configured from `dialplans/`, reached over AMI at port 5038.
 use crate::asterisk::Asterisk;
 use crate::network::{self, CableRules};
-use crate::{Agent, HostName, Inbound, LabError, Plan, Reach, Signal, Subnet, TrunkPlan, render};
+use crate::{Agent, Build, HostName, Inbound, LabError, Plan, Reach, Signal, Subnet, TrunkPlan, render};
 use minijinja::context;
 use std::fs;
 use std::io::Read as _;
@@ -43,6 +43,7 @@ pub struct Pbx {
     pub(crate) address: Ipv4Addr,
     pub(crate) trunks: Vec<TrunkPlan>,
     pub(crate) reach: Reach,
+    pub(crate) agents: Build,
     /// Where control planes are.
     pub(crate) plane_address: Ipv4Addr,
 }
@@ -69,7 +70,8 @@ impl Pbx {
 
     /// Its agent, where the plan has agents.
     pub fn agent(&self) -> Option<Agent> {
-        (self.reach == Reach::Agent).then(|| Agent::new(self.host().clone(), self.asterisk.machine()))
+        (self.reach == Reach::Agent)
+            .then(|| Agent::new(self.host().clone(), self.asterisk.machine(), self.agents))
     }
 
     /// The file that holds the secret of user `ringward`, readable by root only.

@@ -78,6 +78,16 @@ pub enum Reach {
     Agent,
 }
 
+/// Which build of the agent runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Build {
+    /// The one beside the program that runs.
+    #[default]
+    Beside,
+    /// The optimised one, as packages have it.
+    Release,
+}
+
 /// What a lab shall consist of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
@@ -93,6 +103,9 @@ pub struct Plan {
     /// How the control plane reaches them.
     #[serde(default)]
     pub reach: Reach,
+    /// Which build of the agent runs.
+    #[serde(default)]
+    pub agents: Build,
     /// Which trunks there are.
     pub trunks: TrunkLayout,
     /// Adds a trunk `srv-a-pbx-N` to every PBX whose contact is a name with two addresses of carrier a.
@@ -115,6 +128,7 @@ impl Default for Plan {
             asterisk: AsteriskVersion::V22,
             hosts: Hosts::Processes,
             reach: Reach::Direct,
+            agents: Build::Beside,
             trunks: TrunkLayout::Diagonal,
             srv_trunk: false,
             inbound: Inbound::Closed,
@@ -151,6 +165,9 @@ impl Plan {
                 "{} carriers; 1 to {CARRIERS_MAX} are possible",
                 self.carriers
             )));
+        }
+        if self.hosts == Hosts::Booted && self.agents == Build::Release {
+            return Err(LabError::Plan("booted hosts have the agent that is beside this program".into()));
         }
         if self.hosts == Hosts::Booted && self.asterisk != AsteriskVersion::V22 {
             return Err(LabError::Plan("only hosts with Asterisk 22 can be booted with systemd".into()));

@@ -18,6 +18,20 @@ pub fn program(name: &str) -> Result<PathBuf, LabError> {
     })
 }
 
+/// The same, of the optimised build.
+///
+/// # Errors
+/// It is not built.
+pub(crate) fn release_program(name: &str) -> Result<PathBuf, LabError> {
+    let here = std::env::current_exe().map_err(|error| LabError::Machine(format!("where am I: {error}")))?;
+    let mut found = here.ancestors().skip(1).take(3).map(|folder| folder.join("release").join(name));
+    found.find(|path| path.is_file()).ok_or_else(|| {
+        LabError::Machine(format!(
+            "{name} is not built for release: run `cargo build --release -p node-agent`"
+        ))
+    })
+}
+
 /// A TCP port of this machine that nobody listens at now.
 pub(crate) fn free_port(at: Ipv4Addr) -> Result<u16, LabError> {
     let listener = TcpListener::bind((at, 0)).and_then(|listener| listener.local_addr());

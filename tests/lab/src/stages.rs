@@ -107,7 +107,8 @@ fn real_fleet() -> anyhow::Result<()> {
     step(&["test", "-p", "lab", "--features", "real-fleet", "--", "--test-threads=1"], &[])
 }
 
-/// Calls on PBXes with the oldest Asterisk that is supported.
+/// Calls on PBXes with the oldest Asterisk that is supported: all that depends on how it tells of endings. What
+/// carries AMI, and how much of it, is the same on every version.
 fn old_asterisk() -> anyhow::Result<()> {
     step(
         &[
@@ -122,6 +123,8 @@ fn old_asterisk() -> anyhow::Result<()> {
             "carriers",
             "--",
             "--test-threads=1",
+            "--skip=links::",
+            "--skip=many::",
         ],
         &[("RINGWARD_LAB_ASTERISK", "16")],
     )

@@ -1,0 +1,163 @@
+//! `cargo lab bench …`: figures against their targets.
+use crate::{hands, output};
+use anyhow::{Context as _, ensure};
+use lab::{Agent, Build, ControlPlane, Lab, Plan, Reach, now, numbers, pause};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+/// Where the control plane of a bench keeps its database. Emptied at each start.
+const FOLDER: &str = "/run/ringward-lab/bench";
+/// From the start of the agent until it is at rest.
+const SETTLE: Duration = Duration::from_secs(10);
+/// How long each part is measured.
+const MEASURE: Duration = Duration::from_secs(30);
+/// Calls per second of the busy part.
+const CPS: u32 = 100;
+/// Customers that place them.
+const CUSTOMERS: u32 = 10;
+/// Resident memory at idle, in MB (1,000,000 bytes).
+const RSS_MB_MAX: f64 = 15.0;
+/// Processor time at idle, in percent of one core.
+const CPU_PERCENT_MAX: f64 = 1.0;
+
+/// In which the kernel tells processor time (USER_HZ).
+const TICK: Duration = Duration::from_millis(10);
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum Bench {
+    /// The agent's memory and processor time.
+    Agent,
+}
+
+/// What an agent took over some time.
+#[derive(Clone, Copy, Debug)]
+struct Taken {
+    rss_mb: f64,
+    cpu_percent: f64,
+    originates: f64,
+    seconds: f64,
+}
+
+/// Measures, shows, and fails where a target is missed.
+pub(crate) fn bench(what: Bench, as_json: bool) -> anyhow::Result<()> {
+    hands::sweep_on_interrupt()?;
+    let (figures, targets, met) = match what {
+        Bench::Agent => agent()?,
+    };
+    output::line(&format!("{figures:#}"));
+    if as_json {
+        let result = json!({
+            "bench": "agent", "machine": machine(), "commit": commit(), "figures": figures, "peer": {},
+            "targets": targets, "met": met,
+        });
+        output::line(&result.to_string());
+    }
+    ensure!(met, "a target is missed: {targets}");
+    Ok(())
+}
+
+fn agent() -> anyhow::Result<(Value, Value, bool)> {
+    for arguments in [&["build", "-p", "controlplane"][..], &["build", "--release", "-p", "node-agent"]] {
+        output::note(&format!("cargo {}", arguments.join(" ")));
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        ensure!(Command::new(cargo).args(arguments).status()?.success(), "it does not build");
+    }
+    let plan = Plan { pbxes: 1, carriers: 1, reach: Reach::Agent, agents: Build::Release, ..Plan::default() };
+    let lab = Lab::up(plan)?;
+    let folder = Path::new(FOLDER);
+    if folder.exists() {
+        std::fs::remove_dir_all(folder).with_context(|| format!("empty {FOLDER}"))?;
+    }
+    let plane = ControlPlane::start_for(&lab, folder)?;
+    let agent = lab.pbx("pbx-1")?.agent().context("no agent")?;
+    output::note(&format!("idle, for {} s", MEASURE.as_secs()));
+    pause(SETTLE);
+    let idle = take(&agent, || {
+        pause(MEASURE);
+        Ok(())
+    })?;
+    output::note(&format!("{CPS} calls per second, for {} s", MEASURE.as_secs()));
+    let busy = take(&agent, || place_calls(&plane))?;
+    let calls = busy.originates;
+    let figures = json!({
+        "idle_rss_mb": round(idle.rss_mb), "idle_cpu_percent": round(idle.cpu_percent),
+        "busy_cps": round(calls / busy.seconds), "busy_rss_mb": round(busy.rss_mb),
+        "busy_cpu_percent": round(busy.cpu_percent),
+        "cpu_us_per_call": round(busy.cpu_percent / 100.0 * busy.seconds * 1e6 / calls.max(1.0)),
+    });
+    let targets = json!({"idle_rss_mb": RSS_MB_MAX, "idle_cpu_percent": CPU_PERCENT_MAX});
+    let met = idle.rss_mb <= RSS_MB_MAX && idle.cpu_percent <= CPU_PERCENT_MAX;
+    // A busy part without its calls would measure nothing.
+    ensure!(calls / busy.seconds > 0.9 * f64::from(CPS), "only {calls} calls in {} s", busy.seconds);
+    Ok((figures, targets, met))
+}
+
+/// Measures the agent while `during` runs.
+fn take(agent: &Agent, during: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Taken> {
+    let pid = agent.pid().context("the agent is not running")?;
+    let before = (cpu_time(pid)?, agent.metric("ringward_agent_originates_total")?, now());
+    during()?;
+    let seconds = before.2.elapsed().as_secs_f64();
+    let cpu_s = cpu_time(pid)?.saturating_sub(before.0).as_secs_f64();
+    let originates = agent.metric("ringward_agent_originates_total")? - before.1;
+    Ok(Taken { rss_mb: rss_mb(pid)?, cpu_percent: 100.0 * cpu_s / seconds, originates, seconds })
+}
+
+/// At an even pace, from several customers.
+fn place_calls(plane: &ControlPlane) -> anyhow::Result<()> {
+    let start = now();
+    let each = CPS / CUSTOMERS * u32::try_from(MEASURE.as_secs()).unwrap_or(u32::MAX);
+    let gap = Duration::from_secs(1) * CUSTOMERS / CPS;
+    let place = |customer: u32| {
+        for n in 0..each {
+            pause((start + gap * n).saturating_duration_since(now()));
+            let number = u16::try_from((customer * each + n) % 10_000).unwrap_or(0);
+            let to = numbers::number(numbers::ANSWER, number);
+            plane.place(&json!({"to": to, "message": {"audio_id": "builtin:beep"}}))?;
+        }
+        Ok::<_, lab::LabError>(())
+    };
+    std::thread::scope(|scope| {
+        let customers: Vec<_> = (0..CUSTOMERS).map(|customer| scope.spawn(move || place(customer))).collect();
+        for customer in customers {
+            customer.join().map_err(|_| anyhow::anyhow!("a customer panicked"))??;
+        }
+        Ok(())
+    })
+}
+
+/// Time on a processor of all of its threads, those included that have ended.
+fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name in parentheses may hold spaces: read from behind its end. Fields 14 and 15.
+    let fields = stat.rsplit_once(')').context("stat")?.1.split_whitespace().skip(11).take(2);
+    let ticks = fields.map(str::parse::<u64>).sum::<Result<u64, _>>().context("stat")?;
+    Ok(TICK * u32::try_from(ticks)?)
+}
+
+fn rss_mb(pid: u32) -> anyhow::Result<f64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+    let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kib * 1024.0 / 1e6)
+}
+
+fn round(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}
+
+/// Processor and cores.
+fn machine() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    format!("{}, {cores} cores", model.map_or("unknown processor", |(_, name)| name))
+}
+
+fn commit() -> String {
+    let said = Command::new("git").args(["describe", "--always", "--dirty", "--abbrev=12"]).output();
+    said.map_or_else(|_| "unknown".into(), |said| String::from_utf8_lossy(&said.stdout).trim().to_owned())
+}
