@@ -13,7 +13,7 @@ use std::{
 use controlplane_core::names::EndpointName;
 use node_agent_ami::{
     Action, ActionIds, AskError, BackOff, ConnectConfig, DownReason, Event, EventItem, Events, LinkChange,
-    ListError, Message, NotSent, Purpose, Secret, Session, Supervisor,
+    NotSent, Purpose, Secret, Session, Supervisor,
 };
 use node_agent_core::observe::{self, Finding, RegistrationStatus as Standing, Seen};
 use node_agent_protocol::{AmiState, Asterisk, EndpointSeen, List, Text, fact_kind};
@@ -158,24 +158,6 @@ fn action(name: &str, headers: &[(&str, &str)]) -> Result<Action, AskError> {
     action.map_err(|error| NotSent::from(error).into())
 }
 
-/// The items; none where Asterisk says that there are none, which it calls an error.
-async fn list(
-    session: &Session,
-    name: &'static str,
-    headers: &[(&str, &str)],
-) -> Result<Vec<Message>, AskError> {
-    match session.list(action(name, headers)?).await {
-        Ok(list) => Ok(list.items),
-        Err(ListError::Refused(response)) if response.text().starts_with("Permission") => {
-            Err(AskError::Refused { action: name, message: response.text() })
-        }
-        Err(ListError::Refused(_)) => Ok(Vec::new()),
-        Err(ListError::Short { .. }) => Err(AskError::Malformed { action: name }),
-        Err(ListError::NotSent(why)) => Err(why.into()),
-        Err(ListError::Cut { cause, .. }) => Err(cause.into()),
-    }
-}
-
 async fn read(status: &Status, memory: &mut Memory, session: &Session) -> Result<Sight, AskError> {
     memory.reads += 1;
     let core = session.core_status().await?;
@@ -183,18 +165,18 @@ async fn read(status: &Status, memory: &mut Memory, session: &Session) -> Result
         let settings = session.action(action("CoreSettings", &[])?).await?;
         memory.version = settings.message().text("AsteriskVersion").map(|version| version.into_owned());
     }
-    let (endpoints, mut left_out) = observe::endpoints(&list(session, "PJSIPShowEndpoints", &[]).await?);
-    let registrations = observe::registrations(&list(session, "PJSIPShowRegistrationsOutbound", &[]).await?);
+    let (endpoints, mut left_out) = observe::endpoints(&session.items("PJSIPShowEndpoints", &[]).await?);
+    let registrations = observe::registrations(&session.items("PJSIPShowRegistrationsOutbound", &[]).await?);
     let declared = status.gate.declared();
     let is_declared = |name: &str| declared.iter().flatten().any(|endpoint| endpoint.as_str() == name);
     let mut contacts = HashMap::new();
     for endpoint in endpoints.iter().filter(|endpoint| is_declared(endpoint.name.as_str())) {
-        let items = list(session, "PJSIPShowEndpoint", &[("Endpoint", endpoint.name.as_str())]).await?;
+        let items = session.items("PJSIPShowEndpoint", &[("Endpoint", endpoint.name.as_str())]).await?;
         contacts.insert(endpoint.name.clone(), observe::contacts(&items));
     }
     if status.gate.counts().channels > 0 || memory.reads % 4 == 1 {
         let asked_at = Instant::now();
-        let channels = observe::channels(&list(session, "CoreShowChannels", &[]).await?);
+        let channels = observe::channels(&session.items("CoreShowChannels", &[]).await?);
         for unclaimed in status.gate.reconcile(&channels, asked_at).iter().take(UNCLAIMED_MAX) {
             let body = json!({
                 "finding": "unclaimed_channel", "subject": unclaimed.attempt.to_string(),

@@ -183,7 +183,7 @@ impl Keeping {
                 match keeping.customers().await {
                     Ok(customers) => registry.set_customers(customers),
                     Err(error) => {
-                        tracing::warn!(error = %chain(&error), "organisations could not be counted")
+                        tracing::warn!(error = %chain(&error), "organisations could not be counted");
                     }
                 }
             }

@@ -10,7 +10,7 @@ use controlplane_core::{
     health::{Event, NodeEvent},
     names::{NodeName, TrunkName},
 };
-use node_agent_ami::{Action, AskError, EndpointName, ListError, Message, NotSent, Session};
+use node_agent_ami::{AskError, EndpointName, Session};
 use node_agent_core::observe;
 use node_agent_protocol::{AmiState, ContactStatus, EndpointSeen, RegistrationStatus};
 use tokio::{
@@ -196,41 +196,20 @@ async fn look(
     session: &Session,
     teller: &mut Teller,
 ) -> Result<(), AskError> {
-    let (endpoints, _) = observe::endpoints(&list(session, "PJSIPShowEndpoints", None).await?);
-    let registrations = observe::registrations(&list(session, "PJSIPShowRegistrationsOutbound", None).await?);
+    let (endpoints, _) = observe::endpoints(&session.items("PJSIPShowEndpoints", &[]).await?);
+    let registrations = observe::registrations(&session.items("PJSIPShowRegistrationsOutbound", &[]).await?);
     let (fleet, _) = shared.registry.fleet();
     for trunk in fleet.trunks_of(node) {
         let Ok(name) = EndpointName::parse(trunk.endpoint.as_str()) else { continue };
         if !endpoints.iter().any(|endpoint| endpoint.name == name) {
             continue;
         }
-        let contacts = observe::contacts(&list(session, "PJSIPShowEndpoint", Some(&name)).await?);
+        let contacts =
+            observe::contacts(&session.items("PJSIPShowEndpoint", &[("Endpoint", name.as_str())]).await?);
         let registration = registrations.iter().find(|r| observe::endpoint_of(r, &endpoints) == Some(&name));
         teller.tell(shared, trunk, Sight::by_answers(&contacts, registration));
     }
     Ok(())
-}
-
-/// The items; none where Asterisk says that there are none, which it calls an error.
-async fn list(
-    session: &Session,
-    name: &'static str,
-    endpoint: Option<&EndpointName>,
-) -> Result<Vec<Message>, AskError> {
-    let action = Action::new(name).and_then(|action| match endpoint {
-        Some(endpoint) => action.header("Endpoint", endpoint.as_str()),
-        None => Ok(action),
-    });
-    match session.list(action.map_err(NotSent::from)?).await {
-        Ok(list) => Ok(list.items),
-        Err(ListError::Refused(response)) if response.text().starts_with("Permission") => {
-            Err(AskError::Refused { action: name, message: response.text() })
-        }
-        Err(ListError::Refused(_)) => Ok(Vec::new()),
-        Err(ListError::Short { .. }) => Err(AskError::Malformed { action: name }),
-        Err(ListError::NotSent(why)) => Err(why.into()),
-        Err(ListError::Cut { cause, .. }) => Err(cause.into()),
-    }
 }
 
 #[cfg(test)]

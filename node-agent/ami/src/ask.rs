@@ -190,6 +190,25 @@ impl Session {
         Ok(response.is_success())
     }
 
+    /// Reads the items of a list action with these headers; none where Asterisk says that there are none, which it calls
+    /// an error.
+    ///
+    /// # Errors
+    /// [`AskError`]; `Refused` where the manager user lacks the class for it.
+    pub async fn items(
+        &self,
+        name: &'static str,
+        headers: &[(&str, &str)],
+    ) -> Result<Vec<Message>, AskError> {
+        let with = |action: Action, (name, value): &(&str, &str)| action.header(name, value);
+        let action = Action::new(name).and_then(|action| headers.iter().try_fold(action, with));
+        match self.whole_list(name, action.map_err(NotSent::from)?).await? {
+            Ok(items) => Ok(items),
+            Err(response) if response.text().starts_with("Permission") => Err(refused(name, &response)),
+            Err(_) => Ok(Vec::new()),
+        }
+    }
+
     /// Reads a global variable; `None` if it is not set or empty, which Asterisk does not tell apart.
     ///
     /// # Errors
