@@ -15,8 +15,8 @@ const SETTLE: Duration = Duration::from_secs(10);
 const MEASURE: Duration = Duration::from_secs(30);
 /// Calls per second of the busy part.
 const CPS: u32 = 100;
-/// Customers that place them.
-const CUSTOMERS: u32 = 10;
+/// Customers that place them, each slowly: a control plane that is not optimised takes its time.
+const CUSTOMERS: u32 = 50;
 /// Resident memory at idle, in MB (1,000,000 bytes).
 const RSS_MB_MAX: f64 = 15.0;
 /// Processor time at idle, in percent of one core.
