@@ -8,6 +8,10 @@ use std::time::Duration;
 /// Tools that a check needs beside Rust itself.
 const CARGO_TOOLS: [&str; 2] = ["cargo-deny", "cargo-machete"];
 
+/// Tests of real hosts. (Always with the whole workspace: a part of it alone would have other features of shared
+/// dependencies, and be built anew.)
+const REAL_FLEET: [&str; 6] = ["calls", "carriers", "health", "hostile", "nodes", "postgres"];
+
 /// A stage: runs to its end with its output on this terminal.
 type Stage = fn() -> anyhow::Result<()>;
 
@@ -30,9 +34,8 @@ pub(crate) fn soak(what: Soak) -> anyhow::Result<()> {
     let test = match what {
         Soak::LinkCut => "cut::ten_minutes",
     };
-    step(&["build", "-p", "controlplane", "-p", "node-agent"], &[])?;
-    let arguments = ["test", "-p", "lab", "--features", "real-fleet", "--test", "nodes", "--"];
-    step(&[&arguments[..], &["--ignored", "--exact", "--nocapture", test]].concat(), &[])
+    step(&["build", "--workspace", "--bins"], &[])?;
+    lab_tests(&["nodes"], &["--ignored", "--exact", "--nocapture", test], &[])
 }
 
 /// Format, lints, documentation, licences, unused dependencies.
@@ -103,31 +106,27 @@ fn contract() -> anyhow::Result<()> {
 
 /// Real Asterisk hosts, one lab at a time, and the real control plane beside them.
 fn real_fleet() -> anyhow::Result<()> {
-    step(&["build", "-p", "controlplane", "-p", "node-agent"], &[])?;
-    step(&["test", "-p", "lab", "--features", "real-fleet", "--", "--test-threads=1"], &[])
+    step(&["build", "--workspace", "--bins"], &[])?;
+    lab_tests(&REAL_FLEET, &[], &[])
 }
 
 /// Calls on PBXes with the oldest Asterisk that is supported: all that depends on how it tells of endings. What
 /// carries AMI, and how much of it, is the same on every version.
 fn old_asterisk() -> anyhow::Result<()> {
-    step(
-        &[
-            "test",
-            "-p",
-            "lab",
-            "--features",
-            "real-fleet",
-            "--test",
-            "calls",
-            "--test",
-            "carriers",
-            "--",
-            "--test-threads=1",
-            "--skip=links::",
-            "--skip=many::",
-        ],
+    lab_tests(
+        &["calls", "carriers"],
+        &["--skip=links::", "--skip=many::"],
         &[("RINGWARD_LAB_ASTERISK", "16")],
     )
+}
+
+/// Tests of real hosts, one after the other: there is one lab.
+fn lab_tests(targets: &[&str], more: &[&str], variables: &[(&str, &str)]) -> anyhow::Result<()> {
+    let mut arguments = vec!["test", "--workspace", "--features", "lab/real-fleet"];
+    arguments.extend(targets.iter().flat_map(|target| ["--test", *target]));
+    arguments.extend(["--", "--test-threads=1"]);
+    arguments.extend(more);
+    step(&arguments, variables)
 }
 
 /// The story of the README, to its end.
