@@ -19,10 +19,10 @@ use node_agent_ami::{
 };
 use node_agent_protocol::BarAnswer;
 use time::OffsetDateTime;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::Calls;
-use crate::nodes::is_by_gate;
+use crate::{agents::BAR_MAX, nodes::is_by_gate};
 
 /// "queued" is answered before the channel exists: what is absent is asked for again after this long.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
@@ -57,14 +57,16 @@ pub(super) async fn settle(calls: &Calls, lost: Lost<'_>, id: &ChannelId) -> Fou
 async fn find(calls: &Calls, lost: &Lost<'_>, id: &ChannelId) -> Found {
     let Lost { node, attempt, sent_to, .. } = *lost;
     let mut asked = false;
-    let mut gate_told = !may_be_barred(calls, lost);
+    let mut gate_told = !may_be_barred(lost, calls.clock.now());
     loop {
         if !gate_told && calls.links.is_linked(node) {
+            let asked_at = Instant::now();
             match calls.links.bar(node, attempt).await {
                 BarAnswer::Barred => return Found { settlement: Settlement::Barred, watch: None },
                 BarAnswer::Admitted => gate_told = true,
-                // The link may have gone meanwhile, and be back for the next look.
-                BarAnswer::Unknown => {}
+                // At once: the link went, and may be back for the next look. An agent that does not answer is left
+                // alone, since there is time for two looks only.
+                BarAnswer::Unknown => gate_told = asked_at.elapsed() >= BAR_MAX,
             }
         }
         let Some((session, incarnation)) = calls.registry.session(node) else {
@@ -96,8 +98,8 @@ async fn find(calls: &Calls, lost: &Lost<'_>, id: &ChannelId) -> Found {
 
 /// Whether the node's gate can speak for the whole life of the attempt: it had to pass there, and is young enough
 /// to be remembered.
-fn may_be_barred(calls: &Calls, lost: &Lost<'_>) -> bool {
-    let age = calls.clock.now() - lost.started_at;
+fn may_be_barred(lost: &Lost<'_>, now: OffsetDateTime) -> bool {
+    let age = now - lost.started_at;
     lost.sent_to.is_some_and(is_by_gate) && (time::Duration::ZERO..BAR_AGE_MAX).contains(&age)
 }
 
@@ -136,6 +138,36 @@ fn live(state: ChannelState) -> Live {
         ChannelState::Ringing => Live::Ringing,
         ChannelState::Down | ChannelState::Dialing | ChannelState::Ring | ChannelState::OtherState => {
             Live::Dialling
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{SeedableRng, rngs::StdRng};
+    use time::{Duration, macros::datetime};
+
+    use super::*;
+
+    #[test]
+    fn only_a_young_attempt_that_had_to_pass_a_gate_may_be_barred() {
+        let now = datetime!(2026-11-24 12:00 UTC);
+        let node = "waw-1".parse().unwrap();
+        let attempt = AttemptId::new(&mut StdRng::seed_from_u64(1));
+        let gate = Some("2026-11-24 10:00:00 by gate");
+        for (age, sent_to, expected) in [
+            (Duration::ZERO, gate, true),
+            (Duration::minutes(49), gate, true),
+            // The gate may have forgotten it, and a clock may be off by a little.
+            (Duration::minutes(50), gate, false),
+            (Duration::hours(2), gate, false),
+            (Duration::seconds(-1), gate, false),
+            // By a direct session: no gate saw it.
+            (Duration::ZERO, Some("2026-11-24 10:00:00"), false),
+            (Duration::ZERO, None, false),
+        ] {
+            let lost = Lost { node: &node, attempt: &attempt, started_at: now - age, sent_to };
+            assert_eq!(may_be_barred(&lost, now), expected, "{age} {sent_to:?}");
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio::{io::DuplexStream, sync::oneshot, time::timeout};
 use super::{Awaited, Links};
 
 /// How long an answer to `bar` is waited for; within the call's `reconcile_timeout`.
-const BAR_MAX: Duration = Duration::from_secs(2);
+pub(crate) const BAR_MAX: Duration = Duration::from_secs(2);
 /// How long the agent may take to dial an AMI stream.
 const DIAL_MAX: Duration = Duration::from_secs(5);
 /// Attempts of one node whose bar is being asked for at a time.

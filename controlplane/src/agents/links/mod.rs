@@ -27,7 +27,10 @@ use tokio::{
 
 pub use self::asking::{AmiStream, OpenAmiError};
 pub(super) use self::connection::{Membership, Over};
-pub(crate) use self::{asking::DialledFor, connection::Admission};
+pub(crate) use self::{
+    asking::{BAR_MAX, DialledFor},
+    connection::Admission,
+};
 use crate::clock::{Chance, Clock};
 
 /// Messages to one node that wait for its link to take them. Beyond it whoever asks waits, and gives up.
