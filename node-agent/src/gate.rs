@@ -146,9 +146,9 @@ impl Gate {
 
     /// See `node_agent_core::gate::Ledger::bar`.
     #[must_use]
-    pub fn bar(&self, attempt: &controlplane_core::ids::AttemptId) -> BarAnswer {
+    pub fn bar(&self, attempt: &controlplane_core::ids::AttemptId, age_max: Option<Duration>) -> BarAnswer {
         let Ok(attempt) = AttemptId::parse(attempt.as_str().as_bytes()) else { return BarAnswer::Unknown };
-        match self.lock().ledger.bar(attempt, None, now()) {
+        match self.lock().ledger.bar(attempt, age_max, now()) {
             Bar::Admitted => BarAnswer::Admitted,
             Bar::Barred => BarAnswer::Barred,
             Bar::Unknown => BarAnswer::Unknown,

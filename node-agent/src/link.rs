@@ -199,8 +199,8 @@ async fn once(url: &PlaneUrl, shared: &Shared) -> Result<std::convert::Infallibl
                         under_way.forget(&fact_ids);
                         added.mark_changed();
                     }
-                    Some(Down::Bar { attempt, .. }) => {
-                        let answer = shared.status.gate.bar(&attempt);
+                    Some(Down::Bar { attempt, age_max_s }) => {
+                        let answer = shared.status.gate.bar(&attempt, age_max_s.map(Duration::from_secs));
                         send(&mut sink, &Up::Bar { attempt, answer }).await?;
                     }
                     Some(Down::Attempts { settled, unknown }) => {

@@ -294,13 +294,13 @@ async fn a_barred_attempt_goes_through_on_no_stream_even_after_a_restart() {
         Up::Bar { attempt, answer } => Some((attempt, answer)),
         _ => None,
     };
-    link.send(&Down::Bar { attempt: attempt(1) }).await;
+    link.send(&Down::Bar { attempt: attempt(1), age_max_s: None }).await;
     assert_eq!(link.until(bar).await, (attempt(1), BarAnswer::Barred));
     for session in [&one, &two] {
         assert!(matches!(place(session, &attempt(1)).await, OriginateOutcome::Rejected { .. }));
     }
     assert_eq!(place(&one, &attempt(2)).await, OriginateOutcome::Accepted);
-    link.send(&Down::Bar { attempt: attempt(2) }).await;
+    link.send(&Down::Bar { attempt: attempt(2), age_max_s: None }).await;
     assert_eq!(link.until(bar).await, (attempt(2), BarAnswer::Admitted));
     // Of one attempt there is one Originate, whoever asks.
     let OriginateOutcome::Rejected { message } = place(&two, &attempt(2)).await else { panic!() };
@@ -311,10 +311,35 @@ async fn a_barred_attempt_goes_through_on_no_stream_even_after_a_restart() {
     drop(bench.app);
     bench.app = start(&bench.dir, &bench.pbx, 2).await;
     let mut link = bench.plane.link().await;
-    link.send(&Down::Bar { attempt: attempt(2) }).await;
+    link.send(&Down::Bar { attempt: attempt(2), age_max_s: None }).await;
     assert_eq!(link.until(bar).await, (attempt(2), BarAnswer::Admitted), "forgotten by a restart");
-    link.send(&Down::Bar { attempt: attempt(3) }).await;
+    link.send(&Down::Bar { attempt: attempt(3), age_max_s: None }).await;
     assert_eq!(link.until(bar).await, (attempt(3), BarAnswer::Barred), "the journal was whole");
+}
+
+#[tokio::test]
+async fn after_a_reboot_only_attempts_younger_than_the_agent_are_barred() {
+    let plane = ControlPlane::start(T0).await;
+    let pbx = FakePbx::start(Script::default()).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let settings = settings(dir.path(), pbx.address());
+    let state = StateDir::open(&settings.state_dir).unwrap();
+    joining::join(&plane.token(), &state).await.unwrap();
+    // A journal of another boot: what it does not tell of may have gone through.
+    std::fs::write(settings.state_dir.join("attempts"), "another-boot 1 1\n").unwrap();
+    let app = start(&dir, &pbx, 1).await;
+    let mut bench = Bench { plane, pbx, dir, app };
+    let mut link = bench.plane.link().await;
+    for (seed, age_max_s, expected) in
+        [(1, None, BarAnswer::Unknown), (2, Some(3_600), BarAnswer::Unknown), (3, Some(0), BarAnswer::Barred)]
+    {
+        link.send(&Down::Bar { attempt: attempt(seed), age_max_s }).await;
+        let bar = |up: Up| match up {
+            Up::Bar { answer, .. } => Some(answer),
+            _ => None,
+        };
+        assert_eq!(link.until(bar).await, expected, "{age_max_s:?}");
+    }
 }
 
 #[tokio::test]
@@ -432,7 +457,7 @@ async fn every_replica_has_its_link_and_a_bar_through_one_holds_for_the_other() 
     takes_policy(&bench, &mut second, policy(2, 10)).await;
     // An older policy of a replica that lags is not taken.
     first.send(&Down::Policy(Box::new(policy(1, 0)))).await;
-    first.send(&Down::Bar { attempt: attempt(1) }).await;
+    first.send(&Down::Bar { attempt: attempt(1), age_max_s: None }).await;
     let answer = first
         .until(|up| match up {
             Up::Bar { answer, .. } => Some(answer),

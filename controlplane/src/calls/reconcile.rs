@@ -27,7 +27,7 @@ use crate::{agents::BAR_MAX, nodes::is_by_gate};
 /// "queued" is answered before the channel exists: what is absent is asked for again after this long.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 /// A gate remembers fates for an hour at least. What is nearly as old is not asked for: the age is by wall clocks.
-const BAR_AGE_MAX: time::Duration = time::Duration::minutes(50);
+const BAR_AGE_MAX: Duration = Duration::from_secs(50 * 60);
 /// Between two looks for a session.
 const SESSION_POLL: Duration = Duration::from_millis(100);
 
@@ -57,11 +57,14 @@ pub(super) async fn settle(calls: &Calls, lost: Lost<'_>, id: &ChannelId) -> Fou
 async fn find(calls: &Calls, lost: &Lost<'_>, id: &ChannelId) -> Found {
     let Lost { node, attempt, sent_to, .. } = *lost;
     let mut asked = false;
-    let mut gate_told = !may_be_barred(lost, calls.clock.now());
+    let mut gate_told = false;
     loop {
-        if !gate_told && calls.links.is_linked(node) {
+        if !gate_told
+            && calls.links.is_linked(node)
+            && let Some(age) = age_before_gate(lost, calls.clock.now())
+        {
             let asked_at = Instant::now();
-            match calls.links.bar(node, attempt).await {
+            match calls.links.bar(node, attempt, Some(age)).await {
                 BarAnswer::Barred => return Found { settlement: Settlement::Barred, watch: None },
                 BarAnswer::Admitted => gate_told = true,
                 // At once: the link went, and may be back for the next look. An agent that does not answer is left
@@ -96,11 +99,11 @@ async fn find(calls: &Calls, lost: &Lost<'_>, id: &ChannelId) -> Found {
     }
 }
 
-/// Whether the node's gate can speak for the whole life of the attempt: it had to pass there, and is young enough
+/// The age of an attempt for whose whole life the node's gate can speak: it had to pass there, and is young enough
 /// to be remembered.
-fn may_be_barred(lost: &Lost<'_>, now: OffsetDateTime) -> bool {
-    let age = now - lost.started_at;
-    lost.sent_to.is_some_and(is_by_gate) && (time::Duration::ZERO..BAR_AGE_MAX).contains(&age)
+fn age_before_gate(lost: &Lost<'_>, now: OffsetDateTime) -> Option<Duration> {
+    let age = Duration::try_from(now - lost.started_at).ok()?;
+    (lost.sent_to.is_some_and(is_by_gate) && age < BAR_AGE_MAX).then_some(age)
 }
 
 async fn look(session: &Session, id: &ChannelId, same: bool) -> Result<Option<Settlement>, AskError> {
@@ -167,7 +170,7 @@ mod tests {
             (Duration::ZERO, None, false),
         ] {
             let lost = Lost { node: &node, attempt: &attempt, started_at: now - age, sent_to };
-            assert_eq!(may_be_barred(&lost, now), expected, "{age} {sent_to:?}");
+            assert_eq!(age_before_gate(&lost, now).is_some(), expected, "{age} {sent_to:?}");
         }
     }
 }

@@ -208,7 +208,7 @@ async fn look(
     let bars_until = Instant::now() + SURVIVORS_BARRED_WITHIN;
     for attempt in shared.registry.node_up(node, session.clone(), incarnation.clone(), checked, now) {
         let asks_gate = *way == Way::Linked && Instant::now() < bars_until;
-        let barred = asks_gate && shared.links.bar(node, &attempt).await == BarAnswer::Barred;
+        let barred = asks_gate && shared.links.bar(node, &attempt, None).await == BarAnswer::Barred;
         hang_up_survivor(shared, session, node, &attempt, barred).await;
     }
     shared.metrics.node_up(node, true);

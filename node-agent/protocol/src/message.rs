@@ -83,6 +83,10 @@ pub enum Down {
     Bar {
         /// The attempt.
         attempt: AttemptId,
+        /// For how long it may have existed at most, in s, with an allowance for clocks and for the way of this
+        /// message; absent: an hour. A memory that reaches back so far is enough for a proof.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        age_max_s: Option<u64>,
     },
     /// A kind of a newer version: skipped, and counted.
     #[serde(other)]

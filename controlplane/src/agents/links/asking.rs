@@ -13,6 +13,8 @@ use super::{Awaited, Links};
 
 /// How long an answer to `bar` is waited for; within the call's `reconcile_timeout`.
 pub(crate) const BAR_MAX: Duration = Duration::from_secs(2);
+/// Added to an attempt's age: a bar is on its way for no longer than a link may be silent (7 s), and clocks differ.
+const AGE_ALLOWANCE: Duration = Duration::from_secs(15);
 /// How long the agent may take to dial an AMI stream.
 const DIAL_MAX: Duration = Duration::from_secs(5);
 /// Attempts of one node whose bar is being asked for at a time.
@@ -44,9 +46,10 @@ pub enum OpenAmiError {
 }
 
 impl Links {
-    /// Asks the node's gate to let no Originate of this attempt through. Without a link, an answer in time, or
-    /// an agent that can, it is unknown.
-    pub async fn bar(&self, node: &NodeName, attempt: &AttemptId) -> BarAnswer {
+    /// Asks the node's gate to let no Originate of this attempt through, which is `age` old; `None`: an hour at
+    /// most. Without a link, an answer in time, or an agent that can, it is unknown.
+    pub async fn bar(&self, node: &NodeName, attempt: &AttemptId, age: Option<Duration>) -> BarAnswer {
+        let age_max_s = age.map(|age| (age + AGE_ALLOWANCE).as_secs() + 1);
         let (reply, answer) = oneshot::channel();
         let down = {
             let mut state = self.state();
@@ -63,7 +66,7 @@ impl Links {
             held.down.clone()
         };
         let asked = async {
-            down.send(Down::Bar { attempt: attempt.clone() }).await.ok()?;
+            down.send(Down::Bar { attempt: attempt.clone(), age_max_s }).await.ok()?;
             answer.await.ok()
         };
         timeout(BAR_MAX, asked).await.ok().flatten().unwrap_or(BarAnswer::Unknown)

@@ -54,7 +54,7 @@ async fn a_flood_from_one_agent_holds_up_no_other() {
         let start = Instant::now();
         let asked = tokio::spawn({
             let links = plane.links();
-            async move { links.bar(&node("fra-1"), &attempt(n)).await }
+            async move { links.bar(&node("fra-1"), &attempt(n), None).await }
         });
         link.answer_bar(BarAnswer::Barred).await;
         assert_eq!(asked.await.unwrap(), BarAnswer::Barred);

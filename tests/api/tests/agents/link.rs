@@ -160,7 +160,7 @@ impl Link {
 
     /// Answers the next `bar`.
     pub(crate) async fn answer_bar(&mut self, answer: BarAnswer) -> AttemptId {
-        let Some(Down::Bar { attempt }) = self.next().await else { panic!("no bar") };
+        let Some(Down::Bar { attempt, .. }) = self.next().await else { panic!("no bar") };
         self.send(&Up::Bar { attempt: attempt.clone(), answer }).await;
         attempt
     }

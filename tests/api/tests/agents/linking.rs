@@ -32,7 +32,7 @@ async fn an_older_agent_is_welcome_and_told_what_it_lacks() {
     assert_eq!(agent["unknown_messages"], 1);
     assert_eq!(agent["agent_version"], "0.0.1");
     assert!(agent["lacking"].as_array().unwrap().contains(&"bar".into()), "{agent}");
-    assert_eq!(plane.links().bar(&node("waw-1"), &attempt(1)).await, BarAnswer::Unknown, "it cannot");
+    assert_eq!(plane.links().bar(&node("waw-1"), &attempt(1), None).await, BarAnswer::Unknown, "it cannot");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,7 +115,7 @@ async fn a_newer_link_takes_the_place_of_an_older() {
     let (mut second, ..) = Link::open(&identity, hello("waw-1")).await;
     assert_eq!(first.refused().await, RefusalCode::Replaced);
     let (links, waw) = (plane.links(), node("waw-1"));
-    let asked = tokio::spawn(async move { links.bar(&waw, &attempt(1)).await });
+    let asked = tokio::spawn(async move { links.bar(&waw, &attempt(1), None).await });
     assert_eq!(second.answer_bar(BarAnswer::Barred).await, attempt(1));
     assert_eq!(asked.await.unwrap(), BarAnswer::Barred);
 }
@@ -125,20 +125,20 @@ async fn bar_answers_in_time_or_is_unknown() {
     let plane = Plane::start().await;
     let identity = join(&plane.token("waw-1").await).await.unwrap();
     let (links, waw) = (plane.links(), node("waw-1"));
-    assert_eq!(links.bar(&waw, &attempt(1)).await, BarAnswer::Unknown, "no link");
+    assert_eq!(links.bar(&waw, &attempt(1), None).await, BarAnswer::Unknown, "no link");
     let (mut link, ..) = Link::open(&identity, hello("waw-1")).await;
     for answer in [BarAnswer::Admitted, BarAnswer::Barred, BarAnswer::Unknown] {
         let asked = tokio::spawn({
             let (links, waw) = (links.clone(), waw.clone());
-            async move { links.bar(&waw, &attempt(2)).await }
+            async move { links.bar(&waw, &attempt(2), None).await }
         });
         link.answer_bar(answer).await;
         assert_eq!(asked.await.unwrap(), answer);
     }
     let start = Instant::now();
-    assert_eq!(links.bar(&waw, &attempt(3)).await, BarAnswer::Unknown, "no answer");
+    assert_eq!(links.bar(&waw, &attempt(3), None).await, BarAnswer::Unknown, "no answer");
     assert!(start.elapsed() < Duration::from_secs(4));
-    let asked = tokio::spawn(async move { links.bar(&waw, &attempt(4)).await });
+    let asked = tokio::spawn(async move { links.bar(&waw, &attempt(4), None).await });
     let Some(Down::Bar { .. }) = link.next().await else { panic!("no bar") };
     let Some(Down::Bar { .. }) = link.next().await else { panic!("no bar") };
     let start = Instant::now();

@@ -29,8 +29,8 @@ async fn a_call_goes_through_the_gate_which_knows_its_attempt_and_bars_others() 
 
     let (links, waw) = (plane.links(), node("waw-1"));
     let sent = call["attempts"][0]["id"].as_str().unwrap().parse().unwrap();
-    assert_eq!(links.bar(&waw, &sent).await, BarAnswer::Admitted);
-    assert_eq!(links.bar(&waw, &attempt(1)).await, BarAnswer::Barred);
+    assert_eq!(links.bar(&waw, &sent, None).await, BarAnswer::Admitted);
+    assert_eq!(links.bar(&waw, &attempt(1), None).await, BarAnswer::Barred);
     until("the agent's first fact", async || {
         let facts = plane.agent("waw-1").await["facts"].clone();
         facts.as_array().unwrap().iter().any(|fact| fact["kind"] == "agent_started")
