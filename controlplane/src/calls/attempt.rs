@@ -227,14 +227,14 @@ impl Run<'_> {
                 if let Some(hang_up) = self.when_rung {
                     hang_up.send_replace(true);
                 }
-                if is_new {
+                if is_new && self.call.is_some() {
                     self.calls.metrics.pdd(self.place(), now().saturating_duration_since(self.began));
                 }
             }
             for todo in todo {
                 match todo {
                     Do::Report(status) => {
-                        if status == AttemptStatus::InProgress && is_new {
+                        if status == AttemptStatus::InProgress && is_new && self.call.is_some() {
                             answered_at = Some(now());
                         }
                         reports.add(self.report(status, machine.rang()));
@@ -360,6 +360,7 @@ impl<'r> Run<'r> {
             node: self.node,
             attempt: self.id,
             started_at: self.started_at,
+            began: self.began,
             sent_to: self.sent_to,
         };
         Box::pin(async move { Found::Fate(reconcile::settle(calls, lost, &id).await) })

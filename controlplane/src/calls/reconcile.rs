@@ -22,7 +22,10 @@ use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 
 use super::Calls;
-use crate::{agents::BAR_MAX, nodes::is_by_gate};
+use crate::{
+    agents::BAR_MAX,
+    nodes::{is_by_gate, run_of},
+};
 
 /// "queued" is answered before the channel exists: what is absent is asked for again after this long.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
@@ -43,6 +46,8 @@ pub(super) struct Lost<'a> {
     pub(super) attempt: &'a AttemptId,
     /// When it was written, before its Originate left.
     pub(super) started_at: OffsetDateTime,
+    /// The same by the steady clock, as far as this process knows.
+    pub(super) began: std::time::Instant,
     /// Incarnation of Asterisk that it was sent to.
     pub(super) sent_to: Option<&'a str>,
 }
@@ -76,7 +81,8 @@ async fn find(calls: &Calls, lost: &Lost<'_>, id: &ChannelId) -> Found {
             sleep(SESSION_POLL).await;
             continue;
         };
-        let same = sent_to == Some(incarnation.as_str());
+        // By whatever way: the same run of Asterisk.
+        let same = sent_to.is_some_and(|sent_to| run_of(sent_to) == run_of(incarnation.as_str()));
         // Watched before it is asked for, so that nothing falls between the answer and the watch.
         let watch = session.watch(id.clone()).ok();
         match look(&session, id, same).await {
@@ -102,7 +108,10 @@ async fn find(calls: &Calls, lost: &Lost<'_>, id: &ChannelId) -> Found {
 /// The age of an attempt for whose whole life the node's gate can speak: it had to pass there, and is young enough
 /// to be remembered.
 fn age_before_gate(lost: &Lost<'_>, now: OffsetDateTime) -> Option<Duration> {
-    let age = Duration::try_from(now - lost.started_at).ok()?;
+    // The longer one: a wall clock that was set back must not make it young.
+    let age = Duration::try_from(now - lost.started_at)
+        .ok()?
+        .max(Instant::now().into_std().saturating_duration_since(lost.began));
     (lost.sent_to.is_some_and(is_by_gate) && age < BAR_AGE_MAX).then_some(age)
 }
 
@@ -169,8 +178,21 @@ mod tests {
             (Duration::ZERO, Some("2026-11-24 10:00:00"), false),
             (Duration::ZERO, None, false),
         ] {
-            let lost = Lost { node: &node, attempt: &attempt, started_at: now - age, sent_to };
+            let began = Instant::now().into_std();
+            let lost = Lost { node: &node, attempt: &attempt, started_at: now - age, began, sent_to };
             assert_eq!(age_before_gate(&lost, now).is_some(), expected, "{age} {sent_to:?}");
         }
+    }
+
+    /// A wall clock that was set back makes no attempt young.
+    #[tokio::test(start_paused = true)]
+    async fn the_longer_of_two_ages_counts() {
+        let now = datetime!(2026-11-24 12:00 UTC);
+        let (node, attempt) = ("waw-1".parse().unwrap(), AttemptId::new(&mut StdRng::seed_from_u64(1)));
+        let began = Instant::now().into_std();
+        sleep(BAR_AGE_MAX).await;
+        let lost =
+            Lost { node: &node, attempt: &attempt, started_at: now, began, sent_to: Some("x by gate") };
+        assert_eq!(age_before_gate(&lost, now), None);
     }
 }

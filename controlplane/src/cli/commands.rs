@@ -65,8 +65,11 @@ pub(super) async fn bootstrap(door: &Door, args: &BootstrapArgs) -> Done {
 pub(super) async fn status(door: &Door) -> Done {
     let nodes = door.get("/admin/v1/nodes").await?;
     let trunks = door.get("/admin/v1/trunks").await?;
+    let routes = door.get("/admin/v1/routes").await?;
     let calls = door.get("/admin/v1/calls?limit=10").await?;
-    let all = json!({"nodes": nodes["data"], "trunks": trunks["data"], "calls": calls["data"]});
+    let all = json!({
+        "nodes": nodes["data"], "trunks": trunks["data"], "routes": routes["data"], "calls": calls["data"],
+    });
     show(door, &all, || {
         let (lost, refused) = (but(&nodes, is_alive), but(&trunks, is_usable));
         let count = |list: &Value| list["data"].as_array().map_or(0, Vec::len);
@@ -77,6 +80,15 @@ pub(super) async fn status(door: &Door) -> Done {
             count(&trunks) - refused.len(),
             count(&trunks)
         );
+        for panic in but(&routes, |route| route["panic_for_ms"].is_null()) {
+            text.push_str(&format!(
+                "  PANIC on route {}: too few trunks are held to work, so calls are tried over all of them\n",
+                cell(&panic, "prefix")
+            ));
+        }
+        for node in but(&nodes, |node| node["draining"] != true) {
+            text.push_str(&format!("  {} draining: an operator drains it\n", cell(&node, "name")));
+        }
         let strained = but(&trunks, |trunk| !is_usable(trunk) || trunk["state"] == "healthy");
         for item in lost.iter().chain(&refused).chain(&strained) {
             text.push_str(&format!(

@@ -54,6 +54,14 @@ fn trunk(answer: &Value) -> String {
     );
     text += &fact("is", &place);
     text += &fact("calls", &format!("{} for new calls", cell(answer, "standing")));
+    if answer["cause"].is_string() {
+        text += &fact("cause", &cell(answer, "cause"));
+    }
+    let strains: Vec<&str> =
+        answer["strains"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if !strains.is_empty() {
+        text += &fact("strains", &strains.join(", "));
+    }
     if let Some(finding) = answer["finding"].as_str() {
         text += &fact("finding", finding);
     }
@@ -71,8 +79,7 @@ fn trunk(answer: &Value) -> String {
     text += &fact("not through", &format!("{} recent calls", tally(answer, "not_through")));
     text += &fact("not answered", &format!("{} recent calls", tally(answer, "not_answered")));
     if answer["back_off_level"].as_u64().is_some_and(|level| level > 0) {
-        let level =
-            format!("{} (after {} trips)", spoken(&answer["back_off_ms"]), cell(answer, "back_off_level"));
+        let level = format!("{} (level {})", spoken(&answer["back_off_ms"]), cell(answer, "back_off_level"));
         text += &fact("back-off", &level);
     }
     for suspension in answer["suspensions"].as_array().into_iter().flatten() {

@@ -18,6 +18,8 @@ use crate::calls::Calls;
 
 /// Between two looks for canaries that are due.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Least time between two on a trunk: one that ends at once and tells nothing leaves a probation waiting.
+const AGAIN: Duration = Duration::from_secs(5);
 /// Canaries under way, over all trunks.
 const UNDER_WAY_MAX: usize = 64;
 
@@ -26,13 +28,14 @@ pub(crate) struct Canaries {
     calls: Arc<Calls>,
     rng: StdRng,
     due: BTreeMap<TrunkName, Instant>,
+    placed: BTreeMap<TrunkName, Instant>,
     under_way: Arc<Mutex<HashSet<TrunkName>>>,
 }
 
 impl Canaries {
     pub(crate) fn new(calls: Arc<Calls>) -> Self {
         let rng = calls.chance.fork();
-        Self { calls, rng, due: BTreeMap::new(), under_way: Arc::default() }
+        Self { calls, rng, due: BTreeMap::new(), placed: BTreeMap::new(), under_way: Arc::default() }
     }
 
     /// Places them for as long as the program runs.
@@ -49,7 +52,9 @@ impl Canaries {
 
     fn look(&mut self, now: Instant) {
         let (fleet, _) = self.calls.registry.fleet();
-        self.due.retain(|name, _| fleet.trunk(name).is_some_and(|trunk| trunk.canary.is_some()));
+        let has_one = |name: &TrunkName| fleet.trunk(name).is_some_and(|trunk| trunk.canary.is_some());
+        self.due.retain(|name, _| has_one(name));
+        self.placed.retain(|name, _| has_one(name));
         let wanted = self.calls.registry.canaries_wanted(now.into_std());
         for trunk in fleet.trunks() {
             let Some(canary) = &trunk.canary else { continue };
@@ -57,21 +62,27 @@ impl Canaries {
             // The first within an interval of the start, so that a restart does not make them all call.
             let first = now + every.mul_f64(self.rng.random::<f64>());
             let due = *self.due.entry(trunk.name.clone()).or_insert(first);
-            if due > now && !wanted.contains(&trunk.name) {
+            let lately = self.placed.get(&trunk.name).is_some_and(|at| now < *at + AGAIN);
+            if lately || (due > now && !wanted.contains(&trunk.name)) {
                 continue;
             }
             self.due.insert(trunk.name.clone(), now + every.mul_f64(self.rng.random_range(0.9..1.1)));
-            self.place(&trunk.name, canary, now);
+            if self.place(&trunk.name, canary, now) {
+                self.placed.insert(trunk.name.clone(), now);
+            }
         }
     }
 
-    fn place(&self, name: &TrunkName, canary: &Canary, now: Instant) {
+    /// Whether one was placed.
+    fn place(&self, name: &TrunkName, canary: &Canary, now: Instant) -> bool {
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         if under_way.len() >= UNDER_WAY_MAX || under_way.contains(name) {
-            return;
+            return false;
         }
         let id = self.calls.chance.attempt_id();
-        let Some(to) = self.calls.registry.reserve_canary(name, &id, now.into_std()) else { return };
+        let Some(to) = self.calls.registry.reserve_canary(name, &id, now.into_std()) else {
+            return false;
+        };
         under_way.insert(name.clone());
         drop(under_way);
         let place = UnderWay { trunk: name.clone(), all: Arc::clone(&self.under_way) };
@@ -80,6 +91,7 @@ impl Canaries {
             let _place = place;
             calls.place_canary(&id, &to, &canary).await;
         });
+        true
     }
 }
 

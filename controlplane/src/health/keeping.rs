@@ -13,7 +13,7 @@ use controlplane_core::{
 };
 use controlplane_store::{
     Store, StoreError,
-    health::{HoldTarget, SaveHealth},
+    health::{HoldTarget, SaveHealth, SetHold},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -56,11 +56,26 @@ pub(crate) struct Keeping {
     store: Arc<dyn Store>,
     unwritten: Mutex<Unwritten>,
     work: Notify,
+    /// One hold at a time, from the database to the registry.
+    holding: tokio::sync::Mutex<()>,
 }
 
 impl Keeping {
     pub(crate) fn new(store: Arc<dyn Store>) -> Arc<Self> {
-        Arc::new(Self { store, unwritten: Mutex::default(), work: Notify::new() })
+        let holding = tokio::sync::Mutex::default();
+        Arc::new(Self { store, unwritten: Mutex::default(), work: Notify::new(), holding })
+    }
+
+    /// Sets an operator's hold and puts it in force. Says whether it changed anything. Run it in a task of its own: an
+    /// asker who leaves must not part what the database took from what is in force.
+    ///
+    /// # Errors
+    /// The database; what was in force stays so.
+    pub(crate) async fn hold(&self, registry: &Registry, set: SetHold) -> Result<bool, StoreError> {
+        let _one = self.holding.lock().await;
+        let changed = self.store.set_hold(set).await?;
+        registry.hold(Instant::now().into_std(), self.holds().await?);
+        Ok(changed)
     }
 
     fn unwritten(&self) -> MutexGuard<'_, Unwritten> {
@@ -195,7 +210,7 @@ impl Keeping {
     ///
     /// # Errors
     /// The database.
-    pub(crate) async fn holds(&self) -> Result<Holds, StoreError> {
+    async fn holds(&self) -> Result<Holds, StoreError> {
         let mut holds = Holds::default();
         for hold in self.store.holds().await? {
             match hold.target {

@@ -45,6 +45,10 @@ fn tell(registry: &Registry, metrics: &Metrics, news: &News) {
     match news {
         News::Changed(Changed::Trunk(name, change)) => {
             let (from, to) = (change.from, change.to);
+            if from == to {
+                tracing::info!(trunk = %name, state = %to, why = %change.evidence, "trunk stays as it is");
+                return;
+            }
             if let Some(trunk) = registry.fleet().0.trunk(name) {
                 metrics.trunk_changed(trunk, to);
             }

@@ -9,7 +9,7 @@
 //!             POST /admin/v1/nodes/{name}/token                POST /admin/v1/nodes/{name}/revoke
 //!             GET …/nodes/{name}/why    POST …/nodes/{name}/drain, /undrain
 //!             GET …/trunks/{name}/why   POST …/trunks/{name}/disable, /enable
-//!             GET /admin/v1/nodes       GET /admin/v1/trunks    GET /admin/v1/routes/explain
+//!             GET /admin/v1/nodes       GET /admin/v1/trunks    GET /admin/v1/routes, /routes/explain
 //!             GET|POST /admin/v1/keys   POST /admin/v1/keys/{id}/revoke
 //!             GET /admin/v1/audit       GET|POST /admin/v1/calls, …/{id}, …/{id}/cancel
 //!             GET /metrics  GET /healthz  GET /readyz
@@ -130,6 +130,7 @@ pub fn operators(state: State) -> Router {
         .route("/admin/v1/trunks/{name}/enable", post(operators::health::enable))
         .route("/admin/v1/agents", get(operators::agents::list))
         .route("/admin/v1/trunks", get(operators::trunks))
+        .route("/admin/v1/routes", get(operators::routes))
         .route("/admin/v1/routes/explain", get(operators::explain))
         .route("/admin/v1/keys", get(operators::keys::list).post(operators::keys::create))
         .route("/admin/v1/keys/{id}/revoke", post(operators::keys::revoke))

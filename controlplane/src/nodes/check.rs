@@ -34,7 +34,7 @@ pub(super) async fn endpoint(
     {
         return Ok(Err(finding));
     }
-    for aor in aors.split(',').map(str::trim).filter(|aor| !aor.is_empty()).take(PARTS_MAX) {
+    for aor in names(&aors) {
         // An AOR's name goes into a function's argument, where some characters have a meaning.
         if aor.parse::<EndpointName>().is_err() {
             return Ok(Err(Finding {
@@ -42,7 +42,7 @@ pub(super) async fn endpoint(
             }));
         }
         let contacts = read(session, &format!("PJSIP_AOR({aor},contact)")).await?.unwrap_or_default();
-        for contact in contacts.split(',').map(str::trim).filter(|c| !c.is_empty()).take(PARTS_MAX) {
+        for contact in names(&contacts) {
             let uri = read(session, &format!("PJSIP_CONTACT({contact},uri)")).await?;
             if let Some(uri) = uri
                 && let Err(finding) = literal("contact", endpoint, &uri)
@@ -70,6 +70,40 @@ pub(super) fn unknown(endpoint: &EndpointName) -> Finding {
          {endpoint}'`"
     );
     Finding { text }
+}
+
+/// One contact of a trunk, as Asterisk's functions tell of it.
+pub(super) struct ContactRead {
+    pub(super) uri: String,
+    /// `Reachable`, `Unreachable`, `NonQualified`, `Unknown`, `Created`.
+    pub(super) status: Option<String>,
+    pub(super) rtt_us: Option<u64>,
+}
+
+/// Reads the contacts of an endpoint, over its AORs; none where it is unknown.
+///
+/// # Errors
+/// As [`endpoint`].
+pub(super) async fn contacts(
+    session: &Session,
+    endpoint: &EndpointName,
+) -> Result<Vec<ContactRead>, AskError> {
+    let mut found = Vec::new();
+    let aors = read(session, &format!("PJSIP_ENDPOINT({endpoint},aors)")).await?.unwrap_or_default();
+    for aor in names(&aors).filter(|aor| aor.parse::<EndpointName>().is_ok()) {
+        let contacts = read(session, &format!("PJSIP_AOR({aor},contact)")).await?.unwrap_or_default();
+        for contact in names(&contacts) {
+            let field = async |field: &str| read(session, &format!("PJSIP_CONTACT({contact},{field})")).await;
+            let Some(uri) = field("uri").await? else { continue };
+            let rtt_us = field("rtt").await?.and_then(|rtt| rtt.parse().ok());
+            found.push(ContactRead { uri, status: field("status").await?, rtt_us });
+        }
+    }
+    Ok(found)
+}
+
+fn names(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').map(str::trim).filter(|name| !name.is_empty()).take(PARTS_MAX)
 }
 
 /// Reads a function's value. `None`: empty, or no such object, which Asterisk does not tell apart.

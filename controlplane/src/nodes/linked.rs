@@ -36,6 +36,11 @@ pub(crate) fn is_by_gate(sent_to: &str) -> bool {
     sent_to.ends_with(BY_GATE)
 }
 
+/// Which run of Asterisk an incarnation is, by whatever way it was reached.
+pub(crate) fn run_of(incarnation: &str) -> &str {
+    incarnation.strip_suffix(BY_GATE).unwrap_or(incarnation)
+}
+
 /// One node's link, as a way to its AMI.
 pub(super) struct Linked {
     links: Arc<Links>,

@@ -11,7 +11,7 @@ mod sight;
 mod task;
 mod tls;
 
-pub(crate) use linked::is_by_gate;
+pub(crate) use linked::{is_by_gate, run_of};
 
 use std::{
     collections::HashMap,

@@ -18,7 +18,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::Shared;
+use super::{Shared, check};
 
 /// Between two looks of ours at a node without an agent.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -26,9 +26,25 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// not registered yet.
 const REGISTERING_MAX: Duration = Duration::from_secs(5);
 
+/// A contact, whoever saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Contact {
+    /// Answers OPTIONS, after this time.
+    Reachable(Option<Duration>),
+    Unreachable,
+    /// Is not asked.
+    NotQualified,
+    /// Not asked yet, or not there: nothing is known.
+    Unknown,
+}
+
 /// A registration, whoever saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Registered {
+    /// The trunk does not register.
+    NotThere,
+    /// A word of a newer version.
+    Unknown,
     Yes,
     NotNow,
     Rejected,
@@ -36,27 +52,21 @@ enum Registered {
 }
 
 /// What is seen of one trunk at a moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Sight {
-    /// Whether its contact answers OPTIONS, and after what time; none where it is not asked.
-    contact: Option<Result<Option<Duration>, Unreachable>>,
-    /// None where it does not register.
-    registration: Option<Registered>,
+    contact: Contact,
+    registration: Registered,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Unreachable;
-
 /// Of several contacts of an endpoint one that answers is enough.
-fn contact(
-    contacts: impl Iterator<Item = (ContactStatus, Option<u64>)>,
-) -> Option<Result<Option<Duration>, Unreachable>> {
-    let mut seen = None;
+fn contact(contacts: impl Iterator<Item = (ContactStatus, Option<u64>)>) -> Contact {
+    let mut seen = Contact::Unknown;
     for (status, rtt_us) in contacts {
-        match status {
-            ContactStatus::Reachable => return Some(Ok(rtt_us.map(Duration::from_micros))),
-            ContactStatus::Unreachable => seen = Some(Err(Unreachable)),
-            ContactStatus::NonQualified | ContactStatus::Unknown => {}
+        match (status, seen) {
+            (ContactStatus::Reachable, _) => return Contact::Reachable(rtt_us.map(Duration::from_micros)),
+            (ContactStatus::Unreachable, _) => seen = Contact::Unreachable,
+            (ContactStatus::NonQualified, Contact::Unknown) => seen = Contact::NotQualified,
+            (ContactStatus::NonQualified | ContactStatus::Unknown, _) => {}
         }
     }
     seen
@@ -64,31 +74,30 @@ fn contact(
 
 impl Sight {
     fn by_agent(seen: &EndpointSeen) -> Self {
-        let registration = seen.registration.as_ref().and_then(|registration| match registration.status {
-            RegistrationStatus::Registered => Some(Registered::Yes),
-            RegistrationStatus::Unregistered => Some(Registered::NotNow),
-            RegistrationStatus::Rejected => Some(Registered::Rejected),
-            RegistrationStatus::Stopped => Some(Registered::Stopped),
-            RegistrationStatus::Unknown => None,
-        });
+        let registration = match seen.registration.as_ref().map(|registration| registration.status) {
+            None => Registered::NotThere,
+            Some(RegistrationStatus::Registered) => Registered::Yes,
+            Some(RegistrationStatus::Unregistered) => Registered::NotNow,
+            Some(RegistrationStatus::Rejected) => Registered::Rejected,
+            Some(RegistrationStatus::Stopped) => Registered::Stopped,
+            Some(RegistrationStatus::Unknown) => Registered::Unknown,
+        };
         Self { contact: contact(seen.contacts.iter().map(|c| (c.status, c.qualify_rtt_us))), registration }
     }
 
-    fn by_answers(contacts: &[observe::Contact], registration: Option<&observe::Registration>) -> Self {
-        let status = |contact: &observe::Contact| match contact.status {
-            observe::ContactStatus::Reachable => ContactStatus::Reachable,
-            observe::ContactStatus::Unreachable => ContactStatus::Unreachable,
-            observe::ContactStatus::NonQualified => ContactStatus::NonQualified,
-            observe::ContactStatus::Unknown => ContactStatus::Unknown,
+    fn by_answers(
+        contacts: &[(ContactStatus, Option<u64>)],
+        registration: Option<&observe::Registration>,
+    ) -> Self {
+        let registration = match registration.map(|registration| registration.status) {
+            None => Registered::NotThere,
+            Some(observe::RegistrationStatus::Registered) => Registered::Yes,
+            Some(observe::RegistrationStatus::Unregistered) => Registered::NotNow,
+            Some(observe::RegistrationStatus::Rejected) => Registered::Rejected,
+            Some(observe::RegistrationStatus::Stopped) => Registered::Stopped,
+            Some(observe::RegistrationStatus::Unknown) => Registered::Unknown,
         };
-        let registration = registration.and_then(|registration| match registration.status {
-            observe::RegistrationStatus::Registered => Some(Registered::Yes),
-            observe::RegistrationStatus::Unregistered => Some(Registered::NotNow),
-            observe::RegistrationStatus::Rejected => Some(Registered::Rejected),
-            observe::RegistrationStatus::Stopped => Some(Registered::Stopped),
-            observe::RegistrationStatus::Unknown => None,
-        });
-        Self { contact: contact(contacts.iter().map(|c| (status(c), c.qualify_rtt_us))), registration }
+        Self { contact: contact(contacts.iter().copied()), registration }
     }
 }
 
@@ -106,14 +115,18 @@ struct Teller(HashMap<TrunkName, Told>);
 impl Teller {
     fn news(&mut self, trunk: &TrunkName, sight: Sight, now: Instant) -> Vec<Event> {
         let told = self.0.entry(trunk.clone()).or_default();
-        let contact = sight.contact.map(|seen| match seen {
-            Ok(rtt) => Event::Reachable(rtt),
-            Err(Unreachable) => Event::Unreachable,
-        });
-        if sight.registration != Some(Registered::NotNow) {
+        let contact = match sight.contact {
+            Contact::Reachable(rtt) => Some(Event::Reachable(rtt)),
+            Contact::Unreachable => Some(Event::Unreachable),
+            Contact::NotQualified => Some(Event::NotQualified),
+            Contact::Unknown => None,
+        };
+        if sight.registration != Registered::NotNow {
             told.unregistered_since = None;
         }
-        let registration = sight.registration.and_then(|seen| match seen {
+        let registration = match sight.registration {
+            Registered::NotThere => Some(Event::NotRegistering),
+            Registered::Unknown => None,
             Registered::Yes => Some(Event::Registered),
             Registered::Rejected => Some(Event::RegistrationRejected),
             Registered::Stopped => Some(Event::RegistrationLost),
@@ -121,13 +134,13 @@ impl Teller {
                 let since = *told.unregistered_since.get_or_insert(now);
                 (now.saturating_duration_since(since) >= REGISTERING_MAX).then_some(Event::RegistrationLost)
             }
-        });
+        };
         contact.into_iter().chain(registration).collect()
     }
 
     /// A round trip that was not told before: the same to the µs is the same OPTIONS.
     fn new_rtt(&mut self, trunk: &TrunkName, sight: Sight) -> Option<Duration> {
-        let rtt = sight.contact?.ok()??;
+        let Contact::Reachable(Some(rtt)) = sight.contact else { return None };
         let told = self.0.entry(trunk.clone()).or_default();
         (told.rtt.replace(rtt) != Some(rtt)).then_some(rtt)
     }
@@ -182,9 +195,12 @@ pub(super) fn by_agent(shared: Shared, node: NodeName) -> AbortHandle {
 /// Looks at the trunks of a node without an agent, for as long as its session lives.
 pub(super) async fn by_answers(shared: &Shared, node: &NodeName, session: &Session) {
     let mut teller = Teller::default();
+    let mut warned = false;
     loop {
-        if let Err(error) = look(shared, node, session, &mut teller).await {
-            tracing::debug!(%node, %error, "contacts and registrations cannot be read");
+        if let Err(error) = look(shared, node, session, &mut teller).await
+            && !std::mem::replace(&mut warned, true)
+        {
+            tracing::warn!(%node, %error, "contacts and registrations cannot be read: only calls tell of its trunks");
         }
         sleep(LOOK_EVERY).await;
     }
@@ -196,20 +212,29 @@ async fn look(
     session: &Session,
     teller: &mut Teller,
 ) -> Result<(), AskError> {
-    let (endpoints, _) = observe::endpoints(&session.items("PJSIPShowEndpoints", &[]).await?);
+    // All that a manager user of the classes call and reporting may ask (dialplans/README.md).
     let registrations = observe::registrations(&session.items("PJSIPShowRegistrationsOutbound", &[]).await?);
     let (fleet, _) = shared.registry.fleet();
     for trunk in fleet.trunks_of(node) {
         let Ok(name) = EndpointName::parse(trunk.endpoint.as_str()) else { continue };
-        if !endpoints.iter().any(|endpoint| endpoint.name == name) {
-            continue;
-        }
-        let contacts =
-            observe::contacts(&session.items("PJSIPShowEndpoint", &[("Endpoint", name.as_str())]).await?);
-        let registration = registrations.iter().find(|r| observe::endpoint_of(r, &endpoints) == Some(&name));
+        let read = check::contacts(session, &trunk.endpoint).await?;
+        let contacts: Vec<_> = read.iter().map(|c| (status(c.status.as_deref()), c.rtt_us)).collect();
+        let uris = read.into_iter().map(|contact| contact.uri).collect();
+        let endpoint = [observe::Endpoint { name, channels: 0, contacts: uris }];
+        let registration = registrations.iter().find(|r| observe::endpoint_of(r, &endpoint).is_some());
         teller.tell(shared, trunk, Sight::by_answers(&contacts, registration));
     }
     Ok(())
+}
+
+/// As `PJSIP_CONTACT(…,status)` says it; older versions have shorter words.
+fn status(word: Option<&str>) -> ContactStatus {
+    match word {
+        Some("Reachable" | "Avail") => ContactStatus::Reachable,
+        Some("Unreachable" | "Unavail") => ContactStatus::Unreachable,
+        Some("NonQualified" | "NonQual") => ContactStatus::NonQualified,
+        Some(_) | None => ContactStatus::Unknown,
+    }
 }
 
 #[cfg(test)]
@@ -229,12 +254,17 @@ mod tests {
                 .collect();
             seen(&format!(r#"{{"endpoint":"acme","contacts":[{}]}}"#, contacts.join(","))).contact
         };
-        let reachable = Some(Ok(Some(Duration::from_micros(1_500))));
+        let reachable = Contact::Reachable(Some(Duration::from_micros(1_500)));
         assert_eq!(of(&["reachable"]), reachable);
         assert_eq!(of(&["unreachable", "reachable"]), reachable);
-        assert_eq!(of(&["unreachable", "unknown"]), Some(Err(Unreachable)));
-        assert_eq!(of(&["non_qualified"]), None);
-        assert_eq!(of(&[]), None);
+        assert_eq!(of(&["unreachable", "unknown"]), Contact::Unreachable);
+        assert_eq!(of(&["non_qualified"]), Contact::NotQualified);
+        assert_eq!(of(&["non_qualified", "unknown"]), Contact::NotQualified);
+        assert_eq!(of(&["unknown"]), Contact::Unknown);
+        assert_eq!(of(&[]), Contact::Unknown);
+        let none = seen(r#"{"endpoint":"acme"}"#);
+        let told = Teller::default().news(&"acme-waw-1".parse().unwrap(), none, Instant::now());
+        assert_eq!(told, [Event::NotRegistering]);
     }
 
     #[tokio::test(start_paused = true)]

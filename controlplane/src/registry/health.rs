@@ -19,7 +19,7 @@ use controlplane_core::{
     number::E164,
 };
 
-use super::{Registry, State};
+use super::{Link, Registry, State};
 
 /// How long a trunk's pace stays halved after a 503 that was about pace.
 const SLOW_FOR: Duration = Duration::from_secs(10);
@@ -86,7 +86,7 @@ impl State {
     }
 
     /// Returns whether calls that wait may go on, or must look elsewhere.
-    fn feed(&mut self, now: Instant, trunk: &TrunkName, event: &Event) -> (Charge, bool) {
+    pub(super) fn feed(&mut self, now: Instant, trunk: &TrunkName, event: &Event) -> (Charge, bool) {
         let suspended = |board: &Board| board.trunk(trunk).map(|t| t.suspended(now));
         let before = suspended(&self.board);
         let Some(Handled { charge, transition }) = self.board.handle(now, trunk, event, &mut self.rng) else {
@@ -113,7 +113,13 @@ impl State {
 
     fn look_for_panic(&mut self, now: Instant) {
         let fleet = Arc::clone(&self.fleet);
-        for (route, change) in self.board.look_for_panic(now, &fleet) {
+        let State { board, nodes, trunks, .. } = self;
+        // A trunk without a session, or with a finding, serves no call however well it is.
+        let can_serve = |trunk: &Trunk| {
+            nodes.get(&trunk.node).is_some_and(|node| matches!(node.link, Link::Up { .. }))
+                && trunks.get(&trunk.name).is_some_and(|trunk| matches!(trunk.checked, Some(Ok(()))))
+        };
+        for (route, change) in board.look_for_panic(now, &fleet, can_serve) {
             self.tell(News::Panic(route, change));
         }
     }

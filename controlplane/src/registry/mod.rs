@@ -16,7 +16,7 @@ use std::{
 
 use controlplane_core::{
     fleet::Fleet,
-    health::{Board, NodeEvent, NodePolicy, Policy},
+    health::{Board, Event, NodeEvent, NodePolicy, Policy},
     ids::AttemptId,
     names::{CarrierName, NodeName, TrunkName},
     pacing::{Channels, Window},
@@ -176,6 +176,7 @@ impl Registry {
                 look: Arc::default(),
             });
         }
+        let mut all_moved = Vec::new();
         state.trunks.retain(|name, _| fleet.trunk(name).is_some());
         for trunk in fleet.trunks() {
             let entry = state.trunks.entry(trunk.name.clone()).or_insert_with(|| TrunkState {
@@ -193,6 +194,7 @@ impl Registry {
                 .is_none_or(|old| old.node != trunk.node || old.endpoint != trunk.endpoint);
             if moved {
                 entry.checked = None;
+                all_moved.push(trunk.name.clone());
             }
         }
         state.carriers.retain(|name, _| fleet.carrier(name).is_some());
@@ -207,7 +209,13 @@ impl Registry {
         }
         state.fleet = Arc::new(fleet);
         state.revision = revision;
-        state.sync_health(Instant::now().into_std());
+        let at = Instant::now().into_std();
+        state.sync_health(at);
+        // What was seen of it was seen elsewhere.
+        for trunk in all_moved {
+            state.feed(at, &trunk, &Event::NotQualified);
+            state.feed(at, &trunk, &Event::NotRegistering);
+        }
         self.news.notify_one();
         self.nudge();
     }

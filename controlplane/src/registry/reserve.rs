@@ -7,7 +7,7 @@ use std::{
 
 use controlplane_core::{
     fleet::{Fleet, Trunk},
-    health::{Board, ForCall, Load, Standing},
+    health::{Board, ForCall, Load, Refusal, Standing},
     ids::AttemptId,
     names::{CarrierName, RegionName, TrunkName},
     number::E164,
@@ -77,8 +77,9 @@ impl Registry {
         let mut state = self.state();
         let state = &mut *state;
         let State { fleet, nodes, trunks, carriers, selector, board, .. } = state;
-        let look = Look { nodes, trunks, carriers, health: for_call(board, fleet, to, from, now), from, now };
-        let decision = selector.choose(fleet, to, tried, |trunk| look.availability(trunk));
+        let ground = Ground { nodes, trunks, carriers, from, now };
+        let health = ground.for_call(board, fleet, to);
+        let decision = selector.choose(fleet, to, tried, |trunk| ground.availability(health.as_ref(), trunk));
         let name = match decision.choice {
             Choice::Trunk(name) => name,
             Choice::Wait { until } => return Reserved::Refused(Refused::Wait { until }),
@@ -102,9 +103,11 @@ impl Registry {
     pub fn explain(&self, to: &E164, from: Option<&E164>, now: Instant) -> (Decision, bool) {
         let state = self.state();
         let State { fleet, nodes, trunks, carriers, selector, board, .. } = &*state;
-        let look = Look { nodes, trunks, carriers, health: for_call(board, fleet, to, from, now), from, now };
-        let decision = selector.explain(fleet, to, &Tried::default(), |trunk| look.availability(trunk));
-        (decision, look.health.is_some_and(|health| health.is_panic()))
+        let ground = Ground { nodes, trunks, carriers, from, now };
+        let health = ground.for_call(board, fleet, to);
+        let decision = selector
+            .explain(fleet, to, &Tried::default(), |trunk| ground.availability(health.as_ref(), trunk));
+        (decision, health.is_some_and(|health| health.is_panic()))
     }
 
     /// Takes this very trunk's slots for a canary. `None`: a limit, its health, an operator or its node
@@ -114,11 +117,14 @@ impl Registry {
         let mut state = self.state();
         let State { fleet, nodes, trunks, carriers, board, .. } = &mut *state;
         let trunk = fleet.trunk(name)?;
-        if board.standing_for_any(now, trunk).is_err() && !board.trunk(name)?.wants_canary(now) {
-            return None;
+        match board.standing_for_any(now, trunk) {
+            Ok(_) => {}
+            Err(withheld)
+                if withheld.why == Refusal::TrialsUnderWay && board.trunk(name)?.wants_canary(now) => {}
+            Err(_) => return None,
         }
-        let look = Look { nodes, trunks, carriers, health: None, from: None, now };
-        if !matches!(look.limits(trunk, Standing::Preferred), Availability::Ready(_)) {
+        let ground = Ground { nodes, trunks, carriers, from: None, now };
+        if !matches!(ground.limits(trunk, Standing::Preferred), Availability::Ready(_)) {
             return None;
         }
         let assignment = take(name, fleet, Parts { nodes, trunks, carriers }, attempt, now)?;
@@ -174,33 +180,35 @@ type Nodes = std::collections::BTreeMap<controlplane_core::names::NodeName, supe
 type Trunks = std::collections::HashMap<TrunkName, super::TrunkState>;
 type Carriers = std::collections::HashMap<CarrierName, Limits>;
 
-/// How trunks stand for one call; `None` where no route leads to it, and nobody will ask.
-fn for_call<'a>(
-    board: &'a Board,
-    fleet: &'a Fleet,
-    to: &E164,
-    from: Option<&'a E164>,
-    now: Instant,
-) -> Option<ForCall<'a>> {
-    fleet.route_for(to).map(|route| board.for_call(now, fleet, route, to, from))
-}
-
-/// All that availability rests on, for one call.
-struct Look<'a> {
+/// All that availability rests on, but health.
+struct Ground<'a> {
     nodes: &'a Nodes,
     trunks: &'a Trunks,
     carriers: &'a Carriers,
-    health: Option<ForCall<'a>>,
     from: Option<&'a E164>,
     now: Instant,
 }
 
-impl Look<'_> {
-    fn availability(&self, trunk: &Trunk) -> Availability {
-        if self.from.is_some_and(|from| !trunk.may_present(from)) {
+impl<'a> Ground<'a> {
+    /// How trunks stand for the call; `None` where no route leads to it, and nobody will ask.
+    fn for_call(&self, board: &'a Board, fleet: &'a Fleet, to: &E164) -> Option<ForCall<'a>> {
+        let can_serve = |trunk: &Trunk| {
+            self.may_present(trunk)
+                && !matches!(self.limits(trunk, Standing::LastResort), Availability::Unusable(_))
+        };
+        let route = fleet.route_for(to)?;
+        Some(board.for_call(self.now, fleet, route, to, self.from, can_serve))
+    }
+
+    fn may_present(&self, trunk: &Trunk) -> bool {
+        self.from.is_none_or(|from| trunk.may_present(from))
+    }
+
+    fn availability(&self, health: Option<&ForCall<'_>>, trunk: &Trunk) -> Availability {
+        if !self.may_present(trunk) {
             return Availability::Unusable(PassedOver::CallerIdNotAllowed);
         }
-        let Some(health) = &self.health else { return Availability::Unusable(PassedOver::NodeUnverified) };
+        let Some(health) = health else { return Availability::Unusable(PassedOver::NodeUnverified) };
         match health.standing(trunk) {
             Ok(standing) => self.limits(trunk, standing),
             Err(withheld) => match self.limits(trunk, Standing::LastResort) {

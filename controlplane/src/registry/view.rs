@@ -1,7 +1,7 @@
 //! The registry as operators see it: `node list`, `trunk list`.
 
 use controlplane_core::{
-    health::{NodeState, TrunkState},
+    health::{NodeState, Refusal, TrunkState},
     names::{CarrierName, EndpointName, NodeName, RegionName, TrunkName},
 };
 use serde::Serialize;
@@ -125,6 +125,9 @@ impl Registry {
                 (Some(finding), _) => Some(finding.text.clone()),
                 (None, _) if !node_up => Some(format!("node {} is down", trunk.node)),
                 (None, None) => Some(format!("node {} was not looked at yet", trunk.node)),
+                (None, Some(_)) if stands.is_err_and(|withheld| withheld.why == Refusal::NodeDraining) => {
+                    Some(format!("an operator drains node {}", trunk.node))
+                }
                 (None, Some(_)) => (why.state != TrunkState::Healthy || !why.suspensions.is_empty())
                     .then(|| why.sentence.clone()),
             };

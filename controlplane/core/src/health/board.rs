@@ -82,7 +82,8 @@ impl Board {
             let kind = if node.ami.is_some() { NodeKind::Agentless } else { NodeKind::Agent };
             self.nodes
                 .entry(node.name.clone())
-                .or_insert_with(|| NodeHealth::new(now, kind, self.node_policy));
+                .or_insert_with(|| NodeHealth::new(now, kind, self.node_policy))
+                .set_kind(kind);
         }
         self.count();
     }
@@ -98,7 +99,9 @@ impl Board {
     /// Goes on with a node's machine: nothing was heard of it yet, but its past is known.
     pub fn restore_node(&mut self, now: Instant, name: &NodeName, snapshot: NodeSnapshot) {
         if let Some(node) = self.nodes.get_mut(name) {
+            let kind = node.kind();
             *node = NodeHealth::restore(now, snapshot, self.node_policy);
+            node.set_kind(kind);
         }
     }
 
@@ -185,7 +188,8 @@ impl Board {
         changed
     }
 
-    /// How each trunk of a route stands for a call, panic considered: ask once per call and route.
+    /// How each trunk of a route stands for a call, panic considered: ask once per call and route. What `can_serve`
+    /// denies (another caller id, no session, a finding) counts for nothing: the best health would not help it.
     #[must_use]
     pub fn for_call<'a>(
         &'a self,
@@ -194,16 +198,18 @@ impl Board {
         route: &'a Route,
         to: &E164,
         caller: Option<&'a E164>,
+        can_serve: impl Fn(&Trunk) -> bool,
     ) -> ForCall<'a> {
         let destination = Destination::of(to);
         let mut count = RouteCount::default();
-        for trunk in route.tiers.iter().flatten().filter_map(|name| fleet.trunk(name)) {
+        for trunk in trunks(fleet, route).filter(|trunk| can_serve(trunk)) {
             count.add(self.standing(now, trunk, &destination, caller));
         }
         ForCall { board: self, now, destination, caller, panic: count.fails_open(&self.policy) }
     }
 
-    /// How a trunk stands for a call, without panic. What the board does not know is lost.
+    /// How a trunk stands for a call, without panic. What the board does not know is lost. Where the call names no
+    /// caller id, the trunk presents its first.
     ///
     /// # Errors
     /// Why it is withheld.
@@ -214,6 +220,7 @@ impl Board {
         destination: &Destination,
         caller: Option<&E164>,
     ) -> Result<Standing, Withheld> {
+        let caller = caller.or(trunk.caller_ids.first());
         match (self.nodes.get(&trunk.node), self.trunks.get(&trunk.name)) {
             (Some(node), Some(trunk)) => super::standing(node, trunk, now, destination, caller),
             (None, _) | (_, None) => Err(Withheld { why: Refusal::NodeLost, until: None }),
@@ -232,12 +239,17 @@ impl Board {
     }
 
     /// Looks at every route; says whose panic began or ended. Suspensions are one destination's matter and
-    /// do not count here. Call it after transitions and about once per second.
-    pub fn look_for_panic(&mut self, now: Instant, fleet: &Fleet) -> Vec<(RoutePrefix, PanicChange)> {
+    /// do not count here, nor do trunks that `can_serve` denies. Call it after transitions and about once per second.
+    pub fn look_for_panic(
+        &mut self,
+        now: Instant,
+        fleet: &Fleet,
+        can_serve: impl Fn(&Trunk) -> bool,
+    ) -> Vec<(RoutePrefix, PanicChange)> {
         let mut changes = Vec::new();
         for route in fleet.routes() {
             let mut count = RouteCount::default();
-            for trunk in route.tiers.iter().flatten().filter_map(|name| fleet.trunk(name)) {
+            for trunk in trunks(fleet, route).filter(|trunk| can_serve(trunk)) {
                 count.add(self.standing_for_any(now, trunk));
             }
             let change = self.panics.look(now, &route.prefix, count, &self.policy);
@@ -261,6 +273,10 @@ impl Board {
         let ejection = panic::ejection(self.ejected, self.members, &self.policy);
         Around { customers: self.customers, ejection }
     }
+}
+
+fn trunks<'f>(fleet: &'f Fleet, route: &'f Route) -> impl Iterator<Item = &'f Trunk> {
+    route.tiers.iter().flatten().filter_map(|name| fleet.trunk(name))
 }
 
 /// How the trunks of a route stand for one call.

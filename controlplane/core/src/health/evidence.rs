@@ -176,6 +176,8 @@ pub enum Evidence {
     },
     /// Contact and registration have held through probation.
     HeldThroughProbation,
+    /// Its contact is not asked, or it does not register, any more.
+    NotWatched,
     /// A degraded trunk had no call for so long that it gets another chance.
     Rested,
     /// An operator's hand.
@@ -217,6 +219,7 @@ impl fmt::Display for Evidence {
             Self::TrialsGotThrough { calls: 1 } => f.write_str("a call got through"),
             Self::TrialsGotThrough { calls } => write!(f, "{calls} calls got through"),
             Self::HeldThroughProbation => f.write_str("contact and registration held through probation"),
+            Self::NotWatched => f.write_str("its contact is not asked, or it does not register, any more"),
             Self::Rested => f.write_str("no call for so long that it gets another chance"),
             Self::Operator => f.write_str("an operator said so"),
         }

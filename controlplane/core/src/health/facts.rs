@@ -124,6 +124,22 @@ impl Facts {
     }
 
     /// What was known already is no news: snapshots tell it again every 2 s.
+    /// The contact is not asked any more: what it said last says nothing of now.
+    pub(super) fn not_qualified(&mut self, now: Moment) -> Sign {
+        let had = self.contact.take().is_some();
+        self.not_watched(now, had)
+    }
+
+    /// It does not register any more.
+    pub(super) fn not_registering(&mut self, now: Moment) -> Sign {
+        let had = self.registration.take().is_some();
+        self.not_watched(now, had)
+    }
+
+    fn not_watched(&mut self, now: Moment, had: bool) -> Sign {
+        if had { self.changed(now, false, false, Evidence::NotWatched) } else { Sign::Nothing }
+    }
+
     fn changed(&mut self, now: Moment, same: bool, bad: bool, good: Evidence) -> Sign {
         match self.down() {
             None => {
@@ -187,7 +203,13 @@ impl Facts {
                         Sign::Fails(cause, evidence.unwrap_or_else(by_call))
                     }
                     None => {
-                        self.suspensions.failed(now, &scope, policy, rng);
+                        match call.party {
+                            Party::Org(_) => {
+                                self.suspensions.failed(now, &scope, policy, rng);
+                            }
+                            // One number of the operator's: remembered, and nothing is withheld for it.
+                            Party::Canary => self.suspensions.note(now, &scope, policy),
+                        }
                         Sign::Nothing
                     }
                 }
@@ -195,7 +217,9 @@ impl Facts {
             Charge::DestinationOrCaller => match self.outcomes.trip(customers, policy) {
                 Some(tally) => Sign::Fails(Cause::CallsFail, Evidence::Calls(tally)),
                 None => {
-                    if let Some(scope) = self.refused(call) {
+                    if call.party != Party::Canary
+                        && let Some(scope) = self.refused(call)
+                    {
                         self.suspensions.failed(now, &scope, policy, rng);
                     }
                     Sign::Nothing

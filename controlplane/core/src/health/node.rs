@@ -142,6 +142,17 @@ impl NodeHealth {
         self.inner.state
     }
 
+    /// Whether it has an agent.
+    #[must_use]
+    pub const fn kind(&self) -> NodeKind {
+        self.inner.kind
+    }
+
+    /// The operator has given it an agent, or taken it away.
+    pub fn set_kind(&mut self, kind: NodeKind) {
+        self.inner.kind = kind;
+    }
+
     /// Whether an operator drains it.
     #[must_use]
     pub const fn is_draining(&self) -> bool {

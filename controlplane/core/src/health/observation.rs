@@ -89,6 +89,10 @@ pub enum Event {
     Reachable(Option<Duration>),
     /// It does not.
     Unreachable,
+    /// It is not asked (any more).
+    NotQualified,
+    /// The trunk does not register (any more).
+    NotRegistering,
     /// The registration is accepted.
     Registered,
     /// The registration was accepted and is not any more, or has stopped.

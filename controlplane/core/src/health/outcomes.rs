@@ -47,12 +47,12 @@ impl Count {
 }
 
 /// How an outcome enters a count: not at all, as a bad one or as a good one.
-type Reading = fn(Charge) -> Option<bool>;
+type Reading = fn(&Outcome) -> Option<bool>;
 
 /// For tripping: the carrier's failures against what it delivered. What is about pace or about the number
 /// says neither.
-fn trunk_fails(charge: Charge) -> Option<bool> {
-    match charge {
+fn trunk_fails(outcome: &Outcome) -> Option<bool> {
+    match outcome.charge {
         Charge::Success | Charge::Delivered => Some(false),
         Charge::Trunk | Charge::TrunkSilent => Some(true),
         Charge::DestinationOrCaller
@@ -66,13 +66,13 @@ fn trunk_fails(charge: Charge) -> Option<bool> {
 }
 
 /// As [`trunk_fails`], and refusals: believed only where several customers meet them.
-fn trunk_refuses(charge: Charge) -> Option<bool> {
-    if charge == Charge::DestinationOrCaller { Some(true) } else { trunk_fails(charge) }
+fn trunk_refuses(outcome: &Outcome) -> Option<bool> {
+    if outcome.charge == Charge::DestinationOrCaller { Some(true) } else { trunk_fails(outcome) }
 }
 
 /// Calls that the carrier did not carry as far as the callee.
-fn ineffective(charge: Charge) -> Option<bool> {
-    match charge {
+fn ineffective(outcome: &Outcome) -> Option<bool> {
+    match outcome.charge {
         Charge::Success | Charge::Delivered => Some(false),
         Charge::Trunk | Charge::TrunkSilent | Charge::DestinationOrCaller | Charge::Pace | Charge::Rate => {
             Some(true)
@@ -81,9 +81,10 @@ fn ineffective(charge: Charge) -> Option<bool> {
     }
 }
 
-/// Calls that nobody answered, of those that could be.
-fn unanswered(charge: Charge) -> Option<bool> {
-    ineffective(charge).map(|bad| bad || charge == Charge::Delivered)
+/// Customers' calls that nobody answered, of those that could be. (A canary as expected need not be answered.)
+fn unanswered(outcome: &Outcome) -> Option<bool> {
+    let bad = ineffective(outcome).filter(|_| outcome.party != Party::Canary)?;
+    Some(bad || outcome.charge == Charge::Delivered)
 }
 
 impl Outcomes {
@@ -171,7 +172,7 @@ impl Outcomes {
 
     fn count(&self, reading: Reading, among: impl Fn(&Outcome) -> bool) -> Count {
         let mut count = Count::default();
-        for bad in self.0.iter().filter(|o| among(o)).filter_map(|o| reading(o.charge)) {
+        for bad in self.0.iter().filter(|o| among(o)).filter_map(reading) {
             count.all += 1;
             count.bad += usize::from(bad);
         }
@@ -181,7 +182,7 @@ impl Outcomes {
     /// Whose bad outcomes are the most.
     fn worst<'a, T: Eq>(&'a self, reading: Reading, key: impl Fn(&'a Outcome) -> &'a T) -> Option<&'a T> {
         let mut counts: Vec<(&T, usize)> = Vec::new();
-        for outcome in self.0.iter().filter(|o| reading(o.charge) == Some(true)) {
+        for outcome in self.0.iter().filter(|o| reading(o) == Some(true)) {
             let key = key(outcome);
             match counts.iter_mut().find(|(k, _)| *k == key) {
                 Some((_, n)) => *n += 1,
@@ -193,7 +194,7 @@ impl Outcomes {
 
     fn tally(&self, reading: Reading) -> Tally {
         let count = self.count(reading, |_| true);
-        let bad = || self.0.iter().filter(|o| reading(o.charge) == Some(true));
+        let bad = || self.0.iter().filter(|o| reading(o) == Some(true));
         Tally {
             failed: count.bad,
             calls: count.all,

@@ -155,6 +155,8 @@ impl TrunkHealth {
             Event::Unreachable => {
                 (Charge::None, facts.contact(at, Contact::Unreachable, Evidence::ContactUnreachable))
             }
+            Event::NotQualified => (Charge::None, facts.not_qualified(at)),
+            Event::NotRegistering => (Charge::None, facts.not_registering(at)),
             Event::Registered => (Charge::None, facts.registration(at, Registration::Registered)),
             Event::RegistrationLost => (Charge::None, facts.registration(at, Registration::Lost)),
             Event::RegistrationRejected => (Charge::None, facts.registration(at, Registration::Rejected)),

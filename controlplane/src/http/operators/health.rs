@@ -1,5 +1,7 @@
 //! Why trunks and nodes are as they are, and operators' holds on them.
 
+use std::sync::Arc;
+
 use axum::{
     Json,
     extract::{Path, State as AxumState, rejection::PathRejection},
@@ -122,10 +124,11 @@ async fn hold(
         actor: operator.actor,
         audit_id: state.chance.audit_id(at),
     };
-    let changed = state.store.set_hold(set).await?;
-    // What the database says, not what was asked: of two operators at once, the later one counts.
-    let holds = state.keeping.holds().await?;
-    state.registry.hold(now(), holds);
+    let (keeping, registry) = (Arc::clone(&state.keeping), Arc::clone(&state.registry));
+    let whole = tokio::spawn(async move { keeping.hold(&registry, set).await });
+    let changed = whole
+        .await
+        .map_err(|_| Problem::new(Code::Internal, "The log tells more; look at what is in force."))??;
     let (noun, name) = match &target {
         HoldTarget::Trunk(trunk) => ("trunk", trunk.to_string()),
         HoldTarget::Node(node) => ("node", node.to_string()),

@@ -69,6 +69,18 @@ pub(super) async fn trunks(_: Operator, AxumState(state): AxumState<State>) -> J
     Json(ListView::whole(state.registry.trunks()))
 }
 
+/// Every route, and for how long it has failed open, if it does.
+pub(super) async fn routes(_: Operator, AxumState(state): AxumState<State>) -> Json<ListView<Value>> {
+    let (fleet, _) = state.registry.fleet();
+    let panics = state.registry.panics(Instant::now().into_std());
+    let route = |route: &controlplane_core::fleet::Route| {
+        let panic = panics.iter().find(|(prefix, _)| *prefix == route.prefix);
+        let panic_for_ms = panic.map(|(_, lasted)| u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX));
+        json!({"prefix": route.prefix.as_str(), "tiers": route.tiers, "panic_for_ms": panic_for_ms})
+    };
+    Json(ListView::whole(fleet.routes().map(route).collect()))
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ExplainQuery {

@@ -31,8 +31,6 @@ const ACTIONS: &[&str] = &[
     "Hangup",
     "DBGet",
     "Logoff",
-    "PJSIPShowEndpoints",
-    "PJSIPShowEndpoint",
     "PJSIPShowRegistrationsOutbound",
 ];
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use lab::{Behaviour, now, pause};
 
-use crate::trunks::{all_answered_once, calls_while, healthy_fleet, state, until, why};
+use crate::fixture::full;
+use crate::trunks::{all_answered_once, calls_while, healthy, healthy_fleet, state, until, why};
 
 /// OPTIONS are sent every 2 s; the agent's way and ours take at most 1.5 s more.
 const KNOWN_WITHIN: Duration = Duration::from_millis(3_500);
@@ -53,4 +54,20 @@ fn a_carrier_out_of_lines_half_of_the_time_costs_no_call() {
     let by_a =
         calls.iter().flat_map(|call| call["attempts"].as_array().unwrap()).filter(|a| a["carrier"] == "a");
     assert!(by_a.count() >= 4, "it was not given up at its first 503");
+}
+
+/// Without an agent the control plane asks for itself, every 2 s.
+#[test]
+fn a_node_without_an_agent_tells_of_dead_carriers_too() {
+    let fleet = healthy(&full(), |toml| toml);
+    let carrier = fleet.lab.carrier("a").unwrap();
+    let cut = now();
+    carrier.behave(Behaviour::Dead).unwrap();
+    until(&fleet, "a-pbx-1", "tripped");
+    until(&fleet, "a-pbx-2", "tripped");
+    let known = cut.elapsed();
+    println!("without agents: both trunks tripped after {known:?}");
+    assert!(known <= Duration::from_secs(6), "{known:?}");
+    let told = why(&fleet, "a-pbx-1");
+    assert_eq!(told["cause"], "contact_unreachable", "{told}");
 }

@@ -22,6 +22,10 @@ fn calls_are_still_tried_when_every_trunk_is_judged_bad_and_never_over_a_lost_no
     let alarm = || panic() > 0.5;
     wait_until("the alarm", Duration::from_secs(3), "", alarm).unwrap();
     assert!(fleet.log_tail().contains("panic"), "{}", fleet.log_tail());
+    let status = fleet.plane.command_line(&["status"]).unwrap();
+    let told = String::from_utf8_lossy(&status.stdout).into_owned();
+    println!("{told}");
+    assert!(told.contains("PANIC on route +"), "{told}");
     let call = fleet.placed(&number(0, 0), json!({"failover": {"attempts_max": 3}}));
     assert!(!attempts(&call, "trunk").is_empty(), "it was tried: {call}");
     // Lost for good: no session and no agent. Panic does not override that.

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    fleet::Fleet,
+    fleet::{Fleet, Trunk},
     names::{NodeName, TrunkName},
     selection::{Availability, PassedOver},
 };
@@ -76,8 +76,8 @@ impl Played {
         self.board.trunk(&trunk(n)).unwrap().state()
     }
 
-    fn ends(&mut self, n: usize, destination: u32, class: EndingClass) -> TrunkState {
-        let call = Call {
+    fn call(&self, destination: u32, class: EndingClass) -> Call {
+        Call {
             ending: Ending::without_answer(class, rang(class)),
             began: self.now,
             waited: Duration::from_secs(8),
@@ -85,7 +85,11 @@ impl Played {
             destination: to(destination),
             caller: None,
             load: Load::Normal,
-        };
+        }
+    }
+
+    fn ends(&mut self, n: usize, destination: u32, class: EndingClass) -> TrunkState {
+        let call = self.call(destination, class);
         self.feed(n, &Event::Ended(call))
     }
 
@@ -93,7 +97,7 @@ impl Played {
     fn asks(&self) -> (bool, Vec<Result<Standing, Refusal>>) {
         let to = number(1);
         let route = self.fleet.route_for(&to).unwrap();
-        let call = self.board.for_call(self.now, &self.fleet, route, &to, None);
+        let call = self.board.for_call(self.now, &self.fleet, route, &to, None, |_| true);
         let stand = |n| call.standing(self.fleet.trunk(&trunk(n)).unwrap()).map_err(|w| w.why);
         (call.is_panic(), (0..6).map(stand).collect())
     }
@@ -126,10 +130,10 @@ fn when_all_are_judged_bad_calls_are_tried_but_never_on_a_lost_node_nor_a_disabl
         p.feed(n, &Event::Unreachable);
     }
     p.feed(0, &Event::Disable);
-    let began = p.board.look_for_panic(p.now, &p.fleet);
+    let began = p.board.look_for_panic(p.now, &p.fleet, |_| true);
     let bad = panic::RouteCount { usable: 0, withheld: 5 };
     assert_eq!(began, [("+".parse().unwrap(), panic::PanicChange::Began(bad))]);
-    assert_eq!(p.board.look_for_panic(p.now, &p.fleet), []);
+    assert_eq!(p.board.look_for_panic(p.now, &p.fleet, |_| true), []);
     assert_eq!(p.board.panics().iter().len(), 1);
     p.board.handle_node(p.now, &node("fra-1"), NodeEvent::AmiDown);
     p.now += Duration::from_secs(11);
@@ -205,4 +209,93 @@ proptest! {
             prop_assert!(stand.iter().any(Result::is_ok), "{stand:?}");
         }
     }
+}
+
+#[test]
+fn what_cannot_serve_a_call_does_not_hold_panic_back() {
+    let mut p = Played::new();
+    for n in 3..6 {
+        p.feed(n, &Event::Unreachable);
+    }
+    // Half are well: enough for a call that all can serve, and not for one that trunk 0 may not present.
+    let zero = trunk(0);
+    let without = |t: &Trunk| t.name != zero;
+    let route = p.fleet.routes().next().unwrap();
+    let is_panic = |can: &dyn Fn(&Trunk) -> bool| {
+        p.board.for_call(p.now, &p.fleet, route, &number(1), None, can).is_panic()
+    };
+    assert!(!is_panic(&|_| true) && is_panic(&without));
+    let mut board = p.board.clone();
+    assert_eq!(board.look_for_panic(p.now, &p.fleet, |_| true), []);
+    assert_eq!(board.look_for_panic(p.now, &p.fleet, without).len(), 1);
+}
+
+#[test]
+fn a_suspended_default_caller_id_withholds_calls_that_name_none() {
+    let mut p = Played::new();
+    let caller: E164 = "+48229999999".parse().unwrap();
+    let mut declared = p.fleet.trunk(&trunk(0)).unwrap().clone();
+    declared.caller_ids = vec![caller.clone()];
+    // The same caller id to several destinations, of which others get through.
+    for n in [1, 2, 3] {
+        p.ends(0, n, EndingClass::Answered);
+    }
+    for n in [1, 2, 3, 1, 2, 3] {
+        let mut call = p.call(n, EndingClass::Forbidden);
+        call.caller = Some(caller.clone());
+        p.feed(0, &Event::Ended(call));
+    }
+    let to = Destination::of(&"+15551234567".parse().unwrap());
+    let stands = p.board.standing(p.now, &declared, &to, None);
+    assert_eq!(stands.unwrap_err().why, Refusal::CallerIdSuspended);
+}
+
+#[test]
+fn what_is_not_watched_any_more_holds_no_trunk_down() {
+    for (down, over) in
+        [(Event::Unreachable, Event::NotQualified), (Event::RegistrationRejected, Event::NotRegistering)]
+    {
+        let mut p = Played::new();
+        assert_eq!(p.feed(0, &down), TrunkState::Tripped);
+        p.feed(0, &over);
+        for _ in 0..60 {
+            p.now += Duration::from_secs(1);
+            p.beat();
+        }
+        assert_eq!(p.board.trunk(&trunk(0)).unwrap().state(), TrunkState::Healthy, "{over:?}");
+    }
+    // Of what was never watched it is no news.
+    let mut p = Played::new();
+    assert_eq!(p.feed(0, &Event::NotQualified), TrunkState::Unknown);
+}
+
+#[test]
+fn a_canary_suspends_nothing_and_is_no_answered_call() {
+    let mut p = Played::new();
+    for _ in 0..4 {
+        let mut call = p.call(1, EndingClass::Forbidden);
+        call.party = Party::Canary;
+        p.feed(0, &Event::Canary(call, Met::Otherwise));
+    }
+    let mut call = p.call(1, EndingClass::Canceled);
+    call.party = Party::Canary;
+    p.feed(0, &Event::Canary(call, Met::AsExpected));
+    let why = p.board.trunk(&trunk(0)).unwrap().why(p.now);
+    assert_eq!((why.suspensions.len(), why.asr()), (0, None));
+}
+
+#[test]
+fn a_node_that_loses_its_agent_is_judged_by_its_ami_alone() {
+    let mut p = Played::new();
+    let name = node("waw-1");
+    p.board.handle_node(p.now, &name, NodeEvent::LinkDown);
+    let agentless =
+        "name = \"waw-1\"\nami = { address = \"192.0.2.12:5038\", username = \"r\", secret_file = \"s\" }";
+    let fleet = Fleet::parse(&FLEET.replace("name = \"waw-1\"", agentless).replace("[[route]]\nprefix = \"+\"\ntiers = [[\"waw-a\", \"waw-b\", \"fra-a\"], [\"waw-c\", \"fra-b\", \"fra-c\"]]\n", "")).unwrap();
+    p.board.sync(&fleet, p.now);
+    p.board.handle_node(p.now, &name, NodeEvent::AmiUp);
+    p.now += Duration::from_secs(5);
+    let mut rng = StdRng::seed_from_u64(1);
+    p.board.on_deadline(p.now, &mut rng);
+    assert_eq!(p.board.node(&name).unwrap().state(), NodeState::Alive);
 }
