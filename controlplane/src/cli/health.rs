@@ -53,7 +53,13 @@ fn trunk(answer: &Value) -> String {
         cell(answer, "carrier")
     );
     text += &fact("is", &place);
-    text += &fact("calls", &format!("{} for new calls", cell(answer, "standing")));
+    let standing = cell(answer, "standing");
+    let takes = match standing.as_str() {
+        "preferred" => "takes new calls".to_owned(),
+        "reserve" => "takes new calls after others of its tier".to_owned(),
+        why => format!("takes no new call: {why}"),
+    };
+    text += &fact("calls", &takes);
     if answer["cause"].is_string() {
         text += &fact("cause", &cell(answer, "cause"));
     }

@@ -40,8 +40,11 @@ impl<'a> Story<'a> {
             self.join(&agent)?;
         }
         self.plane.wait_for_nodes()?;
-        lab::wait_until("the trunks to be healthy", CALL_WITHIN, "`ringward trunk list`", || {
-            self.plane.trunks().is_ok_and(|trunks| trunks.iter().all(|trunk| trunk["state"] == "healthy"))
+        let all = |of: Result<Vec<Value>, lab::LabError>, state: &str| {
+            of.is_ok_and(|of| of.iter().all(|one| one["state"] == state))
+        };
+        lab::wait_until("nodes and trunks to be well", CALL_WITHIN, "`ringward status`", || {
+            all(self.plane.nodes(), "alive") && all(self.plane.trunks(), "healthy")
         })?;
         self.show(&["node", "list"])?;
         self.show(&["trunk", "list"])?;
