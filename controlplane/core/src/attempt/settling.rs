@@ -16,15 +16,30 @@ impl Attempt {
     }
 
     pub(super) fn recorded(&mut self, now: Instant, answer: Answer, record: Option<Record>) -> Vec<Do> {
-        let answer = record.map_or(answer, |record| {
-            self.gone |= record.ended;
-            self.learn(record.state);
-            Answer {
-                sip_code: answer.sip_code.or(record.answer.sip_code),
-                q850: answer.q850.or(record.answer.q850),
-            }
-        });
-        self.end(now, answer)
+        let Some(record) = record else { return self.end(now, answer) };
+        self.gone |= record.ended;
+        self.learn(record.state);
+        let answer = Answer {
+            sip_code: answer.sip_code.or(record.answer.sip_code),
+            q850: answer.q850.or(record.answer.q850),
+        };
+        self.end_of_record(now, Record { answer, ..record })
+    }
+
+    /// The end as a flight record tells it. A channel that rang and went without any SIP answer, sooner than anybody
+    /// could have let it ring out, was ended by its own Asterisk: one that shuts down in order hangs its channels up,
+    /// and writes their records. It says nothing of the callee.
+    fn end_of_record(&mut self, now: Instant, record: Record) -> Vec<Do> {
+        let rang_out = now >= self.begun + self.limits.ring;
+        let by_itself = record.ended
+            && record.state == Live::Ringing
+            && record.answer.sip_code.is_none()
+            && self.ended_by == EndedBy::Carrier
+            && !self.answered;
+        if by_itself && !rang_out {
+            return self.finish(EndingClass::Interrupted);
+        }
+        self.end(now, record.answer)
     }
 
     pub(super) fn reconcile(&mut self, now: Instant) -> Vec<Do> {
@@ -59,7 +74,7 @@ impl Attempt {
             Settlement::Recorded(record) if record.ended => {
                 self.gone = true;
                 self.learn(record.state);
-                self.end(now, record.answer)
+                self.end_of_record(now, record)
             }
             // Answered, and gone without a word: Asterisk died while it played.
             Settlement::Recorded(_) => {

@@ -243,6 +243,34 @@ fn a_pbx_that_dies_while_it_rings_or_speaks_is_an_interruption() {
     assert_eq!(p.ending(), (EndingClass::Interrupted, Rang::Yes));
 }
 
+/// An Asterisk that shuts down in order hangs up what rings, without a SIP answer, and writes its record.
+#[test]
+fn what_rang_and_was_ended_by_its_own_asterisk_is_an_interruption_until_it_may_have_rung_out() {
+    let record =
+        |sip_code| Record { state: Live::Ringing, ended: true, answer: Answer { sip_code, q850: Some(0) } };
+    let found = |at: u64, record| {
+        let mut p = Played::new();
+        p.at(0, Event::Accepted).at(10, Event::Ringing).at(100, Event::Cut);
+        p.at(at, Event::Settled(Settlement::Recorded(record))).ending()
+    };
+    assert_eq!(found(3_000, record(None)), (EndingClass::Interrupted, Rang::Yes));
+    // The carrier had answered, after all.
+    assert_eq!(found(3_000, record(Some(486))), (EndingClass::UserBusy, Rang::Yes));
+    // Taken up later than it could have rung: an earlier process may have ended it for that.
+    let resumed = |age: u64| {
+        let mut p = Played::new();
+        let age = Duration::from_secs(age);
+        p.attempt = Attempt::resumed(p.start, age, LIMITS, READING, AttemptStatus::Ringing, Rang::Yes);
+        p.at(100, Event::Settled(Settlement::Recorded(record(None)))).ending().0
+    };
+    assert_eq!((resumed(3), resumed(60)), (EndingClass::Interrupted, EndingClass::EndedAfterRinging));
+    // What we were ending ourselves is not interrupted.
+    let mut p = Played::new();
+    p.at(0, Event::Accepted).at(10, Event::Ringing).at(50, Event::Cancel).at(100, Event::Cut);
+    p.at(900, Event::Settled(Settlement::Recorded(record(None))));
+    assert_eq!(p.ending().0, EndingClass::Canceled);
+}
+
 #[test]
 fn a_cancel_reaches_an_originate_that_is_still_on_its_way() {
     let mut p = Played::new();

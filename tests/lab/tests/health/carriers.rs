@@ -37,6 +37,17 @@ fn a_dead_carrier_is_routed_around_in_time_and_is_back_by_itself() {
     assert!(back <= Duration::from_secs(20), "{back:?}");
     all_answered_once(&fleet, &calls);
     assert!(calls.len() > 20);
+    // The figures by their trade names: 180 comes at once here, and the message is a beep.
+    let mean = |name: &str, trunk: &str| {
+        let of = |end: &str| fleet.plane.metric(&format!("ringward_trunk_{name}_{end}"), &[trunk]).unwrap();
+        assert!(of("count") > 0.5, "{name}");
+        of("sum") / of("count")
+    };
+    let b = "trunk=\"b-pbx-1\"";
+    let (rtt, pdd, acd) = (mean("qualify_rtt_seconds", b), mean("pdd_seconds", b), mean("talk_seconds", b));
+    let asr = fleet.plane.metric("ringward_trunk_asr_ratio", &[b]).unwrap();
+    println!("qualify {rtt:.4} s, PDD {pdd:.3} s, ACD {acd:.2} s, ASR {asr:.2}");
+    assert!(rtt < 0.5 && pdd < 0.5 && (0.2..6.0).contains(&acd) && asr > 0.99);
 }
 
 #[test]

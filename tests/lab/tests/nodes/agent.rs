@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use lab::{Signal, now, numbers, pause, wait_until};
+use serde_json::json;
 
-use crate::fixture::Fleet;
+use crate::fixture::{Fleet, attempts, end};
 use crate::node::{agent, agent_log, booted, linked_since, until_state};
 use crate::traffic::{all_end, tally, under_way, while_calls_come};
 
@@ -59,6 +60,37 @@ fn asterisk_restarts_under_an_agent_that_stays() {
     println!("asterisk restarted: usable after {} ms; meanwhile {told:?}", took.as_millis());
     assert_eq!((agent.pid(), linked_since(&fleet, "pbx-1")), (Some(pid), since), "the link stayed");
     assert!(told.unknown + told.interrupted <= 4, "only what was under way at that moment: {told:?}");
+}
+
+/// What rings at a PBX that shuts down in order was interrupted, and nobody had let it ring out: `retry` dials again.
+#[test]
+fn what_rings_when_asterisk_shuts_down_in_order_is_interrupted() {
+    let fleet = Fleet::up(booted());
+    let ringing = under_way(&fleet, numbers::RING, 0..4, "ringing");
+    let again: Vec<_> = (10..12).map(|n| numbers::number(numbers::RING, n)).collect();
+    let retried: Vec<_> =
+        again.iter().map(|to| fleet.place(to, json!({"on_unknown": "retry", "ring_timeout_s": 6}))).collect();
+    let rings = |id: &String| fleet.plane.call(id).is_ok_and(|call| call["status"] == "ringing");
+    wait_until("the others to ring", Duration::from_secs(5), "", || retried.iter().all(rings)).unwrap();
+    fleet.lab.pbx("pbx-1").unwrap().restart_asterisk().unwrap();
+    let mut interrupted = 0;
+    for call in &ringing {
+        let ended = fleet.ended(&call.id);
+        let expected = match attempts(&ended, "node")[..] {
+            ["pbx-1"] => "failed/interrupted/unknown",
+            _ => RUNG_OUT,
+        };
+        assert_eq!(end(&ended), expected, "{ended}\n{}", fleet.log_tail());
+        interrupted += usize::from(expected != RUNG_OUT);
+    }
+    assert!(interrupted > 0);
+    for (to, id) in again.iter().zip(&retried) {
+        let ended = fleet.ended(id);
+        let dialled = fleet.truth().invites(to);
+        let nodes = attempts(&ended, "node");
+        let expected = if nodes[0] == "pbx-1" { 2 } else { 1 };
+        assert_eq!((nodes.len(), dialled), (expected, u32::try_from(expected).unwrap()), "{ended}");
+    }
 }
 
 #[test]

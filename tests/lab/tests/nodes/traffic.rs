@@ -92,8 +92,7 @@ pub(crate) fn tally(fleet: &Fleet, placed: &[Placed]) -> Tally {
                 tally.answered += 1;
             }
             "failed/outcome_unknown/unknown" => tally.unknown += 1,
-            // A record that an Asterisk leaves as it shuts down reads like a ring timeout.
-            "failed/interrupted/unknown" | "no_answer/ring_timeout/not_reached" => {
+            "failed/interrupted/unknown" => {
                 assert_eq!(truth.rings(to), 1, "{to}: {call}");
                 tally.interrupted += 1;
             }
