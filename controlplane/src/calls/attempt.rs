@@ -6,16 +6,14 @@ use controlplane_core::{
     attempt::{Answer, Attempt, Do, Event, Limits},
     call::{AttemptStatus, Rang},
     ending::{Ending, EndingClass, Reading},
-    ids::{AttemptId, CallId},
-    names::{CarrierName, NodeName, TrunkName},
+    ids::CallId,
     number::E164,
     request::CallRequest,
 };
 use controlplane_store::calls::{Advance, Written};
 use node_agent_ami::{
-    ADMITTED_BEFORE, ChannelId, ChannelState, ContextName, DialDigits, DialStatus, EndpointName,
-    Event as AmiEvent, Extension, HangupHandler, InvalidName, Originate, OriginateOutcome, Session,
-    VariableName, VariableValue, Watch, WatchItem,
+    ADMITTED_BEFORE, ChannelId, ChannelState, DialStatus, Event as AmiEvent, Originate, OriginateOutcome,
+    Session, Watch, WatchItem,
 };
 use time::OffsetDateTime;
 use tokio::{
@@ -23,22 +21,9 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Calls, reconcile};
+use super::{Calls, originate::originate, place::Place, reconcile};
 use crate::registry::Assignment;
 
-/// The dialplan's contexts (dialplans/extensions_ringward.conf).
-const CALL_CONTEXT: &str = "ringward-call";
-const RECORD_CONTEXT: &str = "ringward-record";
-/// The channel variables that it reads.
-const ATTEMPT: &str = "RINGWARD_ATTEMPT";
-const AUDIO: &str = "RINGWARD_AUDIO";
-const REPEAT: &str = "RINGWARD_REPEAT";
-const TIME_LIMIT: &str = "RINGWARD_TIME_LIMIT";
-/// All contexts and variables of our Originates: a node's gate admits no others.
-pub(crate) const CONTEXTS: [&str; 2] = [CALL_CONTEXT, RECORD_CONTEXT];
-pub(crate) const VARIABLES: [&str; 4] = [ATTEMPT, AUDIO, REPEAT, TIME_LIMIT];
-/// Asterisk's own `Timeout` is longer than ours by this, so that it acts only when this process sleeps.
-const ORIGINATE_SLACK: Duration = Duration::from_secs(5);
 /// The dialplan ends an answered call at `time_limit_s`; this process does, if it has not, so much later.
 const TALK_SLACK: Duration = Duration::from_secs(5);
 /// Q.850 16, normal clearing.
@@ -49,10 +34,7 @@ pub(super) struct Run<'a> {
     pub(super) calls: &'a Calls,
     /// `None`: a canary, of which nothing is written.
     pub(super) call: Option<&'a CallId>,
-    pub(super) id: &'a AttemptId,
-    pub(super) node: &'a NodeName,
-    pub(super) trunk: &'a TrunkName,
-    pub(super) carrier: &'a CarrierName,
+    pub(super) place: &'a Place<'a>,
     pub(super) to: &'a E164,
     /// When its Originate left.
     pub(super) began: std::time::Instant,
@@ -73,30 +55,6 @@ pub(super) fn limits(request: &CallRequest, reconcile: Duration) -> Limits {
         talk: Duration::from_secs(request.time_limit_s.into()) + TALK_SLACK,
         reconcile,
     }
-}
-
-fn originate(id: &ChannelId, request: &CallRequest, to: &Assignment) -> Result<Originate, InvalidName> {
-    let variable = |name: &str, value: String| Ok((VariableName::parse(name)?, VariableValue::parse(value)?));
-    let mut originate = Originate::new(
-        id.clone(),
-        EndpointName::parse(to.trunk.endpoint.as_str())?,
-        DialDigits::parse(to.trunk.dialled(&request.to))?,
-        ContextName::parse(CALL_CONTEXT)?,
-        Extension::parse("s")?,
-    );
-    originate.timeout =
-        Duration::from_secs(u64::from(request.progress_timeout_s) + u64::from(request.ring_timeout_s))
-            + ORIGINATE_SLACK;
-    let caller = request.from.as_ref().or(to.trunk.caller_ids.first());
-    originate.caller_id = caller.map(|number| DialDigits::parse(number.as_str())).transpose()?;
-    originate.hangup_handler = Some(HangupHandler { context: ContextName::parse(RECORD_CONTEXT)? });
-    originate.variables = vec![
-        variable(ATTEMPT, id.to_string())?,
-        variable(AUDIO, request.message.audio_id.sound().to_owned())?,
-        variable(REPEAT, request.message.repeat.to_string())?,
-        variable(TIME_LIMIT, request.time_limit_s.to_string())?,
-    ];
-    Ok(originate)
 }
 
 /// The session that tells of the attempt, and its watch there.
@@ -130,7 +88,7 @@ impl Run<'_> {
     pub(super) async fn send(mut self, request: &CallRequest, to: &Assignment, reading: Reading) -> Ended {
         let limits = limits(request, self.calls.patience.reconcile);
         let machine = Attempt::new(now(), limits, reading);
-        let Ok(id) = ChannelId::parse(self.id.as_str()) else {
+        let Ok(id) = ChannelId::parse(self.place.id.as_str()) else {
             return self.refused_here("the attempt's id is no channel id");
         };
         let originate = match originate(&id, request, to) {
@@ -147,17 +105,12 @@ impl Run<'_> {
 
     /// Takes up an attempt that an earlier process began.
     pub(super) async fn resume(mut self, machine: Attempt) -> Option<Ended> {
-        let id = ChannelId::parse(self.id.as_str()).ok()?;
+        let id = ChannelId::parse(self.place.id.as_str()).ok()?;
         Some(self.follow(machine, id, None, None).await)
     }
 
-    /// The labels of its trunk's series.
-    fn place(&self) -> [&str; 3] {
-        [self.node.as_str(), self.trunk.as_str(), self.carrier.as_str()]
-    }
-
     fn refused_here(&self, why: &str) -> Ended {
-        tracing::error!(attempt = %self.id, why, "an attempt could not be put into an Originate");
+        tracing::error!(attempt = %self.place.id, why, "an attempt could not be put into an Originate");
         Ended { ending: Ending::without_answer(EndingClass::NotSent, Rang::No), may_live_on: false }
     }
 
@@ -223,12 +176,15 @@ impl Run<'_> {
             };
             if !rang_told && machine.rang() == Rang::Yes {
                 rang_told = true;
-                self.calls.registry.rang(now(), self.trunk, self.to, self.began);
+                self.calls.registry.rang(now(), self.place.trunk, self.to, self.began);
                 if let Some(hang_up) = self.when_rung {
                     hang_up.send_replace(true);
                 }
                 if is_new && self.call.is_some() {
-                    self.calls.metrics.pdd(self.place(), now().saturating_duration_since(self.began));
+                    self.calls
+                        .metrics
+                        .fleet
+                        .pdd(self.place.labels(), now().saturating_duration_since(self.began));
                 }
             }
             for todo in todo {
@@ -250,7 +206,8 @@ impl Run<'_> {
                         if let Some(answered_at) = answered_at {
                             self.calls
                                 .metrics
-                                .talked(self.place(), now().saturating_duration_since(answered_at));
+                                .fleet
+                                .talked(self.place.labels(), now().saturating_duration_since(answered_at));
                         }
                         reports.flush().await;
                         return Ended { ending, may_live_on: machine.may_live_on(&ending) };
@@ -264,19 +221,19 @@ impl Run<'_> {
         match outcome {
             OriginateOutcome::Accepted => Event::Accepted,
             OriginateOutcome::NotSent(why) => {
-                tracing::warn!(attempt = %self.id, node = %self.node, %why, "not sent");
+                tracing::warn!(attempt = %self.place.id, node = %self.place.node, %why, "not sent");
                 Event::NotSent
             }
             OriginateOutcome::Rejected { message } if message.ends_with(ADMITTED_BEFORE) => {
-                tracing::error!(attempt = %self.id, node = %self.node, "its Originate had gone through the gate before");
+                tracing::error!(attempt = %self.place.id, node = %self.place.node, "its Originate had gone through the gate before");
                 Event::Unresolved
             }
             OriginateOutcome::Rejected { message } => {
-                tracing::warn!(attempt = %self.id, node = %self.node, message, "Asterisk refused an Originate");
+                tracing::warn!(attempt = %self.place.id, node = %self.place.node, message, "Asterisk refused an Originate");
                 Event::Rejected
             }
             OriginateOutcome::Unresolved(why) => {
-                tracing::warn!(attempt = %self.id, node = %self.node, %why, "an Originate may or may not have arrived");
+                tracing::warn!(attempt = %self.place.id, node = %self.place.node, %why, "an Originate may or may not have arrived");
                 Event::Unresolved
             }
         }
@@ -285,7 +242,7 @@ impl Run<'_> {
     /// Does not wait: the machine waits for the channel's Hangup, not for this answer.
     fn hang_up(&self, id: &ChannelId, link: Option<&Link>) {
         let Some((session, _)) = link else { return };
-        let (session, id, node) = (session.clone(), id.clone(), self.node.clone());
+        let (session, id, node) = (session.clone(), id.clone(), self.place.node.clone());
         tokio::spawn(async move {
             if let Err(error) = session.hangup(&id, NORMAL_CLEARING).await {
                 tracing::warn!(%node, channel = %id, %error, "a hangup was not taken");
@@ -341,7 +298,7 @@ impl<'r> Reports<'r> {
 
 impl<'r> Run<'r> {
     fn report(&self, status: AttemptStatus, rang: Rang) -> Pin<Box<dyn Future<Output = ()> + Send + 'r>> {
-        let (calls, attempt) = (self.calls, self.id);
+        let (calls, attempt) = (self.calls, self.place.id);
         let Some(call) = self.call else { return Box::pin(std::future::ready(())) };
         let at = calls.clock.now();
         let event_id = calls.chance.event_id(at);
@@ -357,8 +314,8 @@ impl<'r> Run<'r> {
     fn look_for_fate(&self, id: &ChannelId) -> Pin<Box<dyn Future<Output = Found> + Send + 'r>> {
         let (calls, id) = (self.calls, id.clone());
         let lost = reconcile::Lost {
-            node: self.node,
-            attempt: self.id,
+            node: self.place.node,
+            attempt: self.place.id,
             started_at: self.started_at,
             began: self.began,
             sent_to: self.sent_to,

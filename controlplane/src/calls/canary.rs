@@ -16,6 +16,7 @@ use tokio::{sync::watch, time::Instant};
 use super::{
     Calls,
     attempt::{Ended, Run},
+    place::{Place, Slots},
 };
 use crate::registry::Assignment;
 
@@ -57,14 +58,13 @@ impl Calls {
         let trunk = &to.trunk;
         let request = request(canary);
         let began = Instant::now().into_std();
+        let place = Place::on(trunk, id);
+        let _slots = Slots { registry: &self.registry, place: &place };
         let (hang_up, mut canceled) = watch::channel(false);
         let run = Run {
             calls: self,
             call: None,
-            id,
-            node: &trunk.node,
-            trunk: &trunk.name,
-            carrier: &trunk.carrier,
+            place: &place,
             to: &request.to,
             began,
             started_at: self.clock.now(),
@@ -89,8 +89,8 @@ impl Calls {
             load: to.load,
         };
         self.registry.canary_ended(Instant::now().into_std(), &trunk.name, &trunk.node, call, met);
-        self.registry.release_canary(trunk, id);
-        self.metrics.canary_ended(trunk, met);
+        self.registry.canary_over(id);
+        self.metrics.fleet.canary_ended(trunk, met);
         tracing::info!(trunk = %trunk.name, attempt = %id, ending = %ending.class, sip = ending.sip_code,
             as_expected = met == Met::AsExpected, "canary ended");
         met

@@ -15,7 +15,6 @@ use controlplane_core::{
     fleet::{OnRefusal, Trunk},
     health::{self, Destination, Load, Party},
     ids::AttemptId,
-    names::{CarrierName, NodeName, TrunkName},
     selection::Tried,
 };
 use controlplane_store::calls::{
@@ -29,8 +28,9 @@ use tokio::{
 use super::{
     Calls,
     attempt::{Ended, Run, limits},
+    place::{Place, Slots},
 };
-use crate::registry::{Assignment, Refused, Registry, Reserved};
+use crate::registry::{Assignment, Refused, Reserved};
 
 /// First wait before trunks are tried again that sent nothing; doubled up to [`AGAIN_MAX`].
 const AGAIN_MIN: Duration = Duration::from_millis(250);
@@ -80,16 +80,6 @@ struct Driver<'a> {
     late: Reason,
 }
 
-/// Where an attempt goes, or went.
-struct Place<'a> {
-    id: &'a AttemptId,
-    node: &'a NodeName,
-    trunk: &'a TrunkName,
-    carrier: &'a CarrierName,
-    /// The trunk as declared; `None` if it is no longer.
-    declared: Option<&'a Trunk>,
-}
-
 /// How an attempt was sent.
 #[derive(Clone, Copy)]
 struct Sent {
@@ -97,18 +87,6 @@ struct Sent {
     began: std::time::Instant,
     /// How busy trunk and carrier were.
     load: Load,
-}
-
-/// The slots of an attempt, given back when dropped: also when its task breaks.
-struct Slots<'a> {
-    registry: &'a Registry,
-    place: &'a Place<'a>,
-}
-
-impl Drop for Slots<'_> {
-    fn drop(&mut self) {
-        self.registry.release(self.place.trunk, self.place.carrier, self.place.id);
-    }
 }
 
 /// What follows an attempt.
@@ -258,10 +236,7 @@ impl Driver<'_> {
         let run = Run {
             calls: self.calls,
             call: Some(&self.call.id),
-            id: place.id,
-            node: place.node,
-            trunk: place.trunk,
-            carrier: place.carrier,
+            place,
             to: &self.call.request.to,
             began: sent.began,
             started_at: stored.started_at,
@@ -276,13 +251,7 @@ impl Driver<'_> {
 
     async fn attempt(&mut self, id: &AttemptId, to: &Assignment) -> Step {
         let trunk = &to.trunk;
-        let place = Place {
-            id,
-            node: &trunk.node,
-            trunk: &trunk.name,
-            carrier: &trunk.carrier,
-            declared: Some(trunk),
-        };
+        let place = Place::on(trunk, id);
         let _slots = Slots { registry: &self.calls.registry, place: &place };
         let at = self.calls.clock.now();
         let begin = BeginAttempt {
@@ -309,10 +278,7 @@ impl Driver<'_> {
         let run = Run {
             calls: self.calls,
             call: Some(&self.call.id),
-            id,
-            node: &trunk.node,
-            trunk: &trunk.name,
-            carrier: &trunk.carrier,
+            place: &place,
             to: &self.call.request.to,
             began: sent.began,
             started_at: at,
@@ -343,7 +309,7 @@ impl Driver<'_> {
         if may_live_on {
             self.calls.registry.abandon(place.node, place.id.clone(), at);
         }
-        self.calls.metrics.attempt_ended(place.node, place.trunk, place.carrier, ending.class);
+        self.calls.metrics.fleet.attempt_ended(place.node, place.trunk, place.carrier, ending.class);
         self.endings.push(ending.class);
         self.pass_over(place, ending.class);
         let call_end = match next {

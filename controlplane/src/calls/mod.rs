@@ -13,10 +13,12 @@ mod attempt;
 mod canary;
 mod driver;
 mod durable;
+mod originate;
+mod place;
 mod reconcile;
 
-pub(crate) use attempt::{CONTEXTS, VARIABLES};
 pub(crate) use durable::chain;
+pub(crate) use originate::{CONTEXTS, VARIABLES};
 
 use std::{
     collections::HashMap,

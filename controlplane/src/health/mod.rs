@@ -50,7 +50,7 @@ fn tell(registry: &Registry, metrics: &Metrics, news: &News) {
                 return;
             }
             if let Some(trunk) = registry.fleet().0.trunk(name) {
-                metrics.trunk_changed(trunk, to);
+                metrics.fleet.trunk_changed(trunk, to);
             }
             if to == TrunkState::Tripped {
                 tracing::warn!(trunk = %name, %from, %to, why = %change.evidence, "trunk tripped");
@@ -59,7 +59,7 @@ fn tell(registry: &Registry, metrics: &Metrics, news: &News) {
             }
         }
         News::Changed(Changed::Node(name, change)) => {
-            metrics.node_changed(name, change.to);
+            metrics.fleet.node_changed(name, change.to);
             tracing::warn!(node = %name, from = %change.from, to = %change.to, why = %change.evidence, "node changed");
         }
         News::Panic(route, PanicChange::Began(count)) => tracing::error!(

@@ -129,7 +129,7 @@ impl Nodes {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let (fleet, revision) = self.shared.registry.fleet();
         self.shared.links.declare(Arc::clone(&fleet), revision);
-        self.shared.metrics.declare(&fleet);
+        self.shared.metrics.fleet.declare(&fleet);
         running.retain(|name, task| fleet.node(name).is_some_and(|node| Way::of(node) == task.way));
         for node in fleet.nodes() {
             let task = running.entry(node.name.clone()).or_insert_with(|| {

@@ -151,7 +151,7 @@ impl Teller {
             shared.registry.observed(now.into_std(), &trunk.name, &event);
         }
         if let Some(rtt) = self.new_rtt(&trunk.name, sight) {
-            shared.metrics.qualify_rtt(trunk, rtt);
+            shared.metrics.fleet.qualify_rtt(trunk, rtt);
         }
     }
 }

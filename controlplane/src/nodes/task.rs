@@ -90,7 +90,7 @@ pub(super) fn security(shared: Shared, node: NodeName, ami: Ami, login: AmiLogin
 }
 
 fn down(shared: &Shared, node: &NodeName, reason: String) {
-    shared.metrics.node_up(node, false);
+    shared.metrics.fleet.node_up(node, false);
     shared.registry.node_down(node, reason, shared.clock.now());
 }
 
@@ -211,7 +211,7 @@ async fn look(
         let barred = asks_gate && shared.links.bar(node, &attempt, None).await == BarAnswer::Barred;
         hang_up_survivor(shared, session, node, &attempt, barred).await;
     }
-    shared.metrics.node_up(node, true);
+    shared.metrics.fleet.node_up(node, true);
     if amiss { CHECK_AGAIN } else { CHECK_EVERY }
 }
 
@@ -250,7 +250,7 @@ async fn hang_up_survivor(
     match session.hangup(&id, NORMAL_CLEARING).await {
         Ok(node_agent_ami::HangupAnswer::Requested) => {
             shared.registry.found(node, attempt);
-            shared.metrics.survivor_hung_up(node);
+            shared.metrics.fleet.survivor_hung_up(node);
             tracing::warn!(%node, %attempt, "hung up a channel whose attempt had been given up");
         }
         Ok(node_agent_ami::HangupAnswer::NoSuchChannel) if barred => shared.registry.found(node, attempt),
@@ -276,7 +276,7 @@ impl TamperLog {
         purpose: Purpose,
         tampering: &node_agent_ami::Tampering,
     ) {
-        shared.metrics.tampering(node, purpose, tampering.kind);
+        shared.metrics.fleet.tampering(node, purpose, tampering.kind);
         shared.registry.tampered(node);
         let now = Instant::now();
         if self.logged.is_some_and(|at| now < at + TAMPER_LOG_EVERY) {

@@ -132,15 +132,13 @@ impl Registry {
         Some(assignment)
     }
 
-    /// A canary is over: its slots are given back, and what it has left on its node may go.
-    pub fn release_canary(&self, trunk: &Trunk, attempt: &AttemptId) {
+    /// A canary is over: what it has left on its node may go.
+    pub fn canary_over(&self, attempt: &AttemptId) {
         let mut state = self.state();
         if state.canaries.len() == CANARIES_MAX {
             state.canaries.pop_front();
         }
         state.canaries.push_back(attempt.clone());
-        drop(state);
-        self.release(&trunk.name, &trunk.carrier, attempt);
     }
 
     /// Of these attempts, those that were canaries and are over.

@@ -1,27 +1,19 @@
-//! What Prometheus scrapes. Labels are of closed sets or of the declared fleet: never a number, a call, an
-//! address or an organisation.
+//! What Prometheus learns of the declared fleet: nodes, trunks and routes. Counters are told as things happen, gauges
+//! are read when scraped.
 
 use std::time::Duration;
 
 use controlplane_core::{
-    attempt::Settlement,
-    call::Reason,
     ending::EndingClass,
     fleet::{Fleet as DeclaredFleet, Trunk},
     health::{Met, NodeState, TrunkState},
     names::{CarrierName, NodeName, TrunkName},
 };
 use node_agent_ami::{Purpose, TamperKind};
-use prometheus::{
-    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
-};
+use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 use tokio::time::Instant;
 
-use crate::{
-    agents::{AgentMetrics, Links},
-    registry::Registry as Fleet,
-};
+use crate::registry::Registry as Fleet;
 
 /// The labels of a trunk's series.
 const TRUNK: [&str; 3] = ["node", "trunk", "carrier"];
@@ -37,30 +29,11 @@ fn met_word(met: Met) -> &'static str {
     }
 }
 
-/// What reconciliation finds, as [`found_word`] says it.
-const FOUND: [&str; 4] = ["living", "recorded", "absent", "barred"];
-
-fn found_word(found: Settlement) -> &'static str {
-    match found {
-        Settlement::Living(_) => "living",
-        Settlement::Recorded(_) => "recorded",
-        Settlement::Absent => "absent",
-        Settlement::Barred => "barred",
-    }
-}
-
-/// The program's metrics.
-pub struct Metrics {
-    registry: Registry,
-    calls_accepted: IntCounter,
-    calls_ended: IntCounterVec,
-    calls_open: IntGauge,
-    calls_taken_up: IntCounter,
+/// The metrics.
+pub(crate) struct FleetMetrics {
     attempts_ended: IntCounterVec,
     canaries_ended: IntCounterVec,
-    reconciled: IntCounterVec,
     survivors_hung_up: IntCounterVec,
-    setup_seconds: Histogram,
     node_up: IntGaugeVec,
     node_state: IntGaugeVec,
     node_draining: IntGaugeVec,
@@ -77,17 +50,14 @@ pub struct Metrics {
     talk_seconds: HistogramVec,
     route_panic: IntGaugeVec,
     ami_tampering: IntCounterVec,
-    store_failures: IntCounter,
-    agents: AgentMetrics,
 }
 
-impl Metrics {
-    /// All series whose labels are known exist from the start, at zero.
+impl FleetMetrics {
+    /// Registers them.
     ///
     /// # Errors
-    /// A name is not one that Prometheus takes, or is there twice: a mistake in this file.
-    pub fn new() -> Result<Self, prometheus::Error> {
-        let registry = Registry::new();
+    /// A name that is there twice: a mistake in this file.
+    pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let counters = |name: &str, help: &str, labels: &[&str]| {
             let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
             registry.register(Box::new(counters.clone()))?;
@@ -110,60 +80,7 @@ impl Metrics {
             registry.register(Box::new(histograms.clone()))?;
             Ok::<_, prometheus::Error>(histograms)
         };
-        let calls_accepted =
-            IntCounter::new("ringward_calls_accepted_total", "Calls accepted from customers.")?;
-        registry.register(Box::new(calls_accepted.clone()))?;
-        let calls_open = IntGauge::new("ringward_calls_open", "Calls accepted and not ended.")?;
-        registry.register(Box::new(calls_open.clone()))?;
-        let calls_taken_up = IntCounter::new(
-            "ringward_calls_taken_up_total",
-            "Open calls that had lost their task and were started again. Above zero is a fault: see the log.",
-        )?;
-        registry.register(Box::new(calls_taken_up.clone()))?;
-        let store_failures = IntCounter::new(
-            "ringward_store_failures_total",
-            "Writes that the database did not take; each is tried again.",
-        )?;
-        registry.register(Box::new(store_failures.clone()))?;
-        let setup = HistogramOpts::new(
-            "ringward_call_setup_seconds",
-            "From a call's acceptance to the beginning of its first attempt, before Asterisk is asked.",
-        )
-        .buckets(vec![0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0]);
-        let setup_seconds = Histogram::with_opts(setup)?;
-        registry.register(Box::new(setup_seconds.clone()))?;
-        let calls_ended = counters(
-            "ringward_calls_ended_total",
-            "Calls ended, by status and reason.",
-            &["status", "reason"],
-        )?;
-        for reason in Reason::ALL {
-            calls_ended.with_label_values(&[reason.status().as_str(), reason.as_str()]);
-        }
-        let reconciled = counters(
-            "ringward_reconciliations_total",
-            "Attempts that were looked for after a cut, by what was found. Absent: neither channel nor flight record. \
-             What was not found in time is not among them.",
-            &["found"],
-        )?;
-        for found in FOUND {
-            reconciled.with_label_values(&[found]);
-        }
-        let agents = AgentMetrics::new(&registry)?;
         Ok(Self {
-            agents,
-            calls_accepted,
-            calls_ended,
-            calls_open,
-            calls_taken_up,
-            setup_seconds,
-            store_failures,
-            reconciled,
-            survivors_hung_up: counters(
-                "ringward_survivors_hung_up_total",
-                "Channels that lived on although their attempt had been given up or had ended, and were hung up.",
-                &["node"],
-            )?,
             attempts_ended: counters(
                 "ringward_attempts_ended_total",
                 "Attempts ended, by what the ending means.",
@@ -173,6 +90,16 @@ impl Metrics {
                 "ringward_canaries_ended_total",
                 "Canary calls ended, by whether they met what they should. No customer's call is among them.",
                 &["node", "trunk", "carrier", "met"],
+            )?,
+            survivors_hung_up: counters(
+                "ringward_survivors_hung_up_total",
+                "Channels that lived on although their attempt had been given up or had ended, and were hung up.",
+                &["node"],
+            )?,
+            node_up: gauges(
+                "ringward_node_up",
+                "1 while the node's AMI session is up and checked.",
+                &["node"],
             )?,
             node_state: gauges(
                 "ringward_node_state",
@@ -193,6 +120,16 @@ impl Metrics {
                 "ringward_node_transitions_total",
                 "Changes of the node's state, by the state that it came to.",
                 &["node", "state"],
+            )?,
+            trunk_usable: gauges(
+                "ringward_trunk_usable",
+                "1 while a call could be sent over the trunk: node, configuration and health allow it.",
+                &["node", "trunk", "carrier"],
+            )?,
+            trunk_channels: gauges(
+                "ringward_trunk_channels",
+                "Attempts that hold a channel of the trunk.",
+                &["node", "trunk", "carrier"],
             )?,
             trunk_state: gauges(
                 "ringward_trunk_state",
@@ -234,27 +171,11 @@ impl Metrics {
                 "1 while too few of the route's trunks are held to work, so that calls are tried over all.",
                 &["route"],
             )?,
-            node_up: gauges(
-                "ringward_node_up",
-                "1 while the node's AMI session is up and checked.",
-                &["node"],
-            )?,
-            trunk_usable: gauges(
-                "ringward_trunk_usable",
-                "1 while a call could be sent over the trunk: node, configuration and health allow it.",
-                &["node", "trunk", "carrier"],
-            )?,
-            trunk_channels: gauges(
-                "ringward_trunk_channels",
-                "Attempts that hold a channel of the trunk.",
-                &["node", "trunk", "carrier"],
-            )?,
             ami_tampering: counters(
                 "ringward_ami_tampering_total",
                 "Blocks of strangers' text in AMI streams, by how they gave themselves away. Counted, not acted on.",
                 &["node", "session", "kind"],
             )?,
-            registry,
         })
     }
 
@@ -296,22 +217,6 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn call_accepted(&self) {
-        self.calls_accepted.inc();
-    }
-
-    pub(crate) fn calls_open(&self, calls: usize) {
-        self.calls_open.set(i64::try_from(calls).unwrap_or(i64::MAX));
-    }
-
-    pub(crate) fn calls_taken_up(&self, calls: usize) {
-        self.calls_taken_up.inc_by(u64::try_from(calls).unwrap_or(u64::MAX));
-    }
-
-    pub(crate) fn call_ended(&self, reason: Reason) {
-        self.calls_ended.with_label_values(&[reason.status().as_str(), reason.as_str()]).inc();
-    }
-
     pub(crate) fn attempt_ended(
         &self,
         node: &NodeName,
@@ -349,20 +254,8 @@ impl Metrics {
         self.talk_seconds.with_label_values(&place).observe(talk.as_secs_f64());
     }
 
-    pub(crate) fn reconciled(&self, found: Settlement) {
-        self.reconciled.with_label_values(&[found_word(found)]).inc();
-    }
-
     pub(crate) fn survivor_hung_up(&self, node: &NodeName) {
         self.survivors_hung_up.with_label_values(&[node.as_str()]).inc();
-    }
-
-    pub(crate) fn setup(&self, seconds: f64) {
-        self.setup_seconds.observe(seconds);
-    }
-
-    pub(crate) fn store_failure(&self) {
-        self.store_failures.inc();
     }
 
     pub(crate) fn node_up(&self, node: &NodeName, up: bool) {
@@ -373,11 +266,8 @@ impl Metrics {
         self.ami_tampering.with_label_values(&[node.as_str(), purpose.as_str(), kind.as_str()]).inc();
     }
 
-    /// The text format, with the gauges of the fleet read now.
-    ///
-    /// # Errors
-    /// A series that cannot be encoded.
-    pub fn render(&self, fleet: &Fleet, links: &Links) -> Result<String, prometheus::Error> {
+    /// Reads every gauge anew.
+    pub(super) fn read(&self, fleet: &Fleet) {
         // What is no longer declared must not stand on as a last known value.
         for gauges in [
             &self.node_up,
@@ -425,9 +315,5 @@ impl Metrics {
             let is_on = panics.iter().any(|(prefix, _)| *prefix == route.prefix);
             self.route_panic.with_label_values(&[route.prefix.as_str()]).set(i64::from(is_on));
         }
-        self.agents.read(&fleet.fleet().0, links);
-        let mut text = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
-        Ok(String::from_utf8_lossy(&text).into_owned())
     }
 }

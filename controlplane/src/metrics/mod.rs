@@ -1,0 +1,149 @@
+//! What Prometheus scrapes. Labels are of closed sets or of the declared fleet: never a number, a call, an
+//! address or an organisation.
+
+mod fleet;
+
+use controlplane_core::{attempt::Settlement, call::Reason};
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
+
+use self::fleet::FleetMetrics;
+use crate::{
+    agents::{AgentMetrics, Links},
+    registry::Registry as Fleet,
+};
+
+/// What reconciliation finds, as [`found_word`] says it.
+const FOUND: [&str; 4] = ["living", "recorded", "absent", "barred"];
+
+fn found_word(found: Settlement) -> &'static str {
+    match found {
+        Settlement::Living(_) => "living",
+        Settlement::Recorded(_) => "recorded",
+        Settlement::Absent => "absent",
+        Settlement::Barred => "barred",
+    }
+}
+
+/// The program's metrics.
+pub struct Metrics {
+    registry: Registry,
+    calls_accepted: IntCounter,
+    calls_ended: IntCounterVec,
+    calls_open: IntGauge,
+    calls_taken_up: IntCounter,
+    reconciled: IntCounterVec,
+    setup_seconds: Histogram,
+    store_failures: IntCounter,
+    /// What is told of nodes, trunks and routes.
+    pub(crate) fleet: FleetMetrics,
+    agents: AgentMetrics,
+}
+
+impl Metrics {
+    /// All series whose labels are known exist from the start, at zero.
+    ///
+    /// # Errors
+    /// A name is not one that Prometheus takes, or is there twice: a mistake in this file.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(counters.clone()))?;
+            Ok::<_, prometheus::Error>(counters)
+        };
+        let calls_accepted =
+            IntCounter::new("ringward_calls_accepted_total", "Calls accepted from customers.")?;
+        registry.register(Box::new(calls_accepted.clone()))?;
+        let calls_open = IntGauge::new("ringward_calls_open", "Calls accepted and not ended.")?;
+        registry.register(Box::new(calls_open.clone()))?;
+        let calls_taken_up = IntCounter::new(
+            "ringward_calls_taken_up_total",
+            "Open calls that had lost their task and were started again. Above zero is a fault: see the log.",
+        )?;
+        registry.register(Box::new(calls_taken_up.clone()))?;
+        let store_failures = IntCounter::new(
+            "ringward_store_failures_total",
+            "Writes that the database did not take; each is tried again.",
+        )?;
+        registry.register(Box::new(store_failures.clone()))?;
+        let setup = HistogramOpts::new(
+            "ringward_call_setup_seconds",
+            "From a call's acceptance to the beginning of its first attempt, before Asterisk is asked.",
+        )
+        .buckets(vec![0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0]);
+        let setup_seconds = Histogram::with_opts(setup)?;
+        registry.register(Box::new(setup_seconds.clone()))?;
+        let calls_ended = counters(
+            "ringward_calls_ended_total",
+            "Calls ended, by status and reason.",
+            &["status", "reason"],
+        )?;
+        for reason in Reason::ALL {
+            calls_ended.with_label_values(&[reason.status().as_str(), reason.as_str()]);
+        }
+        let reconciled = counters(
+            "ringward_reconciliations_total",
+            "Attempts that were looked for after a cut, by what was found. Absent: neither channel nor flight record. \
+             What was not found in time is not among them.",
+            &["found"],
+        )?;
+        for found in FOUND {
+            reconciled.with_label_values(&[found]);
+        }
+        let (fleet, agents) = (FleetMetrics::new(&registry)?, AgentMetrics::new(&registry)?);
+        Ok(Self {
+            fleet,
+            agents,
+            calls_accepted,
+            calls_ended,
+            calls_open,
+            calls_taken_up,
+            setup_seconds,
+            store_failures,
+            reconciled,
+            registry,
+        })
+    }
+
+    pub(crate) fn call_accepted(&self) {
+        self.calls_accepted.inc();
+    }
+
+    pub(crate) fn calls_open(&self, calls: usize) {
+        self.calls_open.set(i64::try_from(calls).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn calls_taken_up(&self, calls: usize) {
+        self.calls_taken_up.inc_by(u64::try_from(calls).unwrap_or(u64::MAX));
+    }
+
+    pub(crate) fn call_ended(&self, reason: Reason) {
+        self.calls_ended.with_label_values(&[reason.status().as_str(), reason.as_str()]).inc();
+    }
+
+    pub(crate) fn reconciled(&self, found: Settlement) {
+        self.reconciled.with_label_values(&[found_word(found)]).inc();
+    }
+
+    pub(crate) fn setup(&self, seconds: f64) {
+        self.setup_seconds.observe(seconds);
+    }
+
+    pub(crate) fn store_failure(&self) {
+        self.store_failures.inc();
+    }
+
+    /// The text format, with the gauges of the fleet read now.
+    ///
+    /// # Errors
+    /// A series that cannot be encoded.
+    pub fn render(&self, fleet: &Fleet, links: &Links) -> Result<String, prometheus::Error> {
+        self.fleet.read(fleet);
+        self.agents.read(&fleet.fleet().0, links);
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+}
