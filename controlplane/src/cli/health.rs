@@ -40,6 +40,16 @@ fn fact(name: &str, value: &str) -> String {
     format!("  {name:<14} {value}\n")
 }
 
+/// An operator's hold: since when, and why.
+fn hold(of: &Value) -> String {
+    if of["hold"].is_null() {
+        return String::new();
+    }
+    let hold = &of["hold"];
+    let reason = hold["reason"].as_str().unwrap_or("no reason given");
+    fact("held", &format!("by an operator since {}: {reason}", cell(hold, "since")))
+}
+
 fn tally(answer: &Value, member: &str) -> String {
     format!("{} of {}", cell(&answer[member], "failed"), cell(&answer[member], "calls"))
 }
@@ -60,6 +70,7 @@ fn trunk(answer: &Value) -> String {
         why => format!("takes no new call: {why}"),
     };
     text += &fact("calls", &takes);
+    text += &hold(answer);
     if answer["cause"].is_string() {
         text += &fact("cause", &cell(answer, "cause"));
     }
@@ -73,6 +84,7 @@ fn trunk(answer: &Value) -> String {
     }
     if answer["node_health"]["state"] != "alive" || answer["node_health"]["draining"] == true {
         text += &fact("node", &cell(&answer["node_health"], "sentence"));
+        text += &hold(&answer["node_health"]);
     }
     if answer["contact"].is_string() {
         let rtt = answer["qualify_rtt_us"].as_u64();
@@ -108,13 +120,14 @@ pub(super) async fn trunk_why(door: &Door, name: &str) -> Done {
 pub(super) async fn node_why(door: &Door, name: &str) -> Done {
     let answer = door.get(&format!("/admin/v1/nodes/{}/why", encoded_name(name))).await?;
     show(door, &answer, || {
-        format!("{}: {}\n{}", cell(&answer, "node"), cell(&answer, "sentence"), history(&answer))
+        let head = format!("{}: {}\n", cell(&answer, "node"), cell(&answer, "sentence"));
+        head + &hold(&answer) + &history(&answer)
     });
     Ok(ExitCode::SUCCESS)
 }
 
 /// `word`: disable, enable, drain or undrain.
-pub(super) async fn hold(door: &Door, nouns: &str, name: &str, word: &str, reason: Option<&str>) -> Done {
+pub(super) async fn set_hold(door: &Door, nouns: &str, name: &str, word: &str, reason: Option<&str>) -> Done {
     let body = reason.map_or_else(|| json!({}), |reason| json!({"reason": reason}));
     let answer = door.post(&format!("/admin/v1/{nouns}/{}/{word}", encoded_name(name)), &body).await?;
     let is = match word {

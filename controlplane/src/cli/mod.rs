@@ -260,18 +260,18 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Node(NodeCommand::Revoke { name }) => agents::revoke(&door()?, name).await,
         Command::Node(NodeCommand::Why { name }) => health::node_why(&door()?, name).await,
         Command::Node(NodeCommand::Drain(HoldArgs { name, reason })) => {
-            health::hold(&door()?, "nodes", name, "drain", reason.as_deref()).await
+            health::set_hold(&door()?, "nodes", name, "drain", reason.as_deref()).await
         }
         Command::Node(NodeCommand::Undrain(HoldArgs { name, reason })) => {
-            health::hold(&door()?, "nodes", name, "undrain", reason.as_deref()).await
+            health::set_hold(&door()?, "nodes", name, "undrain", reason.as_deref()).await
         }
         Command::Trunk(TrunkCommand::List) => commands::trunks(&door()?).await,
         Command::Trunk(TrunkCommand::Why { name }) => health::trunk_why(&door()?, name).await,
         Command::Trunk(TrunkCommand::Disable(HoldArgs { name, reason })) => {
-            health::hold(&door()?, "trunks", name, "disable", reason.as_deref()).await
+            health::set_hold(&door()?, "trunks", name, "disable", reason.as_deref()).await
         }
         Command::Trunk(TrunkCommand::Enable(HoldArgs { name, reason })) => {
-            health::hold(&door()?, "trunks", name, "enable", reason.as_deref()).await
+            health::set_hold(&door()?, "trunks", name, "enable", reason.as_deref()).await
         }
         Command::Route(RouteCommand::Explain { number }) => commands::explain(&door()?, number).await,
         Command::Call(CallCommand::Place(args)) => commands::place(&door()?, args).await,

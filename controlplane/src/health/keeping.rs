@@ -26,7 +26,7 @@ use tokio::{
 use crate::{
     calls::chain,
     clock::Clock,
-    registry::{Holds, Kept, News, Registry},
+    registry::{Hold, Holds, Kept, News, Registry},
 };
 
 /// Between two writes: a carrier that fails takes many trunks with it, and they are written together.
@@ -213,9 +213,10 @@ impl Keeping {
     async fn holds(&self) -> Result<Holds, StoreError> {
         let mut holds = Holds::default();
         for hold in self.store.holds().await? {
+            let known = Hold { since: hold.since, reason: hold.reason };
             match hold.target {
-                HoldTarget::Trunk(trunk) => holds.trunks.insert(trunk),
-                HoldTarget::Node(node) => holds.nodes.insert(node),
+                HoldTarget::Trunk(trunk) => holds.trunks.insert(trunk, known),
+                HoldTarget::Node(node) => holds.nodes.insert(node, known),
             };
         }
         Ok(holds)

@@ -19,6 +19,9 @@ use controlplane_core::{
     number::E164,
 };
 
+use serde::Serialize;
+use time::OffsetDateTime;
+
 use super::{Link, Registry, State};
 
 /// How long a trunk's pace stays halved after a 503 that was about pace.
@@ -42,9 +45,19 @@ pub struct Kept {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Holds {
     /// Disabled trunks.
-    pub trunks: BTreeSet<TrunkName>,
+    pub trunks: HashMap<TrunkName, Hold>,
     /// Draining nodes.
-    pub nodes: BTreeSet<NodeName>,
+    pub nodes: HashMap<NodeName, Hold>,
+}
+
+/// Since when, and why in the operator's words. Who it was is in the audit log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Hold {
+    /// Since when.
+    #[serde(with = "time::serde::rfc3339")]
+    pub since: OffsetDateTime,
+    /// Why.
+    pub reason: Option<String>,
 }
 
 /// What changed, for log, metrics and store.
@@ -75,6 +88,10 @@ pub struct TrunkWhy {
     pub standing: Result<Standing, Withheld>,
     /// What forbids its use, found by looking at its node's configuration.
     pub finding: Option<String>,
+    /// An operator has disabled it.
+    pub hold: Option<Hold>,
+    /// An operator drains its node.
+    pub node_hold: Option<Hold>,
 }
 
 impl State {
@@ -155,7 +172,7 @@ impl State {
     }
 
     fn hold_trunk(&mut self, now: Instant, name: &TrunkName) -> bool {
-        let held = self.kept.holds.trunks.contains(name);
+        let held = self.kept.holds.trunks.contains_key(name);
         let is_held = self.board.trunk(name).is_some_and(|t| t.state() == TrunkState::Disabled);
         match (held, is_held) {
             (true, false) => self.feed(now, name, &Event::Disable).1,
@@ -165,7 +182,7 @@ impl State {
     }
 
     fn hold_node(&mut self, now: Instant, name: &NodeName) -> bool {
-        let held = self.kept.holds.nodes.contains(name);
+        let held = self.kept.holds.nodes.contains_key(name);
         let is_held = self.board.node(name).is_some_and(health::NodeHealth::is_draining);
         if held != is_held {
             self.feed_node(now, name, if held { NodeEvent::Drain } else { NodeEvent::Undrain });
@@ -320,13 +337,17 @@ impl Registry {
         let (node, health) = (state.board.node(&trunk.node)?.why(now), state.board.trunk(name)?.why(now));
         let standing = state.board.standing_for_any(now, &trunk);
         let finding = state.trunks.get(name).and_then(|t| t.checked.as_ref()?.as_ref().err().cloned());
-        Some(TrunkWhy { trunk, health, node, standing, finding: finding.map(|finding| finding.text) })
+        let hold = state.kept.holds.trunks.get(name).cloned();
+        let node_hold = state.kept.holds.nodes.get(&trunk.node).cloned();
+        let finding = finding.map(|finding| finding.text);
+        Some(TrunkWhy { trunk, health, node, standing, finding, hold, node_hold })
     }
 
-    /// Why a node is as it is. `None`: it is not declared.
+    /// Why a node is as it is, and an operator's hold on it. `None`: it is not declared.
     #[must_use]
-    pub fn node_why(&self, now: Instant, name: &NodeName) -> Option<NodeWhy> {
-        Some(self.state().board.node(name)?.why(now))
+    pub fn node_why(&self, now: Instant, name: &NodeName) -> Option<(NodeWhy, Option<Hold>)> {
+        let state = self.state();
+        Some((state.board.node(name)?.why(now), state.kept.holds.nodes.get(name).cloned()))
     }
 
     /// The routes that fail open, and for how long.

@@ -31,7 +31,7 @@ use tokio::{
 };
 
 pub use self::{
-    health::{Holds, Kept, News, TrunkWhy},
+    health::{Hold, Holds, Kept, News, TrunkWhy},
     reserve::{Assignment, Refused, Reserved},
     view::{NodeView, TrunkView},
 };

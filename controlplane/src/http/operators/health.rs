@@ -56,7 +56,7 @@ pub(in crate::http) async fn trunk_why(
 ) -> Result<Json<Value>, Problem> {
     let Path(name) = name?;
     let why = state.registry.trunk_why(now(), &name).ok_or_else(|| undeclared("trunk", &name))?;
-    let TrunkWhy { trunk, health, node, standing: stands, finding } = why;
+    let TrunkWhy { trunk, health, node, standing: stands, finding, hold, node_hold } = why;
     let asr = health.asr();
     let mut shown = json!({
         "object": "trunk_why",
@@ -66,11 +66,13 @@ pub(in crate::http) async fn trunk_why(
         "endpoint": trunk.endpoint,
         "standing": standing(stands),
         "finding": finding,
+        "hold": hold,
         "asr": asr,
         "canary": trunk.canary,
     });
     merge(&mut shown, &json!(health));
     shown["node_health"] = json!(node);
+    shown["node_health"]["hold"] = json!(node_hold);
     Ok(Json(shown))
 }
 
@@ -80,8 +82,8 @@ pub(in crate::http) async fn node_why(
     name: Result<Path<NodeName>, PathRejection>,
 ) -> Result<Json<Value>, Problem> {
     let Path(name) = name?;
-    let why = state.registry.node_why(now(), &name).ok_or_else(|| undeclared("node", &name))?;
-    let mut shown = json!({"object": "node_why", "node": name});
+    let (why, hold) = state.registry.node_why(now(), &name).ok_or_else(|| undeclared("node", &name))?;
+    let mut shown = json!({"object": "node_why", "node": name, "hold": hold});
     merge(&mut shown, &json!(why));
     Ok(Json(shown))
 }

@@ -200,6 +200,10 @@ async fn a_disabled_trunk_and_a_draining_node_take_no_call() {
     let (trunk, node) = (fleet.trunk("acme-waw-1").await, fleet.node("fra-1").await);
     assert_eq!((&trunk["state"], &trunk["usable"]), (&json!("disabled"), &json!(false)), "{trunk}");
     assert_eq!((&node["draining"], &node["up"]), (&json!(true), &json!(true)), "{node}");
+    assert_eq!(why(&fleet, "acme-waw-1").await["hold"]["reason"], "contract ended");
+    let drained = fleet.operator.get("/admin/v1/nodes/fra-1/why").await.is(200);
+    assert_eq!(drained["hold"]["reason"], "kernel update", "{drained}");
+    assert!(drained["hold"]["since"].is_string(), "{drained}");
     let rows = fleet.operator.get("/admin/v1/audit").await.is(200);
     let row = |action: &str| {
         let rows = rows["data"].as_array().unwrap();
