@@ -16,7 +16,7 @@ use node_agent_ami::{
     NotSent, Purpose, Secret, Session, Supervisor,
 };
 use node_agent_core::observe::{self, Finding, RegistrationStatus as Standing, Seen};
-use node_agent_protocol::{AmiState, Asterisk, EndpointSeen, List, Text, fact_kind};
+use node_agent_protocol::{AmiState, Asterisk, EndpointSeen, FindingSeen, List, Text, fact_kind};
 use serde_json::json;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -240,6 +240,7 @@ async fn read(status: &Status, memory: &mut Memory, session: &Session) -> Result
             up_s: None,
         }),
         endpoints: seen,
+        findings: memory.findings.iter().map(finding_seen).collect(),
         endpoints_left_out: left_out,
         host: host(&memory.host),
     })
@@ -273,6 +274,14 @@ async fn register_again(
         .registered_at
         .retain(|name, _| registrations.iter().any(|registration| registration.name == *name));
     Ok(())
+}
+
+fn finding_seen(finding: &Finding) -> FindingSeen {
+    FindingSeen {
+        finding: Text::cut(finding.kind.as_str()),
+        subject: Text::cut(&finding.subject),
+        fix: Text::cut(&finding.fix),
+    }
 }
 
 /// Facts for what is newly amiss and for what is mended.

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use node_agent_protocol::{AmiState, Asterisk, EndpointSeen, Host, List, Observations, Text};
+use node_agent_protocol::{AmiState, Asterisk, EndpointSeen, FindingSeen, Host, List, Observations, Text};
 use serde_json::json;
 use tokio::{sync::watch, time::Instant};
 
@@ -22,6 +22,8 @@ pub struct Sight {
     pub asterisk: Option<Asterisk>,
     /// Its endpoints.
     pub endpoints: Vec<EndpointSeen>,
+    /// What is amiss with them.
+    pub findings: Vec<FindingSeen>,
     /// Those beyond the bound or with names of no trunk.
     pub endpoints_left_out: u32,
     /// The host.
@@ -37,6 +39,7 @@ impl Sight {
             ami: AmiState::Down { reason: Text::cut(reason) },
             asterisk: None,
             endpoints: Vec::new(),
+            findings: Vec::new(),
             endpoints_left_out: 0,
             host: Host::default(),
         }
@@ -64,6 +67,7 @@ impl Sight {
         std::mem::discriminant(&self.ami) != std::mem::discriminant(&other.ami)
             || run(self) != run(other)
             || steady(self) != steady(other)
+            || self.findings != other.findings
     }
 }
 
@@ -116,6 +120,7 @@ impl Status {
             ami: sight.ami.clone(),
             asterisk: sight.asterisk.clone(),
             endpoints: List::first(sight.endpoints.iter().cloned()),
+            findings: List::first(sight.findings.iter().cloned()),
             endpoints_left_out: sight.endpoints_left_out,
             host: sight.host.clone(),
             gate: self.gate.counts(),

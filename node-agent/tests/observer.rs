@@ -152,6 +152,9 @@ async fn trunks_are_read_whole_findings_told_and_a_stopped_registration_taken_up
     assert_eq!(gone.contacts[0].status, ContactStatus::Unreachable);
     assert!(seen.host.memory_bytes.is_some() && seen.host.disk_free_bytes.is_none_or(|free| free > 0));
 
+    let amiss: HashSet<_> = seen.findings.iter().map(|finding| finding.finding.as_str()).collect();
+    assert!(amiss.is_superset(&HashSet::from(["registration_stopped", "endpoint_undeclared"])), "{amiss:?}");
+
     // One more reading: what was told is not told again, and Asterisk is not asked again to register.
     let told = seen.spool.facts;
     timeout(Duration::from_secs(8), snapshots.changed()).await.expect("not read again").unwrap();

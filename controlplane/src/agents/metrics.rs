@@ -13,6 +13,7 @@ pub struct AgentMetrics {
     observed_age_seconds: GaugeVec,
     clock_offset_seconds: GaugeVec,
     spool_facts: IntGaugeVec,
+    findings: IntGaugeVec,
     certificate_expiry: IntGaugeVec,
 }
 
@@ -50,6 +51,10 @@ impl AgentMetrics {
                 "ringward_agent_spool_facts",
                 "Facts that wait on the node to be acknowledged.",
             )?,
+            findings: whole(
+                "ringward_agent_findings",
+                "Things that are amiss with the node's trunks, such as a declared endpoint that it lacks.",
+            )?,
             certificate_expiry: whole(
                 "ringward_agent_certificate_expiry_timestamp_seconds",
                 "When the agent's certificate ends; it renews itself 10 days before.",
@@ -65,6 +70,7 @@ impl AgentMetrics {
         self.observed_age_seconds.reset();
         self.clock_offset_seconds.reset();
         self.spool_facts.reset();
+        self.findings.reset();
         self.certificate_expiry.reset();
         let now = Instant::now();
         for node in fleet.nodes().filter(|node| node.ami.is_none()) {
@@ -82,6 +88,8 @@ impl AgentMetrics {
             self.clock_offset_seconds.with_label_values(&labels).set(offset);
             let spooled = i64::try_from(seen.observations.spool.facts).unwrap_or(i64::MAX);
             self.spool_facts.with_label_values(&labels).set(spooled);
+            let findings = i64::try_from(seen.observations.findings.len()).unwrap_or(i64::MAX);
+            self.findings.with_label_values(&labels).set(findings);
             if let Some(expires) = seen.observations.certificate_expires_unix_s {
                 self.certificate_expiry.with_label_values(&labels).set(expires);
             }

@@ -39,6 +39,14 @@ pub(super) async fn show_agent(door: &Door, name: &str) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What is amiss with a node's trunks, a line each.
+pub(super) fn findings(agent: &Value) -> Vec<String> {
+    let line = |finding: &Value| {
+        format!("{} {}: {}", cell(finding, "finding"), cell(finding, "subject"), cell(finding, "fix"))
+    };
+    agent["findings"].as_array().into_iter().flatten().map(line).collect()
+}
+
 fn lines(agent: &Value) -> String {
     let linked = if agent["linked"] == true { "linked" } else { "not linked" };
     let mut text = format!("{}  {linked}\n", cell(agent, "node"));
@@ -54,6 +62,9 @@ fn lines(agent: &Value) -> String {
         if !agent[member].is_null() {
             text.push_str(&format!("  {label}: {}\n", cell(agent, member)));
         }
+    }
+    for line in findings(agent) {
+        text.push_str(&format!("  finding {line}\n"));
     }
     let seen = &agent["observations"];
     for endpoint in seen["endpoints"].as_array().into_iter().flatten() {

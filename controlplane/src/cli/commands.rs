@@ -15,6 +15,9 @@ use crate::{bootstrap, settings::Settings};
 /// Between two looks at a call that is followed.
 const FOLLOW_EVERY: Duration = Duration::from_millis(200);
 
+/// Findings of a node that `status` names; `node show` has all.
+const FINDINGS_MAX: usize = 5;
+
 pub(super) type Done = Result<ExitCode, Failure>;
 
 /// Prints the answer as JSON, or as `people` want it.
@@ -66,9 +69,11 @@ pub(super) async fn status(door: &Door) -> Done {
     let nodes = door.get("/admin/v1/nodes").await?;
     let trunks = door.get("/admin/v1/trunks").await?;
     let routes = door.get("/admin/v1/routes").await?;
+    let agents = door.get("/admin/v1/agents").await?;
     let calls = door.get("/admin/v1/calls?limit=10").await?;
     let all = json!({
-        "nodes": nodes["data"], "trunks": trunks["data"], "routes": routes["data"], "calls": calls["data"],
+        "nodes": nodes["data"], "trunks": trunks["data"], "routes": routes["data"], "agents": agents["data"],
+        "calls": calls["data"],
     });
     show(door, &all, || {
         let (lost, refused) = (but(&nodes, is_alive), but(&trunks, is_usable));
@@ -88,6 +93,11 @@ pub(super) async fn status(door: &Door) -> Done {
         }
         for node in but(&nodes, |node| node["draining"] != true) {
             text.push_str(&format!("  {} draining: an operator drains it\n", cell(&node, "name")));
+        }
+        for agent in agents["data"].as_array().into_iter().flatten() {
+            for line in super::agents::findings(agent).iter().take(FINDINGS_MAX) {
+                text.push_str(&format!("  {} finding {line}\n", cell(agent, "node")));
+            }
         }
         let strained = but(&trunks, |trunk| !is_usable(trunk) || trunk["state"] == "healthy");
         for item in lost.iter().chain(&refused).chain(&strained) {

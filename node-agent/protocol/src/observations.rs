@@ -25,6 +25,9 @@ pub struct Observations {
     /// Every PJSIP endpoint, declared as a trunk or not, by name.
     #[serde(default)]
     pub endpoints: List<EndpointSeen, 512>,
+    /// What is amiss with its trunks now, each with its remedy.
+    #[serde(default)]
+    pub findings: List<FindingSeen, 64>,
     /// Endpoints beyond the bound, or with names that can be no trunk's.
     #[serde(default)]
     pub endpoints_left_out: u32,
@@ -94,6 +97,17 @@ pub struct EndpointSeen {
     /// Its outbound registration; absent where it has none.
     #[serde(default)]
     pub registration: Option<Registration>,
+}
+
+/// One thing that is amiss. (That it came up and went is told by facts.)
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FindingSeen {
+    /// What kind, a stable word such as `endpoint_missing`.
+    pub finding: Text<64>,
+    /// The endpoint or registration.
+    pub subject: Text<256>,
+    /// What to do about it.
+    pub fix: Text<300>,
 }
 
 /// A contact.

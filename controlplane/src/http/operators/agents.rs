@@ -131,6 +131,7 @@ fn view(state: &State, node: &NodeName) -> Value {
         }),
         "clock_offset_ms": seen.map(|seen| seen.clock_offset_ms),
         "asterisk": seen.and_then(|seen| seen.observations.asterisk.as_ref()),
+        "findings": seen.map(|seen| &seen.observations.findings),
         "spool": seen.map(|seen| seen.observations.spool),
         "certificate_expires_at": seen
             .and_then(|seen| OffsetDateTime::from_unix_timestamp(seen.observations.certificate_expires_unix_s?).ok())

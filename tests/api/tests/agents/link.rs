@@ -53,6 +53,7 @@ pub(crate) fn observations(revision: u64) -> Observations {
         ami: AmiState::Up { ping_rtt_us: Some(400) },
         asterisk: None,
         endpoints: List::default(),
+        findings: List::default(),
         endpoints_left_out: 0,
         host: Host::default(),
         gate: GateCounts::default(),

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use controlplane_core::ids::StreamId;
-use node_agent_protocol::{BarAnswer, Capabilities, Capability, Down, RefusalCode, Text, Up};
+use node_agent_protocol::{
+    BarAnswer, Capabilities, Capability, Down, FindingSeen, List, RefusalCode, Text, Up,
+};
 use rand::{SeedableRng, rngs::StdRng};
 use tokio::time::Instant;
 
@@ -64,6 +66,11 @@ async fn the_latest_snapshot_counts_and_its_age_is_shown() {
     let (mut link, ..) = Link::open(&identity, hello("waw-1")).await;
     let mut late = observations(5);
     late.taken_ms_ago = 60_000;
+    late.findings = List::first([FindingSeen {
+        finding: Text::cut("endpoint_missing"),
+        subject: Text::cut("acme"),
+        fix: Text::cut("Put it into pjsip.conf"),
+    }]);
     for snapshot in [late.clone(), observations(4)] {
         link.send(&Up::Observations(Box::new(snapshot))).await;
     }
@@ -77,6 +84,8 @@ async fn the_latest_snapshot_counts_and_its_age_is_shown() {
     assert!(metrics.contains("ringward_agent_linked{node=\"waw-1\"} 1"), "{metrics}");
     assert!(metrics.contains("ringward_agent_linked{node=\"fra-1\"} 0"), "{metrics}");
     assert!(metrics.contains("ringward_agent_observed_age_seconds{node=\"waw-1\"} 6"), "{metrics}");
+    assert!(metrics.contains("ringward_agent_findings{node=\"waw-1\"} 1"), "{metrics}");
+    assert_eq!(agent["findings"][0]["fix"], "Put it into pjsip.conf", "{agent}");
     drop(link);
     until("the link to be gone", async || plane.agent("waw-1").await["linked"] == false).await;
     assert_eq!(revision().await, 5, "what was last seen stays readable");
