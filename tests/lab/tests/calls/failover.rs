@@ -56,7 +56,8 @@ fn with_a_carrier_that_answers_503_every_call_is_answered_through_the_other() {
         }
         carriers.iter().for_each(|carrier| *placed.get_mut(*carrier).unwrap() += 1);
     }
-    assert!(placed["a"] >= 15, "half of the calls met a first: {placed:?}");
+    // Half of the calls would meet it, were it not spared for this destination after two failures on each trunk.
+    assert!((2..=12).contains(&placed["a"]), "{placed:?}");
     assert_eq!(placed["b"], 40);
     let (a, b) = (fleet.seen("a").total(), fleet.seen("b").total());
     assert_eq!((a.invites, a.answers, a.finals.get(&503).copied()), (placed["a"], 0, Some(placed["a"])));

@@ -18,6 +18,9 @@ fn standing(fleet: &Fleet) -> Vec<(Value, Value)> {
 #[test]
 fn registers_and_invites_that_forge_events_change_no_call_no_trunk_and_no_answer() {
     let fleet = Fleet::up(Plan { inbound: Inbound::Rings, ..diagonal() });
+    let well = || standing(&fleet).iter().all(|(_, state)| state == "alive" || state == "healthy");
+    wait_until("nodes and trunks to be well", Duration::from_secs(15), "", well)
+        .unwrap_or_else(|error| panic!("{error}: {:?}", standing(&fleet)));
     let before = standing(&fleet);
     // Calls of every kind run while the volleys arrive; those that ring are the victims.
     let long =
