@@ -194,7 +194,10 @@ impl Registry {
                 .is_none_or(|old| old.node != trunk.node || old.endpoint != trunk.endpoint);
             if moved {
                 entry.checked = None;
-                all_moved.push(trunk.name.clone());
+                // At a start everything is new, and what was kept of it stays true.
+                if state.fleet.trunk(&trunk.name).is_some() {
+                    all_moved.push(trunk.name.clone());
+                }
             }
         }
         state.carriers.retain(|name, _| fleet.carrier(name).is_some());
