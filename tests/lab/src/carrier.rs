@@ -142,14 +142,18 @@ impl Carrier {
     }
 
     /// Changes what it does with every call from now on. Calls in flight go on as they began, except
-    /// that *dead* and *deaf* concern the wire.
+    /// that *dead* and *deaf* concern the wire. While *dead* its dialplan stays as it was, and it has its
+    /// new word before its cable is in again: an INVITE sent again meanwhile is never answered by its number.
     pub fn behave(&self, behaviour: Behaviour) -> Result<(), LabError> {
-        network::set_cable(self.name(), behaviour != Behaviour::Dead)?;
+        if behaviour == Behaviour::Dead {
+            return network::set_cable(self.name(), false);
+        }
+        let word = format!("dialplan set global BEHAVIOUR {}", quoted(&behaviour.dialplan_word()));
+        self.console(&word)?;
         network::set_host_rules(self.name(), &rules_inside(behaviour == Behaviour::Silent))?;
         let rules = CableRules { sent: rules_of_cable(behaviour), ..CableRules::default() };
         network::set_cable_rules(self.name(), rules)?;
-        self.console(&format!("dialplan set global BEHAVIOUR {}", quoted(&behaviour.dialplan_word())))
-            .map(|_| ())
+        network::set_cable(self.name(), true)
     }
 
     /// What it saw since its start or the last [`Carrier::reset_counts`], up to this moment.
