@@ -153,6 +153,11 @@ typed_id!(
     "aud_"
 );
 typed_id!(
+    /// A recording that a customer uploaded.
+    RecordingId,
+    "audio_"
+);
+typed_id!(
     /// Something that happened on a node and is kept there until the control plane has it durably.
     FactId,
     "fact_"
@@ -169,6 +174,7 @@ time_ordered_id!(KeyId);
 time_ordered_id!(RequestId);
 time_ordered_id!(EventId);
 time_ordered_id!(AuditId);
+time_ordered_id!(RecordingId);
 time_ordered_id!(FactId);
 
 impl AttemptId {

@@ -9,7 +9,7 @@ use controlplane_core::{
     fleet::{Canary, CanaryExpects},
     health::{self, Destination, Met, Party},
     ids::AttemptId,
-    request::{AudioId, CallRequest, Failover, Message},
+    request::{AudioId, Builtin, CallRequest, Content, Failover, MachineDetection, Message},
 };
 use tokio::{sync::watch, time::Instant};
 
@@ -30,7 +30,11 @@ fn request(canary: &Canary) -> CallRequest {
     CallRequest {
         to: canary.number.clone(),
         from: None,
-        message: Message { audio_id: AudioId::Beep, repeat: 1 },
+        message: Message { content: Content::Audio(AudioId::Builtin(Builtin::Beep)), repeat: 1 },
+        acknowledgement: None,
+        machine_detection: MachineDetection::default(),
+        redial: None,
+        callback: None,
         progress_timeout_s: PROGRESS_S,
         ring_timeout_s: RING_S,
         time_limit_s: TALK_S,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use controlplane_core::request::CallRequest;
+use controlplane_core::request::{AudioId, CallRequest, Content};
 use node_agent_ami::{
     ChannelId, ContextName, DialDigits, EndpointName, Extension, HangupHandler, InvalidName, Originate,
     VariableName, VariableValue,
@@ -49,9 +49,19 @@ pub(super) fn originate(
     originate.hangup_handler = Some(HangupHandler { context: ContextName::parse(RECORD_CONTEXT)? });
     originate.variables = vec![
         variable(ATTEMPT, id.to_string())?,
-        variable(AUDIO, request.message.audio_id.sound().to_owned())?,
+        variable(AUDIO, sound(request)?.to_owned())?,
         variable(REPEAT, request.message.repeat.to_string())?,
         variable(TIME_LIMIT, request.time_limit_s.to_string())?,
     ];
     Ok(originate)
+}
+
+/// The file's name below the node's sounds folder, without its ending.
+fn sound(request: &CallRequest) -> Result<&'static str, InvalidName> {
+    match &request.message.content {
+        Content::Audio(AudioId::Builtin(builtin)) => Ok(builtin.sound()),
+        Content::Audio(AudioId::Recording(_)) | Content::Text { .. } => {
+            Err(InvalidName::Empty { field: "audio" })
+        }
+    }
 }

@@ -1,10 +1,21 @@
 //! What a customer asks for: the body of `POST /v1/calls`, within bounds.
 
+mod answer;
+mod callback;
+mod message;
+mod redial;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+pub use self::{
+    answer::{Acknowledgement, DetectionMode, InvalidKey, Key, KeyAction, MachineDetection, OnMachine},
+    callback::{Callback, EventFilter, EventKind, InvalidFilter},
+    message::{AudioId, Builtin, Content, InvalidMessage, Language, Message, MessageText, TEXT_MAX},
+    redial::{Redial, RedialOn},
+};
 use crate::{call::OnUnknown, number::E164};
 
 /// Most entries of `metadata`.
@@ -27,6 +38,12 @@ pub struct CallRequest {
     pub from: Option<E164>,
     /// What to play.
     pub message: Message,
+    /// Whether a human shall press a key; absent: an answer is enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledgement: Option<Acknowledgement>,
+    /// What is done about answering machines.
+    #[serde(default)]
+    pub machine_detection: MachineDetection,
     /// How long a carrier may stay without 180 or 183, in seconds, before another is tried.
     #[serde(default = "defaults::progress_timeout_s")]
     pub progress_timeout_s: u16,
@@ -42,12 +59,18 @@ pub struct CallRequest {
     /// What to do when it cannot be known whether the phone rang.
     #[serde(default = "defaults::on_unknown")]
     pub on_unknown: OnUnknown,
+    /// When the callee is dialled again; absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redial: Option<Redial>,
     /// When to give up waiting for a free or healthy trunk; absent: [`DEADLINE_DEFAULT_S`] after acceptance.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
     pub deadline_at: Option<OffsetDateTime>,
     /// While a call with this key is open, asking again returns that call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dedup_key: Option<String>,
+    /// Where this call's events are sent, beside the organisation's receivers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callback: Option<Callback>,
     /// The customer's own words, returned as they came.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
@@ -55,47 +78,6 @@ pub struct CallRequest {
 
 /// Seconds from acceptance to the deadline of a call that names none.
 pub const DEADLINE_DEFAULT_S: i64 = 300;
-
-/// What the callee hears.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Message {
-    /// A recording that the nodes have.
-    pub audio_id: AudioId,
-    /// How often it is played.
-    #[serde(default = "defaults::repeat")]
-    pub repeat: u8,
-}
-
-/// A recording: so far, one of the sounds that every Asterisk brings (package `asterisk-core-sounds-en-gsm`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum AudioId {
-    /// One second of tone.
-    #[serde(rename = "builtin:beep")]
-    Beep,
-    /// A woman says "hello world".
-    #[serde(rename = "builtin:hello-world")]
-    HelloWorld,
-    /// Some twenty seconds of greeting.
-    #[serde(rename = "builtin:demo-congrats")]
-    DemoCongrats,
-    /// Monkeys, for as long as a message usually lasts.
-    #[serde(rename = "builtin:tt-monkeys")]
-    Monkeys,
-}
-
-impl AudioId {
-    /// The file's name below Asterisk's sounds folder, without its ending.
-    #[must_use]
-    pub const fn sound(self) -> &'static str {
-        match self {
-            Self::Beep => "beep",
-            Self::HelloWorld => "hello-world",
-            Self::DemoCongrats => "demo-congrats",
-            Self::Monkeys => "tt-monkeys",
-        }
-    }
-}
 
 /// How far failover may go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,9 +109,6 @@ mod defaults {
     pub(super) const fn attempts_max() -> u8 {
         3
     }
-    pub(super) const fn repeat() -> u8 {
-        1
-    }
     pub(super) const fn on_unknown() -> OnUnknown {
         OnUnknown::Retry
     }
@@ -157,6 +136,9 @@ impl CallRequest {
         check((1..=3_600).contains(&self.time_limit_s), "time_limit_s", "1 to 3600 seconds")?;
         check((1..=10).contains(&self.failover.attempts_max), "failover.attempts_max", "1 to 10")?;
         check((1..=10).contains(&self.message.repeat), "message.repeat", "1 to 10")?;
+        self.acknowledgement.as_ref().map_or(Ok(()), Acknowledgement::validate)?;
+        self.redial.as_ref().map_or(Ok(()), Redial::validate)?;
+        self.callback.as_ref().map_or(Ok(()), Callback::validate)?;
         if let Some(deadline) = self.deadline_at {
             check(deadline > now, "deadline_at", "must be in the future")?;
             check(deadline <= now + time::Duration::hours(24), "deadline_at", "at most 24 hours ahead")?;
