@@ -12,6 +12,9 @@ const CARGO_TOOLS: [&str; 2] = ["cargo-deny", "cargo-machete"];
 /// dependencies, and be built anew.)
 const REAL_FLEET: [&str; 6] = ["calls", "carriers", "health", "hostile", "nodes", "postgres"];
 
+/// Tests at a time where no host of the lab is needed: most of them wait for a time-out.
+const AT_A_TIME: (&str, &str) = ("RUST_TEST_THREADS", "6");
+
 /// A stage: runs to its end with its output on this terminal.
 type Stage = fn() -> anyhow::Result<()>;
 
@@ -92,14 +95,14 @@ pub(crate) fn test(wanted: &Wanted) -> anyhow::Result<()> {
 
 /// What needs no root and no network.
 fn unit() -> anyhow::Result<()> {
-    step(&["test", "--workspace"], &[])
+    step(&["test", "--workspace"], &[AT_A_TIME])
 }
 
 /// The store's contract, and the API, on PostgreSQL too.
 fn contract() -> anyhow::Result<()> {
     let cluster = Cluster::start()?;
     let url = cluster.url();
-    let postgres = [("RINGWARD_TEST_POSTGRES_URL", url.as_str())];
+    let postgres = [("RINGWARD_TEST_POSTGRES_URL", url.as_str()), AT_A_TIME];
     step(&["test", "-p", "controlplane-store", "--features", "postgres-tests"], &postgres)?;
     step(&["test", "-p", "api", "--features", "postgres-tests"], &postgres)
 }
