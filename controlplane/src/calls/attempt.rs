@@ -389,6 +389,7 @@ fn translate(item: &WatchItem) -> Option<Event> {
             | AmiEvent::ContactStatus { .. }
             | AmiEvent::Registry { .. }
             | AmiEvent::PeerStatus { .. }
+            | AmiEvent::Call { .. }
             | AmiEvent::UserEvent { .. }
             | AmiEvent::Security { .. }
             | AmiEvent::Other(_) => None,

@@ -4,8 +4,10 @@
 //! be confirmed by an action before it counts; what one claims about a channel counts only by way of a
 //! [`crate::Watch`], whose id nobody outside can guess.
 
+use crate::call_news::{self, CallNews};
 use crate::flight_record::ChannelState;
 use crate::message::{Message, MessageKind};
+use crate::names::ChannelId;
 use crate::schema;
 use crate::tamper::TamperKind;
 
@@ -104,7 +106,14 @@ pub enum Event {
         /// `Reachable`, `Unreachable`, …
         status: String,
     },
-    /// Raised by a dialplan.
+    /// Our dialplan tells of a call; the event's channel is that very attempt.
+    Call {
+        /// The attempt.
+        attempt: ChannelId,
+        /// What happened.
+        news: CallNews,
+    },
+    /// Raised by another dialplan.
     UserEvent {
         /// The dialplan's name for it.
         name: String,
@@ -181,6 +190,17 @@ impl Event {
         if let Err(kind) = schema::check_event(&name, &message) {
             return Err((kind, message));
         }
+        if name == "UserEvent"
+            && let Some(read) = call_news::read(&message)
+        {
+            return match read {
+                Some((attempt, _)) if message.get("Uniqueid") != Some(attempt.as_str().as_bytes()) => {
+                    Err((TamperKind::Mismatched, message))
+                }
+                Some((attempt, news)) => Ok(Self::Call { attempt, news }),
+                None => Err((TamperKind::BadValue, message)),
+            };
+        }
         match typed(&name, &message) {
             Some(Some(event)) => Ok(event),
             Some(None) => Err((TamperKind::BadValue, message)),
@@ -200,6 +220,7 @@ impl Event {
             Self::DialBegin { dest, .. } | Self::DialState { dest, .. } | Self::DialEnd { dest, .. } => {
                 Some(&dest.uniqueid)
             }
+            Self::Call { attempt, .. } => Some(attempt.as_str()),
             Self::OriginateResponse { uniqueid, .. } | Self::UserEvent { uniqueid, .. } => {
                 uniqueid.as_deref()
             }

@@ -1,11 +1,14 @@
 //! The flight record: what the dialplan wrote about an attempt, read back from AstDB.
 //!
 //! Family `ringward`, key = the attempt's channel id, value
-//! `1|<phase>|<channel state>|<sip code>|<q850>|<epoch seconds>` with `-` for "none", such as
-//! `1|end|Ringing|486|17|1790000000` or `1|up|Up|-|-|1790000000`. Digits and Asterisk's own words only,
-//! so that nothing of a stranger's can ride in it.
+//! `2|<phase>|<channel state>|<sip code>|<q850>|<epoch seconds>|<key>|<human, machine or notsure>|<played or nomedia>`
+//! with `-` for "none", such as `2|end|Ringing|486|17|1790000000|-|-|-` or `2|up|Up|-|-|1790000000|1|human|-`.
+//! Version 1, of dialplans before it, ends with the seconds. Digits, keys and fixed words only, so that nothing
+//! of a stranger's can ride in it.
 
 use std::fmt;
+
+use crate::call_news::{Verdict, key as key_word};
 
 /// The AstDB family of all records.
 pub const FLIGHT_RECORD_FAMILY: &str = "ringward";
@@ -80,6 +83,14 @@ pub struct FlightRecord {
     pub q850: Option<u16>,
     /// When, by the PBX's clock, in seconds of the Unix epoch. Not to be compared with another host's.
     pub written_at_epoch_s: u64,
+    /// The last key that the callee pressed: one that ended the call, if one did.
+    pub key: Option<char>,
+    /// What AMD() made of the answer, where it was asked.
+    pub machine: Option<Verdict>,
+    /// The message was played to its last repeat and no key ended the call.
+    pub played: bool,
+    /// The sound was not on the node, or could not be played.
+    pub no_media: bool,
 }
 
 /// Why a value is no flight record; it names the field.
@@ -99,9 +110,11 @@ impl FlightRecord {
         let bad = |field| InvalidFlightRecord { field };
         let mut parts = text.split('|');
         let mut next = |field| parts.next().ok_or(bad(field));
-        if next("version")? != "1" {
-            return Err(bad("version"));
-        }
+        let has_talk = match next("version")? {
+            "1" => false,
+            "2" => true,
+            _ => return Err(bad("version")),
+        };
         let phase = match next("phase")? {
             "up" => FlightPhase::Up,
             "end" => FlightPhase::End,
@@ -113,9 +126,23 @@ impl FlightRecord {
         let epoch = next("written_at")?;
         let digits = !epoch.is_empty() && epoch.len() <= 12 && epoch.bytes().all(|b| b.is_ascii_digit());
         let written_at_epoch_s = if digits { epoch.parse().ok() } else { None }.ok_or(bad("written_at"))?;
+        let (mut key, mut machine, mut ending) = (None, None, "-");
+        if has_talk {
+            key = word(next("key")?, key_word).ok_or(bad("key"))?;
+            machine = word(next("machine")?, Verdict::parse).ok_or(bad("machine"))?;
+            ending = next("played")?;
+        }
+        let (played, no_media) = match ending {
+            "-" => (false, false),
+            "played" => (true, false),
+            "nomedia" => (false, true),
+            _ => return Err(bad("played")),
+        };
         match parts.next() {
             Some(_) => Err(bad("end of record")),
-            None => Ok(Self { phase, state, sip_code, q850, written_at_epoch_s }),
+            None => {
+                Ok(Self { phase, state, sip_code, q850, written_at_epoch_s, key, machine, played, no_media })
+            }
         }
     }
 }
@@ -128,8 +155,21 @@ impl fmt::Display for FlightRecord {
         };
         let or_dash = |code: Option<u16>| code.map_or_else(|| "-".to_owned(), |c| c.to_string());
         let (sip, q850) = (or_dash(self.sip_code), or_dash(self.q850));
-        write!(f, "1|{phase}|{}|{sip}|{q850}|{}", self.state.as_str(), self.written_at_epoch_s)
+        let key = self.key.unwrap_or('-');
+        let machine = self.machine.map_or("-", Verdict::as_str);
+        let ending = match (self.played, self.no_media) {
+            (_, true) => "nomedia",
+            (true, false) => "played",
+            (false, false) => "-",
+        };
+        write!(f, "2|{phase}|{}|{sip}|{q850}|{}", self.state.as_str(), self.written_at_epoch_s)?;
+        write!(f, "|{key}|{machine}|{ending}")
     }
+}
+
+/// `-` is none; `None`: neither that nor a word.
+fn word<T>(text: &str, read: impl Fn(&str) -> Option<T>) -> Option<Option<T>> {
+    if text == "-" { Some(None) } else { read(text).map(Some) }
 }
 
 fn code(text: &str, range: std::ops::RangeInclusive<u16>) -> Option<Option<u16>> {
@@ -147,9 +187,28 @@ mod tests {
 
     #[test]
     fn records_of_answered_and_unanswered_calls_read_back() {
-        for text in ["1|end|Ringing|486|17|1790000000", "1|up|Up|-|-|1790000000", "1|end|Down|-|0|1"] {
+        for text in [
+            "2|end|Ringing|486|17|1790000000|-|-|-",
+            "2|up|Up|-|-|1790000000|1|-|-",
+            "2|up|Up|-|-|1790000000|*|human|-",
+            "2|end|Up|200|16|1790000000|#|notsure|played",
+            "2|end|Up|200|16|1790000000|-|machine|nomedia",
+            "2|end|Down|-|0|1|-|-|-",
+        ] {
             let record = FlightRecord::parse(text).unwrap();
             assert_eq!(record.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_record_of_an_older_dialplan_is_read_and_knows_of_no_talk() {
+        for text in ["1|end|Ringing|486|17|1790000000", "1|up|Up|-|-|1790000000", "1|end|Down|-|0|1"] {
+            let record = FlightRecord::parse(text).unwrap();
+            assert_eq!(
+                (record.key, record.machine, record.played, record.no_media),
+                (None, None, false, false)
+            );
+            assert_eq!(record.to_string(), format!("2{}|-|-|-", &text[1..]));
         }
     }
 
@@ -157,7 +216,7 @@ mod tests {
     fn anything_else_is_refused_and_the_field_named() {
         for (text, field) in [
             ("", "version"),
-            ("2|end|Up|-|-|1", "version"),
+            ("3|end|Up|-|-|1|-|-|-", "version"),
             ("1|ended|Up|-|-|1", "phase"),
             ("1|end|up|-|-|1", "state"),
             ("1|end|Up|+86|-|1", "sip_code"),
@@ -166,6 +225,16 @@ mod tests {
             ("1|end|Up|486|17", "written_at"),
             ("1|end|Up|486|17|-1", "written_at"),
             ("1|end|Up|486|17|1|", "end of record"),
+            ("1|end|Up|486|17|1|-|-|-", "end of record"),
+            ("2|end|Up|-|-|1", "key"),
+            ("2|end|Up|-|-|1||-|-", "key"),
+            ("2|end|Up|-|-|1|11|-|-", "key"),
+            ("2|end|Up|-|-|1|A|-|-", "key"),
+            ("2|end|Up|-|-|1|1", "machine"),
+            ("2|end|Up|-|-|1|1|HUMAN|-", "machine"),
+            ("2|end|Up|-|-|1|1|-", "played"),
+            ("2|end|Up|-|-|1|1|-|yes", "played"),
+            ("2|end|Up|-|-|1|1|-|played|", "end of record"),
         ] {
             assert_eq!(FlightRecord::parse(text), Err(InvalidFlightRecord { field }), "{text}");
         }

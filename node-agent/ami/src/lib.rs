@@ -10,6 +10,7 @@
 mod action;
 mod answer;
 mod ask;
+mod call_news;
 mod config;
 mod connect;
 mod decoder;
@@ -32,6 +33,7 @@ mod watch;
 pub use action::{ACTION_HEADERS_MAX, ACTION_LINE_MAX, Action, InvalidValue};
 pub use answer::{ActionError, List, ListEnd, ListError, NotSent, Response, Unresolved};
 pub use ask::{AskError, ChannelPresence, CoreStatus, HangupAnswer, Incarnation};
+pub use call_news::{CallNews, Verdict};
 pub use config::{ActionIds, ConnectConfig, Purpose, Secret, Tls};
 pub use connect::ConnectError;
 pub use decoder::{Beginning, Block, Decoder, Limits, OverBound};

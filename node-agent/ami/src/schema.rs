@@ -138,6 +138,15 @@ const EVENTS: &[(&str, &[Part])] = &[
     ),
     ("Registry", &[One("ChannelType"), Maybe("Username"), One("Domain"), One("Status"), Maybe("Cause")]),
     ("UserEvent", &[MaybeChannel(""), One("UserEvent"), Free]),
+    // Of our own dialplan (extensions_ringward.conf): nothing is free in them.
+    ("UserEvent RingwardAnswered", &[Channel(""), One("UserEvent"), One("Attempt")]),
+    ("UserEvent RingwardKey", &[Channel(""), One("UserEvent"), One("Attempt"), One("Key")]),
+    (
+        "UserEvent RingwardMachine",
+        &[Channel(""), One("UserEvent"), One("Attempt"), One("Verdict"), One("Cause")],
+    ),
+    ("UserEvent RingwardPlayed", &[Channel(""), One("UserEvent"), One("Attempt")]),
+    ("UserEvent RingwardMedia", &[Channel(""), One("UserEvent"), One("Attempt")]),
     ("FailedACL", &[Security, Maybe("Module"), Maybe("SessionTV"), Maybe("ACLName")]),
     ("InvalidAccountID", &[Security, Maybe("Module"), Maybe("SessionTV")]),
     ("SessionLimit", &[Security, Maybe("Module"), Maybe("SessionTV")]),
@@ -237,7 +246,14 @@ pub fn check_event(event: &str, message: &Message) -> Result<(), TamperKind> {
     if message.all("Event").count() > 1 {
         return Err(TamperKind::Doubled);
     }
-    match FORMS.get(event) {
+    // Whichever of two `UserEvent` headers names the form: both forms take one only.
+    let own = match event {
+        "UserEvent" => {
+            FORMS.get(format!("UserEvent {}", message.text("UserEvent").unwrap_or_default()).as_str())
+        }
+        _ => None,
+    };
+    match own.or_else(|| FORMS.get(event)) {
         Some(form) => walk(form, message),
         None => Ok(()),
     }
