@@ -8,7 +8,8 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout};
 
 use crate::pbx::{Channel, Seen, Shared};
-use crate::script::{Ending, Fault, Plan, Script};
+use crate::script::{Ending, Fault, Plan, Said, Script};
+use crate::talk::{Next, Talk};
 use crate::wire::Packet;
 
 const DOWN: (&str, u8) = ("Down", 0);
@@ -101,6 +102,7 @@ impl Call {
                 state: DOWN,
                 hangup: None,
                 changed: self.changed.clone(),
+                talk: Talk::default(),
             };
             state.channels.insert(self.id.clone(), channel.clone());
             channel
@@ -122,8 +124,8 @@ impl Call {
         }
         let (step, limit) = (self.script.step, self.limit());
         match self.plan.ending.clone() {
-            Ending::Answer { talk } => self.answered(talk, 16).await,
-            Ending::AnswerThenBye { talk } => self.answered(talk, 0).await,
+            Ending::Answer { talk } => self.answered(talk, Some(Said::Played), 16).await,
+            Ending::AnswerThenBye { talk } => self.answered(talk, None, 0).await,
             Ending::Busy486 => self.rings_then_says(486).await,
             Ending::Declined603 => self.rings_then_says(603).await,
             Ending::RingThenSip(code) => self.rings_then_says(code).await,
@@ -206,7 +208,7 @@ impl Call {
         }
     }
 
-    async fn answered(&self, talk: Duration, cause: u16) {
+    async fn answered(&self, talk: Duration, last: Option<Said>, cause: u16) {
         let step = self.script.step;
         if !(self.passes(step).await && self.ring() && self.passes(step).await) {
             return;
@@ -216,13 +218,25 @@ impl Call {
         self.raise(Packet::event("Newstate", "call").extend(snapshot("", &self.id, &channel)));
         let end = Packet::event("DialEnd", "call").extend(snapshot("Dest", &self.id, &channel));
         self.raise(end.add("DialStatus", "ANSWER"));
-        self.record(format!("1|up|Up|-|-|{}", self.shared.epoch_s()));
+        self.record_up();
         if !self.plan.has(Fault::OriginateResponseLast) {
             self.originate_response(true, 4);
         }
-        if self.passes(talk).await {
-            self.end(&End { cause, tech_cause: None, dial_status: None, reason: 4, hangup_request: false });
+        self.user_event("RingwardAnswered", &[]);
+        let answered = Instant::now();
+        let ends =
+            |cause| End { cause, tech_cause: None, dial_status: None, reason: 4, hangup_request: false };
+        let says = self.plan.says.iter().copied().map(|(after, said)| (after, Some(said)));
+        for (after, said) in says.filter(|(after, _)| *after < talk).chain([(talk, last)]) {
+            if !self.passes((answered + after).saturating_duration_since(Instant::now())).await {
+                return;
+            }
+            match said.map(|said| self.say(said)) {
+                Some(Next::Ends) => return self.end(&ends(16)),
+                Some(Next::GoesOn) | None => {}
+            }
         }
+        self.end(&ends(cause));
     }
 
     fn ring(&self) -> bool {
@@ -281,7 +295,7 @@ impl Call {
         }
         let sip = end.tech_cause.map_or_else(|| "-".to_owned(), |code| code.to_string());
         let (state, now) = (channel.state.0, self.shared.epoch_s());
-        self.record(format!("1|end|{state}|{sip}|{}|{now}", end.cause));
+        self.record(format!("2|end|{state}|{sip}|{}|{now}|{}", end.cause, channel.talk));
         let up = channel.state == UP;
         let last = self.plan.has(Fault::OriginateResponseLast);
         if !up && !last {
@@ -315,7 +329,7 @@ impl Call {
         );
     }
 
-    fn record(&self, value: String) {
+    pub(crate) fn record(&self, value: String) {
         let pushed = self.action.all("Variable").any(|variable| variable.contains("hangup_handler_push"));
         if self.script.flight_recorder && pushed {
             self.shared.state().db.insert(("ringward".to_owned(), self.id.clone()), value);
@@ -333,7 +347,7 @@ impl Call {
         change(self.shared.state().seen.entry(self.number.clone()).or_default());
     }
 
-    fn raise(&self, packet: Packet) {
+    pub(crate) fn raise(&self, packet: Packet) {
         self.shared.raise(&packet);
     }
 }

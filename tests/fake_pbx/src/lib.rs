@@ -2,11 +2,15 @@
 //!
 //! ```no_run
 //! # async fn example() -> std::io::Result<()> {
-//! use fake_pbx::{Ending, FakePbx, Fault, Plan, Script};
+//! use fake_pbx::{Ending, FakePbx, Fault, Plan, Said, Script};
+//! use std::time::Duration;
 //!
 //! let pbx = FakePbx::start(Script::default()).await?;
 //! pbx.set_ending("+380501234567", Ending::Busy486);
 //! pbx.set_ending("+380501234568", Plan::of(Ending::answer()).with(Fault::DropAfterQueued));
+//! let ms = Duration::from_millis;
+//! pbx.set_ending("+380501234569", Plan::pressing('1', ms(40)));
+//! pbx.set_ending("+380501234560", Plan::of(Ending::answer()).saying(ms(20), Said::Machine("human")));
 //! // … a client of `pbx.address()` places calls …
 //! assert_eq!(pbx.seen("+380501234567").invites, 1);
 //! # Ok(())
@@ -23,8 +27,9 @@ mod calls;
 mod pbx;
 mod script;
 mod session;
+mod talk;
 mod wire;
 
 pub use pbx::{FakePbx, Seen};
-pub use script::{CoreStatus, Ending, Fault, Plan, Script};
+pub use script::{CoreStatus, Ending, Fault, Plan, Said, Script};
 pub use wire::Packet;

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::script::{Plan, Script};
 use crate::session;
+use crate::talk::Talk;
 use crate::wire::Packet;
 
 /// What the carrier saw of one number: the truth that outcomes are compared with.
@@ -34,6 +35,7 @@ pub(crate) struct Channel {
     /// Q.850 cause of whoever asked for the end.
     pub(crate) hangup: Option<u16>,
     pub(crate) changed: Arc<Notify>,
+    pub(crate) talk: Talk,
 }
 
 #[derive(Debug)]
@@ -89,6 +91,11 @@ impl Shared {
                 link.cut.notify_one();
             }
         }
+    }
+
+    pub(crate) fn cut_links(&self) {
+        let links = std::mem::take(&mut self.state().links);
+        links.values().for_each(|link| link.cut.notify_one());
     }
 
     /// Seconds as a PBX's clock would show them; moves with tokio's time.
@@ -247,8 +254,7 @@ impl FakePbx {
 
     /// Cuts every session; calls go on.
     pub fn cut_links(&self) {
-        let links = std::mem::take(&mut self.shared.state().links);
-        links.values().for_each(|link| link.cut.notify_one());
+        self.shared.cut_links();
     }
 
     /// As `kill -9` and a new start: calls are gone without a record, AstDB stays, the incarnation is new.

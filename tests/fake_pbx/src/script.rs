@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// How long a callee stays who does something while he listens.
+const STAYS: Duration = Duration::from_secs(60);
+
 /// How the callee and his carrier behave.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
@@ -66,13 +69,31 @@ pub enum Fault {
     OriginateResponseLast,
     /// Hangup never comes.
     NoHangupEvent,
+    /// Every link is cut when a key has been recorded and before it is told; the call goes on.
+    DropAtKey,
 }
 
-/// An ending and what goes wrong around it.
+/// What the dialplan tells of an answered call. It ends the call where the real one would: after a key of
+/// `RINGWARD_KEYS`, after `machine` where `RINGWARD_AMD` is `hangup`, after `Played` and `NoMedia`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Said {
+    /// The callee presses this key.
+    Key(char),
+    /// AMD()'s verdict: `human`, `machine` or `notsure`. Not told of a call without `RINGWARD_AMD`.
+    Machine(&'static str),
+    /// The message was played to its last repeat.
+    Played,
+    /// The sound is not on this PBX.
+    NoMedia,
+}
+
+/// An ending, what the dialplan tells before it, and what goes wrong around it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// How the call ends.
     pub ending: Ending,
+    /// What the dialplan tells, each so long after the answer. [`Ending::Answer`] tells `Played` at its end by itself.
+    pub says: Vec<(Duration, Said)>,
     /// What goes wrong.
     pub faults: Vec<Fault>,
 }
@@ -81,7 +102,21 @@ impl Plan {
     /// Nothing goes wrong.
     #[must_use]
     pub fn of(ending: Ending) -> Self {
-        Self { ending, faults: Vec::new() }
+        Self { ending, says: Vec::new(), faults: Vec::new() }
+    }
+
+    /// Answered, and the callee presses this key so long after it; he stays on the line for a minute.
+    #[must_use]
+    pub fn pressing(key: char, after: Duration) -> Self {
+        Self::of(Ending::Answer { talk: STAYS }).saying(after, Said::Key(key))
+    }
+
+    /// And the dialplan tells this, so long after the answer.
+    #[must_use]
+    pub fn saying(mut self, after: Duration, said: Said) -> Self {
+        self.says.push((after, said));
+        self.says.sort_by_key(|(after, _)| *after);
+        self
     }
 
     /// And this goes wrong.

@@ -49,7 +49,7 @@ async fn it_logs_in_pings_and_originates() {
     ];
     assert_eq!(names, recorded);
     assert_eq!(pbx.seen("100").rings, 1);
-    assert_eq!(pbx.db("ringward", "att_1").unwrap(), "1|end|Ringing|486|17|1790000000");
+    assert_eq!(pbx.db("ringward", "att_1").unwrap(), "2|end|Ringing|486|17|1790000000|-|-|-");
 }
 
 #[tokio::test]
