@@ -225,6 +225,7 @@ impl Pbx {
             ("pjsip.conf", pjsip),
             ("extensions.conf", render::PBX_EXTENSIONS.to_owned()),
             ("extensions_ringward.conf", render::EXTENSIONS_RINGWARD.to_owned()),
+            ("amd.conf", render::AMD_RINGWARD.to_owned()),
         ])
     }
 

@@ -6,6 +6,8 @@ use serde::Serialize;
 
 /// The call's dialplan and flight recorder.
 pub(crate) const EXTENSIONS_RINGWARD: &str = include_str!("../../../dialplans/extensions_ringward.conf");
+/// What AMD() goes by.
+pub(crate) const AMD_RINGWARD: &str = include_str!("../../../dialplans/amd_ringward.conf");
 /// AMI users.
 pub(crate) const MANAGER_RINGWARD: Template =
     Template("manager_ringward.conf.j2", include_str!("../../../dialplans/manager_ringward.conf.j2"));

@@ -34,15 +34,15 @@ fn every_ending_by_number_is_told_by_event_record_and_wire() {
     let mut wire = Wire::login(pbx, AmiUser::Calls);
     // BBB, state at Hangup, Q.850, SIP code in the event, record, what the carrier saw
     let rows = [
-        (486, "Down", "17", "486", "1|end|Down|486|17", seen(1, 0, 0, &[(486, 1)])),
-        (603, "Down", "21", "603", "1|end|Down|603|21", seen(1, 0, 0, &[(603, 1)])),
-        (503, "Down", "34", "503", "1|end|Down|503|34", seen(1, 0, 0, &[(503, 1)])),
-        (500, "Down", "38", "500", "1|end|Down|500|38", seen(1, 0, 0, &[(500, 1)])),
-        (404, "Down", "1", "404", "1|end|Down|404|1", seen(1, 0, 0, &[(404, 1)])),
-        (403, "Down", "21", "403", "1|end|Down|403|21", seen(1, 0, 0, &[(403, 1)])),
-        (480, "Down", "19", "480", "1|end|Down|480|19", seen(1, 0, 0, &[(480, 1)])),
-        (185, "Ringing", "34", "503", "1|end|Ringing|503|34", seen(1, 1, 0, &[(503, 1)])),
-        (186, "Ringing", "17", "486", "1|end|Ringing|486|17", seen(1, 1, 0, &[(486, 1)])),
+        (486, "Down", "17", "486", "2|end|Down|486|17|-|-|-", seen(1, 0, 0, &[(486, 1)])),
+        (603, "Down", "21", "603", "2|end|Down|603|21|-|-|-", seen(1, 0, 0, &[(603, 1)])),
+        (503, "Down", "34", "503", "2|end|Down|503|34|-|-|-", seen(1, 0, 0, &[(503, 1)])),
+        (500, "Down", "38", "500", "2|end|Down|500|38|-|-|-", seen(1, 0, 0, &[(500, 1)])),
+        (404, "Down", "1", "404", "2|end|Down|404|1|-|-|-", seen(1, 0, 0, &[(404, 1)])),
+        (403, "Down", "21", "403", "2|end|Down|403|21|-|-|-", seen(1, 0, 0, &[(403, 1)])),
+        (480, "Down", "19", "480", "2|end|Down|480|19|-|-|-", seen(1, 0, 0, &[(480, 1)])),
+        (185, "Ringing", "34", "503", "2|end|Ringing|503|34|-|-|-", seen(1, 1, 0, &[(503, 1)])),
+        (186, "Ringing", "17", "486", "2|end|Ringing|486|17|-|-|-", seen(1, 1, 0, &[(486, 1)])),
     ];
     for (behaviour, state, cause, code, record, expected) in rows {
         let number = numbers::number(behaviour, 1);
@@ -65,7 +65,7 @@ fn an_answered_call_is_recorded_as_up_whoever_hangs_up() {
         let ending = wire.place(pbx, "carrier-a", &number, 10_000);
         assert_eq!((ending.state.as_str(), ending.reason.as_str()), ("Up", "4"), "{number}: {ending:?}");
         let record = without_time(ending.record.as_deref()).unwrap();
-        assert!(record.starts_with("1|end|Up|200|"), "{number}: {record}");
+        assert!(record.starts_with("2|end|Up|200|"), "{number}: {record}");
         let of = carrier.seen_when_quiet(QUIET).unwrap().of(&number);
         let rings = u32::from(behaviour != numbers::ANSWER_AT_ONCE);
         assert_eq!((of.invites, of.rings, of.answers, of.byes), (1, rings, 1, 1), "{number}");
@@ -84,7 +84,7 @@ fn no_answer_in_time_is_cancelled_and_the_state_tells_whether_it_rang() {
         assert_eq!((ending.state.as_str(), ending.cause.as_str()), (state, cause), "{ending:?}");
         assert_eq!(
             without_time(ending.record.as_deref()),
-            Some(format!("1|end|{state}|-|{cause}")),
+            Some(format!("2|end|{state}|-|{cause}|-|-|-")),
             "{number}"
         );
         let of = carrier.seen_when_quiet(QUIET).unwrap().of(&number);
@@ -103,7 +103,7 @@ fn a_silent_carrier_is_left_after_timer_b_and_still_seen() {
     let took_s = start.elapsed().as_secs_f64();
     assert!((6.0..8.0).contains(&took_s), "Timer B with T1 = 100 ms is 6.4 s, not {took_s}");
     assert_eq!((ending.state.as_str(), ending.cause.as_str()), ("Down", "18"), "{ending:?}");
-    assert_eq!(without_time(ending.record.as_deref()).as_deref(), Some("1|end|Down|-|18"));
+    assert_eq!(without_time(ending.record.as_deref()).as_deref(), Some("2|end|Down|-|18|-|-|-"));
     carrier.behave(Behaviour::Silent).unwrap();
     let carrier_wide = numbers::number(numbers::ANSWER, 1);
     assert_eq!(wire.place(pbx, "carrier-a", &carrier_wide, 30_000).cause, "18");

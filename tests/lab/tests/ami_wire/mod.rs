@@ -135,7 +135,9 @@ impl Wire {
     }
 }
 
-/// The record without its time: `1|end|Ringing|486|17`.
+/// The record without its time: `2|end|Ringing|486|17|-|-|-`.
 pub(crate) fn without_time(record: Option<&str>) -> Option<String> {
-    record.and_then(|text| text.rsplit_once('|')).map(|(before, _)| before.to_owned())
+    let mut parts: Vec<&str> = record?.split('|').collect();
+    (parts.len() == 9).then(|| parts.remove(5))?;
+    Some(parts.join("|"))
 }
