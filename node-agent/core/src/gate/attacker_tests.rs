@@ -89,6 +89,10 @@ fn originate() -> Headers {
         ("Variable", "RINGWARD_AUDIO=hello-world"),
         ("Variable", "RINGWARD_REPEAT=2"),
         ("Variable", "RINGWARD_TIME_LIMIT=120"),
+        ("Variable", "RINGWARD_KEYS=12h"),
+        ("Variable", "RINGWARD_REPEAT_KEY=s"),
+        ("Variable", "RINGWARD_ACK_TIMEOUT=8"),
+        ("Variable", "RINGWARD_AMD=leave"),
     ];
     headers.into_iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect()
 }
@@ -106,6 +110,26 @@ fn as_asterisk_reads(bytes: &[u8]) -> Vec<Message> {
         actions.push(message);
     }
     actions
+}
+
+/// A name and a value of ours: nothing in it means anything to Asterisk, and what our dialplan reads is as it expects.
+fn assert_harmless_variable(variable: &str) {
+    let (name, value) = variable.split_once('=').unwrap();
+    let word = |text: &str, more: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c));
+    assert!(name.starts_with("RINGWARD_") && word(name, "_"), "{variable:?}");
+    assert!(!value.is_empty() && word(value, "_-.+:"), "{variable:?}");
+    let digits = |max: u32| value.parse::<u32>().is_ok_and(|number| number <= max);
+    let is_as_expected = match name {
+        "RINGWARD_AUDIO" => word(value, "_-"),
+        "RINGWARD_KEYS" => value.len() <= 12 && value.chars().all(|c| "0123456789sh".contains(c)),
+        "RINGWARD_REPEAT_KEY" => "0123456789sh".contains(value) && value.len() == 1,
+        "RINGWARD_ACK_TIMEOUT" => digits(600),
+        "RINGWARD_REPEAT" => digits(100),
+        "RINGWARD_TIME_LIMIT" => digits(7_200),
+        "RINGWARD_AMD" => ["hangup", "continue", "leave"].contains(&value),
+        _ => true,
+    };
+    assert!(is_as_expected, "{variable:?}");
 }
 
 /// Nothing of what reached Asterisk is anything but ours.
@@ -136,8 +160,8 @@ fn assert_harmless(reached: &[u8]) {
                     (text("Context").as_str(), text("Exten").as_str(), text("Async").as_str()),
                     ("ringward-call", "s", "true")
                 );
-                for variable in action.all("Variable") {
-                    assert!(variable == RECORDER.as_bytes() || variable.starts_with(b"RINGWARD_"));
+                for variable in action.all("Variable").filter(|variable| *variable != RECORDER.as_bytes()) {
+                    assert_harmless_variable(std::str::from_utf8(variable).unwrap());
                 }
             }
             other => panic!("{other} reached Asterisk"),
@@ -276,6 +300,12 @@ fn an_originate_that_departs_anywhere_is_refused() {
         (and("Variable", RECORDER), K::RepeatedHeader),
         (and("Variable", "RINGWARD_ATTEMPT=att_0123456789abcdefghjkmnpqrw"), K::RepeatedHeader),
         (and("Variable", "RINGWARD_REPEAT=9"), K::RepeatedHeader),
+        (and("Variable", "RINGWARD_Keys=9"), K::RepeatedHeader),
+        // What the dialplan keeps for itself.
+        (and("Variable", "rw_sound=/var/spool/asterisk/monitor/secret"), K::NotOurVariable),
+        (and("Variable", "rw_left=9"), K::NotOurVariable),
+        (and("Variable", "AMDSTATUS=HUMAN"), K::NotOurVariable),
+        (and("Variable", "TIMEOUT(absolute)=0"), K::NotOurVariable),
     ];
     for (headers, kind) in cases {
         let mut bench = Bench::new();
@@ -283,6 +313,63 @@ fn an_originate_that_departs_anywhere_is_refused() {
         assert_eq!(bench.refusals(), [kind], "{headers:?}");
         assert!(bench.reached.is_empty());
         assert_eq!(bench.ledger.channels(), 0, "a refused one counts as a channel");
+    }
+}
+
+/// Each variable alone, with every value that it may not have.
+#[test]
+fn a_variable_holds_what_it_is_for_and_nothing_else() {
+    let sha256 = "0123456789abcdef".repeat(4);
+    let long = "a".repeat(201);
+    let goes = |name: &str, value: &str| {
+        let mut headers = originate();
+        headers.retain(|(_, variable)| !variable.starts_with(&format!("{name}=")));
+        headers.push(("Variable".to_owned(), format!("{name}={value}")));
+        let mut bench = Bench::new();
+        bench.writes(&bytes(&headers));
+        assert_eq!(bench.reached.is_empty(), !bench.refusals().is_empty(), "{name}={value}");
+        assert_harmless(&bench.reached);
+        bench.refusals().is_empty()
+    };
+    for (name, good, bad) in [
+        (
+            "RINGWARD_AUDIO",
+            &["beep", "hello-world", "tt-monkeys", &sha256][..],
+            &[
+                "/etc/passwd",
+                "../monitor/x",
+                "a.wav",
+                "a:b",
+                "a+b",
+                "http://x/y",
+                "a&b",
+                "${X}",
+                "",
+                " ",
+                &long,
+            ][..],
+        ),
+        (
+            "RINGWARD_KEYS",
+            &["1", "12", "0123456789sh"],
+            &["", "*", "#", "1*", "a", "S", "1,2", "0123456789sh1", "-"],
+        ),
+        ("RINGWARD_REPEAT_KEY", &["s", "h", "9"], &["", "*", "ss", "12", "x"]),
+        ("RINGWARD_ACK_TIMEOUT", &["1", "60", "600"], &["", "601", "-1", "1.5", "8,x", "99999999999"]),
+        (
+            "RINGWARD_AMD",
+            &["hangup", "continue", "leave"],
+            &["", "HANGUP", "leave_message", "off", "1", "leave1"],
+        ),
+        ("RINGWARD_REPEAT", &["1", "10", "100"], &["", "101", "4294967295", "99999999999", "-1", "x"]),
+        ("RINGWARD_TIME_LIMIT", &["1", "3600", "7200"], &["", "7201", "-1", "1.5", "x"]),
+    ] {
+        for value in good {
+            assert!(goes(name, value), "{name}={value} was refused");
+        }
+        for value in bad {
+            assert!(!goes(name, value), "{name}={value} went through");
+        }
     }
 }
 
@@ -335,6 +422,13 @@ fn hostile_text() -> impl Strategy<Value = String> {
         Just("ringward-call"),
         Just(OURS),
         Just("RINGWARD_X=1"),
+        Just("RINGWARD_KEYS="),
+        Just("RINGWARD_REPEAT_KEY="),
+        Just("RINGWARD_AMD="),
+        Just("RINGWARD_AUDIO="),
+        Just("leave"),
+        Just("s"),
+        Just("/"),
         Just("${SHELL(id)}"),
         Just("true"),
         Just("1"),
@@ -395,7 +489,7 @@ fn hostile_action() -> impl Strategy<Value = Headers> {
         "ORIGINATE",
         "Logoff",
     ]);
-    let change = (0..16_usize, header_name(), hostile_text(), 0..3_u8);
+    let change = (0..20_usize, header_name(), hostile_text(), 0..3_u8);
     (names, prop::collection::vec(change, 0..4), any::<u128>(), 0..200_u32).prop_map(
         |(name, changes, id, action_id)| {
             let mut headers = originate();
@@ -503,6 +597,33 @@ fn only_our_channels_are_heard_of() {
     assert_eq!(bench.asterisk(&gone), gone);
     assert_eq!(bench.ledger.channels(), 0);
     assert_eq!(bench.reports.iter().filter(|report| **report == Report::Hidden).count(), 3);
+}
+
+#[test]
+fn news_of_our_calls_pass_and_nobody_elses_user_events_do() {
+    let mut bench = Bench::new();
+    bench.writes(&bytes(&originate()));
+    bench.asterisk("Response: Success\nActionID: a1\nMessage: Originate successfully queued\n\n");
+    bench.asterisk(&event("Newchannel", "PJSIP/acme-1", OURS, "1", ""));
+    let told = |id: &str, tail: &str| event("UserEvent", "PJSIP/acme-1", id, "1", tail);
+    let key = told(OURS, &format!("UserEvent: RingwardKey\nAttempt: {OURS}\nKey: *\n"));
+    assert_eq!(bench.asterisk(&key), key);
+    // Our attempt's name on another channel, a key too many, another dialplan's event.
+    let another = "1795521344.14";
+    let stub = format!("Event: Hangup\nUniqueid: {OURS}\n\n");
+    let named = event(
+        "UserEvent",
+        "PJSIP/x-2",
+        another,
+        "1",
+        &format!("UserEvent: RingwardKey\nAttempt: {OURS}\nKey: 1\n"),
+    );
+    assert_eq!(bench.asterisk(&named), "Tampered: mismatched\n\n");
+    assert_eq!(
+        bench.asterisk(&told(OURS, &format!("UserEvent: RingwardKey\nAttempt: {OURS}\nKey: 12\n"))),
+        stub
+    );
+    assert_eq!(bench.asterisk(&told(OURS, "UserEvent: Else\nSecret: x\n")), "");
 }
 
 #[test]

@@ -19,6 +19,14 @@ const OUR_VARIABLES: &str = "RINGWARD_";
 const VARIABLES_MAX: usize = 24;
 /// Longest wait for an answer, in ms.
 const TIMEOUT_MS_MAX: u32 = 300_000;
+/// Most repeats of a message: more would keep a line for ever.
+const REPEAT_MAX: u32 = 100;
+/// Longest call, in seconds.
+const TIME_LIMIT_S_MAX: u32 = 7_200;
+/// Longest wait for a key, in seconds.
+const ACK_TIMEOUT_S_MAX: u32 = 600;
+/// A telephone has so many keys.
+const KEYS_MAX: usize = 12;
 
 /// What is left of it once parsed. No free text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,8 +138,7 @@ fn variables(
         if variables.iter().any(|(other, _)| other.as_str().eq_ignore_ascii_case(name.as_str())) {
             return Err(RefusalKind::RepeatedHeader);
         }
-        let numeric = matches!(name.as_str(), "RINGWARD_REPEAT" | "RINGWARD_TIME_LIMIT");
-        if numeric && number(value.as_str().as_bytes()).is_none() {
+        if !fits(name.as_str(), value.as_str()) {
             return Err(RefusalKind::BadValue);
         }
         variables.push((name, value));
@@ -141,4 +148,25 @@ fn variables(
         return Err(RefusalKind::NotOurVariable);
     }
     Ok(variables)
+}
+
+/// Whether the value is one that the dialplan has a use for. What it does not know it does not read.
+fn fits(name: &str, value: &str) -> bool {
+    let up_to = |max: u32| number(value.as_bytes()).is_some_and(|number| number <= max);
+    // The star is written s and the hash h.
+    let keys = |max: usize| {
+        (1..=max).contains(&value.len())
+            && value.bytes().all(|b| b.is_ascii_digit() || matches!(b, b's' | b'h'))
+    };
+    match name {
+        // A name in a folder of sounds, never a path: recordings of other calls are sounds, too.
+        "RINGWARD_AUDIO" => value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-')),
+        "RINGWARD_REPEAT" => up_to(REPEAT_MAX),
+        "RINGWARD_TIME_LIMIT" => up_to(TIME_LIMIT_S_MAX),
+        "RINGWARD_KEYS" => keys(KEYS_MAX),
+        "RINGWARD_REPEAT_KEY" => keys(1),
+        "RINGWARD_ACK_TIMEOUT" => up_to(ACK_TIMEOUT_S_MAX),
+        "RINGWARD_AMD" => matches!(value, "hangup" | "continue" | "leave"),
+        _ => true,
+    }
 }
