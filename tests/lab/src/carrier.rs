@@ -2,7 +2,7 @@
 //! rules for what Asterisk cannot do (be silent, be deaf), and a capture that tells what it saw.
 use crate::asterisk::Asterisk;
 use crate::network::CableRules;
-use crate::{HostName, LabError, Seen, Subnet, clock, network, process, render, seen};
+use crate::{HostName, KeySent, LabError, Seen, Subnet, clock, keys, network, process, render, seen};
 use minijinja::context;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -14,6 +14,8 @@ use std::time::Duration;
 const RING_S: &str = "0.2";
 /// Talk before the carrier hangs up by itself.
 const TALK_S: &str = "120";
+/// How long a callee listens before he presses a key: `silence/3` of Asterisk's sounds.
+const PRESS_S: &str = "3";
 /// Kernel buffer of the capture: 1,000 calls at once lose no packet.
 const CAPTURE_BUFFER_KIB: &str = "65536";
 
@@ -42,6 +44,18 @@ pub enum Behaviour {
     Srv,
     /// 503 to half of the calls by chance; the others ring and are answered.
     Half,
+    /// Answers, presses 1 after 3 s, stays.
+    Press,
+    /// Answers, presses 2 after 3 s, stays.
+    Press2,
+    /// Answers, presses `*` after 3 s and 1 after 3 more, stays.
+    Again,
+    /// Answers and says nothing.
+    Mute,
+    /// Answers, says a short word, waits.
+    Human,
+    /// Answers with a greeting of some 5 s and a beep, and listens.
+    Voicemail,
     /// This SIP code, at once: any 4xx, 5xx, 6xx.
     Code(u16),
 }
@@ -62,12 +76,18 @@ impl std::str::FromStr for Behaviour {
             "dead" => Behaviour::Dead,
             "srv" => Behaviour::Srv,
             "half" => Behaviour::Half,
+            "press" => Behaviour::Press,
+            "press2" => Behaviour::Press2,
+            "again" => Behaviour::Again,
+            "mute" => Behaviour::Mute,
+            "human" => Behaviour::Human,
+            "voicemail" => Behaviour::Voicemail,
             code => match code.parse() {
                 Ok(code @ 400..=699) => Behaviour::Code(code),
                 Ok(_) | Err(_) => {
                     return Err(
-                        "normal, answer, busy, ring, trying, silent, deaf, slow, dead, srv, half or a \
-                                SIP code from 400 to 699"
+                        "normal, answer, busy, ring, trying, silent, deaf, slow, dead, srv, half, press, press2, \
+                                again, mute, human, voicemail or a SIP code from 400 to 699"
                             .into(),
                     );
                 }
@@ -89,6 +109,12 @@ impl Behaviour {
             Behaviour::Slow => "slow".into(),
             Behaviour::Srv => "srv".into(),
             Behaviour::Half => "half".into(),
+            Behaviour::Press => "press".into(),
+            Behaviour::Press2 => "press2".into(),
+            Behaviour::Again => "again".into(),
+            Behaviour::Mute => "mute".into(),
+            Behaviour::Human => "human".into(),
+            Behaviour::Voicemail => "voicemail".into(),
             Behaviour::Code(code) => code.to_string(),
         }
     }
@@ -176,8 +202,18 @@ impl Carrier {
         }
     }
 
+    /// The keys that its callees pressed since its start or the last [`Carrier::reset_counts`], in the order in
+    /// which they were let go. A key that a callee wanted to press when the call was gone is not among them.
+    pub fn keys_sent(&self) -> Result<Vec<KeySent>, LabError> {
+        let mut keys = lock(&self.reader).keys()?;
+        keys.extend(keys::noted(&self.console("database show keys")?)?);
+        keys.sort_by_key(|key| key.let_go_at);
+        Ok(keys)
+    }
+
     /// Forgets what was counted so far. Call it when no call is in flight.
     pub fn reset_counts(&self) -> Result<(), LabError> {
+        self.console("database deltree keys")?;
         lock(&self.reader).reset()
     }
 
@@ -197,6 +233,7 @@ impl Carrier {
         let extensions = render::CARRIER_EXTENSIONS.render(context! {
             ring_s => RING_S,
             talk_s => TALK_S,
+            press_s => PRESS_S,
             second_address => self.second_address.to_string(),
         })?;
         let pjsip = render::CARRIER_PJSIP.render(context! {
@@ -219,7 +256,7 @@ impl Carrier {
             .args(["tcpdump", "-i", "eth0", "-n", "-U", "--immediate-mode", "-s", "0", "-Z", "root"])
             .args(["-B", CAPTURE_BUFFER_KIB, "-w"])
             .arg(self.capture())
-            .args(["udp", "port", "5060"])
+            .arg(format!("udp port 5060 or {}", keys::CAPTURED))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
@@ -278,6 +315,12 @@ fn rules_of_cable(behaviour: Behaviour) -> &'static str {
         | Behaviour::Dead
         | Behaviour::Srv
         | Behaviour::Half
+        | Behaviour::Press
+        | Behaviour::Press2
+        | Behaviour::Again
+        | Behaviour::Mute
+        | Behaviour::Human
+        | Behaviour::Voicemail
         | Behaviour::Code(_) => "",
     }
 }

@@ -8,6 +8,12 @@
 //! | 200 | 180, answer after 200 ms, silence; hangs up after 120 s |
 //! | 201 | answer at once, without 180 |
 //! | 202 | 180, answer after 200 ms, the callee hangs up 1 s later |
+//! | 210, 211, 212 | answer, after 3 s (and every 3 s, if there are more) the callee presses 1, 2, 5, and stays |
+//! | 213, 214 | as 210, over a trunk that knows no telephone-event (tones in the audio), by SIP INFO |
+//! | 215, 216 | as 210: `*` and then 1; 5 again and again, some 30 times |
+//! | 220 | answer, and nothing is said |
+//! | 221 | answer, a short word, and silence: a human |
+//! | 222 | answer, a greeting of some 5 s, a beep, silence: an answering machine |
 //! | 000 | silent: the INVITE is dropped before the carrier's Asterisk sees it (counted all the same) |
 //! | 100 | 100 Trying and no more |
 //! | 180 | 180 for ever (5 minutes) |
@@ -26,6 +32,26 @@ pub const ANSWER: u16 = 200;
 pub const ANSWER_AT_ONCE: u16 = 201;
 /// Answered, and the callee hangs up after a second.
 pub const ANSWER_AND_HANG_UP: u16 = 202;
+/// Answered, and 1 is pressed after 3 s.
+pub const PRESS: u16 = 210;
+/// Answered, and 2 is pressed.
+pub const PRESS_2: u16 = 211;
+/// Answered, and 5 is pressed.
+pub const PRESS_5: u16 = 212;
+/// Answered, and 1 is pressed as tones: the carrier's answer knows no telephone-event.
+pub const PRESS_TONES: u16 = 213;
+/// Answered, and 1 is pressed by SIP INFO.
+pub const PRESS_INFO: u16 = 214;
+/// Answered, and `*` is pressed, then 1.
+pub const PRESS_AGAIN: u16 = 215;
+/// Answered, and 5 is pressed again and again.
+pub const PRESS_MANY: u16 = 216;
+/// Answered without a word.
+pub const MUTE: u16 = 220;
+/// Answered by a human.
+pub const HUMAN: u16 = 221;
+/// Answered by a machine.
+pub const VOICEMAIL: u16 = 222;
 /// The INVITE is dropped.
 pub const SILENT: u16 = 0;
 /// 100 and no more.

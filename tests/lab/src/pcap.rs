@@ -1,5 +1,6 @@
 //! Reads UDP packets out of a capture file that another process is still writing.
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 /// Length of the header of a capture file.
 pub(crate) const FILE_HEADER: usize = 24;
@@ -10,7 +11,10 @@ const UDP: usize = 8;
 /// One UDP packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Packet<'a> {
+    /// When it was seen, since 1970.
+    pub(crate) at: Duration,
     pub(crate) source: Ipv4Addr,
+    pub(crate) source_port: u16,
     pub(crate) destination: Ipv4Addr,
     pub(crate) payload: &'a [u8],
 }
@@ -22,7 +26,7 @@ pub(crate) fn read<'a>(bytes: &'a [u8], mut each: impl FnMut(Packet<'a>)) -> usi
     while let Some(length) = word(bytes, done + 8) {
         let start = done + RECORD_HEADER;
         let Some(frame) = bytes.get(start..start + length) else { break };
-        if let Some(packet) = udp(frame) {
+        if let Some(packet) = time(bytes, done).and_then(|at| udp(frame, at)) {
             each(packet);
         }
         done = start + length;
@@ -36,7 +40,13 @@ fn word(bytes: &[u8], at: usize) -> Option<usize> {
     usize::try_from(u32::from_le_bytes(four)).ok()
 }
 
-fn udp(frame: &[u8]) -> Option<Packet<'_>> {
+/// Seconds and microseconds at the begin of a record.
+fn time(bytes: &[u8], at: usize) -> Option<Duration> {
+    let seconds = Duration::from_secs(u64::try_from(word(bytes, at)?).ok()?);
+    Some(seconds + Duration::from_micros(u64::try_from(word(bytes, at + 4)?).ok()?))
+}
+
+fn udp(frame: &[u8], at: Duration) -> Option<Packet<'_>> {
     if frame.get(12..14)? != [0x08, 0x00] {
         return None;
     }
@@ -49,7 +59,9 @@ fn udp(frame: &[u8]) -> Option<Packet<'_>> {
     let source: [u8; 4] = ip.get(12..16)?.try_into().ok()?;
     let destination: [u8; 4] = ip.get(16..20)?.try_into().ok()?;
     Some(Packet {
+        at,
         source: source.into(),
+        source_port: u16::from_be_bytes(ip.get(header..header + 2)?.try_into().ok()?),
         destination: destination.into(),
         payload: ip.get(header + UDP..total)?,
     })
@@ -63,13 +75,13 @@ mod tests {
         let mut ip = vec![0x45, 0];
         ip.extend(u16::try_from(28 + payload.len()).unwrap().to_be_bytes());
         ip.extend([0, 0, 0, 0, 64, 17, 0, 0, 192, 0, 2, 11, 192, 0, 2, 21]);
-        ip.extend([0; 8]);
+        ip.extend([0x13, 0xc4, 0, 0, 0, 0, 0, 0]);
         ip.extend(payload);
         let mut frame = vec![0; 12];
         frame.extend([8, 0]);
         frame.extend(ip);
         let length = u32::try_from(frame.len()).unwrap().to_le_bytes();
-        [&[0; 8][..], &length, &length, &frame].concat()
+        [&[2, 0, 0, 0, 5, 0, 0, 0][..], &length, &length, &frame].concat()
     }
 
     #[test]
@@ -78,6 +90,10 @@ mod tests {
         let mut seen = Vec::new();
         let done = read(&bytes[..bytes.len() - 1], |packet| seen.push(packet.payload.to_vec()));
         assert_eq!((done, seen.as_slice()), (record(b"OPTIONS").len(), &[b"OPTIONS".to_vec()][..]));
-        assert_eq!(read(&bytes[done..], |packet| assert_eq!(packet.payload, b"INVITE")), bytes.len() - done);
+        let last = |packet: Packet<'_>| {
+            assert_eq!((packet.payload, packet.source_port), (&b"INVITE"[..], 5060));
+            assert_eq!(packet.at, Duration::from_micros(2_000_005));
+        };
+        assert_eq!(read(&bytes[done..], last), bytes.len() - done);
     }
 }

@@ -8,7 +8,7 @@
 //! - *cancels*, *byes*: CANCELs that arrived, BYEs either way, once per call.
 //!
 //! A *dead* carrier sees nothing: that is the truth as well.
-use crate::{LabError, pcap, sip};
+use crate::{KeySent, LabError, keys, pcap, sip};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
@@ -77,6 +77,7 @@ pub(crate) struct Reader {
     numbers: HashMap<(String, Ipv4Addr), String>,
     counted: HashSet<(String, Ipv4Addr, Mark)>,
     seen: Seen,
+    keys: keys::Wire,
 }
 
 /// What is counted once per call.
@@ -98,7 +99,14 @@ impl Reader {
             numbers: HashMap::new(),
             counted: HashSet::new(),
             seen: Seen::default(),
+            keys: keys::Wire::default(),
         }
+    }
+
+    /// The keys that went out as RTP events since the last reset.
+    pub(crate) fn keys(&mut self) -> Result<Vec<KeySent>, LabError> {
+        self.read()?;
+        Ok(self.keys.sent().to_vec())
     }
 
     /// Counts what has come since the last time and gives all.
@@ -118,15 +126,20 @@ impl Reader {
         self.read()?;
         self.numbers.clear();
         self.counted.clear();
+        self.keys.forget();
         self.seen = Seen::default();
         Ok(())
     }
 
     fn count(&mut self, packet: &pcap::Packet<'_>) {
-        let Some(message) = sip::parse(packet.payload) else { return };
+        let Some(message) = sip::parse(packet.payload) else { return self.keys.count(packet) };
         let arrived = self.addresses.contains(&packet.destination);
         let own = if arrived { packet.destination } else { packet.source };
         let key = (message.call_id.to_owned(), own);
+        if let (sip::Kind::Answer(_), false, Some(number)) = (&message.kind, arrived, self.numbers.get(&key))
+        {
+            self.keys.answered(own, &message, number);
+        }
         match message.kind {
             sip::Kind::Request { method: "INVITE", user } if arrived && !message.in_dialog => {
                 let number = user.trim_start_matches('+').to_owned();

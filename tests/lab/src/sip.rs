@@ -1,4 +1,4 @@
-//! Just enough of SIP to count: first line, Call-ID, CSeq, whether To has a tag.
+//! Just enough of SIP to count: first line, Call-ID, CSeq, whether To has a tag, the port of the audio.
 
 /// What a SIP message is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,6 +9,8 @@ pub(crate) struct Message<'a> {
     pub(crate) cseq_method: &'a str,
     /// A tag in To: the dialog exists, this INVITE is not a new call.
     pub(crate) in_dialog: bool,
+    /// The port of the audio in the SDP, where there is one.
+    pub(crate) media_port: Option<u16>,
 }
 
 /// Request or answer.
@@ -44,7 +46,10 @@ pub(crate) fn parse(payload: &[u8]) -> Option<Message<'_>> {
             _ => {}
         }
     }
-    Some(Message { kind, call_id: call_id?, cseq_method: cseq_method?, in_dialog })
+    let sdp = payload.get(end..).and_then(|body| std::str::from_utf8(body).ok()).unwrap_or("");
+    let audio = sdp.lines().find_map(|line| line.strip_prefix("m=audio "));
+    let media_port = audio.and_then(|audio| audio.split(' ').next()).and_then(|port| port.parse().ok());
+    Some(Message { kind, call_id: call_id?, cseq_method: cseq_method?, in_dialog, media_port })
 }
 
 #[cfg(test)]
