@@ -3,13 +3,15 @@
 //! [`gate`] decides what a control plane may ask of this PBX and what it may hear of it. [`observe`] reads
 //! Asterisk's answers into trunks and findings. [`records`] says which flight records are asked about and removed. [`renewal`] says when a certificate is renewed.
 //!
-//! Hardening: [`offence`] says what somebody did, and who he is.
+//! Hardening: [`offence`] says what somebody did, and who he is; [`rules`] when he is banned; [`protected`] who never is.
 
 pub mod attempt_id;
 pub mod gate;
 pub mod moment;
 pub mod observe;
 pub mod offence;
+pub mod protected;
 pub mod records;
 pub mod renewal;
+pub mod rules;
 mod words;
