@@ -3,9 +3,11 @@
 //! [`gate`] decides what a control plane may ask of this PBX and what it may hear of it. [`observe`] reads
 //! Asterisk's answers into trunks and findings. [`records`] says which flight records are asked about and removed. [`renewal`] says when a certificate is renewed.
 //!
-//! Hardening: [`offence`] says what somebody did, and who he is; [`rules`] when he is banned; [`protected`] who never is.
+//! Hardening: [`offence`] says what somebody did, and who he is; [`rules`] when he is banned; [`protected`] who never is;
+//! [`bans`] what becomes of bans.
 
 pub mod attempt_id;
+pub mod bans;
 pub mod gate;
 pub mod moment;
 pub mod observe;
