@@ -264,7 +264,7 @@ impl Driver<'_> {
             at,
             event_id: self.calls.chance.event_id(at),
         };
-        match self.calls.durably("begin an attempt", || self.calls.store.begin_attempt(begin.clone())).await {
+        match self.calls.begin_attempt(begin).await {
             Some(Written::Yes { .. }) => {}
             // It has ended, or another attempt of it lives: nothing is sent from here.
             Some(Written::AlreadyEnded) | None => return Step::Ended,

@@ -2,10 +2,15 @@
 
 use std::{future::Future, time::Duration};
 
-use controlplane_store::StoreError;
+use controlplane_store::{
+    StoreError,
+    calls::{BeginAttempt, Written},
+};
 use tokio::time::sleep;
 
 use super::Calls;
+#[cfg(feature = "planted-bugs")]
+use super::planted::{self, Bug};
 
 /// First wait after a write that failed; doubled up to [`WAIT_MAX`].
 const WAIT_MIN: Duration = Duration::from_millis(50);
@@ -13,6 +18,20 @@ const WAIT_MIN: Duration = Duration::from_millis(50);
 const WAIT_MAX: Duration = Duration::from_secs(2);
 
 impl Calls {
+    /// Writes an attempt; its Originate may leave once this says [`Written::Yes`].
+    pub(super) async fn begin_attempt(&self, begin: BeginAttempt) -> Option<Written> {
+        #[cfg(feature = "planted-bugs")]
+        if planted::is(Bug::WriteAfterSend) {
+            let store = std::sync::Arc::clone(&self.store);
+            tokio::spawn(async move {
+                planted::late().await;
+                store.begin_attempt(begin).await
+            });
+            return Some(Written::Yes { sequence: 0 });
+        }
+        self.durably("begin an attempt", || self.store.begin_attempt(begin.clone())).await
+    }
+
     /// Writes until it is written. Every write of a call is safe to repeat: it names its rows by ids made
     /// before, and what has ended refuses a second end. `None`: the database refuses it for good (a broken
     /// row), which is logged as the error it is.
@@ -20,6 +39,11 @@ impl Calls {
     where
         F: Future<Output = Result<T, StoreError>>,
     {
+        #[cfg(feature = "planted-bugs")]
+        if planted::is(Bug::WriteAfterSend) {
+            // News of an attempt need its row.
+            planted::late().await;
+        }
         let mut wait = WAIT_MIN;
         loop {
             match write().await {

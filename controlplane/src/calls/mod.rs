@@ -15,6 +15,8 @@ mod driver;
 mod durable;
 mod originate;
 mod place;
+#[cfg(feature = "planted-bugs")]
+mod planted;
 mod reconcile;
 
 pub(crate) use durable::chain;

@@ -165,6 +165,26 @@ impl ControlPlane {
         Ok(())
     }
 
+    /// Ends it in order, for good or until [`Self::start_again`].
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn stop(&self) -> Result<(), LabError> {
+        process::end(NAME)
+    }
+
+    /// Its pid, if it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        process::alive(NAME)
+    }
+
+    /// The folder with its database.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.setup.folder
+    }
+
     /// Starts the program again on the same database.
     ///
     /// # Errors

@@ -167,6 +167,17 @@ impl Machine {
         self.run(&["systemctl", "kill", "--kill-whom=main", &name, unit]).map(|_| ())
     }
 
+    /// Ends every process of it at once.
+    pub(crate) fn kill(&self) -> Result<(), LabError> {
+        for top in CGROUPS {
+            let kill = Path::new(top).join(CGROUP).join(self.host.as_str()).join("cgroup.kill");
+            if kill.exists() {
+                fs::write(&kill, "1").map_err(LabError::file("write", &kill))?;
+            }
+        }
+        Ok(())
+    }
+
     /// The main process of a unit, as this machine counts: the one of that number inside.
     pub(crate) fn main_pid(&self, unit: &str) -> Option<u32> {
         let group = self.run(&["systemctl", "show", "--value", "--property=ControlGroup", unit]).ok()?;

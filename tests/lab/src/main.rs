@@ -65,6 +65,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Kills, freezes and cuts at random while calls run; what was told is held against what carriers saw
+    Chaos(stages::Chaos),
     /// What takes too long for CI
     Soak {
         /// link-cut: a node cut off for ten minutes (takes 11)
@@ -86,6 +88,7 @@ fn main() -> ExitCode {
         Command::Check => stages::check(),
         Command::Test(wanted) => stages::test(&wanted),
         Command::Bench { what, json } => bench::bench(what, json),
+        Command::Chaos(wanted) => stages::chaos(&wanted),
         Command::Soak { what } => stages::soak(what),
     };
     match result {

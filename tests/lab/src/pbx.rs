@@ -1,7 +1,9 @@
 //! A PBX of the lab: Asterisk configured from `dialplans/`, reached over AMI at port 5038.
 use crate::asterisk::Asterisk;
 use crate::network::{self, CableRules};
-use crate::{Agent, Build, HostName, Inbound, LabError, Plan, Reach, Signal, Subnet, TrunkPlan, render};
+use crate::{
+    Agent, Build, HostName, Inbound, LabError, Plan, Reach, Signal, Subnet, TrunkPlan, process, render,
+};
 use minijinja::context;
 use std::fs;
 use std::io::Read as _;
@@ -34,6 +36,15 @@ impl AmiUser {
             AmiUser::Agent => "ringward-agent",
         }
     }
+}
+
+/// What is lost between a PBX and its control planes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// What the PBX sends.
+    Sent,
+    /// What it is sent.
+    Received,
 }
 
 /// A PBX.
@@ -152,6 +163,34 @@ impl Pbx {
             format!("ip saddr {} meta l4proto tcp counter drop", self.plane_address),
         );
         network::set_cable_rules(self.name(), CableRules { sent: &sent, received: &received })
+    }
+
+    /// Drops what goes one way between it and its control planes, without a word to either side.
+    ///
+    /// # Errors
+    /// The packet rules cannot be loaded.
+    pub fn lose(&self, what: Lost) -> Result<(), LabError> {
+        let plane = self.plane_address;
+        let rule = |direction: &str| format!("ip {direction} {plane} meta l4proto tcp counter drop");
+        let (sent, received) = match what {
+            Lost::Sent => (rule("daddr"), String::new()),
+            Lost::Received => (String::new(), rule("saddr")),
+        };
+        network::set_cable_rules(self.name(), CableRules { sent: &sent, received: &received })
+    }
+
+    /// The power goes, and does not come back by itself: its cable is dead, and nothing of it runs any more.
+    ///
+    /// # Errors
+    /// A process of it cannot be ended.
+    pub fn power_off(&self) -> Result<(), LabError> {
+        // The cable first: nothing of it says goodbye.
+        self.set_cable(false)?;
+        if let Some(machine) = self.asterisk.machine() {
+            return machine.kill();
+        }
+        self.agent().map_or(Ok(()), |agent| agent.signal(Signal::Kill))?;
+        process::signal(&self.asterisk.process(), Signal::Kill)
     }
 
     /// Refuses every TCP connection that a control plane would open towards it; [`Pbx::knocks`] counts them.

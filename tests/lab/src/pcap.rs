@@ -11,7 +11,7 @@ const UDP: usize = 8;
 /// One UDP packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Packet<'a> {
-    /// When it was seen, since 1970.
+    /// When it passed, since 1970.
     pub(crate) at: Duration,
     pub(crate) source: Ipv4Addr,
     pub(crate) source_port: u16,
@@ -26,7 +26,7 @@ pub(crate) fn read<'a>(bytes: &'a [u8], mut each: impl FnMut(Packet<'a>)) -> usi
     while let Some(length) = word(bytes, done + 8) {
         let start = done + RECORD_HEADER;
         let Some(frame) = bytes.get(start..start + length) else { break };
-        if let Some(packet) = time(bytes, done).and_then(|at| udp(frame, at)) {
+        if let Some(packet) = moment(bytes, done).and_then(|at| udp(at, frame)) {
             each(packet);
         }
         done = start + length;
@@ -40,13 +40,13 @@ fn word(bytes: &[u8], at: usize) -> Option<usize> {
     usize::try_from(u32::from_le_bytes(four)).ok()
 }
 
-/// Seconds and microseconds at the begin of a record.
-fn time(bytes: &[u8], at: usize) -> Option<Duration> {
-    let seconds = Duration::from_secs(u64::try_from(word(bytes, at)?).ok()?);
-    Some(seconds + Duration::from_micros(u64::try_from(word(bytes, at + 4)?).ok()?))
+/// Of the record that begins there: seconds and microseconds, as tcpdump writes by itself.
+fn moment(bytes: &[u8], at: usize) -> Option<Duration> {
+    let (seconds, micros) = (word(bytes, at)?, word(bytes, at + 4)?);
+    Some(Duration::from_secs(seconds as u64) + Duration::from_micros(micros as u64))
 }
 
-fn udp(frame: &[u8], at: Duration) -> Option<Packet<'_>> {
+fn udp(at: Duration, frame: &[u8]) -> Option<Packet<'_>> {
     if frame.get(12..14)? != [0x08, 0x00] {
         return None;
     }
@@ -68,20 +68,27 @@ fn udp(frame: &[u8], at: Duration) -> Option<Packet<'_>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     fn record(payload: &[u8]) -> Vec<u8> {
+        record_at(Duration::from_micros(2_000_005), [192, 0, 2, 11], [192, 0, 2, 21], payload)
+    }
+
+    /// A record of a capture file with one UDP packet.
+    pub(crate) fn record_at(at: Duration, source: [u8; 4], destination: [u8; 4], payload: &[u8]) -> Vec<u8> {
         let mut ip = vec![0x45, 0];
         ip.extend(u16::try_from(28 + payload.len()).unwrap().to_be_bytes());
-        ip.extend([0, 0, 0, 0, 64, 17, 0, 0, 192, 0, 2, 11, 192, 0, 2, 21]);
+        ip.extend([0, 0, 0, 0, 64, 17, 0, 0]);
+        ip.extend([source, destination].concat());
         ip.extend([0x13, 0xc4, 0, 0, 0, 0, 0, 0]);
         ip.extend(payload);
         let mut frame = vec![0; 12];
         frame.extend([8, 0]);
         frame.extend(ip);
         let length = u32::try_from(frame.len()).unwrap().to_le_bytes();
-        [&[2, 0, 0, 0, 5, 0, 0, 0][..], &length, &length, &frame].concat()
+        let seconds = u32::try_from(at.as_secs()).unwrap().to_le_bytes();
+        [&seconds[..], &at.subsec_micros().to_le_bytes(), &length, &length, &frame].concat()
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub(crate) fn release_program(name: &str) -> Result<PathBuf, LabError> {
     let mut found = here.ancestors().skip(1).take(3).map(|folder| folder.join("release").join(name));
     found.find(|path| path.is_file()).ok_or_else(|| {
         LabError::Machine(format!(
-            "{name} is not built for release: run `cargo build --release -p node-agent`"
+            "{name} is not built for release: run `cargo build --release -p controlplane -p node-agent`"
         ))
     })
 }

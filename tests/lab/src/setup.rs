@@ -5,6 +5,33 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+/// A bug that a control plane of the tests has on purpose, to show that it is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    /// An Originate leaves before its attempt is written.
+    WriteAfterSend,
+    /// What was under way at a restart counts as never sent.
+    ReconcileOff,
+}
+
+impl Planted {
+    /// The word that `ringward-planted` knows it by.
+    fn word(self) -> &'static str {
+        match self {
+            Planted::WriteAfterSend => "write-after-send",
+            Planted::ReconcileOff => "reconcile-off",
+        }
+    }
+}
+
+/// Which build of the control plane runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Program {
+    Beside,
+    Release,
+    Planted(Planted),
+}
+
 /// How a control plane is started.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -12,6 +39,7 @@ pub struct Setup {
     database_url: Option<String>,
     agents_at: Ipv4Addr,
     clock_ahead_s: i32,
+    program: Program,
 }
 
 /// Where the doors of one control plane are, from its first start on.
@@ -31,7 +59,20 @@ impl Setup {
             database_url: None,
             agents_at: Ipv4Addr::LOCALHOST,
             clock_ahead_s: 0,
+            program: Program::Beside,
         }
+    }
+
+    /// In the optimised build.
+    #[must_use]
+    pub fn release(self) -> Self {
+        Setup { program: Program::Release, ..self }
+    }
+
+    /// With a bug: `ringward-planted`, which only `--features controlplane/planted-bugs` builds.
+    #[must_use]
+    pub fn planted(self, bug: Planted) -> Self {
+        Setup { program: Program::Planted(bug), ..self }
     }
 
     /// On a database of the caller's.
@@ -72,7 +113,14 @@ impl Setup {
         let log = self.log();
         let open =
             || File::options().create(true).append(true).open(&log).map_err(LabError::file("write", &log));
-        let mut command = Command::new(program::program("ringward")?);
+        let mut command = Command::new(match self.program {
+            Program::Beside => program::program("ringward")?,
+            Program::Release => program::release_program("ringward")?,
+            Program::Planted(_) => program::program("ringward-planted")?,
+        });
+        if let Program::Planted(bug) = self.program {
+            command.env("PLANTED_BUG", bug.word());
+        }
         command
             .args(["serve", "--data-dir"])
             .arg(&self.folder)

@@ -20,9 +20,22 @@ type Stage = fn() -> anyhow::Result<()>;
 
 #[derive(clap::Args)]
 pub(crate) struct Wanted {
-    /// Only these stages: check, unit, contract, real-fleet, old-asterisk, demo
+    /// Only these stages: check, unit, contract, real-fleet, chaos, old-asterisk, demo
     #[arg(value_name = "STAGE")]
     only: Vec<String>,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Chaos {
+    /// Where every choice comes from; drawn and shown where none is given
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How many calls
+    #[arg(long, default_value_t = 2_000)]
+    calls: u32,
+    /// Calls in a second
+    #[arg(long, default_value_t = 8.0)]
+    per_second: f64,
 }
 
 /// What takes too long for CI.
@@ -57,11 +70,12 @@ pub(crate) fn check() -> anyhow::Result<()> {
 
 /// Everything, with the minutes of each stage at the end.
 pub(crate) fn test(wanted: &Wanted) -> anyhow::Result<()> {
-    let stages: [(&str, Stage); 6] = [
+    let stages: [(&str, Stage); 7] = [
         ("check", check),
         ("unit", unit),
         ("contract", contract),
         ("real-fleet", real_fleet),
+        ("chaos", short_chaos),
         ("old-asterisk", old_asterisk),
         ("demo", demo),
     ];
@@ -121,6 +135,32 @@ fn old_asterisk() -> anyhow::Result<()> {
         &["--skip=links::", "--skip=many::"],
         &[("RINGWARD_LAB_ASTERISK", "16")],
     )
+}
+
+/// A few hundred calls under a seed that is known to bring up most kinds of faults, and the proof that the checker finds
+/// bugs: a control plane that has them on purpose.
+fn short_chaos() -> anyhow::Result<()> {
+    step(&["build", "--workspace", "--bins", "--features", "controlplane/planted-bugs"], &[])?;
+    chaos(&Chaos { seed: Some(4), calls: 300, per_second: 8.0 })?;
+    let program = lab::program("chaos")?;
+    run(Command::new(program).arg("planted"), "chaos planted")
+}
+
+/// The chaos run by hand.
+pub(crate) fn chaos(wanted: &Chaos) -> anyhow::Result<()> {
+    step(&["build", "--workspace", "--bins"], &[])?;
+    let mut command = Command::new(lab::program("chaos")?);
+    command.args([
+        "run",
+        "--calls",
+        &wanted.calls.to_string(),
+        "--per-second",
+        &wanted.per_second.to_string(),
+    ]);
+    if let Some(seed) = wanted.seed {
+        command.args(["--seed", &seed.to_string()]);
+    }
+    run(&mut command, "chaos run")
 }
 
 /// Tests of real hosts, one after the other: there is one lab.

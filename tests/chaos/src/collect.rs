@@ -1,0 +1,138 @@
+//! Gathers the history at the end of a run: from the API, from the durable log, from the carriers' wires.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "moments are compared with those in captures and in the database, which real clocks wrote"
+)]
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use controlplane_core::{
+    call::{CallStatus, Rang, Reason},
+    ending::EndingClass,
+    ids::{CallId, OrgId},
+};
+use lab::{ControlPlane, Lab};
+use serde::Deserialize;
+use time::OffsetDateTime;
+
+use crate::history::{Attempt, Dialog, Entry, Moment, Route, Told};
+
+/// The organisation of a fleet that needs only one.
+const ORG: &str = "org_00000000000000000000000000";
+/// Calls of a page.
+const PAGE: usize = 100;
+
+/// Now, by the clock that captures and databases are written with.
+pub(crate) fn since_1970() -> anyhow::Result<Moment> {
+    SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")
+}
+
+#[derive(Deserialize)]
+struct Page {
+    data: Vec<CallView>,
+    has_more: bool,
+}
+
+#[derive(Deserialize)]
+struct CallView {
+    id: String,
+    to: String,
+    status: CallStatus,
+    reason: Option<Reason>,
+    sequence: i64,
+    #[serde(with = "time::serde::rfc3339")]
+    created_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339::option")]
+    ended_at: Option<OffsetDateTime>,
+    attempts: Vec<AttemptView>,
+}
+
+#[derive(Deserialize)]
+struct AttemptView {
+    id: String,
+    node: String,
+    carrier: String,
+    reason: Option<EndingClass>,
+    rang: Rang,
+}
+
+/// Every call that the API knows, without its log.
+///
+/// # Errors
+/// No answer, or one that cannot be read.
+pub fn told(plane: &ControlPlane) -> anyhow::Result<Vec<Told>> {
+    let mut told = Vec::new();
+    let mut path = format!("/v1/calls?limit={PAGE}");
+    loop {
+        let page: Page = serde_json::from_value(plane.customer("GET", &path, None)?)?;
+        let last = page.data.last().map(|call| call.id.clone());
+        for call in page.data {
+            told.push(Told {
+                id: call.id,
+                number: call.to,
+                status: call.status,
+                reason: call.reason,
+                sequence: call.sequence,
+                created_at: moment(call.created_at)?,
+                ended_at: call.ended_at.map(moment).transpose()?,
+                attempts: call.attempts.into_iter().map(Attempt::from).collect(),
+                log: Vec::new(),
+            });
+        }
+        match last {
+            Some(last) if page.has_more => path = format!("/v1/calls?limit={PAGE}&starting_after={last}"),
+            _ => return Ok(told),
+        }
+    }
+}
+
+impl From<AttemptView> for Attempt {
+    fn from(view: AttemptView) -> Self {
+        let route = Route { node: view.node, carrier: view.carrier };
+        Attempt { id: view.id, route, ending: view.reason, rang: view.rang }
+    }
+}
+
+fn moment(at: OffsetDateTime) -> anyhow::Result<Moment> {
+    Ok(Duration::from_nanos(u64::try_from(at.unix_timestamp_nanos())?))
+}
+
+/// Adds each call's durable log. The control plane has ended: its database is read by itself.
+///
+/// # Errors
+/// The database cannot be read.
+pub fn add_logs(database_url: &str, told: &mut [Told]) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let store = controlplane_store::open(database_url).await?;
+        let org: OrgId = ORG.parse()?;
+        for call in told {
+            let id: CallId = call.id.parse()?;
+            let rows = store.transitions(&org, &id).await?;
+            call.log = rows.iter().map(|row| Entry { sequence: row.sequence, status: row.status }).collect();
+        }
+        Ok(())
+    })
+}
+
+/// Every call that reached a carrier.
+///
+/// # Errors
+/// A capture cannot be read.
+pub fn seen(lab: &Lab) -> anyhow::Result<Vec<Dialog>> {
+    let mut seen = Vec::new();
+    for carrier in lab.carriers() {
+        for dialog in carrier.dialogs()? {
+            let from = lab.pbxes().iter().find(|pbx| pbx.address() == dialog.from);
+            let node = from.map_or_else(|| dialog.from.to_string(), |pbx| pbx.name().to_owned());
+            seen.push(Dialog {
+                route: Route { node, carrier: carrier.name().to_owned() },
+                heard_at: dialog.heard_at(),
+                number: format!("+{}", dialog.number),
+                at: dialog.at,
+                code: dialog.ended.map(|(code, _)| code),
+            });
+        }
+    }
+    Ok(seen)
+}

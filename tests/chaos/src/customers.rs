@@ -1,0 +1,109 @@
+//! Customers: each asks for its calls at their time, and asks again with the same `Idempotency-Key` until it is
+//! told that the call was accepted.
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use lab::{ControlPlane, now, pause};
+use serde_json::{Value, json};
+
+use crate::{history::Asked, load::Wanted};
+
+/// Customers side by side: one that waits for a frozen control plane does not hold up the others.
+const CUSTOMERS: usize = 16;
+/// For an answer; then it is asked for again.
+const ANSWER_MAX: Duration = Duration::from_secs(3);
+/// Between two POSTs of a call.
+const AGAIN: Duration = Duration::from_millis(200);
+/// For an answer, over all POSTs of a call.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The customers' door.
+pub(crate) struct Door {
+    url: String,
+    key: String,
+    http: ureq::Agent,
+}
+
+impl Door {
+    pub(crate) fn of(plane: &ControlPlane) -> Self {
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(ANSWER_MAX))
+            .build();
+        Door {
+            url: format!("{}/v1/calls", plane.api_url()),
+            key: format!("Bearer {}", plane.customer_key()),
+            http: config.into(),
+        }
+    }
+
+    /// Asks for all calls, `per_second` of them.
+    pub(crate) fn ask_for(
+        &self,
+        calls: &[Wanted],
+        start: Instant,
+        per_second: f64,
+    ) -> anyhow::Result<Vec<Asked>> {
+        let share = |customer: usize| {
+            let own = calls.iter().enumerate().skip(customer).step_by(CUSTOMERS);
+            own.map(|(n, wanted)| {
+                let at = start + Duration::from_secs_f64(f64::from(u32::try_from(n)?) / per_second);
+                pause(at.saturating_duration_since(now()));
+                self.ask(wanted).map(|asked| (n, asked))
+            })
+            .collect::<anyhow::Result<Vec<_>>>()
+        };
+        let mut asked = std::thread::scope(|scope| {
+            let customers: Vec<_> =
+                (0..CUSTOMERS).map(|customer| scope.spawn(move || share(customer))).collect();
+            let mut all = Vec::new();
+            for customer in customers {
+                all.extend(customer.join().map_err(|_| anyhow::anyhow!("a customer panicked"))??);
+            }
+            Ok::<_, anyhow::Error>(all)
+        })?;
+        asked.sort_by_key(|(n, _)| *n);
+        Ok(asked.into_iter().map(|(_, asked)| asked).collect())
+    }
+
+    fn ask(&self, wanted: &Wanted) -> anyhow::Result<Asked> {
+        let body = json!({
+            "to": wanted.number, "message": {"audio_id": "builtin:beep"}, "on_unknown": wanted.on_unknown,
+            "ring_timeout_s": wanted.ring_timeout_s, "failover": {"attempts_max": 10},
+        });
+        let mut asked = Asked {
+            number: wanted.number.clone(),
+            kind: wanted.kind,
+            on_unknown: wanted.on_unknown,
+            posts: 0,
+            id: None,
+        };
+        let start = now();
+        while start.elapsed() < PATIENCE {
+            asked.posts += 1;
+            if let Some(id) = self.post(wanted, &body)? {
+                asked.id = Some(id);
+                break;
+            }
+            pause(AGAIN);
+        }
+        Ok(asked)
+    }
+
+    /// One POST; `None`: no answer, or it is to be asked again.
+    fn post(&self, wanted: &Wanted, body: &Value) -> anyhow::Result<Option<String>> {
+        let request = self.http.post(&self.url).header("Authorization", &self.key);
+        let request = request.header("Idempotency-Key", &format!("chaos {}", wanted.number));
+        let Ok(mut answer) = request.send_json(body) else { return Ok(None) };
+        let status = answer.status().as_u16();
+        let Ok(text) = answer.body_mut().read_to_string() else { return Ok(None) };
+        if status >= 500 {
+            return Ok(None);
+        }
+        if !(200..300).contains(&status) {
+            bail!("{} was refused: {status} {text}", wanted.number);
+        }
+        let call: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
+        Ok(Some(call["id"].as_str().context("no id")?.to_owned()))
+    }
+}

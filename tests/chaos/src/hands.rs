@@ -1,0 +1,124 @@
+//! Breaks things as planned, mends them, and writes down from when to when.
+use std::time::Instant;
+
+use lab::{Behaviour, ControlPlane, Lab, LabError, Lost, Pbx, Signal, now, pause};
+
+use crate::{
+    collect,
+    faults::{Fault, Subject, What},
+    history::Broken,
+};
+
+/// Who breaks and mends.
+pub(crate) struct Hands<'a> {
+    pub(crate) lab: &'a Lab,
+    pub(crate) plane: &'a ControlPlane,
+    /// When calls began.
+    pub(crate) start: Instant,
+}
+
+impl Hands<'_> {
+    /// One track, to its end. What was late is done late.
+    pub(crate) fn follow(&self, track: &[Fault]) -> anyhow::Result<Vec<Broken>> {
+        let mut done = Vec::new();
+        for fault in track {
+            pause((self.start + fault.at).saturating_duration_since(now()));
+            let from = collect::since_1970()?;
+            self.begin(fault)?;
+            let mut broken = Broken { subject: fault.subject.clone(), what: fault.what, from, until: None };
+            if let Some(lasts) = fault.lasts {
+                pause(lasts);
+                self.mend(fault)?;
+                broken.until = Some(collect::since_1970()?);
+            }
+            done.push(broken);
+        }
+        Ok(done)
+    }
+
+    fn begin(&self, fault: &Fault) -> Result<(), LabError> {
+        match (&fault.subject, fault.what) {
+            (Subject::Plane, What::PlaneKilled) => self.plane.signal(Signal::Kill),
+            (Subject::Plane, What::PlaneStopped) => self.plane.stop(),
+            (Subject::Plane, _) => self.plane.signal(Signal::Stop),
+            (Subject::Node(node), what) => begin_at(self.lab.pbx(node)?, what),
+            (Subject::Carrier(carrier), what) => self.lab.carrier(carrier)?.behave(behaviour(what)?),
+        }
+    }
+
+    fn mend(&self, fault: &Fault) -> Result<(), LabError> {
+        match (&fault.subject, fault.what) {
+            (Subject::Plane, What::PlaneFrozen) => self.plane.signal(Signal::Cont),
+            (Subject::Plane, _) => self.plane.start_again(),
+            (Subject::Node(node), what) => mend_at(self.lab.pbx(node)?, what),
+            (Subject::Carrier(carrier), _) => self.lab.carrier(carrier)?.behave(Behaviour::Normal),
+        }
+    }
+}
+
+fn behaviour(what: What) -> Result<Behaviour, LabError> {
+    match what {
+        What::CarrierDeaf => Ok(Behaviour::Deaf),
+        What::CarrierSilent => Ok(Behaviour::Silent),
+        What::CarrierRefuses => Ok(Behaviour::Code(503)),
+        What::CarrierDead => Ok(Behaviour::Dead),
+        What::PlaneKilled
+        | What::PlaneStopped
+        | What::PlaneFrozen
+        | What::AgentKilled
+        | What::AgentFrozen
+        | What::AsteriskKilled
+        | What::AsteriskFrozen
+        | What::LinkCut
+        | What::LinkMute
+        | What::LinkDeaf
+        | What::CableOut
+        | What::PoweredOff => {
+            Err(LabError::Machine(format!("{what:?} is nothing that happens to a carrier")))
+        }
+    }
+}
+
+fn agent(pbx: &Pbx) -> Result<lab::Agent, LabError> {
+    pbx.agent().ok_or_else(|| LabError::Machine(format!("{} has no agent", pbx.name())))
+}
+
+fn begin_at(pbx: &Pbx, what: What) -> Result<(), LabError> {
+    match what {
+        What::AgentKilled => agent(pbx)?.signal(Signal::Kill),
+        What::AgentFrozen => agent(pbx)?.signal(Signal::Stop),
+        What::AsteriskKilled => pbx.kill_asterisk(Signal::Kill),
+        What::AsteriskFrozen => pbx.kill_asterisk(Signal::Stop),
+        What::LinkCut => pbx.set_link(false),
+        What::LinkMute => pbx.lose(Lost::Sent),
+        What::LinkDeaf => pbx.lose(Lost::Received),
+        What::CableOut => pbx.set_cable(false),
+        What::PoweredOff => pbx.power_off(),
+        What::PlaneKilled
+        | What::PlaneStopped
+        | What::PlaneFrozen
+        | What::CarrierDeaf
+        | What::CarrierSilent
+        | What::CarrierRefuses
+        | What::CarrierDead => Err(LabError::Machine(format!("{what:?} is nothing that happens to a node"))),
+    }
+}
+
+fn mend_at(pbx: &Pbx, what: What) -> Result<(), LabError> {
+    match what {
+        What::AgentKilled => agent(pbx)?.start(),
+        What::AgentFrozen => agent(pbx)?.signal(Signal::Cont),
+        What::AsteriskKilled => pbx.start().map(|_| ()),
+        What::AsteriskFrozen => pbx.kill_asterisk(Signal::Cont),
+        What::LinkCut | What::LinkMute | What::LinkDeaf => pbx.set_link(true),
+        What::CableOut => pbx.set_cable(true),
+        What::PoweredOff
+        | What::PlaneKilled
+        | What::PlaneStopped
+        | What::PlaneFrozen
+        | What::CarrierDeaf
+        | What::CarrierSilent
+        | What::CarrierRefuses
+        | What::CarrierDead => Err(LabError::Machine(format!("{what:?} is nothing to be mended at a node"))),
+    }
+}

@@ -1,0 +1,129 @@
+//! What a run leaves behind: what was asked, what was told of it, what the carriers saw, what was broken when.
+use std::time::Duration;
+
+use controlplane_core::{
+    call::{CallStatus, OnUnknown, Rang, Reason},
+    ending::EndingClass,
+};
+
+use crate::{
+    faults::{Subject, What},
+    load::Kind,
+};
+
+/// Moments are since 1970, by the one clock of the machine.
+pub type Moment = Duration;
+
+/// A call that a customer asked for.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Its own number, with `+`.
+    pub number: String,
+    /// What a carrier does with it.
+    pub kind: Kind,
+    /// The customer's choice.
+    pub on_unknown: OnUnknown,
+    /// How often it was asked for, with the same `Idempotency-Key`, until an answer came.
+    pub posts: u32,
+    /// The id that the answer told; `None`: no answer ever came.
+    pub id: Option<String>,
+}
+
+/// A call as the API told it in the end.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// Its id.
+    pub id: String,
+    /// Whom it phones, with `+`.
+    pub number: String,
+    /// Where it is.
+    pub status: CallStatus,
+    /// Why it ended.
+    pub reason: Option<Reason>,
+    /// The number of its last transition.
+    pub sequence: i64,
+    /// Acceptance.
+    pub created_at: Moment,
+    /// End.
+    pub ended_at: Option<Moment>,
+    /// Its attempts, in the order of their sending.
+    pub attempts: Vec<Attempt>,
+    /// Its durable log, in order.
+    pub log: Vec<Entry>,
+}
+
+/// An attempt as told.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// Its id.
+    pub id: String,
+    /// By which way.
+    pub route: Route,
+    /// How it ended.
+    pub ending: Option<EndingClass>,
+    /// What is told of ringing.
+    pub rang: Rang,
+}
+
+/// One row of a call's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// 1, 2, 3, …
+    pub sequence: i64,
+    /// The call's status after it.
+    pub status: CallStatus,
+}
+
+/// A way that calls take.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Route {
+    /// The node.
+    pub node: String,
+    /// The carrier.
+    pub carrier: String,
+}
+
+/// A call as a carrier's wire had it.
+#[derive(Clone, Debug)]
+pub struct Dialog {
+    /// Which way it came.
+    pub route: Route,
+    /// Whom it phones, with `+`.
+    pub number: String,
+    /// Its INVITE.
+    pub at: Moment,
+    /// The phone rang, or was picked up at once.
+    pub heard_at: Option<Moment>,
+    /// The carrier's final answer.
+    pub code: Option<u16>,
+}
+
+/// Something was broken for a while.
+#[derive(Clone, Debug)]
+pub struct Broken {
+    /// Whom it happened to.
+    pub subject: Subject,
+    /// What it was.
+    pub what: What,
+    /// Just before it began.
+    pub from: Moment,
+    /// Just after it was mended; `None`: never.
+    pub until: Option<Moment>,
+}
+
+/// All of it.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// What customers asked for.
+    pub asked: Vec<Asked>,
+    /// What the API told at the end of the run: every call that it knows.
+    pub told: Vec<Told>,
+    /// What the carriers saw.
+    pub seen: Vec<Dialog>,
+    /// What was broken.
+    pub broken: Vec<Broken>,
+    /// The ways that there are.
+    pub routes: Vec<Route>,
+    /// Channels that were open after everything had ended, by node that lives. (A carrier goes on ringing for one that died.)
+    pub left: Vec<(String, u32)>,
+}

@@ -1,0 +1,187 @@
+//! `cargo lab chaos …` runs this.
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, ensure};
+use chaos::{
+    checker::{Rule, Verdict, check},
+    faults::{Fault, Subject, What},
+    history::History,
+    load::{CALLS_MAX, Kind, Wanted},
+    run::{Script, fleet, run},
+    table::table,
+};
+use clap::{Parser, Subcommand};
+use controlplane_core::call::OnUnknown;
+use lab::{Behaviour, Lab, Planted};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+
+/// Where the control plane of a run keeps its database and log: kept until the next run.
+const FOLDER: &str = "/run/ringward-lab/chaos";
+
+#[derive(Parser)]
+#[command(name = "chaos", bin_name = "cargo lab chaos", about = "Kills, freezes and cuts while calls run")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Calls and faults of a seed
+    Run {
+        /// Where every choice comes from; drawn and shown where none is given
+        #[arg(long)]
+        seed: Option<u64>,
+        /// How many calls
+        #[arg(long, default_value_t = 2_000)]
+        calls: usize,
+        /// Calls in a second
+        #[arg(long, default_value_t = 8.0)]
+        per_second: f64,
+    },
+    /// Shows that the checker finds bugs that are planted, and none without them
+    Planted {
+        /// Where every choice comes from
+        #[arg(long, default_value_t = 4)]
+        seed: u64,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Run { seed, calls, per_second } => chaos(seed, calls, per_second),
+        Command::Planted { seed } => planted(seed),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn say(line: &str) {
+    writeln!(std::io::stdout(), "{line}").ok();
+}
+
+/// An empty folder for a control plane.
+fn folder(name: &str) -> anyhow::Result<PathBuf> {
+    let folder = Path::new(FOLDER).join(name);
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).with_context(|| format!("empty {}", folder.display()))?;
+    }
+    Ok(folder)
+}
+
+fn chaos(seed: Option<u64>, calls: usize, per_second: f64) -> anyhow::Result<()> {
+    ensure!((1..=CALLS_MAX).contains(&calls), "--calls: 1 to {CALLS_MAX}");
+    ensure!(per_second > 0.0 && per_second <= 100.0, "--per-second: up to 100");
+    let seed = match seed {
+        Some(seed) => seed,
+        None => {
+            StdRng::try_from_os_rng().context("the system gives no randomness")?.random_range(1..1_000_000)
+        }
+    };
+    say(&format!("seed {seed}: {calls} calls, {per_second} in a second"));
+    let script = Script::of(seed, calls, per_second);
+    let lab = Lab::up(fleet())?;
+    let folder = folder("run")?;
+    let history = run(&lab, &folder, &script).with_context(|| format!("seed {seed}"))?;
+    let verdict = check(&history);
+    say(&table(&history, &verdict));
+    trace(&folder, &history, &verdict);
+    ensure!(
+        verdict.violations.is_empty(),
+        "{} violations {:?}; `cargo lab chaos --seed {seed} --calls {calls}` plans the same; log and database: {}",
+        verdict.violations.len(),
+        verdict.by_rule(),
+        folder.display()
+    );
+    say(&format!("seed {seed}: every promise held"));
+    Ok(())
+}
+
+/// What the control plane's log says of the first calls that were wrong.
+fn trace(folder: &Path, history: &History, verdict: &Verdict) {
+    const CALLS: usize = 3;
+    let log = std::fs::read_to_string(folder.join("ringward.log")).unwrap_or_default();
+    for violation in verdict.violations.iter().take(CALLS) {
+        let Some(told) = history.told.iter().find(|call| call.number == violation.of) else { continue };
+        say(&format!("--- {} {} from {:?} to {:?}", told.id, told.number, told.created_at, told.ended_at));
+        let attempts = told.attempts.iter().map(|attempt| attempt.id.as_str());
+        let ids: Vec<_> = attempts.chain([told.id.as_str()]).collect();
+        for line in log.lines().filter(|line| ids.iter().any(|id| line.contains(id))) {
+            say(line);
+        }
+        for dialog in history.seen.iter().filter(|dialog| dialog.number == told.number) {
+            say(&format!("{dialog:?}"));
+        }
+        for broken in &history.broken {
+            let after = broken.until.is_some_and(|until| until < told.created_at);
+            if !after && told.ended_at.is_none_or(|ended| broken.from < ended) {
+                say(&format!("{broken:?}"));
+            }
+        }
+    }
+}
+
+/// The control plane is killed again and again while phones are slow to ring, and nobody may ring twice.
+fn restarts(seed: u64, bug: Option<Planted>) -> Script {
+    const CALLS: u16 = 60;
+    let mut chance = StdRng::seed_from_u64(seed);
+    let call = |n| Wanted {
+        number: lab::numbers::number(lab::numbers::ANSWER, n),
+        kind: Kind::Answers,
+        on_unknown: OnUnknown::Fail,
+        ring_timeout_s: 10,
+    };
+    let mut at = 500;
+    let mut faults = Vec::new();
+    while at < 5_500 {
+        at += chance.random_range(700..1_700);
+        let lasts = chance.random_range(50..300);
+        let ms = std::time::Duration::from_millis;
+        let what = What::PlaneKilled;
+        faults.push(Fault { at: ms(at), subject: Subject::Plane, what, lasts: Some(ms(lasts)) });
+        // Its start takes some 2.5 s.
+        at += lasts + 2_500;
+    }
+    Script {
+        calls: (0..CALLS).map(call).collect(),
+        per_second: 10.0,
+        tracks: vec![faults],
+        carriers: Behaviour::Slow,
+        planted: bug,
+    }
+}
+
+fn planted(seed: u64) -> anyhow::Result<()> {
+    say(&format!("seed {seed}"));
+    for (bug, expected) in [
+        (None, &[][..]),
+        (Some(Planted::WriteAfterSend), &[Rule::NotWritten, Rule::RangTwice]),
+        (Some(Planted::ReconcileOff), &[Rule::RangTwice]),
+    ] {
+        let lab = Lab::up(lab::Plan::default())?;
+        let history = run(&lab, &folder("planted")?, &restarts(seed, bug))?;
+        let verdict = check(&history);
+        let found = verdict.by_rule();
+        let name = bug.map_or("no bug".to_owned(), |bug| format!("{bug:?}"));
+        say(&format!("{name}: {} calls, {} kills: {found:?}", history.told.len(), history.broken.len()));
+        if bug.is_none() {
+            say(&table(&history, &verdict));
+            ensure!(verdict.violations.is_empty(), "seed {seed}: violations without a planted bug");
+        }
+        let missed: Vec<_> = expected.iter().filter(|rule| !found.contains_key(*rule)).collect();
+        ensure!(
+            missed.is_empty(),
+            "seed {seed}: {name} was not found by {missed:?}: {:?}",
+            verdict.violations
+        );
+    }
+    say(&format!("seed {seed}: each planted bug was found, and nothing without one"));
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! The result of a run, for a person.
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use crate::{
+    checker::Verdict,
+    history::{History, Told},
+};
+
+/// Most violations that are written out.
+const SHOWN_MAX: usize = 20;
+
+/// A short table.
+#[must_use]
+pub fn table(history: &History, verdict: &Verdict) -> String {
+    let mut text = String::new();
+    let mut row = |name: &str, value: String| {
+        writeln!(text, "  {name:<44}{value:>8}").ok();
+    };
+    let again = history.asked.iter().filter(|asked| asked.posts > 1).count();
+    row("calls asked for", history.asked.len().to_string());
+    row("  of them asked for more than once", again.to_string());
+    row("  of them with on_unknown: fail", verdict.fail.to_string());
+    row("calls told", history.told.len().to_string());
+    row("attempts", history.told.iter().map(|call| call.attempts.len()).sum::<usize>().to_string());
+    row("INVITEs that carriers saw", history.seen.len().to_string());
+    row("  of them after their call's end", verdict.late.to_string());
+    row("retry that had to ring, and was judged", verdict.retry_judged.to_string());
+    row("  unrung, but no route was fit all along", verdict.retry_excused.to_string());
+    for (end, calls) in ends(&history.told) {
+        row(&end, calls.to_string());
+    }
+    let mut faults: BTreeMap<_, usize> = BTreeMap::new();
+    for broken in &history.broken {
+        *faults.entry(broken.what).or_default() += 1;
+    }
+    let faults: Vec<_> = faults.into_iter().map(|(what, times)| format!("{what:?} {times}")).collect();
+    writeln!(text, "  faults: {}", faults.join(", ")).ok();
+    for violation in verdict.violations.iter().take(SHOWN_MAX) {
+        writeln!(text, "VIOLATION {violation}").ok();
+    }
+    if verdict.violations.len() > SHOWN_MAX {
+        writeln!(text, "… {} violations in all: {:?}", verdict.violations.len(), verdict.by_rule()).ok();
+    }
+    text
+}
+
+fn ends(told: &[Told]) -> BTreeMap<String, usize> {
+    let mut ends = BTreeMap::new();
+    for call in told {
+        let reason = call.reason.map_or("-", |reason| reason.as_str());
+        *ends.entry(format!("{} {reason}", call.status)).or_default() += 1;
+    }
+    ends
+}
