@@ -59,7 +59,7 @@ enum Command {
     Test(stages::Wanted),
     /// Measures, in the optimised build
     Bench {
-        /// agent: its memory and processor time, idle and at 100 calls per second
+        /// agent: its memory and processor time, idle and at 100 calls per second; failover: from a 503 to the next INVITE
         what: bench::Bench,
         /// One JSON object as the last line
         #[arg(long)]

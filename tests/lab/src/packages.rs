@@ -30,6 +30,10 @@ pub(crate) const MACHINE_TOOLS: &[Tool] = &[Tool { program: "systemd-nspawn", pa
 /// What programs whose clock is wrong need.
 pub(crate) const CLOCK_TOOLS: &[Tool] = &[Tool { program: "faketime", package: "faketime" }];
 
+/// What failover is compared with.
+pub(crate) const KAMAILIO: &[Tool] =
+    &[Tool { program: "kamailio", package: "kamailio" }, Tool { program: "ss", package: "iproute2" }];
+
 /// What making an Asterisk root needs.
 pub(crate) const ROOT_TOOLS: &[Tool] = &[Tool { program: "debootstrap", package: "debootstrap" }];
 

@@ -1,14 +1,11 @@
-//! `cargo lab bench …`: figures against their targets.
-use crate::{hands, output};
+//! `cargo lab bench agent`: its memory and processor time, idle and at 100 calls per second.
+use super::{Measured, build, empty, round};
+use crate::output;
 use anyhow::{Context as _, ensure};
 use lab::{Agent, Build, ControlPlane, Lab, Plan, Reach, now, numbers, pause};
-use serde_json::{Value, json};
-use std::path::Path;
-use std::process::Command;
+use serde_json::json;
 use std::time::Duration;
 
-/// Where the control plane of a bench keeps its database. Emptied at each start.
-const FOLDER: &str = "/run/ringward-lab/bench";
 /// From the start of the agent until it is at rest.
 const SETTLE: Duration = Duration::from_secs(10);
 /// How long each part is measured.
@@ -25,13 +22,6 @@ const CPU_PERCENT_MAX: f64 = 1.0;
 /// In which the kernel tells processor time (USER_HZ).
 const TICK: Duration = Duration::from_millis(10);
 
-/// What can be measured.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-pub(crate) enum Bench {
-    /// The agent's memory and processor time.
-    Agent,
-}
-
 /// What an agent took over some time.
 #[derive(Clone, Copy, Debug)]
 struct Taken {
@@ -41,37 +31,11 @@ struct Taken {
     seconds: f64,
 }
 
-/// Measures, shows, and fails where a target is missed.
-pub(crate) fn bench(what: Bench, as_json: bool) -> anyhow::Result<()> {
-    hands::sweep_on_interrupt()?;
-    let (figures, targets, met) = match what {
-        Bench::Agent => agent()?,
-    };
-    output::line(&format!("{figures:#}"));
-    if as_json {
-        let result = json!({
-            "bench": "agent", "machine": machine(), "commit": commit(), "figures": figures, "peer": {},
-            "targets": targets, "met": met,
-        });
-        output::line(&result.to_string());
-    }
-    ensure!(met, "a target is missed: {targets}");
-    Ok(())
-}
-
-fn agent() -> anyhow::Result<(Value, Value, bool)> {
-    for arguments in [&["build", "-p", "controlplane"][..], &["build", "--release", "-p", "node-agent"]] {
-        output::note(&format!("cargo {}", arguments.join(" ")));
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        ensure!(Command::new(cargo).args(arguments).status()?.success(), "it does not build");
-    }
+pub(super) fn measure() -> anyhow::Result<Measured> {
+    build(&[&["-p", "controlplane"], &["--release", "-p", "node-agent"]])?;
     let plan = Plan { pbxes: 1, carriers: 1, reach: Reach::Agent, agents: Build::Release, ..Plan::default() };
     let lab = Lab::up(plan)?;
-    let folder = Path::new(FOLDER);
-    if folder.exists() {
-        std::fs::remove_dir_all(folder).with_context(|| format!("empty {FOLDER}"))?;
-    }
-    let plane = ControlPlane::start_for(&lab, folder)?;
+    let plane = ControlPlane::start_for(&lab, &empty()?)?;
     let agent = lab.pbx("pbx-1")?.agent().context("no agent")?;
     output::note(&format!("idle, for {} s", MEASURE.as_secs()));
     pause(SETTLE);
@@ -92,7 +56,8 @@ fn agent() -> anyhow::Result<(Value, Value, bool)> {
     let met = idle.rss_mb <= RSS_MB_MAX && idle.cpu_percent <= CPU_PERCENT_MAX;
     // A busy part without its calls would measure nothing.
     ensure!(calls / busy.seconds > 0.9 * f64::from(CPS), "only {calls} calls in {} s", busy.seconds);
-    Ok((figures, targets, met))
+    let lines = vec![format!("{figures:#}")];
+    Ok(Measured { bench: "agent", figures, peer: json!({}), targets, met, lines })
 }
 
 /// Measures the agent while `during` runs.
@@ -143,21 +108,4 @@ fn rss_mb(pid: u32) -> anyhow::Result<f64> {
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
     let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
     Ok(kib * 1024.0 / 1e6)
-}
-
-fn round(value: f64) -> f64 {
-    (value * 100.0).round() / 100.0
-}
-
-/// Processor and cores.
-fn machine() -> String {
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    format!("{}, {cores} cores", model.map_or("unknown processor", |(_, name)| name))
-}
-
-fn commit() -> String {
-    let said = Command::new("git").args(["describe", "--always", "--dirty", "--abbrev=12"]).output();
-    said.map_or_else(|_| "unknown".into(), |said| String::from_utf8_lossy(&said.stdout).trim().to_owned())
 }

@@ -1,0 +1,88 @@
+//! `cargo lab bench …`: figures against their targets.
+mod agent;
+mod failover;
+
+use crate::{hands, output};
+use anyhow::{Context as _, ensure};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Where the control plane of a bench keeps its database. Emptied at each start.
+const FOLDER: &str = "/run/ringward-lab/bench";
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum Bench {
+    /// The agent's memory and processor time.
+    Agent,
+    /// From a carrier's 503 to the INVITE at the next, beside Kamailio's dispatcher.
+    Failover,
+}
+
+/// What was measured, and what it is held against.
+struct Measured {
+    bench: &'static str,
+    figures: Value,
+    /// The same of a peer in the same run, where there is one.
+    peer: Value,
+    targets: Value,
+    met: bool,
+    /// For a person.
+    lines: Vec<String>,
+}
+
+/// Measures, shows, and fails where a target is missed.
+pub(crate) fn bench(what: Bench, as_json: bool) -> anyhow::Result<()> {
+    hands::sweep_on_interrupt()?;
+    let Measured { bench, figures, peer, targets, met, lines } = match what {
+        Bench::Agent => agent::measure()?,
+        Bench::Failover => failover::measure()?,
+    };
+    lines.iter().for_each(|line| output::line(line));
+    if as_json {
+        let result = json!({
+            "bench": bench, "machine": machine(), "commit": commit(), "figures": figures, "peer": peer,
+            "targets": targets, "met": met,
+        });
+        output::line(&result.to_string());
+    }
+    ensure!(met, "a target is missed: {targets}");
+    Ok(())
+}
+
+/// Builds what is measured: each of these is what follows `cargo build`.
+fn build(wanted: &[&[&str]]) -> anyhow::Result<()> {
+    for arguments in wanted {
+        output::note(&format!("cargo build {}", arguments.join(" ")));
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        ensure!(Command::new(cargo).arg("build").args(*arguments).status()?.success(), "it does not build");
+    }
+    Ok(())
+}
+
+/// An empty folder for the control plane.
+fn empty() -> anyhow::Result<PathBuf> {
+    let folder = Path::new(FOLDER);
+    if folder.exists() {
+        std::fs::remove_dir_all(folder).with_context(|| format!("empty {FOLDER}"))?;
+    }
+    Ok(folder.to_owned())
+}
+
+fn round(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}
+
+/// Processor and cores.
+fn machine() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    format!("{}, {cores} cores", model.map_or("unknown processor", |(_, name)| name))
+}
+
+fn commit() -> String {
+    let said = Command::new("git").args(["describe", "--always", "--dirty", "--abbrev=12"]).output();
+    said.map_or_else(|_| "unknown".into(), |said| String::from_utf8_lossy(&said.stdout).trim().to_owned())
+}
