@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use fake_pbx::{Ending, FakePbx, Fault, Plan, Said, Script};
 use node_agent_ami::{
-    ActionIds, CallNews, ChannelId, ConnectConfig, DbFamily, DbKey, Event, Events, FlightRecord,
-    HangupHandler, Message, Originate, OriginateOutcome, Secret, Session, TamperKind, Verdict, WatchItem,
+    ActionIds, Block, CallNews, ChannelId, ConnectConfig, DbFamily, DbKey, Decoder, Event, Events,
+    FlightRecord, HangupHandler, Limits, Message, Originate, OriginateOutcome, Secret, Session, TamperKind,
+    Verdict, WatchItem,
 };
 use proptest::prelude::*;
+
+mod corpus;
 
 const OURS: &str = "att_9f8e7d6c5b4a39281706f5e4d3c2b1a0";
 const ANOTHER: &str = "att_0f8e7d6c5b4a39281706f5e4d3c2b1a0";
@@ -84,6 +87,34 @@ fn whatever_departs_from_its_form_is_tampering() {
         ("RingwardMachine", OURS, &[cause, ("Verdict", "human")], K::Foreign),
     ] {
         assert_eq!(read(&told(name, OURS, attempt, own)), Err(kind), "{name} {own:?}");
+    }
+}
+
+/// What real dialplans on 22.10.1 and 16.28 told, read as it came.
+#[test]
+fn recorded_calls_tell_their_news() {
+    use CallNews::{Answered, Key, Machine, NoMedia, Played};
+    for (name, expected) in [
+        ("talk_key", &[Answered, Key('*'), Key('1')][..]),
+        ("talk_human", &[Answered, Machine(Verdict::Human), Played]),
+        ("talk_machine", &[Answered, Machine(Verdict::Machine)]),
+        ("talk_nomedia", &[Answered, NoMedia]),
+    ] {
+        for file in [name.to_owned(), format!("16_{name}")] {
+            let bytes = corpus::of("clean").into_iter().find(|(of, _)| *of == file).unwrap().1;
+            let mut decoder = Decoder::past_banner(Limits::default());
+            decoder.push(&bytes);
+            let mut news = Vec::new();
+            while let Some(Block::Message(message)) = decoder.next_block().unwrap() {
+                match Event::read(message) {
+                    Ok(Event::Call { news: piece, .. }) => news.push(piece),
+                    Ok(Event::UserEvent { name, .. }) => panic!("{file}: {name} was not understood"),
+                    Ok(_) | Err((TamperKind::ForeignHead, _)) => {}
+                    Err((kind, message)) => panic!("{file}: {kind:?} {message:?}"),
+                }
+            }
+            assert_eq!(news, expected, "{file}");
+        }
     }
 }
 

@@ -20,9 +20,15 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
+/// Time since 1970, to compare with what a capture or a carrier noted.
+#[must_use]
+pub fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
 /// Seconds since 1970, for names of files.
 pub(crate) fn epoch_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    since_1970().as_secs()
 }
 
 /// Waits until `is_so` answers true, looking every 20 ms; an error names `what` after `at_most`.

@@ -50,7 +50,7 @@ mod sweep;
 pub use agent::Agent;
 pub use attacker::{Attacker, Method, Volley};
 pub use carrier::{Behaviour, Carrier};
-pub use clock::{now, pause, wait_until};
+pub use clock::{now, pause, since_1970, wait_until};
 pub use control_plane::ControlPlane;
 pub use dialogs::Dialog;
 pub use error::LabError;

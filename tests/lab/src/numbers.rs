@@ -10,7 +10,7 @@
 //! | 202 | 180, answer after 200 ms, the callee hangs up 1 s later |
 //! | 210, 211, 212 | answer, after 3 s (and every 3 s, if there are more) the callee presses 1, 2, 5, and stays |
 //! | 213, 214 | as 210, over a trunk that knows no telephone-event (tones in the audio), by SIP INFO |
-//! | 215, 216 | as 210: `*` and then 1; 5 again and again, some 30 times |
+//! | 215, 216 | as 210: `*` and then 1; 5 every half second, 31 times |
 //! | 220 | answer, and nothing is said |
 //! | 221 | answer, a short word, and silence: a human |
 //! | 222 | answer, a greeting of some 5 s, a beep, silence: an answering machine |

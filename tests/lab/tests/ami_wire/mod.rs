@@ -96,12 +96,24 @@ impl Wire {
 
     /// Sends an Originate and gives the attempt's id.
     pub(crate) fn originate(&mut self, endpoint: &str, number: &str, timeout_ms: u32) -> String {
+        self.originate_with(endpoint, number, timeout_ms, "RINGWARD_AUDIO=hello-world RINGWARD_REPEAT=1")
+    }
+
+    /// The same with these variables, parted by blanks.
+    pub(crate) fn originate_with(
+        &mut self,
+        endpoint: &str,
+        number: &str,
+        timeout_ms: u32,
+        variables: &str,
+    ) -> String {
         let attempt = format!("att_{:06}{:020}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let variables: String =
+            variables.split_whitespace().map(|variable| format!("Variable: {variable}\r\n")).collect();
         self.send(&format!(
             "Action: Originate\r\nActionID: o-{attempt}\r\nChannel: PJSIP/{number}@{endpoint}\r\n\
              Context: ringward-call\r\nExten: s\r\nPriority: 1\r\nTimeout: {timeout_ms}\r\nAsync: true\r\n\
-             ChannelId: {attempt}\r\nVariable: RINGWARD_ATTEMPT={attempt}\r\n\
-             Variable: RINGWARD_AUDIO=hello-world\r\nVariable: RINGWARD_REPEAT=1\r\n\
+             ChannelId: {attempt}\r\nVariable: RINGWARD_ATTEMPT={attempt}\r\n{variables}\
              Variable: CHANNEL(hangup_handler_push)=\"ringward-record,s,1\"\r\n\r\n"
         ));
         attempt
