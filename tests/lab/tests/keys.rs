@@ -253,6 +253,25 @@ fn a_missing_sound_a_time_limit_and_a_hang_up_are_told_for_what_they_are() {
     assert!(left.record().starts_with("2|end|Up|200|") && left.record().ends_with("|-|-|-"), "{left:?}");
 }
 
+/// What AMI would let through if nobody guarded it: the dialplan takes from each value what it is for.
+#[test]
+fn values_are_filtered_again_by_the_dialplan() {
+    let lab = Lab::up(one_plan()).unwrap();
+    let pbx = lab.pbx("pbx-1").unwrap();
+    let mut wire = Wire::login(pbx, AmiUser::Calls);
+    let hostile = "RINGWARD_AUDIO=hello-world|${SHELL(id)} RINGWARD_REPEAT=1\"=\" RINGWARD_KEYS=1\"|\"${SHELL(id)}\" \
+                   RINGWARD_REPEAT_KEY=\"]?s RINGWARD_ACK_TIMEOUT=1; RINGWARD_AMD=\")]x RINGWARD_TIME_LIMIT=20)";
+    let garbled = story(&mut wire, pbx, numbers::MUTE, hostile);
+    // No such sound any more; an unknown word for machines goes on.
+    assert_eq!(garbled.words(), ["Answered", "Machine machine", "Media"], "{garbled:?}");
+    let hostile = hostile.replace("|${SHELL(id)} ", "|${} ");
+    let played = story(&mut wire, pbx, numbers::MUTE, &hostile);
+    assert_eq!(played.words(), ["Answered", "Machine machine", "Played"], "{played:?}");
+    assert_eq!(played.record(), "2|end|Up|200|16|-|machine|played");
+    let log = std::fs::read_to_string(pbx.host().folder().join("log/messages.log")).unwrap();
+    assert!(!log.contains("ast_expr") && !log.contains("syntax error"), "{log}");
+}
+
 /// The session that places calls hears our dialplan's UserEvents and no other's.
 #[test]
 fn user_events_of_another_dialplan_are_filtered_out() {
