@@ -135,6 +135,7 @@ impl App {
             clock.clone(),
             chance.clone(),
             patience,
+            settings.throttle.clone(),
         ));
         let state = State::new(Parts {
             store,

@@ -3,10 +3,11 @@
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use controlplane_core::ids::{AttemptId, AuditId, CallId, EventId, KeyId, RequestId, StreamId};
-use rand::{RngCore, SeedableRng, rngs::StdRng};
+use rand::{Rng, RngCore, SeedableRng, rngs::StdRng};
 use time::OffsetDateTime;
 
 /// Wall-clock time, for what is stored and shown. What is waited for goes by tokio's clock.
@@ -74,6 +75,12 @@ impl Chance {
             rng.fill_bytes(&mut bytes);
             bytes
         })
+    }
+
+    /// A random time below `most`, so that many do not all come at once.
+    #[must_use]
+    pub fn up_to(&self, most: Duration) -> Duration {
+        self.with(|rng| most.mul_f64(rng.random::<f64>()))
     }
 
     /// A generator of its own for a task.

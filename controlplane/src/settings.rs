@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use controlplane_core::throttle::Throttle;
 use figment::{
     Figment,
     providers::{Env, Format, Serialized, Toml},
@@ -40,6 +41,9 @@ pub struct Settings {
     pub reconcile_timeout_ms: u64,
     /// How long a call waits for a trunk that can be used at all before it fails, in ms.
     pub patience_ms: u64,
+    /// How often one number may be dialled for one organisation, as `[{calls, per_s}, …]`; an empty list: no limit.
+    /// What is over it waits, whatever its priority.
+    pub throttle: Throttle,
 }
 
 /// One listener.
@@ -73,6 +77,7 @@ impl Default for Settings {
             log_json: false,
             reconcile_timeout_ms: 5_000,
             patience_ms: 10_000,
+            throttle: Throttle::default(),
         }
     }
 }
@@ -152,6 +157,17 @@ mod tests {
             jail.create_file("r.toml", "[api]\nlsten = \"127.0.0.1:1\"\n")?;
             let error = Settings::load(Some(Path::new("r.toml"))).unwrap_err().to_string();
             assert!(error.contains("lsten") && error.contains("r.toml"), "{error}");
+
+            jail.create_file("r.toml", "throttle = [{calls = 2, per_s = 60}]\n")?;
+            let settings = Settings::load(Some(Path::new("r.toml"))).map_err(|e| e.to_string())?;
+            assert_eq!(settings.throttle.horizon(), time::Duration::MINUTE);
+            jail.set_env("RINGWARD_THROTTLE", "[]");
+            let settings = Settings::load(Some(Path::new("r.toml"))).map_err(|e| e.to_string())?;
+            assert!(settings.throttle.is_off());
+            jail.set_env("RINGWARD_THROTTLE", "[{calls=0,per_s=60}]");
+            let error = Settings::load(Some(Path::new("r.toml"))).unwrap_err().to_string();
+            assert!(error.contains("throttle") && error.contains("1 to 1000"), "{error}");
+            jail.set_env("RINGWARD_THROTTLE", "[{calls=1,per_s=5},{calls=3,per_s=900}]");
 
             jail.create_file("r.toml", "")?;
             jail.set_env("RINGWARD_API__LISTEN", "nonsense");

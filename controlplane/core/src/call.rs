@@ -2,13 +2,16 @@
 //!
 //! ```text
 //! queued → initiated → ringing → in_progress → completed | busy | no_answer | canceled | failed
-//!    ↑________|  |________|   an attempt that ended may be followed by another: back to initiated
+//!   ↑         ↑___________|____________|   an attempt that ended may be followed by another: back to initiated
+//!   |______________________|____________|   a round that ended may be followed by another: back to queued
 //! ```
 //!
 //! A call ends with one [`Reason`]; its [`CallStatus`] and, with what was reached, its [`Outcome`] follow
 //! from the reason and are never set apart from it.
 
 use serde::{Deserialize, Serialize};
+
+use crate::ending::EndingClass;
 
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
@@ -91,7 +94,9 @@ words! {
         Acknowledged = "acknowledged",
         /// Answered, but the asked acknowledgement did not come.
         AnsweredNoAck = "answered_no_ack",
-        /// A machine answered.
+        /// A human pressed a key that escalates: not acknowledged, and not to be dialled again.
+        Escalated = "escalated",
+        /// A machine answered, and was hung up on or was left the message.
         Machine = "machine",
         /// Answered, and no acknowledgement was asked for.
         Played = "played",
@@ -113,7 +118,7 @@ words! {
         NoHealthyRoute = "no_healthy_route",
         /// Every trunk that could be tried has failed.
         TrunkUnavailable = "trunk_unavailable",
-        /// The message could not be prepared.
+        /// The message could not be prepared, or was not to be heard where the call was answered.
         MediaError = "media_error",
         /// The deadline came before an end.
         DeadlineExceeded = "deadline_exceeded",
@@ -157,6 +162,18 @@ words! {
 }
 
 words! {
+    /// Who answered, as Asterisk's AMD() guesses. Advisory.
+    Detection {
+        /// A human.
+        Human = "human",
+        /// A machine.
+        Machine = "machine",
+        /// It could not tell.
+        NotSure = "not_sure",
+    }
+}
+
+words! {
     /// What to do when it cannot be known whether an attempt rang the phone.
     OnUnknown {
         /// Dial again elsewhere: at least one ring. For alerts.
@@ -171,7 +188,9 @@ impl Reason {
     #[must_use]
     pub const fn status(self) -> CallStatus {
         match self {
-            Self::Acknowledged | Self::AnsweredNoAck | Self::Machine | Self::Played => CallStatus::Completed,
+            Self::Acknowledged | Self::AnsweredNoAck | Self::Escalated | Self::Machine | Self::Played => {
+                CallStatus::Completed
+            }
             Self::UserBusy | Self::Declined => CallStatus::Busy,
             Self::RingTimeout | Self::Unreachable => CallStatus::NoAnswer,
             Self::Api => CallStatus::Canceled,
@@ -187,13 +206,12 @@ impl Reason {
         }
     }
 
-    /// The customer's word. `reached_carrier`: whether any attempt may have sent an INVITE;
-    /// `unsettled`: whether some attempt of the call ended without anyone knowing how.
+    /// The customer's word, by the attempts of all rounds.
     #[must_use]
-    pub const fn outcome(self, reached_carrier: bool, unsettled: bool) -> Outcome {
+    pub const fn outcome(self, tried: Tried) -> Outcome {
         match self {
             Self::Acknowledged => Outcome::Acknowledged,
-            Self::AnsweredNoAck | Self::Played => Outcome::Answered,
+            Self::AnsweredNoAck | Self::Escalated | Self::Played => Outcome::Answered,
             Self::Machine => Outcome::Machine,
             Self::OutcomeUnknown | Self::Interrupted => Outcome::Unknown,
             Self::UserBusy | Self::Declined | Self::RingTimeout | Self::Unreachable => Outcome::NotReached,
@@ -204,12 +222,35 @@ impl Reason {
             | Self::TrunkUnavailable
             | Self::MediaError
             | Self::DeadlineExceeded
-            | Self::Throttled => match (unsettled, reached_carrier) {
-                (true, _) => Outcome::Unknown,
-                (false, true) => Outcome::NotReached,
-                (false, false) => Outcome::NotTried,
+            | Self::Throttled => match tried {
+                Tried { answered: true, .. } => Outcome::Answered,
+                Tried { unsettled: true, .. } => Outcome::Unknown,
+                Tried { reached_carrier: true, .. } => Outcome::NotReached,
+                Tried { .. } => Outcome::NotTried,
             },
         }
+    }
+}
+
+/// What the attempts of a call came to, whatever it ended with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tried {
+    /// One may have sent an INVITE.
+    pub reached_carrier: bool,
+    /// One ended without anyone knowing how.
+    pub unsettled: bool,
+    /// One was answered, and the message played.
+    pub answered: bool,
+}
+
+impl Tried {
+    /// By how attempts ended.
+    pub fn of<'a>(endings: impl IntoIterator<Item = &'a EndingClass>) -> Self {
+        endings.into_iter().fold(Self::default(), |tried, class| Self {
+            reached_carrier: tried.reached_carrier || class.may_have_reached_carrier(),
+            unsettled: tried.unsettled || class.is_unsettled(),
+            answered: tried.answered || *class == EndingClass::Answered,
+        })
     }
 }
 
@@ -249,8 +290,13 @@ mod tests {
 
     #[test]
     fn a_call_that_nobody_tried_is_told_from_one_that_failed() {
-        assert_eq!(Reason::NoHealthyRoute.outcome(false, false), Outcome::NotTried);
-        assert_eq!(Reason::TrunkUnavailable.outcome(true, false), Outcome::NotReached);
-        assert_eq!(Reason::TrunkUnavailable.outcome(true, true), Outcome::Unknown);
+        use EndingClass::{Answered, CarrierSilent, Congestion, NotSent};
+        let of = |reason: Reason, endings: &[EndingClass]| reason.outcome(Tried::of(endings));
+        assert_eq!(of(Reason::NoHealthyRoute, &[]), Outcome::NotTried);
+        assert_eq!(of(Reason::NoHealthyRoute, &[NotSent]), Outcome::NotTried);
+        assert_eq!(of(Reason::TrunkUnavailable, &[Congestion]), Outcome::NotReached);
+        assert_eq!(of(Reason::TrunkUnavailable, &[CarrierSilent, Congestion]), Outcome::Unknown);
+        // Canceled while it waited to be dialled again.
+        assert_eq!(of(Reason::Api, &[CarrierSilent, Answered]), Outcome::Answered);
     }
 }

@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::call::{Rang, UnknownWord, words};
+use crate::{
+    call::{Detection, Rang, UnknownWord, words},
+    request::Key,
+};
 
 words! {
     /// How an attempt ended, by what the ending means. The attempt's `reason` in the API, and a label of
@@ -17,6 +20,8 @@ words! {
     EndingClass {
         /// It was answered, and has ended since.
         Answered = "answered",
+        /// It was answered, and the node did not have the message: nobody heard it.
+        NoMedia = "no_media",
         /// 486 or 600.
         UserBusy = "user_busy",
         /// 603.
@@ -73,6 +78,7 @@ impl EndingClass {
         match self {
             Self::ContactDown | Self::NodeFault | Self::NotSent | Self::Rejected => false,
             Self::Answered
+            | Self::NoMedia
             | Self::UserBusy
             | Self::Declined
             | Self::RingTimeout
@@ -147,6 +153,8 @@ pub struct Evidence {
     pub ringing: bool,
     /// It was answered.
     pub answered: bool,
+    /// What happened since.
+    pub talk: Talk,
     /// Nobody watched it for a while (a cut, a restart): a 183 may have come then and left no trace.
     pub blind: bool,
     /// SIP code of the final answer: the carrier's or, for time-outs, Asterisk's own.
@@ -168,6 +176,24 @@ pub struct Reading {
     pub timer_b: Duration,
 }
 
+/// What happened in an answered call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Talk {
+    /// The first key that ends the call by its meaning.
+    pub key: Option<Key>,
+    /// Who answered, where that was looked for.
+    pub machine: Option<Detection>,
+    /// The message was played to its last repeat.
+    pub played: bool,
+    /// The node did not have the message.
+    pub no_media: bool,
+}
+
+impl Talk {
+    /// Nothing was heard of any of it.
+    pub const NONE: Self = Self { key: None, machine: None, played: false, no_media: false };
+}
+
 /// How an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ending {
@@ -179,13 +205,15 @@ pub struct Ending {
     pub sip_code: Option<u16>,
     /// Q.850 cause, as seen.
     pub q850: Option<u16>,
+    /// What happened after the answer.
+    pub talk: Talk,
 }
 
 impl Ending {
     /// An ending that no carrier's answer tells of.
     #[must_use]
     pub const fn without_answer(class: EndingClass, rang: Rang) -> Self {
-        Self { class, rang, sip_code: None, q850: None }
+        Self { class, rang, sip_code: None, q850: None, talk: Talk::NONE }
     }
 }
 
@@ -200,7 +228,10 @@ pub fn classify(seen: &Evidence, reading: Reading) -> Ending {
     let sip_code = seen.sip_code.filter(|code| (100..=699).contains(code));
     let seen = &Evidence { sip_code, ..*seen };
     let rang = rang(seen, reading.early_media);
-    let class = if seen.answered {
+    let silent = seen.talk.no_media && !seen.talk.played && seen.talk.key.is_none();
+    let class = if seen.answered && silent {
+        EndingClass::NoMedia
+    } else if seen.answered {
         EndingClass::Answered
     } else if !seen.channel {
         EndingClass::ContactDown
@@ -221,7 +252,7 @@ pub fn classify(seen: &Evidence, reading: Reading) -> Ending {
         }
         (_, rang) => rang,
     };
-    Ending { class, rang, sip_code, q850 }
+    Ending { class, rang, sip_code, q850, talk: seen.talk }
 }
 
 /// Whether the phone rang, by what was seen: 180 is yes; 183 is what the trunk says it is.
@@ -319,6 +350,7 @@ mod tests {
             progress: false,
             ringing: false,
             answered: false,
+            talk: Talk::default(),
             blind: false,
             sip_code: Some(sip_code),
             q850: Some(q850),
@@ -412,6 +444,20 @@ mod tests {
     }
 
     #[test]
+    fn a_message_that_nobody_heard_is_no_answer_to_the_alert() {
+        let talk = Talk { no_media: true, ..Talk::default() };
+        let silent = Evidence { answered: true, talk, sip_code: None, q850: Some(16), ..seen(0, 0) };
+        assert_eq!(class(silent), (EndingClass::NoMedia, Rang::Yes));
+        // Who presses a key has heard something.
+        let talk = Talk { key: '1'.try_into().ok(), ..talk };
+        assert_eq!(class(Evidence { talk, ..silent }), (EndingClass::Answered, Rang::Yes));
+        assert_eq!(
+            class(Evidence { answered: false, sip_code: Some(486), ..silent }).0,
+            EndingClass::UserBusy
+        );
+    }
+
+    #[test]
     fn without_a_sip_code_the_cause_speaks_where_it_is_not_ambiguous() {
         let by = |q850| class(Evidence { sip_code: None, ..seen(0, q850) }).0;
         assert_eq!(by(17), EndingClass::UserBusy);
@@ -458,7 +504,7 @@ mod tests {
         fn ringing_is_never_forgotten(sip in prop::option::of(0u16..800), q850 in prop::option::of(0u16..200),
                                       progress: bool, answered: bool, ms in 0u64..60_000) {
             let seen = Evidence {
-                channel: true, progress, ringing: true, answered, blind: false, sip_code: sip, q850,
+                channel: true, progress, ringing: true, answered, talk: Talk::default(), blind: false, sip_code: sip, q850,
                 dialled: Duration::from_millis(ms), ended_by: EndedBy::Carrier,
             };
             prop_assert_eq!(classify(&seen, READING).rang, Rang::Yes);

@@ -5,18 +5,19 @@
 //! redial policy, elsewhere.
 
 use crate::{
-    call::{OnUnknown, Rang, Reason},
-    ending::{Ending, EndingClass},
+    call::{Detection, OnUnknown, Rang, Reason},
+    ending::{Ending, EndingClass, Talk},
     fleet::OnRefusal,
+    request::{CallRequest, KeyAction, OnMachine},
 };
 
 /// What decides besides the ending.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Policy {
-    /// The customer's choice.
-    pub on_unknown: OnUnknown,
-    /// Most attempts that may have sent an INVITE.
-    pub attempts_max: u8,
+#[derive(Debug, Clone, Copy)]
+pub struct Policy<'r> {
+    /// What was asked for.
+    pub request: &'r CallRequest,
+    /// The customer wants it ended: nothing follows.
+    pub canceled: bool,
     /// The trunk's 480.
     pub on_480: OnRefusal,
     /// The trunk's 603.
@@ -32,14 +33,43 @@ pub enum Next {
     Stop(Reason),
 }
 
-/// Decides what follows `ending`; `earlier` are the endings of this call's attempts before it.
+/// Decides what follows `ending`; `earlier` are the endings of the round's attempts before it.
 #[must_use]
-pub fn next(ending: &Ending, earlier: &[EndingClass], policy: Policy) -> Next {
-    let next = wish(ending, earlier, policy);
-    if next == Next::Other && sent(ending, earlier) >= usize::from(policy.attempts_max) {
-        return Next::Stop(exhausted(ending.class, policy.on_unknown));
+pub fn next(ending: &Ending, earlier: &[EndingClass], policy: Policy<'_>) -> Next {
+    // A key is a human's hand: whatever else is known or not, that is what came of the call.
+    if let Some(reason) = answer_to_key(ending.talk, policy.request) {
+        return Next::Stop(reason);
     }
-    next
+    match wish(ending, earlier, policy) {
+        Next::Other if policy.canceled => Next::Stop(Reason::Api),
+        Next::Other if sent(ending, earlier) >= usize::from(policy.request.failover.attempts_max) => {
+            Next::Stop(exhausted(ending.class, policy.request.on_unknown))
+        }
+        next @ (Next::Other | Next::Stop(_)) => next,
+    }
+}
+
+/// Why the call ends by the key that was pressed, if one was that ends it.
+fn answer_to_key(talk: Talk, request: &CallRequest) -> Option<Reason> {
+    match request.acknowledgement.as_ref()?.meaning(talk.key?)? {
+        KeyAction::Acknowledge => Some(Reason::Acknowledged),
+        KeyAction::Escalate => Some(Reason::Escalated),
+        KeyAction::Repeat => None,
+    }
+}
+
+/// Why an answered call ends in which no key decided.
+fn answered(talk: Talk, policy: Policy<'_>) -> Reason {
+    let request = policy.request;
+    let machine = talk.machine == Some(Detection::Machine);
+    match (request.machine_detection.on_machine, &request.acknowledgement) {
+        _ if policy.canceled && !(talk.played && request.acknowledgement.is_none()) => Reason::Api,
+        // Hung up on, or left the message: either way no human has it.
+        (OnMachine::Hangup | OnMachine::LeaveMessage, _) if machine => Reason::Machine,
+        // `continue`: as if a human had answered.
+        (OnMachine::Hangup | OnMachine::LeaveMessage | OnMachine::Continue, Some(_)) => Reason::AnsweredNoAck,
+        (OnMachine::Hangup | OnMachine::LeaveMessage | OnMachine::Continue, None) => Reason::Played,
+    }
 }
 
 /// Attempts that may have sent an INVITE: only these count against `attempts_max`.
@@ -54,14 +84,15 @@ pub fn exhausted(last: EndingClass, on_unknown: OnUnknown) -> Reason {
         // The customer asked for no second ring and got none: what stands is that nobody knows.
         OnUnknown::Fail if last.is_unsettled() => Reason::OutcomeUnknown,
         OnUnknown::Retry if last == EndingClass::Interrupted => Reason::Interrupted,
+        OnUnknown::Retry if last == EndingClass::NoMedia => Reason::MediaError,
         OnUnknown::Retry if last.is_unsettled() => Reason::OutcomeUnknown,
         OnUnknown::Fail | OnUnknown::Retry => Reason::TrunkUnavailable,
     }
 }
 
-fn wish(ending: &Ending, earlier: &[EndingClass], policy: Policy) -> Next {
+fn wish(ending: &Ending, earlier: &[EndingClass], policy: Policy<'_>) -> Next {
     use EndingClass as C;
-    let unknown = |reason| match policy.on_unknown {
+    let unknown = |reason| match policy.request.on_unknown {
         OnUnknown::Retry => Next::Other,
         OnUnknown::Fail => Next::Stop(reason),
     };
@@ -71,7 +102,14 @@ fn wish(ending: &Ending, earlier: &[EndingClass], policy: Policy) -> Next {
         (OnRefusal::Other, Rang::Maybe | Rang::Yes) => unknown(Reason::OutcomeUnknown),
     };
     match (ending.class, ending.rang) {
-        (C::Answered, _) => Next::Stop(Reason::Played),
+        (C::Answered, _) => Next::Stop(answered(ending.talk, policy)),
+        // The callee took the call and heard nothing. He is not dialled twice where that must not be; where the
+        // alert must be heard, another node says it.
+        (C::NoMedia, _) => unknown(Reason::MediaError),
+        // Nothing was left to be said when the PBX died.
+        (C::Interrupted, _) if ending.talk.played && policy.request.acknowledgement.is_none() => {
+            Next::Stop(Reason::Played)
+        }
         (C::Canceled, _) => Next::Stop(Reason::Api),
         (C::UserBusy, _) => Next::Stop(Reason::UserBusy),
         // Rejecting a ringing phone is a human's hand, whatever the trunk's 603 means before ringing.
@@ -110,17 +148,23 @@ fn wish(ending: &Ending, earlier: &[EndingClass], policy: Policy) -> Next {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use proptest::prelude::*;
 
     use super::*;
 
-    const POLICY: Policy = Policy {
-        on_unknown: OnUnknown::Retry,
-        attempts_max: 3,
-        on_480: OnRefusal::Stop,
-        on_603: OnRefusal::Stop,
-    };
-    const FAIL: Policy = Policy { on_unknown: OnUnknown::Fail, ..POLICY };
+    fn request(fields: &str) -> CallRequest {
+        let json = format!(r#"{{"to": "+48221234567", "message": {{"audio_id": "builtin:beep"}}{fields}}}"#);
+        serde_json::from_str(&json).unwrap()
+    }
+
+    fn policy(request: &CallRequest) -> Policy<'_> {
+        Policy { request, canceled: false, on_480: OnRefusal::Stop, on_603: OnRefusal::Stop }
+    }
+
+    static RETRY: LazyLock<CallRequest> = LazyLock::new(|| request(""));
+    static FAIL: LazyLock<CallRequest> = LazyLock::new(|| request(r#", "on_unknown": "fail""#));
 
     fn ended(class: EndingClass, rang: Rang) -> Ending {
         Ending::without_answer(class, rang)
@@ -135,6 +179,7 @@ mod tests {
         // class, rang, next under retry, next under fail
         let rows = [
             (C::Answered, Yes, Stop(R::Played), Stop(R::Played)),
+            (C::NoMedia, Yes, Other, Stop(R::MediaError)),
             (C::UserBusy, No, Stop(R::UserBusy), Stop(R::UserBusy)),
             (C::UserBusy, Yes, Stop(R::UserBusy), Stop(R::UserBusy)),
             (C::Declined, No, Stop(R::Declined), Stop(R::Declined)),
@@ -162,8 +207,8 @@ mod tests {
             (C::Unknown, Maybe, Other, Stop(R::OutcomeUnknown)),
         ];
         for (class, rang, retry, fail) in rows {
-            assert_eq!(next(&ended(class, rang), &[], POLICY), retry, "{class} {rang} retry");
-            assert_eq!(next(&ended(class, rang), &[], FAIL), fail, "{class} {rang} fail");
+            assert_eq!(next(&ended(class, rang), &[], policy(&RETRY)), retry, "{class} {rang} retry");
+            assert_eq!(next(&ended(class, rang), &[], policy(&FAIL)), fail, "{class} {rang} fail");
         }
         for class in EndingClass::ALL {
             assert!(rows.iter().any(|row| row.0 == *class), "{class} has no row");
@@ -173,14 +218,14 @@ mod tests {
     #[test]
     fn no_codec_and_redirects_are_worth_one_other_trunk() {
         for class in [EndingClass::NotAcceptable, EndingClass::Redirected] {
-            let second = next(&ended(class, Rang::No), &[class], POLICY);
+            let second = next(&ended(class, Rang::No), &[class], policy(&RETRY));
             assert_eq!(second, Next::Stop(Reason::TrunkUnavailable));
         }
     }
 
     #[test]
     fn a_trunk_may_say_that_its_480_and_603_are_its_own_faults() {
-        let policy = Policy { on_480: OnRefusal::Other, on_603: OnRefusal::Other, ..FAIL };
+        let policy = Policy { on_480: OnRefusal::Other, on_603: OnRefusal::Other, ..policy(&FAIL) };
         assert_eq!(next(&ended(EndingClass::Unreachable, Rang::No), &[], policy), Next::Other);
         assert_eq!(next(&ended(EndingClass::Declined, Rang::No), &[], policy), Next::Other);
         let rejected = next(&ended(EndingClass::Declined, Rang::Yes), &[], policy);
@@ -190,12 +235,88 @@ mod tests {
     #[test]
     fn attempts_that_sent_nothing_do_not_use_up_the_customers_attempts() {
         let down = [EndingClass::ContactDown; 5];
-        assert_eq!(next(&ended(EndingClass::Congestion, Rang::No), &down, POLICY), Next::Other);
+        assert_eq!(next(&ended(EndingClass::Congestion, Rang::No), &down, policy(&RETRY)), Next::Other);
         let sent = [EndingClass::Congestion; 2];
-        let third = next(&ended(EndingClass::Congestion, Rang::No), &sent, POLICY);
+        let third = next(&ended(EndingClass::Congestion, Rang::No), &sent, policy(&RETRY));
         assert_eq!(third, Next::Stop(Reason::TrunkUnavailable));
-        let third = next(&ended(EndingClass::CarrierSilent, Rang::Maybe), &sent, POLICY);
+        let third = next(&ended(EndingClass::CarrierSilent, Rang::Maybe), &sent, policy(&RETRY));
         assert_eq!(third, Next::Stop(Reason::OutcomeUnknown));
+    }
+
+    fn talked(talk: Talk) -> Ending {
+        Ending { talk, ..ended(EndingClass::Answered, Rang::Yes) }
+    }
+
+    #[test]
+    fn what_an_answer_means_follows_from_what_was_asked() {
+        let key = |key: char| Talk { key: Some(key.try_into().unwrap()), ..Talk::NONE };
+        let by = |machine| Talk { machine: Some(machine), ..Talk::NONE };
+        let plain = "";
+        let ack = r#", "acknowledgement": {"keys": {"1": "acknowledge", "2": "escalate", "*": "repeat"}}"#;
+        let detect = r#", "machine_detection": {"mode": "detect"}"#;
+        let leave = r#", "machine_detection": {"mode": "detect", "on_machine": "leave_message"}"#;
+        let go_on =
+            r#", "acknowledgement": {}, "machine_detection": {"mode": "detect", "on_machine": "continue"}"#;
+        let both = r#", "acknowledgement": {}, "machine_detection": {"mode": "detect"}"#;
+        for (fields, talk, reason) in [
+            (plain, Talk::NONE, Reason::Played),
+            (plain, key('1'), Reason::Played),
+            (ack, Talk::NONE, Reason::AnsweredNoAck),
+            (ack, Talk { played: true, ..Talk::NONE }, Reason::AnsweredNoAck),
+            (ack, key('1'), Reason::Acknowledged),
+            (ack, key('2'), Reason::Escalated),
+            (ack, key('*'), Reason::AnsweredNoAck),
+            (ack, key('7'), Reason::AnsweredNoAck),
+            (detect, by(Detection::Machine), Reason::Machine),
+            (detect, by(Detection::Human), Reason::Played),
+            (detect, by(Detection::NotSure), Reason::Played),
+            (leave, Talk { played: true, ..by(Detection::Machine) }, Reason::Machine),
+            (go_on, by(Detection::Machine), Reason::AnsweredNoAck),
+            (both, by(Detection::Machine), Reason::Machine),
+            (both, Talk { machine: Some(Detection::Machine), ..key('1') }, Reason::Acknowledged),
+        ] {
+            let request = request(fields);
+            assert_eq!(next(&talked(talk), &[], policy(&request)), Next::Stop(reason), "{fields} {talk:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_outweighs_what_became_of_the_pbx() {
+        let request = request(r#", "acknowledgement": {}"#);
+        let talk = Talk { key: '1'.try_into().ok(), ..Talk::NONE };
+        for class in [EndingClass::Interrupted, EndingClass::Unknown, EndingClass::Answered] {
+            let ending = Ending { talk, ..ended(class, Rang::Yes) };
+            for canceled in [false, true] {
+                let policy = Policy { canceled, ..policy(&request) };
+                assert_eq!(next(&ending, &[], policy), Next::Stop(Reason::Acknowledged), "{class}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_that_was_played_to_its_end_is_not_played_again() {
+        let ending = Ending {
+            talk: Talk { played: true, ..Talk::NONE },
+            ..ended(EndingClass::Interrupted, Rang::Yes)
+        };
+        assert_eq!(next(&ending, &[], policy(&RETRY)), Next::Stop(Reason::Played));
+        // Nobody knows whether a key was about to be pressed.
+        let ack = request(r#", "acknowledgement": {}"#);
+        assert_eq!(next(&ending, &[], policy(&ack)), Next::Other);
+    }
+
+    #[test]
+    fn nothing_follows_a_cancel() {
+        let canceled = Policy { canceled: true, ..policy(&RETRY) };
+        for class in [EndingClass::Congestion, EndingClass::Interrupted, EndingClass::NoMedia] {
+            assert_eq!(next(&ended(class, Rang::No), &[], canceled), Next::Stop(Reason::Api), "{class}");
+        }
+        assert_eq!(next(&talked(Talk::NONE), &[], canceled), Next::Stop(Reason::Api));
+        // It had been said already.
+        let said = Talk { played: true, ..Talk::NONE };
+        assert_eq!(next(&talked(said), &[], canceled), Next::Stop(Reason::Played));
+        let busy = next(&ended(EndingClass::UserBusy, Rang::No), &[], canceled);
+        assert_eq!(busy, Next::Stop(Reason::UserBusy));
     }
 
     fn any_class() -> impl Strategy<Value = EndingClass> {
@@ -209,7 +330,7 @@ mod tests {
                                               earlier in prop::collection::vec(any_class(), 0..4)) {
             let possible_ring = rang != Rang::No || class.is_unsettled();
             if possible_ring {
-                prop_assert_ne!(next(&ended(class, rang), &earlier, FAIL), Next::Other);
+                prop_assert_ne!(next(&ended(class, rang), &earlier, policy(&FAIL)), Next::Other);
             }
         }
 
@@ -218,7 +339,7 @@ mod tests {
         #[test]
         fn retry_never_stops_at_a_doubt(class in any_class(), rang in prop::sample::select(&[Rang::No, Rang::Maybe][..])) {
             if class.is_unsettled() {
-                prop_assert_eq!(next(&ended(class, rang), &[], POLICY), Next::Other);
+                prop_assert_eq!(next(&ended(class, rang), &[], policy(&RETRY)), Next::Other);
             }
         }
     }

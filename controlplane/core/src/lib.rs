@@ -11,6 +11,8 @@
 //! - [`attempt`]: one Originate, from sending to its ending.
 //! - [`ending`]: what an ending means (the cause table).
 //! - [`failover`]: what follows an ending: another trunk, or the end of the call.
+//! - [`redial`]: whether the callee is dialled again later.
+//! - [`throttle`]: how often one number may be dialled.
 //! - [`health`]: which trunks and nodes can carry a call, and why.
 //! - [`call`]: the states of a call as customers see them.
 
@@ -24,5 +26,7 @@ pub mod ids;
 pub mod names;
 pub mod number;
 pub mod pacing;
+pub mod redial;
 pub mod request;
 pub mod selection;
+pub mod throttle;

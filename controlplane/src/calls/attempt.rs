@@ -3,25 +3,21 @@
 use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use controlplane_core::{
-    attempt::{Answer, Attempt, Do, Event, Limits},
+    attempt::{Attempt, Do, Event, Limits, Listening},
     call::{AttemptStatus, Rang},
     ending::{Ending, EndingClass, Reading},
     ids::CallId,
-    number::E164,
-    request::CallRequest,
+    request::{Acknowledgement, CallRequest, DetectionMode, Key, Keys},
 };
-use controlplane_store::calls::{Advance, Written};
-use node_agent_ami::{
-    ADMITTED_BEFORE, ChannelId, ChannelState, DialStatus, Event as AmiEvent, Originate, OriginateOutcome,
-    Session, Watch, WatchItem,
-};
+use controlplane_store::calls::{Advance, Hear, Written};
+use node_agent_ami::{ADMITTED_BEFORE, ChannelId, Originate, OriginateOutcome, Session, Watch, WatchItem};
 use time::OffsetDateTime;
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
 };
 
-use super::{Calls, originate::originate, place::Place, reconcile};
+use super::{Calls, news::translate, originate::originate, place::Place, reconcile};
 use crate::registry::Assignment;
 
 /// The dialplan ends an answered call at `time_limit_s`; this process does, if it has not, so much later.
@@ -35,7 +31,7 @@ pub(super) struct Run<'a> {
     /// `None`: a canary, of which nothing is written.
     pub(super) call: Option<&'a CallId>,
     pub(super) place: &'a Place<'a>,
-    pub(super) to: &'a E164,
+    pub(super) request: &'a CallRequest,
     /// When its Originate left.
     pub(super) began: std::time::Instant,
     /// When it was written.
@@ -54,6 +50,14 @@ pub(super) fn limits(request: &CallRequest, reconcile: Duration) -> Limits {
         ring: Duration::from_secs(request.ring_timeout_s.into()),
         talk: Duration::from_secs(request.time_limit_s.into()) + TALK_SLACK,
         reconcile,
+    }
+}
+
+/// What an answered call of this kind is listened for.
+pub(super) fn listening(request: &CallRequest) -> Listening {
+    Listening {
+        keys: request.acknowledgement.as_ref().map_or(Keys::NONE, Acknowledgement::deciding),
+        machine: request.machine_detection.mode == DetectionMode::Detect,
     }
 }
 
@@ -85,9 +89,10 @@ enum Found {
 
 impl Run<'_> {
     /// Sends a new attempt and follows it to its end.
-    pub(super) async fn send(mut self, request: &CallRequest, to: &Assignment, reading: Reading) -> Ended {
+    pub(super) async fn send(mut self, to: &Assignment, reading: Reading) -> Ended {
+        let request = self.request;
         let limits = limits(request, self.calls.patience.reconcile);
-        let machine = Attempt::new(now(), limits, reading);
+        let machine = Attempt::new(now(), limits, reading).listening(listening(request), None);
         let Ok(id) = ChannelId::parse(self.place.id.as_str()) else {
             return self.refused_here("the attempt's id is no channel id");
         };
@@ -180,7 +185,7 @@ impl Run<'_> {
             };
             if !rang_told && machine.rang() == Rang::Yes {
                 rang_told = true;
-                self.calls.registry.rang(now(), self.place.trunk, self.to, self.began);
+                self.calls.registry.rang(now(), self.place.trunk, &self.request.to, self.began);
                 if let Some(hang_up) = self.when_rung {
                     hang_up.send_replace(true);
                 }
@@ -199,6 +204,7 @@ impl Run<'_> {
                         }
                         reports.add(self.report(status, machine.rang()));
                     }
+                    Do::Heard(key) => reports.add(self.heard(key)),
                     Do::HangUp => self.hang_up(&id, link.as_ref()),
                     Do::AskRecord => looking = Some(self.look_for_record(&id, link.as_ref())),
                     Do::Reconcile => {
@@ -281,7 +287,7 @@ impl Run<'_> {
 #[derive(Default)]
 struct Reports<'r> {
     writing: Pending<'r, ()>,
-    /// Bounded by the machine: each status once, and each growth of what is known of ringing.
+    /// Bounded by the machine: each status once, each growth of what is known of ringing, one key.
     waiting: VecDeque<Pin<Box<dyn Future<Output = ()> + Send + 'r>>>,
 }
 
@@ -311,6 +317,23 @@ impl<'r> Run<'r> {
             let written = calls.durably("advance an attempt", || calls.store.advance(advance.clone())).await;
             if written == Some(Written::AlreadyEnded) {
                 tracing::error!(%call, %attempt, %status, "news of an attempt that had ended");
+            }
+        })
+    }
+
+    /// Written before anything else is decided by it: what a callee has pressed must outlive this process.
+    fn heard(&self, key: Key) -> Pin<Box<dyn Future<Output = ()> + Send + 'r>> {
+        let (calls, attempt) = (self.calls, self.place.id);
+        let action = self.request.acknowledgement.as_ref().and_then(|wanted| wanted.meaning(key));
+        let (Some(call), Some(action)) = (self.call, action) else { return Box::pin(std::future::ready(())) };
+        let at = calls.clock.now();
+        let event_id = calls.chance.event_id(at);
+        let hear = Hear { call: call.clone(), attempt: attempt.clone(), key, action, at, event_id };
+        tracing::info!(%call, %attempt, %key, %action, "a key was pressed");
+        Box::pin(async move {
+            let written = calls.durably("hear a key", || calls.store.hear(hear.clone())).await;
+            if written == Some(Written::AlreadyEnded) {
+                tracing::error!(%call, %attempt, %key, "a key of an attempt that had ended");
             }
         })
     }
@@ -352,54 +375,3 @@ async fn wanted(canceled: &mut watch::Receiver<bool>) {
         std::future::pending::<()>().await;
     }
 }
-
-/// What an item of the watch means to the machine; `None`: nothing.
-fn translate(item: &WatchItem) -> Option<Event> {
-    match item {
-        WatchItem::LinkLost(_) | WatchItem::Overflowed { .. } | WatchItem::Tampered(_) => Some(Event::Cut),
-        WatchItem::Event(event) => match event {
-            AmiEvent::Newchannel(_) | AmiEvent::DialBegin { .. } => Some(Event::Channel),
-            AmiEvent::Newstate(channel) => match channel.state {
-                ChannelState::Ringing => Some(Event::Ringing),
-                ChannelState::Up => Some(Event::Answered),
-                ChannelState::Down
-                | ChannelState::Dialing
-                | ChannelState::Ring
-                | ChannelState::OtherState => None,
-            },
-            AmiEvent::DialState { status, .. } => match status {
-                DialStatus::Ringing => Some(Event::Ringing),
-                DialStatus::Progress => Some(Event::Progress),
-                DialStatus::Proceeding
-                | DialStatus::Answer
-                | DialStatus::Busy
-                | DialStatus::NoAnswer
-                | DialStatus::Cancel
-                | DialStatus::Congestion
-                | DialStatus::ChanUnavail
-                | DialStatus::Other(_) => None,
-            },
-            AmiEvent::DialEnd { status, .. } => (*status == DialStatus::Answer).then_some(Event::Answered),
-            AmiEvent::Hangup { cause, tech_cause, .. } => {
-                Some(Event::HungUp(Answer { sip_code: *tech_cause, q850: *cause }))
-            }
-            AmiEvent::OriginateResponse { success: true, .. } => Some(Event::Answered),
-            AmiEvent::OriginateResponse { success: false, reason, .. } => {
-                Some(Event::OriginateFailed { timed_out: *reason == Some(REASON_NO_ANSWER) })
-            }
-            AmiEvent::HangupRequest { .. }
-            | AmiEvent::FullyBooted
-            | AmiEvent::Shutdown
-            | AmiEvent::ContactStatus { .. }
-            | AmiEvent::Registry { .. }
-            | AmiEvent::PeerStatus { .. }
-            | AmiEvent::Call { .. }
-            | AmiEvent::UserEvent { .. }
-            | AmiEvent::Security { .. }
-            | AmiEvent::Other(_) => None,
-        },
-    }
-}
-
-/// `Reason` of an Originate whose own `Timeout` ran out (AST_CONTROL_RINGING).
-const REASON_NO_ANSWER: u16 = 3;

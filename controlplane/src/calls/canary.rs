@@ -69,7 +69,7 @@ impl Calls {
             calls: self,
             call: None,
             place: &place,
-            to: &request.to,
+            request: &request,
             began,
             started_at: self.clock.now(),
             sent_to: Some(to.incarnation.as_str()),
@@ -78,7 +78,7 @@ impl Calls {
             canceled: &mut canceled,
         };
         let reading = Reading { early_media: trunk.early_media, timer_b: to.timer_b };
-        let Ended { ending, may_live_on } = run.send(&request, to, reading).await;
+        let Ended { ending, may_live_on } = run.send(to, reading).await;
         if may_live_on {
             self.registry.abandon(&trunk.node, id.clone(), self.clock.now());
         }

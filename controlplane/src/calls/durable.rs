@@ -4,7 +4,7 @@ use std::{future::Future, time::Duration};
 
 use controlplane_store::{
     StoreError,
-    calls::{BeginAttempt, Written},
+    calls::{BeginAttempt, Begun},
 };
 use tokio::time::sleep;
 
@@ -18,8 +18,8 @@ const WAIT_MIN: Duration = Duration::from_millis(50);
 const WAIT_MAX: Duration = Duration::from_secs(2);
 
 impl Calls {
-    /// Writes an attempt; its Originate may leave once this says [`Written::Yes`].
-    pub(super) async fn begin_attempt(&self, begin: BeginAttempt) -> Option<Written> {
+    /// Writes an attempt; its Originate may leave once this says [`Begun::Yes`].
+    pub(super) async fn begin_attempt(&self, begin: BeginAttempt) -> Option<Begun> {
         #[cfg(feature = "planted-bugs")]
         if planted::is(Bug::WriteAfterSend) {
             let store = std::sync::Arc::clone(&self.store);
@@ -27,7 +27,7 @@ impl Calls {
                 planted::late().await;
                 store.begin_attempt(begin).await
             });
-            return Some(Written::Yes { sequence: 0 });
+            return Some(Begun::Yes { sequence: 0 });
         }
         self.durably("begin an attempt", || self.store.begin_attempt(begin.clone())).await
     }

@@ -13,6 +13,7 @@ mod attempt;
 mod canary;
 mod driver;
 mod durable;
+mod news;
 mod originate;
 mod place;
 #[cfg(feature = "planted-bugs")]
@@ -28,7 +29,7 @@ use std::{
     time::Duration,
 };
 
-use controlplane_core::ids::CallId;
+use controlplane_core::{ids::CallId, throttle::Throttle};
 use controlplane_store::{Store, StoreError, calls::Call};
 use tokio::{sync::watch, time::sleep};
 
@@ -64,6 +65,8 @@ pub struct Calls {
     pub(crate) clock: Clock,
     pub(crate) chance: Chance,
     pub(crate) patience: Patience,
+    /// How often one number may be dialled.
+    pub(crate) throttle: Throttle,
     /// Calls with a task, each with the switch that cancels it.
     open: Mutex<HashMap<CallId, watch::Sender<bool>>>,
 }
@@ -77,8 +80,9 @@ impl Calls {
         clock: Clock,
         chance: Chance,
         patience: Patience,
+        throttle: Throttle,
     ) -> Self {
-        Self { store, registry, links, metrics, clock, chance, patience, open: Mutex::default() }
+        Self { store, registry, links, metrics, clock, chance, patience, throttle, open: Mutex::default() }
     }
 
     /// Whether another call can be taken.

@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use controlplane_core::{
     attempt::{Answer, Live, Record, Settlement},
+    call::Detection,
+    ending::Talk,
     ids::AttemptId,
     names::NodeName,
 };
 use node_agent_ami::{
     AskError, ChannelId, ChannelPresence, ChannelState, DbFamily, DbKey, FLIGHT_RECORD_FAMILY, FlightPhase,
-    FlightRecord, Session, Watch,
+    FlightRecord, Session, Verdict, Watch,
 };
 use node_agent_protocol::BarAnswer;
 use time::OffsetDateTime;
@@ -136,11 +138,26 @@ pub(super) async fn record(session: &Session, id: &ChannelId) -> Result<Option<R
             state: live(record.state),
             ended: record.phase == FlightPhase::End,
             answer: Answer { sip_code: record.sip_code, q850: record.q850 },
+            talk: Talk {
+                key: record.key.and_then(|key| key.try_into().ok()),
+                machine: record.machine.map(detection),
+                played: record.played,
+                no_media: record.no_media,
+            },
         })),
         Err(error) => {
             tracing::error!(channel = %id, %error, "the dialplan wrote a flight record that cannot be read");
             Ok(None)
         }
+    }
+}
+
+/// The verdict in our words.
+pub(super) const fn detection(verdict: Verdict) -> Detection {
+    match verdict {
+        Verdict::Human => Detection::Human,
+        Verdict::Machine => Detection::Machine,
+        Verdict::NotSure => Detection::NotSure,
     }
 }
 

@@ -1,13 +1,14 @@
 //! Calls as the API shows them.
 
 use controlplane_core::{
-    call::{AttemptStatus, CallStatus, Outcome, Rang, Reason},
+    call::{AttemptStatus, CallStatus, Detection, Outcome, Rang, Reason},
     ending::EndingClass,
     ids::{AttemptId, CallId},
     names::{CarrierName, NodeName, TrunkName},
     number::E164,
+    request::{Key, KeyAction},
 };
-use controlplane_store::calls::{Attempt, Call};
+use controlplane_store::calls::{Attempt, Call, Pressed};
 use serde::Serialize;
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -29,14 +30,34 @@ pub(super) struct CallView {
     deadline_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339::option")]
     ended_at: Option<OffsetDateTime>,
+    /// When the next round begins, while the call waits for it.
+    #[serde(with = "time::serde::rfc3339::option")]
+    redial_at: Option<OffsetDateTime>,
+    acknowledgement: Option<PressedView>,
     attempts: Vec<AttemptView>,
     metadata: Value,
+}
+
+/// The key that decided a call, as shown.
+#[derive(Debug, Serialize)]
+struct PressedView {
+    key: Key,
+    action: KeyAction,
+    #[serde(with = "time::serde::rfc3339")]
+    at: OffsetDateTime,
+}
+
+impl From<Pressed> for PressedView {
+    fn from(Pressed { key, action, at }: Pressed) -> Self {
+        Self { key, action, at }
+    }
 }
 
 /// An attempt as shown.
 #[derive(Debug, Serialize)]
 pub(super) struct AttemptView {
     id: AttemptId,
+    round: u16,
     node: NodeName,
     trunk: TrunkName,
     carrier: CarrierName,
@@ -45,6 +66,8 @@ pub(super) struct AttemptView {
     sip_code: Option<u16>,
     q850: Option<u16>,
     rang: Rang,
+    key: Option<Key>,
+    machine: Option<Detection>,
     #[serde(with = "time::serde::rfc3339")]
     started_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339::option")]
@@ -69,6 +92,8 @@ impl From<Call> for CallView {
             created_at: call.created_at,
             deadline_at: call.deadline_at,
             ended_at: call.ended_at,
+            redial_at: call.redial_at,
+            acknowledgement: call.acknowledgement.map(PressedView::from),
             attempts: call.attempts.into_iter().map(AttemptView::from).collect(),
             metadata: call.request.metadata.into_iter().map(|(k, v)| (k, Value::from(v))).collect(),
         }
@@ -79,6 +104,7 @@ impl From<Attempt> for AttemptView {
     fn from(attempt: Attempt) -> Self {
         Self {
             id: attempt.id,
+            round: attempt.round,
             node: attempt.node,
             trunk: attempt.trunk,
             carrier: attempt.carrier,
@@ -87,6 +113,8 @@ impl From<Attempt> for AttemptView {
             sip_code: attempt.sip_code,
             q850: attempt.q850,
             rang: attempt.rang,
+            key: attempt.key,
+            machine: attempt.machine,
             started_at: attempt.started_at,
             ringing_at: attempt.ringing_at,
             answered_at: attempt.answered_at,

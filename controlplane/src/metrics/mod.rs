@@ -33,6 +33,8 @@ pub struct Metrics {
     calls_ended: IntCounterVec,
     calls_open: IntGauge,
     calls_taken_up: IntCounter,
+    calls_redialled: IntCounter,
+    calls_throttled: IntCounter,
     reconciled: IntCounterVec,
     setup_seconds: Histogram,
     store_failures: IntCounter,
@@ -63,6 +65,16 @@ impl Metrics {
             "Open calls that had lost their task and were started again. Above zero is a fault: see the log.",
         )?;
         registry.register(Box::new(calls_taken_up.clone()))?;
+        let calls_redialled = IntCounter::new(
+            "ringward_calls_redialled_total",
+            "Rounds of calls that another round follows, by the customer's redial.",
+        )?;
+        registry.register(Box::new(calls_redialled.clone()))?;
+        let calls_throttled = IntCounter::new(
+            "ringward_calls_throttled_total",
+            "Waits of calls whose number was dialled too often.",
+        )?;
+        registry.register(Box::new(calls_throttled.clone()))?;
         let store_failures = IntCounter::new(
             "ringward_store_failures_total",
             "Writes that the database did not take; each is tried again.",
@@ -100,6 +112,8 @@ impl Metrics {
             calls_ended,
             calls_open,
             calls_taken_up,
+            calls_redialled,
+            calls_throttled,
             setup_seconds,
             store_failures,
             reconciled,
@@ -121,6 +135,14 @@ impl Metrics {
 
     pub(crate) fn call_ended(&self, reason: Reason) {
         self.calls_ended.with_label_values(&[reason.status().as_str(), reason.as_str()]).inc();
+    }
+
+    pub(crate) fn call_redialled(&self) {
+        self.calls_redialled.inc();
+    }
+
+    pub(crate) fn call_throttled(&self) {
+        self.calls_throttled.inc();
     }
 
     pub(crate) fn reconciled(&self, found: Settlement) {

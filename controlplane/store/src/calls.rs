@@ -1,15 +1,20 @@
 //! Calls, their attempts, the log of their transitions, idempotency and the outbox.
 
+mod stored;
+
 use async_trait::async_trait;
 use controlplane_core::{
     call::{AttemptStatus, CallStatus, Outcome, Rang, Reason},
-    ending::EndingClass,
+    ending::{EndingClass, Talk},
     ids::{AttemptId, AuditId, CallId, EventId, KeyId, OrgId, RequestId},
     names::{CarrierName, NodeName, TrunkName},
-    request::CallRequest,
+    number::E164,
+    request::{CallRequest, Key, KeyAction},
+    throttle::Throttle,
 };
 use time::OffsetDateTime;
 
+pub use self::stored::{Attempt, AttemptEnd, Call, Pressed, Transition};
 use crate::StoreError;
 
 /// How long an idempotency key is kept after its call has ended; then it is free again.
@@ -71,70 +76,6 @@ pub enum Created {
     Deduplicated(Call),
 }
 
-/// A call as stored, with its attempts in the order of their sending.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Call {
-    /// Its id.
-    pub id: CallId,
-    /// Whose it is.
-    pub org: OrgId,
-    /// What was asked for.
-    pub request: CallRequest,
-    /// Where it is.
-    pub status: CallStatus,
-    /// Why it ended.
-    pub reason: Option<Reason>,
-    /// What came of it.
-    pub outcome: Option<Outcome>,
-    /// Number of the last transition; the first, `queued`, is 1.
-    pub sequence: i64,
-    /// Moment of acceptance.
-    pub created_at: OffsetDateTime,
-    /// When it gives up waiting.
-    pub deadline_at: OffsetDateTime,
-    /// When its cancellation was asked for first. It stays where the call ends in another way after all.
-    pub cancel_requested_at: Option<OffsetDateTime>,
-    /// Moment of the end.
-    pub ended_at: Option<OffsetDateTime>,
-    /// Its attempts.
-    pub attempts: Vec<Attempt>,
-}
-
-/// One Originate as stored.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Attempt {
-    /// Its id, which is the ChannelId.
-    pub id: AttemptId,
-    /// 1 for the call's first.
-    pub ordinal: i32,
-    /// Where it was sent.
-    pub node: NodeName,
-    /// By which trunk.
-    pub trunk: TrunkName,
-    /// Whose trunk that was.
-    pub carrier: CarrierName,
-    /// Where it is.
-    pub status: AttemptStatus,
-    /// How it ended.
-    pub ending: Option<EndingClass>,
-    /// The carrier's SIP answer.
-    pub sip_code: Option<u16>,
-    /// Asterisk's Q.850 cause.
-    pub q850: Option<u16>,
-    /// Whether the phone rang.
-    pub rang: Rang,
-    /// Identity of the Asterisk process (its start) it was sent to: compared for equality only.
-    pub incarnation: Option<String>,
-    /// Just before the Originate left.
-    pub started_at: OffsetDateTime,
-    /// First 180.
-    pub ringing_at: Option<OffsetDateTime>,
-    /// Answer.
-    pub answered_at: Option<OffsetDateTime>,
-    /// End.
-    pub ended_at: Option<OffsetDateTime>,
-}
-
 /// An attempt about to be sent: durable before a byte of it leaves.
 #[derive(Debug, Clone)]
 pub struct BeginAttempt {
@@ -150,6 +91,10 @@ pub struct BeginAttempt {
     pub carrier: CarrierName,
     /// Identity of the Asterisk process it will be sent to.
     pub incarnation: Option<String>,
+    /// The number that it dials.
+    pub to: E164,
+    /// How often that number may be dialled: what the first attempt of a round must pass.
+    pub throttle: Throttle,
     /// Now.
     pub at: OffsetDateTime,
     /// Id of the transition's row (the call becomes `initiated`).
@@ -173,7 +118,24 @@ pub struct Advance {
     pub event_id: EventId,
 }
 
-/// The end of an attempt, and of its call if nothing follows: one transaction.
+/// A key that decides the call, the moment it is heard.
+#[derive(Debug, Clone)]
+pub struct Hear {
+    /// Of which call.
+    pub call: CallId,
+    /// In which attempt.
+    pub attempt: AttemptId,
+    /// Which key.
+    pub key: Key,
+    /// What it means.
+    pub action: KeyAction,
+    /// When it was heard.
+    pub at: OffsetDateTime,
+    /// Id of the transition's row, where the key acknowledges.
+    pub event_id: EventId,
+}
+
+/// The end of an attempt, and of its call or round if nothing follows there: one transaction.
 #[derive(Debug, Clone)]
 pub struct EndAttempt {
     /// Of which call.
@@ -188,12 +150,48 @@ pub struct EndAttempt {
     pub q850: Option<u16>,
     /// Whether the phone rang.
     pub rang: Rang,
+    /// What happened after the answer.
+    pub talk: Talk,
     /// When it ended.
     pub at: OffsetDateTime,
-    /// The call ends with it.
-    pub call_end: Option<CallEnd>,
+    /// What follows.
+    pub follows: Follows,
     /// Id of the row in the log (`attempt_failed`, or the call's end).
     pub event_id: EventId,
+}
+
+/// What follows an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Follows {
+    /// Another attempt of the same round, now.
+    Attempt,
+    /// Another round.
+    Round {
+        /// When it begins.
+        at: OffsetDateTime,
+    },
+    /// Nothing: the call ends.
+    End(CallEnd),
+}
+
+impl Follows {
+    /// The call's end, if it ends.
+    #[must_use]
+    pub const fn end(self) -> Option<CallEnd> {
+        match self {
+            Self::End(end) => Some(end),
+            Self::Attempt | Self::Round { .. } => None,
+        }
+    }
+
+    /// When the next round begins, if one does.
+    #[must_use]
+    pub const fn redial_at(self) -> Option<OffsetDateTime> {
+        match self {
+            Self::Round { at } => Some(at),
+            Self::Attempt | Self::End(_) => None,
+        }
+    }
 }
 
 /// How a call ends.
@@ -213,6 +211,19 @@ pub struct EndCall {
     /// How.
     pub end: CallEnd,
     /// When.
+    pub at: OffsetDateTime,
+    /// Id of the transition's row.
+    pub event_id: EventId,
+}
+
+/// Another round for a call that has no attempt under way.
+#[derive(Debug, Clone)]
+pub struct RedialCall {
+    /// Which call.
+    pub call: CallId,
+    /// When the round begins.
+    pub redial_at: OffsetDateTime,
+    /// Now.
     pub at: OffsetDateTime,
     /// Id of the transition's row.
     pub event_id: EventId,
@@ -258,6 +269,24 @@ pub enum Written {
     AlreadyEnded,
 }
 
+/// What came of [`CallStore::begin_attempt`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Begun {
+    /// It may leave; also for the same write again.
+    Yes {
+        /// The call's sequence after it.
+        sequence: i64,
+    },
+    /// It must not leave: the call or this attempt has ended, or another attempt of the call has not.
+    AlreadyEnded,
+    /// It must not leave yet, and nothing was written: its number was dialled too often.
+    Held {
+        /// When it may be tried again.
+        until: OffsetDateTime,
+    },
+}
+
 /// A part of a list, newest first.
 #[derive(Debug, Clone)]
 pub struct Page {
@@ -280,34 +309,6 @@ pub struct CallPage {
     pub has_more: bool,
 }
 
-/// One row of a call's log.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Transition {
-    /// Its id.
-    pub id: EventId,
-    /// 1, 2, 3, … per call, without gaps.
-    pub sequence: i64,
-    /// The call's status after it.
-    pub status: CallStatus,
-    /// Why the call ended, on the last row.
-    pub reason: Option<Reason>,
-    /// The attempt it came from.
-    pub attempt: Option<AttemptId>,
-    /// How that attempt ended, on rows that tell of one.
-    pub ending: Option<EndingClass>,
-    /// When.
-    pub at: OffsetDateTime,
-}
-
-/// An attempt, and when it ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AttemptEnd {
-    /// Which.
-    pub attempt: AttemptId,
-    /// `None`: it is open.
-    pub ended_at: Option<OffsetDateTime>,
-}
-
 /// Calls and what happens to them.
 #[async_trait]
 pub trait CallStore {
@@ -322,12 +323,22 @@ pub trait CallStore {
     /// Every call that has not ended, oldest first, after `after`; for the start of a process. A row that
     /// cannot be read is logged and passed over; fewer than `limit` means that no more follow.
     async fn open_calls(&self, after: Option<&CallId>, limit: u16) -> Result<Vec<Call>, StoreError>;
-    /// Writes an attempt before its Originate leaves. `AlreadyEnded`: it must not leave, since the call or
-    /// this attempt has ended, or another attempt of the call has not.
-    async fn begin_attempt(&self, begin: BeginAttempt) -> Result<Written, StoreError>;
+    /// Writes an attempt before its Originate leaves, and with the first of a round that its number was dialled.
+    async fn begin_attempt(&self, begin: BeginAttempt) -> Result<Begun, StoreError>;
+    /// Until when a number may not be dialled for an organisation; `None`: now. A hint that spares a trunk's slot:
+    /// [`Self::begin_attempt`] decides.
+    async fn number_held(
+        &self,
+        org: &OrgId,
+        to: &E164,
+        throttle: &Throttle,
+        now: OffsetDateTime,
+    ) -> Result<Option<OffsetDateTime>, StoreError>;
+    /// A key that decides the call, before anything else happens. The first of an attempt counts.
+    async fn hear(&self, hear: Hear) -> Result<Written, StoreError>;
     /// News of a living attempt, and the call's status with it.
     async fn advance(&self, advance: Advance) -> Result<Written, StoreError>;
-    /// The end of an attempt, and of the call if nothing follows.
+    /// The end of an attempt, and what follows it: another attempt, another round, or the call's end.
     async fn end_attempt(&self, end: EndAttempt) -> Result<Written, StoreError>;
     /// Of these attempts those that were placed on this node, each with its end, if it has ended.
     async fn attempt_ends(
@@ -337,6 +348,8 @@ pub trait CallStore {
     ) -> Result<Vec<AttemptEnd>, StoreError>;
     /// The end of a call without an attempt under way.
     async fn end_call(&self, end: EndCall) -> Result<Written, StoreError>;
+    /// Another round for a call without an attempt under way.
+    async fn redial_call(&self, redial: RedialCall) -> Result<Written, StoreError>;
     /// Records that the call shall end, with an audit row for the first wish. It does not end it.
     async fn request_cancel(&self, cancel: RequestCancel) -> Result<CancelRequested, StoreError>;
 }

@@ -83,7 +83,11 @@ mod tests {
             "to": "+48221234567", "from": "+48221234568", "message": {"audio_id": "builtin:beep", "repeat": 2},
             "progress_timeout_s": 9, "ring_timeout_s": 26, "time_limit_s": 121, "failover": {"attempts_max": 4},
             "on_unknown": "fail", "deadline_at": "2026-11-24T12:00:00Z", "dedup_key": "alert-1",
-            "metadata": {"ticket": "Ü 1"}
+            "metadata": {"ticket": "Ü 1"},
+            "acknowledgement": {"keys": {"1": "acknowledge", "#": "repeat"}, "timeout_s": 9},
+            "machine_detection": {"mode": "detect", "on_machine": "continue"},
+            "redial": {"on": ["busy"], "max": 3, "delay_s": 61},
+            "callback": {"url": "https://example.com/hook", "events": ["call.*"]}
         });
         let strict: CallRequest = serde_json::from_value(full.clone()).unwrap();
         assert_eq!(from_value::<CallRequest>(full.clone()).unwrap(), strict);
@@ -92,6 +96,8 @@ mod tests {
         newer["voice"] = json!({"deep": [1, null]});
         newer["message"]["gain_db"] = json!(-3);
         newer["failover"]["spread"] = json!(null);
+        newer["redial"]["spread_s"] = json!(5);
+        newer["acknowledgement"]["pin"] = json!("1234");
         assert_eq!(from_value::<CallRequest>(newer).unwrap(), strict);
     }
 

@@ -74,6 +74,8 @@ pub(crate) const fn event(status: CallStatus) -> &'static str {
 
 /// The event of an attempt that ended while its call goes on.
 pub(crate) const ATTEMPT_FAILED: &str = "call.attempt_failed";
+/// The event of a key that acknowledges.
+pub(crate) const ACKNOWLEDGED: &str = "call.acknowledged";
 
 #[cfg(test)]
 mod tests {

@@ -1,20 +1,20 @@
 //! Rows as both databases give them. What differs (times) differs in `Micros` alone.
 
 use controlplane_core::{
-    call::{AttemptStatus, CallStatus, Outcome, Rang, Reason},
+    call::{AttemptStatus, CallStatus, Detection, Outcome, Rang, Reason},
     ending::EndingClass,
     ids::{AttemptId, AuditId, CallId, EventId, KeyId, OrgId, RequestId},
     names::{CarrierName, NodeName, TrunkName},
-    request::CallRequest,
+    request::{CallRequest, Key, KeyAction},
 };
 use sqlx::{FromRow, types::Json};
 use time::OffsetDateTime;
 
 use crate::{
-    calls::{Actor, Attempt, Call, Transition},
+    calls::{Actor, Attempt, Call, Pressed, Transition},
     columns::{Micros, Stored, Word},
     fleet::DeclaredFleet,
-    keys::{AuditRow, Key},
+    keys::{AuditRow, Key as ApiKey},
 };
 
 fn word<T>(word: Option<Word<T>>) -> Option<T> {
@@ -25,12 +25,17 @@ pub(crate) fn moment(at: Option<Micros>) -> Option<OffsetDateTime> {
     at.map(|at| at.0)
 }
 
+/// No call has as many rounds as a u16 holds: ten redials at most.
+fn round(round: i32) -> u16 {
+    u16::try_from(round).unwrap_or(u16::MAX)
+}
+
 /// Columns by name, never `*`: a newer replica's migration may add some while this one runs.
 macro_rules! select_calls {
     ($rest:literal) => {
         concat!(
             "SELECT id, org_id, request, status, reason, outcome, sequence, created_at, \
-                 deadline_at, cancel_requested_at, ended_at FROM call ",
+                 deadline_at, cancel_requested_at, ended_at, round, redial_at, ack_key, ack_action, ack_at FROM call ",
             $rest
         )
     };
@@ -50,6 +55,11 @@ pub(crate) struct CallRow {
     deadline_at: Micros,
     cancel_requested_at: Option<Micros>,
     ended_at: Option<Micros>,
+    round: i32,
+    redial_at: Option<Micros>,
+    ack_key: Option<Word<Key>>,
+    ack_action: Option<Word<KeyAction>>,
+    ack_at: Option<Micros>,
 }
 
 impl CallRow {
@@ -61,6 +71,7 @@ impl CallRow {
 impl From<CallRow> for Call {
     /// Still without its attempts.
     fn from(row: CallRow) -> Self {
+        let pressed = row.ack_key.zip(row.ack_action).zip(row.ack_at);
         Self {
             id: row.id.0,
             org: row.org_id.0,
@@ -73,6 +84,13 @@ impl From<CallRow> for Call {
             deadline_at: row.deadline_at.0,
             cancel_requested_at: moment(row.cancel_requested_at),
             ended_at: moment(row.ended_at),
+            round: round(row.round),
+            redial_at: moment(row.redial_at),
+            acknowledgement: pressed.map(|((key, action), at)| Pressed {
+                key: key.0,
+                action: action.0,
+                at: at.0,
+            }),
             attempts: Vec::new(),
         }
     }
@@ -82,8 +100,8 @@ impl From<CallRow> for Call {
 macro_rules! select_attempts {
     ($rest:literal) => {
         concat!(
-            "SELECT id, call_id, ordinal, node, trunk, carrier, status, ending, sip_code, \
-                 q850, rang, incarnation, started_at, ringing_at, answered_at, ended_at FROM attempt ",
+            "SELECT id, call_id, ordinal, round, node, trunk, carrier, status, ending, sip_code, \
+                 q850, rang, heard_key, machine, incarnation, started_at, ringing_at, answered_at, ended_at FROM attempt ",
             $rest
         )
     };
@@ -95,6 +113,7 @@ pub(crate) struct AttemptRow {
     id: Word<AttemptId>,
     call_id: Word<CallId>,
     ordinal: i32,
+    round: i32,
     node: Word<NodeName>,
     trunk: Word<TrunkName>,
     carrier: Word<CarrierName>,
@@ -103,6 +122,8 @@ pub(crate) struct AttemptRow {
     sip_code: Option<i32>,
     q850: Option<i32>,
     rang: Word<Rang>,
+    heard_key: Option<Word<Key>>,
+    machine: Option<Word<Detection>>,
     incarnation: Option<String>,
     started_at: Micros,
     ringing_at: Option<Micros>,
@@ -117,6 +138,7 @@ impl From<AttemptRow> for Attempt {
         Self {
             id: row.id.0,
             ordinal: row.ordinal,
+            round: round(row.round),
             node: row.node.0,
             trunk: row.trunk.0,
             carrier: row.carrier.0,
@@ -125,6 +147,8 @@ impl From<AttemptRow> for Attempt {
             sip_code: code(row.sip_code),
             q850: code(row.q850),
             rang: row.rang.0,
+            key: word(row.heard_key),
+            machine: word(row.machine),
             incarnation: row.incarnation,
             started_at: row.started_at.0,
             ringing_at: moment(row.ringing_at),
@@ -152,8 +176,11 @@ pub(crate) struct TransitionRow {
     sequence: i64,
     status: Word<CallStatus>,
     reason: Option<Word<Reason>>,
+    outcome: Option<Word<Outcome>>,
     attempt_id: Option<Word<AttemptId>>,
     ending: Option<Word<EndingClass>>,
+    heard_key: Option<Word<Key>>,
+    redial_at: Option<Micros>,
     occurred_at: Micros,
 }
 
@@ -164,12 +191,27 @@ impl From<TransitionRow> for Transition {
             sequence: row.sequence,
             status: row.status.0,
             reason: word(row.reason),
+            outcome: word(row.outcome),
             attempt: word(row.attempt_id),
             ending: word(row.ending),
+            key: word(row.heard_key),
+            redial_at: moment(row.redial_at),
             at: row.occurred_at.0,
         }
     }
 }
+
+/// Columns by name, never `*`: a newer replica's migration may add some while this one runs.
+macro_rules! select_transitions {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, sequence, status, reason, outcome, attempt_id, ending, heard_key, redial_at, \
+                 occurred_at FROM call_transition ",
+            $rest
+        )
+    };
+}
+pub(crate) use select_transitions;
 
 /// What a write must know of its call.
 #[derive(Debug, FromRow)]
@@ -178,6 +220,7 @@ pub(crate) struct CallHead {
     pub(crate) org_id: Word<OrgId>,
     pub(crate) status: Word<CallStatus>,
     pub(crate) sequence: i64,
+    pub(crate) round: i32,
 }
 
 /// What a write must know of its attempt.
@@ -185,6 +228,7 @@ pub(crate) struct CallHead {
 pub(crate) struct AttemptHead {
     pub(crate) status: Word<AttemptStatus>,
     pub(crate) rang: Word<Rang>,
+    pub(crate) heard_key: Option<Word<Key>>,
 }
 
 #[derive(Debug, FromRow)]
@@ -225,7 +269,7 @@ pub(crate) struct KeyRow {
     revoked_at: Option<Micros>,
 }
 
-impl TryFrom<KeyRow> for Key {
+impl TryFrom<KeyRow> for ApiKey {
     type Error = sqlx::Error;
 
     fn try_from(row: KeyRow) -> Result<Self, sqlx::Error> {

@@ -40,6 +40,7 @@ pub struct Setup {
     agents_at: Ipv4Addr,
     clock_ahead_s: i32,
     program: Program,
+    throttle: Option<String>,
 }
 
 /// Where the doors of one control plane are, from its first start on.
@@ -60,6 +61,7 @@ impl Setup {
             agents_at: Ipv4Addr::LOCALHOST,
             clock_ahead_s: 0,
             program: Program::Beside,
+            throttle: None,
         }
     }
 
@@ -91,6 +93,12 @@ impl Setup {
     #[must_use]
     pub fn clock_ahead(self, seconds: i32) -> Self {
         Setup { clock_ahead_s: seconds, ..self }
+    }
+
+    /// With a limit for each number, as the setting `throttle` is written; off otherwise.
+    #[must_use]
+    pub fn throttle(self, windows: &str) -> Self {
+        Setup { throttle: Some(windows.to_owned()), ..self }
     }
 
     /// Free ports for its doors.
@@ -129,6 +137,8 @@ impl Setup {
             .args(["--agents-listen", &doors.agents.to_string()])
             .env("RINGWARD_AGENTS__URLS", format!("[\"https://{}\"]", doors.agents))
             .env_remove("RINGWARD_DATABASE_URL")
+            // Tests and benches dial the same numbers again and again.
+            .env("RINGWARD_THROTTLE", self.throttle.as_deref().unwrap_or("[]"))
             .stdin(Stdio::null())
             .stdout(open()?)
             .stderr(open()?);

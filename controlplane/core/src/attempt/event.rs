@@ -1,6 +1,10 @@
 //! What an attempt is told, and what it answers.
 
-use crate::{call::AttemptStatus, ending::Ending};
+use crate::{
+    call::{AttemptStatus, Detection},
+    ending::{Ending, Talk},
+    request::Key,
+};
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +25,14 @@ pub enum Event {
     Ringing,
     /// Answered.
     Answered,
+    /// The callee let go of a key.
+    Key(Key),
+    /// Who answered, as it seems.
+    Machine(Detection),
+    /// The message was played to its last repeat.
+    Played,
+    /// The node does not have the message.
+    NoMedia,
     /// The channel is gone.
     HungUp(Answer),
     /// `OriginateResponse: Failure`.
@@ -57,6 +69,8 @@ pub struct Record {
     pub ended: bool,
     /// The codes it holds.
     pub answer: Answer,
+    /// What happened after the answer, as far as it tells: the last key, whatever it means.
+    pub talk: Talk,
 }
 
 /// How far a channel has come.
@@ -88,6 +102,8 @@ pub enum Settlement {
 pub enum Do {
     /// Make this status durable and tell the customer.
     Report(AttemptStatus),
+    /// Make this key durable and tell the customer: it decides the call, whatever happens next.
+    Heard(Key),
     /// End the channel.
     HangUp,
     /// Read the flight record.

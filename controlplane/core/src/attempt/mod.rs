@@ -22,14 +22,19 @@
 
 mod event;
 mod settling;
+mod talking;
 
 use std::time::{Duration, Instant};
 
-pub use self::event::{Answer, Do, Event, Live, Record, Settlement};
+pub use self::{
+    event::{Answer, Do, Event, Live, Record, Settlement},
+    talking::Listening,
+};
 
 use crate::{
     call::{AttemptStatus, Rang},
-    ending::{EndedBy, Ending, EndingClass, Evidence, Reading, classify, rang},
+    ending::{EndedBy, Ending, EndingClass, Evidence, Reading, Talk, classify, rang},
+    request::Keys,
 };
 
 /// How long things may take.
@@ -81,6 +86,8 @@ pub struct Attempt {
     progress: bool,
     ringing: bool,
     answered: bool,
+    listening: Listening,
+    talk: Talk,
     ended_by: EndedBy,
     /// Nobody watched for a while: a 183 may have been missed.
     blind: bool,
@@ -105,6 +112,8 @@ impl Attempt {
             progress: false,
             ringing: false,
             answered: false,
+            listening: Listening { keys: Keys::NONE, machine: false },
+            talk: Talk::NONE,
             ended_by: EndedBy::Carrier,
             blind: false,
             hang_ups: 0,
@@ -214,6 +223,7 @@ impl Attempt {
             (_, Event::Progress) => self.progressed(now),
             (_, Event::Ringing) => self.rings(now),
             (_, Event::Answered) => self.up(now),
+            (_, Event::Key(_) | Event::Machine(_) | Event::Played | Event::NoMedia) => self.talks(now, event),
             (_, Event::HungUp(answer)) => self.hung_up(now, answer),
             (State::HangingUp { .. } | State::AskingRecord { .. }, Event::OriginateFailed { .. }) => {
                 Vec::new()
@@ -297,7 +307,11 @@ impl Attempt {
         self.channel = true;
         self.gone = true;
         let tells = answer.sip_code.is_some() || self.answered || self.ended_by != EndedBy::Carrier;
-        if tells { self.end(now, answer) } else { self.ask_record(now, answer) }
+        if tells && !self.may_have_missed_a_key() {
+            self.end(now, answer)
+        } else {
+            self.ask_record(now, answer)
+        }
     }
 
     fn hang_up(&mut self, now: Instant, by: EndedBy) -> Vec<Do> {
@@ -337,6 +351,7 @@ impl Attempt {
             progress: self.progress,
             ringing: self.ringing,
             answered: self.answered,
+            talk: self.talk,
             blind: self.blind,
             sip_code: answer.sip_code,
             q850: answer.q850,
@@ -357,7 +372,7 @@ impl Attempt {
             (_, rang) => rang,
         };
         self.state = State::Ended;
-        vec![Do::End(Ending::without_answer(class, rang))]
+        vec![Do::End(Ending { talk: self.talk, ..Ending::without_answer(class, rang) })]
     }
 
     fn report(&mut self, status: AttemptStatus) -> Vec<Do> {

@@ -19,11 +19,13 @@ impl Attempt {
         let Some(record) = record else { return self.end(now, answer) };
         self.gone |= record.ended;
         self.learn(record.state);
+        let mut todo: Vec<Do> = self.learn_talk(record.talk).into_iter().collect();
         let answer = Answer {
             sip_code: answer.sip_code.or(record.answer.sip_code),
             q850: answer.q850.or(record.answer.q850),
         };
-        self.end_of_record(now, Record { answer, ..record })
+        todo.extend(self.end_of_record(now, Record { answer, ..record }));
+        todo
     }
 
     /// The end as a flight record tells it. A channel that rang and went without any SIP answer, sooner than anybody
@@ -74,12 +76,16 @@ impl Attempt {
             Settlement::Recorded(record) if record.ended => {
                 self.gone = true;
                 self.learn(record.state);
-                self.end_of_record(now, record)
+                let mut todo: Vec<Do> = self.learn_talk(record.talk).into_iter().collect();
+                todo.extend(self.end_of_record(now, record));
+                todo
             }
             // Answered, and gone without a word: Asterisk died while it played.
-            Settlement::Recorded(_) => {
+            Settlement::Recorded(record) => {
                 self.learn(Live::Up);
-                self.finish(EndingClass::Interrupted)
+                let mut todo: Vec<Do> = self.learn_talk(record.talk).into_iter().collect();
+                todo.extend(self.finish(EndingClass::Interrupted));
+                todo
             }
             // What Asterisk itself told weighs more than a gate's memory.
             Settlement::Barred if self.was_sent() => self.give_up(now),
@@ -103,7 +109,8 @@ impl Attempt {
 
     /// Nothing more can be learnt.
     pub(super) fn give_up(&mut self, now: Instant) -> Vec<Do> {
-        if self.ended_by != EndedBy::Carrier && self.channel {
+        let was_seen_to_end = self.gone && self.answered;
+        if was_seen_to_end || (self.ended_by != EndedBy::Carrier && self.channel) {
             return self.end(now, Answer::default());
         }
         let class = if self.rang() == Rang::Yes { EndingClass::Interrupted } else { EndingClass::Unknown };

@@ -4,24 +4,25 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::ending::EarlyMedia;
+use crate::{call::Detection, ending::EarlyMedia, request::Key};
 
-const LIMITS: Limits = Limits {
+pub(super) const LIMITS: Limits = Limits {
     progress: Duration::from_secs(8),
     ring: Duration::from_secs(25),
     talk: Duration::from_secs(120),
     reconcile: Duration::from_secs(5),
 };
-const READING: Reading = Reading { early_media: EarlyMedia::Maybe, timer_b: Duration::from_millis(6_400) };
+pub(super) const READING: Reading =
+    Reading { early_media: EarlyMedia::Maybe, timer_b: Duration::from_millis(6_400) };
 
-struct Played {
-    start: Instant,
-    attempt: Attempt,
-    done: Vec<Do>,
+pub(super) struct Played {
+    pub(super) start: Instant,
+    pub(super) attempt: Attempt,
+    pub(super) done: Vec<Do>,
 }
 
 impl Played {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         #[allow(
             clippy::disallowed_methods,
             reason = "an Instant can only be had from the clock; only differences count"
@@ -30,20 +31,20 @@ impl Played {
         Self { start, attempt: Attempt::new(start, LIMITS, READING), done: Vec::new() }
     }
 
-    fn at(&mut self, ms: u64, event: Event) -> &mut Self {
+    pub(super) fn at(&mut self, ms: u64, event: Event) -> &mut Self {
         let now = self.start + Duration::from_millis(ms);
         self.done.extend(self.attempt.on_deadline(now));
         self.done.extend(self.attempt.handle(now, event));
         self
     }
 
-    fn wait(&mut self, ms: u64) -> &mut Self {
+    pub(super) fn wait(&mut self, ms: u64) -> &mut Self {
         let now = self.start + Duration::from_millis(ms);
         self.done.extend(self.attempt.on_deadline(now));
         self
     }
 
-    fn ending(&self) -> (EndingClass, Rang) {
+    pub(super) fn ending(&self) -> (EndingClass, Rang) {
         match self.done.last() {
             Some(Do::End(ending)) => (ending.class, ending.rang),
             other => panic!("not ended: {other:?}, {:?}", self.attempt),
@@ -104,7 +105,7 @@ fn a_channel_whose_events_were_missed_is_found_in_the_recorder() {
     let mut p = Played::new();
     p.at(1, Event::Accepted).at(2, Event::OriginateFailed { timed_out: false }).wait(103);
     let answer = Answer { sip_code: Some(486), q850: Some(17) };
-    p.at(105, Event::Recorded(Some(Record { state: Live::Ringing, ended: true, answer })));
+    p.at(105, Event::Recorded(Some(Record { state: Live::Ringing, ended: true, answer, talk: Talk::NONE })));
     assert_eq!(p.ending(), (EndingClass::UserBusy, Rang::Yes));
 }
 
@@ -211,7 +212,7 @@ fn a_cut_while_dialling_is_settled_by_what_is_found() {
         p
     };
     let answer = Answer { sip_code: Some(603), q850: Some(21) };
-    let record = Record { state: Live::Dialling, ended: true, answer };
+    let record = Record { state: Live::Dialling, ended: true, answer, talk: Talk::NONE };
     assert_eq!(
         cut().at(200, Event::Settled(Settlement::Recorded(record))).ending(),
         (EndingClass::Declined, Rang::Maybe)
@@ -238,7 +239,7 @@ fn a_pbx_that_dies_while_it_rings_or_speaks_is_an_interruption() {
     assert_eq!(p.ending(), (EndingClass::Interrupted, Rang::Yes));
     let mut p = Played::new();
     p.at(0, Event::Accepted).at(100, Event::Cut);
-    let up = Record { state: Live::Up, ended: false, answer: Answer::default() };
+    let up = Record { state: Live::Up, ended: false, answer: Answer::default(), talk: Talk::NONE };
     p.at(300, Event::Settled(Settlement::Recorded(up)));
     assert_eq!(p.ending(), (EndingClass::Interrupted, Rang::Yes));
 }
@@ -246,8 +247,10 @@ fn a_pbx_that_dies_while_it_rings_or_speaks_is_an_interruption() {
 /// An Asterisk that shuts down in order hangs up what rings, without a SIP answer, and writes its record.
 #[test]
 fn what_rang_and_was_ended_by_its_own_asterisk_is_an_interruption_until_it_may_have_rung_out() {
-    let record =
-        |sip_code| Record { state: Live::Ringing, ended: true, answer: Answer { sip_code, q850: Some(0) } };
+    let record = |sip_code| {
+        let answer = Answer { sip_code, q850: Some(0) };
+        Record { state: Live::Ringing, ended: true, answer, talk: Talk::NONE }
+    };
     let found = |at: u64, record| {
         let mut p = Played::new();
         p.at(0, Event::Accepted).at(10, Event::Ringing).at(100, Event::Cut);
@@ -307,7 +310,12 @@ fn a_silent_carrier_stays_silent_over_a_restart() {
     let p = Played::new();
     let record = |sip_code, q850| {
         let answer = Answer { sip_code, q850: Some(q850) };
-        Event::Settled(Settlement::Recorded(Record { state: Live::Dialling, ended: true, answer }))
+        Event::Settled(Settlement::Recorded(Record {
+            state: Live::Dialling,
+            ended: true,
+            answer,
+            talk: Talk::NONE,
+        }))
     };
     let resumed = || {
         Attempt::resumed(p.start, Duration::from_secs(8), LIMITS, READING, AttemptStatus::Initiated, Rang::No)
@@ -357,14 +365,23 @@ fn a_channel_that_does_not_die_is_given_up() {
     assert!(p.attempt.may_live_on(ending), "the node goes on being asked for it");
 }
 
-fn any_event() -> impl Strategy<Value = Event> {
+fn key() -> impl Strategy<Value = Key> {
+    prop::sample::select(&['1', '2', '5', '*'][..]).prop_map(|key| key.try_into().unwrap())
+}
+
+pub(super) fn any_event() -> impl Strategy<Value = Event> {
     let live = || prop::sample::select(&[Live::Dialling, Live::Ringing, Live::Up][..]);
     let answer = || {
         (prop::option::of(100u16..700), prop::option::of(0u16..128))
             .prop_map(|(sip_code, q850)| Answer { sip_code, q850 })
     };
     let record = move || {
-        (live(), any::<bool>(), answer()).prop_map(|(state, ended, answer)| Record { state, ended, answer })
+        (live(), any::<bool>(), answer(), prop::option::of(key()), any::<bool>()).prop_map(
+            |(state, ended, answer, key, no_media)| {
+                let talk = Talk { key, no_media, ..Talk::NONE };
+                Record { state, ended, answer, talk }
+            },
+        )
     };
     prop_oneof![
         prop::sample::select(
@@ -377,6 +394,9 @@ fn any_event() -> impl Strategy<Value = Event> {
                 Event::Progress,
                 Event::Ringing,
                 Event::Answered,
+                Event::Machine(Detection::Machine),
+                Event::Played,
+                Event::NoMedia,
                 Event::OriginateFailed { timed_out: false },
                 Event::OriginateFailed { timed_out: true },
                 Event::Cut,
@@ -385,6 +405,7 @@ fn any_event() -> impl Strategy<Value = Event> {
                 Event::Settled(Settlement::Barred),
             ][..]
         ),
+        key().prop_map(Event::Key),
         answer().prop_map(Event::HungUp),
         prop::option::of(record()).prop_map(Event::Recorded),
         live().prop_map(|live| Event::Settled(Settlement::Living(live))),
@@ -445,7 +466,7 @@ proptest! {
                 break;
             }
             told |= matches!(event, Event::Accepted | Event::Channel | Event::Progress | Event::Ringing
-                | Event::Answered | Event::HungUp(_));
+                | Event::Answered | Event::Key(_) | Event::Machine(_) | Event::Played | Event::NoMedia | Event::HungUp(_));
             p.at(ms, event);
         }
         let not_sent = |d: &Do| matches!(d, Do::End(ending) if ending.class == EndingClass::NotSent);

@@ -106,7 +106,7 @@ pub fn charge(ending: &Ending, load: Load, waited: Duration, policy: &Policy) ->
         C::NoProgress if waited < policy.no_progress_min => Charge::None,
         C::NoProgress => Charge::Trunk,
         C::ContactDown => Charge::TrunkAtOnce,
-        C::NodeFault | C::NotSent | C::Rejected => Charge::Node,
+        C::NoMedia | C::NodeFault | C::NotSent | C::Rejected => Charge::Node,
         // The customer, the node's death or nobody knows.
         C::Canceled | C::Interrupted | C::Unknown => Charge::None,
     }
@@ -127,6 +127,7 @@ mod tests {
         use EndingClass as C;
         let rows = [
             (C::Answered, H::Success),
+            (C::NoMedia, H::Node),
             (C::UserBusy, H::Delivered),
             (C::Declined, H::Delivered),
             (C::RingTimeout, H::Delivered),
@@ -175,7 +176,7 @@ mod tests {
     fn after_a_183_the_code_speaks() {
         let with = |sip_code| {
             let ending =
-                Ending { class: EndingClass::EndedAfterProgress, rang: Rang::Maybe, sip_code, q850: None };
+                Ending { sip_code, ..Ending::without_answer(EndingClass::EndedAfterProgress, Rang::Maybe) };
             charge(&ending, Load::Normal, Duration::ZERO, &Policy::default())
         };
         assert_eq!(with(Some(503)), Charge::Trunk);

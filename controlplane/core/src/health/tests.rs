@@ -35,6 +35,7 @@ pub(super) fn to(n: u32) -> Destination {
 pub(super) fn rang(class: EndingClass) -> Rang {
     match class {
         EndingClass::Answered
+        | EndingClass::NoMedia
         | EndingClass::RingTimeout
         | EndingClass::EndedAfterRinging
         | EndingClass::Interrupted => Rang::Yes,

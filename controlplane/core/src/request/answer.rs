@@ -65,6 +65,37 @@ impl<'de> Deserialize<'de> for Key {
     }
 }
 
+/// A set of keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Keys(u64);
+
+impl Keys {
+    /// None at all.
+    pub const NONE: Self = Self(0);
+
+    /// Whether `key` is one of them.
+    #[must_use]
+    pub const fn has(self, key: Key) -> bool {
+        self.0 & Self::bit(key) != 0
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    const fn bit(key: Key) -> u64 {
+        1 << (key.0 & 0x3f)
+    }
+}
+
+impl FromIterator<Key> for Keys {
+    fn from_iter<I: IntoIterator<Item = Key>>(keys: I) -> Self {
+        keys.into_iter().fold(Self::default(), |Self(all), key| Self(all | Self::bit(key)))
+    }
+}
+
 words! {
     /// What pressing a key means.
     KeyAction {
@@ -102,6 +133,16 @@ impl Acknowledgement {
     #[must_use]
     pub fn meaning(&self, key: Key) -> Option<KeyAction> {
         self.keys.get(&key).copied()
+    }
+
+    /// The keys that end the call.
+    #[must_use]
+    pub fn deciding(&self) -> Keys {
+        let ends = |action: KeyAction| match action {
+            KeyAction::Acknowledge | KeyAction::Escalate => true,
+            KeyAction::Repeat => false,
+        };
+        self.keys.iter().filter(|(_, action)| ends(**action)).map(|(key, _)| *key).collect()
     }
 
     pub(super) fn validate(&self) -> Result<(), InvalidRequest> {
@@ -181,6 +222,15 @@ mod tests {
         assert_eq!(default.meaning('2'.try_into().unwrap()), None);
         let own = r##"{"keys":{"#":"escalate","*":"repeat","5":"acknowledge"},"timeout_s":20}"##;
         assert_eq!(serde_json::to_string(&read(own).unwrap()).unwrap(), own);
+    }
+
+    #[test]
+    fn the_keys_that_end_a_call_are_told_from_the_others() {
+        let all: Vec<Key> = "0123456789*#".chars().map(|key| key.try_into().unwrap()).collect();
+        let own = read(r##"{"keys":{"#":"escalate","*":"repeat","0":"acknowledge"}}"##).unwrap().deciding();
+        let ends: String = all.iter().filter(|key| own.has(**key)).map(|key| key.as_char()).collect();
+        assert_eq!(ends, "0#");
+        assert!(Keys::default().is_empty() && all.iter().all(|key| !Keys::default().has(*key)));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 pub use self::{
-    answer::{Acknowledgement, DetectionMode, InvalidKey, Key, KeyAction, MachineDetection, OnMachine},
+    answer::{Acknowledgement, DetectionMode, InvalidKey, Key, KeyAction, Keys, MachineDetection, OnMachine},
     callback::{Callback, EventFilter, EventKind, InvalidFilter},
     message::{AudioId, Builtin, Content, InvalidMessage, Language, Message, MessageText, TEXT_MAX},
     redial::{Redial, RedialOn},
@@ -62,7 +62,8 @@ pub struct CallRequest {
     /// When the callee is dialled again; absent: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redial: Option<Redial>,
-    /// When to give up waiting for a free or healthy trunk; absent: [`DEADLINE_DEFAULT_S`] after acceptance.
+    /// When to give up waiting for a free or healthy trunk; absent: [`DEADLINE_DEFAULT_S`] after acceptance, and
+    /// with `redial` so much later that every round fits.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
     pub deadline_at: Option<OffsetDateTime>,
     /// While a call with this key is open, asking again returns that call.
@@ -159,7 +160,16 @@ impl CallRequest {
     /// When the call gives up waiting, if it is accepted at `now`.
     #[must_use]
     pub fn deadline(&self, now: OffsetDateTime) -> OffsetDateTime {
-        self.deadline_at.unwrap_or(now + time::Duration::seconds(DEADLINE_DEFAULT_S))
+        self.deadline_at.unwrap_or(now + time::Duration::seconds(DEADLINE_DEFAULT_S + self.redial_s()))
+    }
+
+    /// Seconds that the wanted redials may take: each with its delay, the silence of as many carriers as failover
+    /// may meet, one ringing and one talk.
+    fn redial_s(&self) -> i64 {
+        let Some(redial) = &self.redial else { return 0 };
+        let silence = i64::from(self.failover.attempts_max) * i64::from(self.progress_timeout_s);
+        let round = silence + i64::from(self.ring_timeout_s) + i64::from(self.time_limit_s);
+        i64::from(redial.max) * (i64::from(redial.delay_s) + round)
     }
 }
 
@@ -178,6 +188,20 @@ mod tests {
         let r = parse(r#"{"to": "+48221234567", "message": {"audio_id": "builtin:beep"}}"#).unwrap();
         assert_eq!((r.progress_timeout_s, r.ring_timeout_s, r.time_limit_s), (8, 25, 120));
         assert_eq!((r.failover.attempts_max, r.on_unknown, r.message.repeat), (3, OnUnknown::Retry, 1));
+    }
+
+    #[test]
+    fn a_deadline_that_was_not_named_leaves_room_for_the_redials() {
+        let now = datetime!(2026-11-24 10:00 UTC);
+        let after = |json| (parse(json).unwrap().deadline(now) - now).whole_seconds();
+        assert_eq!(after(r#"{"to": "+48221234567", "message": {"audio_id": "builtin:beep"}}"#), 300);
+        let redial = r#"{"to": "+48221234567", "message": {"audio_id": "builtin:beep"},
+            "redial": {"on": ["busy"], "max": 2, "delay_s": 60}}"#;
+        assert_eq!(after(redial), 300 + 2 * (60 + 3 * 8 + 25 + 120));
+        let longest = r#"{"to": "+48221234567", "message": {"audio_id": "builtin:beep"},
+            "progress_timeout_s": 60, "ring_timeout_s": 120, "time_limit_s": 3600, "failover": {"attempts_max": 10},
+            "redial": {"on": ["busy"], "max": 10, "delay_s": 3600}}"#;
+        assert!(after(longest) <= 24 * 3_600, "no later than a customer may ask for");
     }
 
     #[test]

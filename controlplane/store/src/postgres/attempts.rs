@@ -1,36 +1,43 @@
-//! Attempts on PostgreSQL: begun before an Originate leaves, advanced by news, ended once.
+//! Attempts on PostgreSQL: begun before an Originate leaves, advanced by news and keys, ended once.
 
 use controlplane_core::{
-    call::{AttemptStatus, CallStatus},
+    call::{AttemptStatus, CallStatus, Detection},
     ids::{AttemptId, CallId},
+    request::KeyAction,
 };
 use sqlx::PgConnection;
 
-use super::calls::{Entry, finish, head, next, repeated};
+use super::{
+    calls::{Entry, finish, head, next, repeated},
+    rounds,
+};
 use crate::{
-    calls::{Advance, BeginAttempt, EndAttempt, Written},
+    calls::{Advance, BeginAttempt, Begun, EndAttempt, Follows, Hear, Written},
     columns::{Micros, Word},
     error::Failure,
-    progress::{self, ATTEMPT_FAILED, event},
+    progress::{self, ACKNOWLEDGED, ATTEMPT_FAILED, event},
     rows::{AttemptHead, CallHead},
 };
 
-pub(super) async fn begin(c: &mut PgConnection, begin: &BeginAttempt) -> Result<Written, Failure> {
+pub(super) async fn begin(c: &mut PgConnection, begin: &BeginAttempt) -> Result<Begun, Failure> {
     let call = head(c, &begin.call).await?;
     if call.status.0.is_terminal() {
-        return Ok(Written::AlreadyEnded);
+        return Ok(Begun::AlreadyEnded);
     }
     match under_way(c, &begin.call).await? {
         None => {}
         // The same write again, by a caller that did not hear the first one's answer.
-        Some(attempt) if attempt == begin.attempt => return Ok(Written::Yes { sequence: call.sequence }),
-        Some(_) => return Ok(Written::AlreadyEnded),
+        Some(attempt) if attempt == begin.attempt => return Ok(Begun::Yes { sequence: call.sequence }),
+        Some(_) => return Ok(Begun::AlreadyEnded),
+    }
+    if let Some(until) = rounds::begin(c, &call, begin).await? {
+        return Ok(Begun::Held { until });
     }
     let inserted = sqlx::query(
         "INSERT INTO attempt
-             (id, org_id, call_id, ordinal, node, trunk, carrier, status, rang, incarnation, started_at)
+             (id, org_id, call_id, ordinal, node, trunk, carrier, status, rang, incarnation, started_at, round)
          VALUES ($1, $2, $3, (SELECT coalesce(max(ordinal), 0) + 1 FROM attempt WHERE call_id = $3),
-             $4, $5, $6, 'sending', 'no', $7, $8) ON CONFLICT (id) DO NOTHING",
+             $4, $5, $6, 'sending', 'no', $7, $8, $9) ON CONFLICT (id) DO NOTHING",
     )
     .bind(begin.attempt.as_str())
     .bind(call.org_id.0.as_str())
@@ -40,20 +47,21 @@ pub(super) async fn begin(c: &mut PgConnection, begin: &BeginAttempt) -> Result<
     .bind(begin.carrier.as_str())
     .bind(begin.incarnation.as_deref())
     .bind(Micros::from(begin.at))
+    .bind(call.round)
     .execute(&mut *c)
     .await?;
     if inserted.rows_affected() == 0 {
         // This attempt has ended.
-        return Ok(Written::AlreadyEnded);
+        return Ok(Begun::AlreadyEnded);
     }
     let entry = Entry {
-        id: &begin.event_id,
-        kind: event(CallStatus::Initiated),
-        end: None,
         attempt: Some((&begin.attempt, None)),
-        at: begin.at,
+        ..Entry::of(&begin.event_id, event(CallStatus::Initiated), begin.at)
     };
-    next(c, call, CallStatus::Initiated, entry).await
+    match next(c, call, CallStatus::Initiated, entry).await? {
+        Written::Yes { sequence } => Ok(Begun::Yes { sequence }),
+        Written::AlreadyEnded => Ok(Begun::AlreadyEnded),
+    }
 }
 
 pub(super) async fn advance(c: &mut PgConnection, news: &Advance) -> Result<Written, Failure> {
@@ -78,23 +86,57 @@ pub(super) async fn advance(c: &mut PgConnection, news: &Advance) -> Result<Writ
     .execute(&mut *c)
     .await?;
     let Some(status) = progress.call else { return Ok(Written::Yes { sequence: call.sequence }) };
-    let entry = Entry {
-        id: &news.event_id,
-        kind: event(status),
-        end: None,
-        attempt: Some((&news.attempt, None)),
-        at: news.at,
-    };
+    let entry =
+        Entry { attempt: Some((&news.attempt, None)), ..Entry::of(&news.event_id, event(status), news.at) };
     next(c, call, status, entry).await
+}
+
+pub(super) async fn hear(c: &mut PgConnection, hear: &Hear) -> Result<Written, Failure> {
+    let call = head(c, &hear.call).await?;
+    let entry = Entry {
+        attempt: Some((&hear.attempt, None)),
+        key: Some(hear.key),
+        ..Entry::of(&hear.event_id, ACKNOWLEDGED, hear.at)
+    };
+    let Some(attempt) = living(c, &call, &hear.attempt).await? else {
+        return repeated(c, &call, &entry).await;
+    };
+    if attempt.heard_key.is_some() {
+        return Ok(Written::Yes { sequence: call.sequence });
+    }
+    sqlx::query("UPDATE attempt SET heard_key = $1 WHERE id = $2")
+        .bind(hear.key.to_string())
+        .bind(hear.attempt.as_str())
+        .execute(&mut *c)
+        .await?;
+    sqlx::query("UPDATE call SET ack_key = $1, ack_action = $2, ack_at = $3 WHERE id = $4")
+        .bind(hear.key.to_string())
+        .bind(hear.action.as_str())
+        .bind(Micros::from(hear.at))
+        .bind(hear.call.as_str())
+        .execute(&mut *c)
+        .await?;
+    let status = call.status.0;
+    match hear.action {
+        KeyAction::Acknowledge => next(c, call, status, entry).await,
+        KeyAction::Escalate | KeyAction::Repeat => Ok(Written::Yes { sequence: call.sequence }),
+    }
 }
 
 pub(super) async fn end(c: &mut PgConnection, end: &EndAttempt) -> Result<Written, Failure> {
     let call = head(c, &end.call).await?;
+    let entry = Entry {
+        end: end.follows.end(),
+        attempt: Some((&end.attempt, Some(end.ending))),
+        redial_at: end.follows.redial_at(),
+        ..Entry::of(&end.event_id, ATTEMPT_FAILED, end.at)
+    };
     let Some(attempt) = living(c, &call, &end.attempt).await? else {
-        return repeated(c, &call, &end.event_id, end.call_end, Some((&end.attempt, end.ending))).await;
+        return repeated(c, &call, &entry).await;
     };
     sqlx::query(
-        "UPDATE attempt SET status = 'ended', ending = $1, sip_code = $2, q850 = $3, rang = $4, ended_at = $5
+        "UPDATE attempt SET status = 'ended', ending = $1, sip_code = $2, q850 = $3, rang = $4, ended_at = $5,
+             heard_key = coalesce(heard_key, $7), machine = $8
          WHERE id = $6",
     )
     .bind(end.ending.as_str())
@@ -103,15 +145,16 @@ pub(super) async fn end(c: &mut PgConnection, end: &EndAttempt) -> Result<Writte
     .bind(progress::rang_at_end(attempt.rang.0, end.rang).as_str())
     .bind(Micros::from(end.at))
     .bind(end.attempt.as_str())
+    .bind(end.talk.key.map(|key| key.to_string()))
+    .bind(end.talk.machine.map(Detection::as_str))
     .execute(&mut *c)
     .await?;
-    let attempt = Some((&end.attempt, Some(end.ending)));
-    if let Some(call_end) = end.call_end {
-        return finish(c, call, call_end, end.at, &end.event_id, attempt).await;
-    }
     let status = call.status.0;
-    let entry = Entry { id: &end.event_id, kind: ATTEMPT_FAILED, end: None, attempt, at: end.at };
-    next(c, call, status, entry).await
+    match end.follows {
+        Follows::End(call_end) => finish(c, call, call_end, end.at, &end.event_id, entry.attempt).await,
+        Follows::Round { .. } => next(c, call, CallStatus::Queued, entry).await,
+        Follows::Attempt => next(c, call, status, entry).await,
+    }
 }
 
 /// The call's attempt that has not ended, if there is one.
@@ -131,13 +174,14 @@ async fn living(
     call: &CallHead,
     id: &AttemptId,
 ) -> Result<Option<AttemptHead>, Failure> {
-    let attempt =
-        sqlx::query_as::<_, AttemptHead>("SELECT status, rang FROM attempt WHERE id = $1 AND call_id = $2")
-            .bind(id.as_str())
-            .bind(call.id.0.as_str())
-            .fetch_optional(c)
-            .await?
-            .ok_or_else(|| Failure::Missing(id.to_string()))?;
+    let attempt = sqlx::query_as::<_, AttemptHead>(
+        "SELECT status, rang, heard_key FROM attempt WHERE id = $1 AND call_id = $2",
+    )
+    .bind(id.as_str())
+    .bind(call.id.0.as_str())
+    .fetch_optional(c)
+    .await?
+    .ok_or_else(|| Failure::Missing(id.to_string()))?;
     let over = call.status.0.is_terminal() || attempt.status.0 == AttemptStatus::Ended;
     Ok((!over).then_some(attempt))
 }

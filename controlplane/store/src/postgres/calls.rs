@@ -6,21 +6,25 @@ use controlplane_core::{
     ending::EndingClass,
     ids::{AttemptId, CallId, EventId, OrgId},
     names::NodeName,
+    number::E164,
+    request::Key,
+    throttle::Throttle,
 };
 use serde_json::json;
 use sqlx::{PgConnection, types::Json, types::time::OffsetDateTime};
 
-use super::{PostgresStore, attempts, audit, cancels, reading};
+use super::{PostgresStore, attempts, audit, cancels, reading, rounds};
 use crate::{
     CallStore, StoreError,
     calls::{
-        Advance, AttemptEnd, BeginAttempt, Call, CallEnd, CallPage, CancelRequested, Created, EndAttempt,
-        EndCall, IDEMPOTENCY_KEPT, NewCall, Page, RequestCancel, Transition, Written,
+        Advance, AttemptEnd, BeginAttempt, Begun, Call, CallEnd, CallPage, CancelRequested, Created,
+        EndAttempt, EndCall, Hear, IDEMPOTENCY_KEPT, NewCall, Page, RedialCall, RequestCancel, Transition,
+        Written,
     },
     columns::{Micros, Word, kept},
     error::Failure,
     progress::event,
-    rows::{CallHead, TransitionRow},
+    rows::{CallHead, TransitionRow, select_transitions},
 };
 
 #[async_trait]
@@ -42,10 +46,9 @@ impl CallStore for PostgresStore {
     }
 
     async fn transitions(&self, org: &OrgId, id: &CallId) -> Result<Vec<Transition>, StoreError> {
-        let rows = sqlx::query_as::<_, TransitionRow>(
-            "SELECT id, sequence, status, reason, attempt_id, ending, occurred_at FROM call_transition
-             WHERE call_id = $1 AND org_id = $2 ORDER BY sequence",
-        )
+        let rows = sqlx::query_as::<_, TransitionRow>(select_transitions!(
+            "WHERE call_id = $1 AND org_id = $2 ORDER BY sequence"
+        ))
         .bind(id.as_str())
         .bind(org.as_str())
         .fetch_all(&self.pool)
@@ -60,7 +63,7 @@ impl CallStore for PostgresStore {
         reading::open(&mut moment, after, limit).await.map_err(|failure| self.failed(operation, failure))
     }
 
-    async fn begin_attempt(&self, begin: BeginAttempt) -> Result<Written, StoreError> {
+    async fn begin_attempt(&self, begin: BeginAttempt) -> Result<Begun, StoreError> {
         self.transaction("begin attempt", begin, |c, begin| Box::pin(attempts::begin(c, begin))).await
     }
 
@@ -84,6 +87,27 @@ impl CallStore for PostgresStore {
 
     async fn end_call(&self, end: EndCall) -> Result<Written, StoreError> {
         self.transaction("end call", end, |c, end| Box::pin(end_alone(c, end))).await
+    }
+
+    async fn number_held(
+        &self,
+        org: &OrgId,
+        to: &E164,
+        throttle: &Throttle,
+        now: OffsetDateTime,
+    ) -> Result<Option<OffsetDateTime>, StoreError> {
+        let operation = "read how often a number was dialled";
+        let mut moment = self.reading(operation).await?;
+        let held = rounds::held_until(&mut moment, org, to, throttle, now).await;
+        held.map_err(|failure| self.failed(operation, failure))
+    }
+
+    async fn hear(&self, hear: Hear) -> Result<Written, StoreError> {
+        self.transaction("hear a key", hear, |c, hear| Box::pin(attempts::hear(c, hear))).await
+    }
+
+    async fn redial_call(&self, redial: RedialCall) -> Result<Written, StoreError> {
+        self.transaction("redial a call", redial, |c, redial| Box::pin(rounds::redial(c, redial))).await
     }
 
     async fn request_cancel(&self, cancel: RequestCancel) -> Result<CancelRequested, StoreError> {
@@ -146,9 +170,9 @@ async fn create(c: &mut PgConnection, new: &NewCall) -> Result<Created, Failure>
         org_id: Word(new.org.clone()),
         status: Word(CallStatus::Queued),
         sequence: 1,
+        round: 1,
     };
-    log(c, &queued, Entry { id: &new.event_id, kind: "call.queued", end: None, attempt: None, at: new.at })
-        .await?;
+    log(c, &queued, Entry::of(&new.event_id, QUEUED, new.at)).await?;
     let entry = audit::Entry {
         id: &new.audit_id,
         org: Some(&new.org),
@@ -172,6 +196,9 @@ async fn create(c: &mut PgConnection, new: &NewCall) -> Result<Created, Failure>
         deadline_at: kept(new.deadline_at),
         cancel_requested_at: None,
         ended_at: None,
+        round: 1,
+        redial_at: None,
+        acknowledgement: None,
         attempts: Vec::new(),
     }))
 }
@@ -180,10 +207,17 @@ async fn create(c: &mut PgConnection, new: &NewCall) -> Result<Created, Failure>
 /// each other.
 const IDEMPOTENCY_TURN: i32 = 1;
 const DEDUP_TURN: i32 = 2;
+/// Taken alone, by transactions that hold their own call's row.
+pub(super) const NUMBER_TURN: i32 = 3;
 
 /// Equal keys are accepted one after the other: the second sees what the first has committed. Two keys of
 /// one hash only wait without need.
-async fn take_turns(c: &mut PgConnection, class: i32, org: &OrgId, key: &str) -> Result<(), Failure> {
+pub(super) async fn take_turns(
+    c: &mut PgConnection,
+    class: i32,
+    org: &OrgId,
+    key: &str,
+) -> Result<(), Failure> {
     sqlx::query("SELECT pg_advisory_xact_lock($1, hashtext($2))")
         .bind(class)
         .bind(format!("{org} {key}"))
@@ -213,7 +247,8 @@ async fn remember(c: &mut PgConnection, new: &NewCall, call: &CallId) -> Result<
 async fn end_alone(c: &mut PgConnection, end: &EndCall) -> Result<Written, Failure> {
     let call = head(c, &end.call).await?;
     if call.status.0.is_terminal() {
-        return repeated(c, &call, &end.event_id, Some(end.end), None).await;
+        return repeated(c, &call, &Entry { end: Some(end.end), ..Entry::of(&end.event_id, "", end.at) })
+            .await;
     }
     if let Some(attempt) = attempts::under_way(c, &end.call).await? {
         return Err(Failure::AttemptOpen(attempt));
@@ -226,20 +261,21 @@ async fn end_alone(c: &mut PgConnection, end: &EndCall) -> Result<Written, Failu
 pub(super) async fn repeated(
     c: &mut PgConnection,
     call: &CallHead,
-    event_id: &EventId,
-    end: Option<CallEnd>,
-    attempt: Option<(&AttemptId, EndingClass)>,
+    entry: &Entry<'_>,
 ) -> Result<Written, Failure> {
     let sequence = sqlx::query_scalar::<_, i64>(
         "SELECT sequence FROM call_transition
          WHERE id = $1 AND call_id = $2 AND reason IS NOT DISTINCT FROM $3
-             AND attempt_id IS NOT DISTINCT FROM $4 AND ending IS NOT DISTINCT FROM $5",
+             AND attempt_id IS NOT DISTINCT FROM $4 AND ending IS NOT DISTINCT FROM $5
+             AND heard_key IS NOT DISTINCT FROM $6 AND redial_at IS NOT DISTINCT FROM $7",
     )
-    .bind(event_id.as_str())
+    .bind(entry.id.as_str())
     .bind(call.id.0.as_str())
-    .bind(end.map(|end| end.reason.as_str()))
-    .bind(attempt.map(|(id, _)| id.as_str()))
-    .bind(attempt.map(|(_, ending)| ending.as_str()))
+    .bind(entry.end.map(|end| end.reason.as_str()))
+    .bind(entry.attempt.map(|(id, _)| id.as_str()))
+    .bind(entry.attempt.and_then(|(_, ending)| ending).map(EndingClass::as_str))
+    .bind(entry.key.map(|key| key.to_string()))
+    .bind(entry.redial_at.map(Micros::from))
     .fetch_optional(c)
     .await?;
     Ok(sequence.map_or(Written::AlreadyEnded, |sequence| Written::Yes { sequence }))
@@ -260,8 +296,11 @@ pub(super) async fn finish(
         .bind(call.id.0.as_str())
         .execute(&mut *c)
         .await?;
-    next(c, call, status, Entry { id: event_id, kind: event(status), end: Some(end), attempt, at }).await
+    next(c, call, status, Entry { end: Some(end), attempt, ..Entry::of(event_id, event(status), at) }).await
 }
+
+/// The event of a call that waits to be dialled, which no customer is told.
+pub(super) const QUEUED: &str = "call.queued";
 
 /// One step of a call's log.
 pub(super) struct Entry<'a> {
@@ -269,7 +308,18 @@ pub(super) struct Entry<'a> {
     pub(super) kind: &'static str,
     pub(super) end: Option<CallEnd>,
     pub(super) attempt: Option<(&'a AttemptId, Option<EndingClass>)>,
+    /// A key that acknowledges.
+    pub(super) key: Option<Key>,
+    /// Another round follows, then.
+    pub(super) redial_at: Option<OffsetDateTime>,
     pub(super) at: OffsetDateTime,
+}
+
+impl<'a> Entry<'a> {
+    /// One that tells nothing yet but that it happened.
+    pub(super) const fn of(id: &'a EventId, kind: &'static str, at: OffsetDateTime) -> Self {
+        Self { id, kind, end: None, attempt: None, key: None, redial_at: None, at }
+    }
 }
 
 /// The call's next step: its status and sequence, the log and the outbox.
@@ -280,9 +330,11 @@ pub(super) async fn next(
     entry: Entry<'_>,
 ) -> Result<Written, Failure> {
     let call = CallHead { status: Word(status), sequence: call.sequence + 1, ..call };
-    // While a call is open, these three are empty.
+    // While a call is open, `reason`, `outcome` and `ended_at` are empty; `redial_at` while it does not wait.
     sqlx::query(
-        "UPDATE call SET status = $1, sequence = $2, reason = $3, outcome = $4, ended_at = $5 WHERE id = $6",
+        "UPDATE call SET status = $1, sequence = $2, reason = $3, outcome = $4, ended_at = $5,
+             redial_at = $7, round = CASE WHEN $7 IS NULL THEN round ELSE round + 1 END
+         WHERE id = $6",
     )
     .bind(status.as_str())
     .bind(call.sequence)
@@ -290,6 +342,7 @@ pub(super) async fn next(
     .bind(entry.end.map(|end| end.outcome.as_str()))
     .bind(entry.end.map(|_| Micros::from(entry.at)))
     .bind(call.id.0.as_str())
+    .bind(entry.redial_at.map(Micros::from))
     .execute(&mut *c)
     .await?;
     log(c, &call, entry).await?;
@@ -299,8 +352,9 @@ pub(super) async fn next(
 async fn log(c: &mut PgConnection, call: &CallHead, entry: Entry<'_>) -> Result<(), Failure> {
     sqlx::query(
         "WITH logged AS (INSERT INTO call_transition
-             (id, org_id, call_id, sequence, status, reason, attempt_id, ending, occurred_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9))
+             (id, org_id, call_id, sequence, status, reason, attempt_id, ending, occurred_at, outcome,
+              heard_key, redial_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $11, $12, $13))
          INSERT INTO outbox (id, org_id, call_id, sequence, kind, created_at, due_at)
          VALUES ($1, $2, $3, $4, $10, $9, $9)",
     )
@@ -314,6 +368,9 @@ async fn log(c: &mut PgConnection, call: &CallHead, entry: Entry<'_>) -> Result<
     .bind(entry.attempt.and_then(|(_, ending)| ending).map(EndingClass::as_str))
     .bind(Micros::from(entry.at))
     .bind(entry.kind)
+    .bind(entry.end.map(|end| end.outcome.as_str()))
+    .bind(entry.key.map(|key| key.to_string()))
+    .bind(entry.redial_at.map(Micros::from))
     .execute(c)
     .await?;
     Ok(())
@@ -321,11 +378,13 @@ async fn log(c: &mut PgConnection, call: &CallHead, entry: Entry<'_>) -> Result<
 
 /// What a write must know of its call, which it locks: writes of one call are one after the other.
 pub(super) async fn head(c: &mut PgConnection, id: &CallId) -> Result<CallHead, Failure> {
-    sqlx::query_as::<_, CallHead>("SELECT id, org_id, status, sequence FROM call WHERE id = $1 FOR UPDATE")
-        .bind(id.as_str())
-        .fetch_optional(c)
-        .await?
-        .ok_or_else(|| Failure::Missing(id.to_string()))
+    sqlx::query_as::<_, CallHead>(
+        "SELECT id, org_id, status, sequence, round FROM call WHERE id = $1 FOR UPDATE",
+    )
+    .bind(id.as_str())
+    .fetch_optional(c)
+    .await?
+    .ok_or_else(|| Failure::Missing(id.to_string()))
 }
 
 pub(super) async fn load(c: &mut PgConnection, org: &OrgId, id: &CallId) -> Result<Call, Failure> {

@@ -14,6 +14,7 @@ mod health;
 mod keys;
 mod open;
 mod reading;
+mod rounds;
 mod sole;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};

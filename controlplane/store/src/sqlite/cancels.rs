@@ -16,7 +16,7 @@ pub(super) async fn request(
     cancel: &RequestCancel,
 ) -> Result<CancelRequested, Failure> {
     let call = sqlx::query_as::<_, CallHead>(
-        "SELECT id, org_id, status, sequence FROM call WHERE id = $1 AND org_id = $2",
+        "SELECT id, org_id, status, sequence, round FROM call WHERE id = $1 AND org_id = $2",
     )
     .bind(cancel.call.as_str())
     .bind(cancel.org.as_str())

@@ -12,6 +12,7 @@ mod health;
 mod keys;
 mod open;
 mod reading;
+mod rounds;
 mod writer;
 
 use std::{path::Path, sync::Arc};

@@ -7,7 +7,7 @@ use controlplane_core::{
 };
 use controlplane_store::{
     StoreError,
-    calls::{AttemptEnd, EndAttempt, Written},
+    calls::{AttemptEnd, Begun, EndAttempt, Follows, Written},
 };
 use time::Duration;
 
@@ -29,7 +29,7 @@ pub(crate) async fn an_attempt_is_numbered_and_logged(mut f: Fixture) {
     assert_eq!(f.store.end_attempt(end).await.unwrap(), Written::Yes { sequence: 3 });
     let again = f.begin(&call);
     let second = again.attempt.clone();
-    assert_eq!(f.store.begin_attempt(again).await.unwrap(), Written::Yes { sequence: 4 });
+    assert_eq!(f.store.begin_attempt(again).await.unwrap(), Begun::Yes { sequence: 4 });
     let ordinals: Vec<_> = f.call(&call).await.attempts.into_iter().map(|a| (a.id, a.ordinal)).collect();
     assert_eq!(ordinals, [(first.clone(), 1), (second.clone(), 2)]);
     let log = f.log(&call).await;
@@ -50,8 +50,8 @@ pub(crate) async fn fifty_attempts_at_once_are_one(mut f: Fixture) {
         async move { store.begin_attempt(begin).await.unwrap() }
     });
     let answers = at_once(work.collect()).await;
-    assert_eq!(answers.iter().filter(|w| **w == Written::Yes { sequence: 2 }).count(), 1);
-    assert_eq!(answers.iter().filter(|w| **w == Written::AlreadyEnded).count(), 49);
+    assert_eq!(answers.iter().filter(|w| **w == Begun::Yes { sequence: 2 }).count(), 1);
+    assert_eq!(answers.iter().filter(|w| **w == Begun::AlreadyEnded).count(), 49);
     assert_eq!(f.call(&call).await.attempts.len(), 1);
 }
 
@@ -60,7 +60,7 @@ pub(crate) async fn no_attempt_begins_after_the_end(mut f: Fixture) {
     let end = f.end_call(&call, NOON);
     let _ = f.store.end_call(end).await.unwrap();
     let begin = f.begin(&call);
-    assert_eq!(f.store.begin_attempt(begin).await.unwrap(), Written::AlreadyEnded);
+    assert_eq!(f.store.begin_attempt(begin).await.unwrap(), Begun::AlreadyEnded);
     assert!(f.call(&call).await.attempts.is_empty());
 }
 
@@ -137,14 +137,14 @@ pub(crate) async fn a_begin_that_is_repeated_is_one_attempt(mut f: Fixture) {
     let of = (call.clone(), begin.attempt.clone());
     for _ in 0..3 {
         // The answer to the first may have been lost: the attempt is the caller's all the same.
-        assert_eq!(f.store.begin_attempt(begin.clone()).await.unwrap(), Written::Yes { sequence: 2 });
+        assert_eq!(f.store.begin_attempt(begin.clone()).await.unwrap(), Begun::Yes { sequence: 2 });
     }
     assert_eq!((f.call(&call).await.attempts.len(), f.log(&call).await.len()), (1, 2));
     let other = f.begin(&call);
-    assert_eq!(f.store.begin_attempt(other).await.unwrap(), Written::AlreadyEnded, "one at a time");
+    assert_eq!(f.store.begin_attempt(other).await.unwrap(), Begun::AlreadyEnded, "one at a time");
     let end = f.end_attempt(&of, None);
     let _ = f.store.end_attempt(end).await.unwrap();
-    assert_eq!(f.store.begin_attempt(begin).await.unwrap(), Written::AlreadyEnded, "it must not leave again");
+    assert_eq!(f.store.begin_attempt(begin).await.unwrap(), Begun::AlreadyEnded, "it must not leave again");
     assert_eq!((f.call(&call).await.attempts.len(), f.log(&call).await.len()), (1, 3));
 }
 
@@ -170,7 +170,7 @@ pub(crate) async fn an_attempt_s_end_that_is_repeated_is_one(mut f: Fixture) {
     let mut other = end.clone();
     other.ending = EndingClass::UserBusy;
     assert_eq!(f.store.end_attempt(other).await.unwrap(), Written::AlreadyEnded);
-    let with_call = EndAttempt { call_end: Some(failed()), ..end.clone() };
+    let with_call = EndAttempt { follows: Follows::End(failed()), ..end.clone() };
     assert_eq!(f.store.end_attempt(with_call).await.unwrap(), Written::AlreadyEnded);
     assert_eq!(f.log(&of.0).await.len(), 3);
     let begin = f.begin(&of.0);

@@ -6,7 +6,7 @@ use controlplane_core::{
 };
 use controlplane_store::{
     StoreError,
-    calls::{CallEnd, Created, EndCall, Written},
+    calls::{Begun, CallEnd, Created, EndCall, Written},
 };
 use time::Duration;
 
@@ -109,11 +109,12 @@ pub(crate) async fn end_and_next_attempt_exclude_each_other(mut f: Fixture) {
             tokio::join!(async { store.begin_attempt(begin).await.unwrap() }, store.end_call(end));
         let call = f.call(&id).await;
         match begun {
-            Written::Yes { .. } => {
+            Begun::Yes { .. } => {
                 assert!(matches!(ended, Err(StoreError::AttemptOpen { .. })));
                 assert_eq!((call.ended_at, call.attempts.len()), (None, 1));
             }
-            Written::AlreadyEnded => assert!(call.ended_at.is_some() && call.attempts.is_empty()),
+            Begun::AlreadyEnded => assert!(call.ended_at.is_some() && call.attempts.is_empty()),
+            Begun::Held { until } => panic!("held until {until} without a throttle"),
         }
     }
 }

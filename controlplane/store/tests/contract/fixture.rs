@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use controlplane_core::{
     call::{AttemptStatus, Outcome, Rang, Reason},
-    ending::EndingClass,
+    ending::{EndingClass, Talk},
     ids::{AttemptId, AuditId, CallId, EventId, KeyId, OrgId},
-    request::CallRequest,
+    request::{CallRequest, KeyAction},
+    throttle::Throttle,
 };
 use controlplane_store::{
     Store,
     calls::{
-        Actor, Advance, BeginAttempt, Call, CallEnd, Created, EndAttempt, EndCall, Idempotency, NewCall,
-        Transition, Written,
+        Actor, Advance, BeginAttempt, Begun, Call, CallEnd, Created, EndAttempt, EndCall, Follows, Hear,
+        Idempotency, NewCall, RedialCall, Transition,
     },
     keys::Key,
 };
@@ -132,7 +133,7 @@ impl Fixture {
         let call = self.accepted(NOON).await;
         let begin = self.begin(&call);
         let attempt = begin.attempt.clone();
-        assert_eq!(self.store.begin_attempt(begin).await.unwrap(), Written::Yes { sequence: 2 });
+        assert_eq!(self.store.begin_attempt(begin).await.unwrap(), Begun::Yes { sequence: 2 });
         (call, attempt)
     }
 
@@ -148,6 +149,8 @@ impl Fixture {
             trunk: "acme-waw-1".parse().unwrap(),
             carrier: "acme".parse().unwrap(),
             incarnation: Some("1764000000".to_owned()),
+            to: "+48221234567".parse().unwrap(),
+            throttle: Throttle::off(),
             at: NOON,
             event_id: self.event(),
         }
@@ -173,9 +176,20 @@ impl Fixture {
             q850: Some(34),
             rang: Rang::No,
             at: NOON + Duration::seconds(9),
-            call_end,
+            talk: Talk::NONE,
+            follows: call_end.map_or(Follows::Attempt, Follows::End),
             event_id: self.event(),
         }
+    }
+
+    pub(crate) fn hear(&mut self, of: &(CallId, AttemptId), key: char, action: KeyAction) -> Hear {
+        let (call, attempt) = of.clone();
+        let (key, at) = (key.try_into().unwrap(), NOON + Duration::seconds(7));
+        Hear { call, attempt, key, action, at, event_id: self.event() }
+    }
+
+    pub(crate) fn redial(&mut self, call: &CallId, redial_at: OffsetDateTime) -> RedialCall {
+        RedialCall { call: call.clone(), redial_at, at: NOON, event_id: self.event() }
     }
 
     pub(crate) fn end_call(&mut self, call: &CallId, at: OffsetDateTime) -> EndCall {

@@ -23,6 +23,7 @@ mod health;
 mod keys;
 mod listing;
 mod model;
+mod rounds;
 
 macro_rules! contract {
     ($($noun:ident: $($test:ident)+;)+) => {
@@ -91,6 +92,15 @@ contract! {
         a_list_is_shown_without_the_calls_that_cannot_be_read
         a_call_with_an_unreadable_attempt_is_not_shown_without_it
         fields_of_another_release_are_passed_over;
+    rounds:
+        a_round_s_end_and_the_next_are_one_write
+        a_call_without_an_attempt_waits_for_another_round
+        an_end_and_a_redial_exclude_each_other
+        a_key_is_durable_the_moment_it_is_heard
+        a_key_that_escalates_is_no_acknowledged_event
+        a_number_is_held_by_what_was_dialled
+        fifty_calls_to_one_number_at_once_are_one_start
+        a_waiting_call_ends_as_any_other;
     listing:
         pages_are_stable_under_inserts
         pages_backwards_are_the_nearest_newer_ones

@@ -6,10 +6,11 @@ use std::collections::HashMap;
 use controlplane_core::{
     call::{AttemptStatus as At, CallStatus, Rang},
     ids::{AttemptId, CallId, OrgId},
+    request::KeyAction,
 };
 use controlplane_store::{
     StoreError,
-    calls::{Created, NewCall, Written},
+    calls::{Begun, Created, EndAttempt, Follows, NewCall, Written},
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use time::Duration;
@@ -31,6 +32,8 @@ struct Known {
     status: CallStatus,
     sequence: i64,
     attempts: Vec<(AttemptId, At, Rang)>,
+    round: u16,
+    heard: Vec<AttemptId>,
 }
 
 /// An answer, comparable between the two.
@@ -58,6 +61,11 @@ impl Known {
         self.attempts.iter_mut().find(|(_, status, _)| *status != At::Ended)
     }
 
+    fn next_round(&mut self) -> Answer {
+        self.round += 1;
+        self.step(CallStatus::Queued)
+    }
+
     fn step(&mut self, status: CallStatus) -> Answer {
         (self.status, self.sequence) = (status, self.sequence + 1);
         Answer::Yes(self.sequence)
@@ -79,7 +87,8 @@ impl Model {
         };
         if answer == Answer::New {
             let (status, attempts) = (CallStatus::Queued, Vec::new());
-            self.calls.push(Known { id: id.clone(), dedup, status, sequence: 1, attempts });
+            let (round, heard) = (1, Vec::new());
+            self.calls.push(Known { id: id.clone(), dedup, status, sequence: 1, attempts, round, heard });
         }
         if let Some((key, body)) = key {
             self.promised.insert(key, (body, call));
@@ -116,7 +125,7 @@ impl Model {
         }
     }
 
-    fn end_attempt(&mut self, call: usize, attempt: usize, with_call: bool) -> Answer {
+    fn end_attempt(&mut self, call: usize, attempt: usize, follows: Follows) -> Answer {
         let call = &mut self.calls[call];
         let (_, status, known) = &mut call.attempts[attempt];
         if *status == At::Ended {
@@ -126,7 +135,33 @@ impl Model {
         if *known == Rang::Maybe {
             *known = Rang::No;
         }
-        call.step(if with_call { CallStatus::Failed } else { call.status })
+        match follows {
+            Follows::End(_) => call.step(CallStatus::Failed),
+            Follows::Attempt => call.step(call.status),
+            Follows::Round { .. } => call.next_round(),
+        }
+    }
+
+    fn redial(&mut self, call: usize) -> Answer {
+        let call = &mut self.calls[call];
+        match (call.status.is_terminal(), call.open().is_some()) {
+            (true, _) => Answer::AlreadyEnded,
+            (false, true) => Answer::AttemptOpen,
+            (false, false) => call.next_round(),
+        }
+    }
+
+    fn hear(&mut self, call: usize, attempt: usize) -> Answer {
+        let call = &mut self.calls[call];
+        let (id, status, _) = &call.attempts[attempt];
+        if *status == At::Ended {
+            return Answer::AlreadyEnded;
+        }
+        if call.heard.contains(id) {
+            return Answer::Yes(call.sequence);
+        }
+        call.heard.push(id.clone());
+        call.step(call.status)
     }
 
     fn end_call(&mut self, call: usize) -> Answer {
@@ -142,9 +177,12 @@ impl Model {
 /// The answer to a write that is repeated at once, as by a caller that did not hear the first answer: the
 /// same both times.
 macro_rules! twice {
-    ($store:ident.store.$method:ident, $write:expr) => {{
-        let first = written($store.store.$method($write.clone()).await);
-        assert_eq!(written($store.store.$method($write).await), first, "repeated");
+    ($store:ident.store.$method:ident, $write:expr) => {
+        twice!($store.store.$method, $write, written)
+    };
+    ($store:ident.store.$method:ident, $write:expr, $answer:ident) => {{
+        let first = $answer($store.store.$method($write.clone()).await);
+        assert_eq!($answer($store.store.$method($write).await), first, "repeated");
         first
     }};
 }
@@ -155,6 +193,14 @@ fn created(result: Result<Created, StoreError>) -> Answer {
         Created::Replayed(call) => Answer::Replayed(call.id),
         Created::KeyReused => Answer::KeyReused,
         Created::Deduplicated(call) => Answer::Deduplicated(call.id),
+    }
+}
+
+fn begun(result: Result<Begun, StoreError>) -> Answer {
+    match result.unwrap() {
+        Begun::Yes { sequence } => Answer::Yes(sequence),
+        Begun::AlreadyEnded => Answer::AlreadyEnded,
+        Begun::Held { until } => panic!("held until {until} without a throttle"),
     }
 }
 
@@ -180,6 +226,9 @@ pub(crate) async fn random_work_is_answered_as_the_model_does(mut f: Fixture) {
     for known in &model.calls {
         let call = f.call(&known.id).await;
         assert_eq!((call.status, call.sequence), (known.status, known.sequence), "seed {seed}");
+        assert_eq!(call.round, known.round, "seed {seed}");
+        let heard = call.attempts.iter().filter(|a| a.key.is_some()).count();
+        assert_eq!((heard, call.acknowledgement.is_some()), (known.heard.len(), heard > 0), "seed {seed}");
         let attempts: Vec<_> = call.attempts.into_iter().map(|a| (a.id, a.status, a.rang)).collect();
         assert_eq!(attempts, known.attempts, "seed {seed}");
         assert_eq!(f.log(&known.id).await.len(), usize::try_from(known.sequence).unwrap());
@@ -193,7 +242,7 @@ async fn one_step(f: &mut Fixture, model: &mut Model, rng: &mut StdRng, step: u3
     // The younger half, so that most work finds an open call.
     let call = rng.random_range(model.calls.len() / 2..model.calls.len().max(1));
     let attempts = model.calls.get(call).map_or(0, |c| c.attempts.len());
-    let what = if model.calls.is_empty() { 0 } else { rng.random_range(0..10) };
+    let what = if model.calls.is_empty() { 0 } else { rng.random_range(0..12) };
     let id = model.calls.get(call).map(|c| c.id.clone());
     match (what, id) {
         (0 | 1, _) | (_, None) => {
@@ -210,28 +259,36 @@ async fn one_step(f: &mut Fixture, model: &mut Model, rng: &mut StdRng, step: u3
         (2 | 3, Some(id)) => {
             let begin = f.begin(&id);
             let expected = model.begin(call, &begin.attempt);
-            (twice!(f.store.begin_attempt, begin), expected)
+            (twice!(f.store.begin_attempt, begin, begun), expected)
         }
         (9, Some(id)) => {
             let end = f.end_call(&id, NOON);
             (twice!(f.store.end_call, end), model.end_call(call))
         }
+        (10, Some(id)) => {
+            let redial = f.redial(&id, NOON);
+            (twice!(f.store.redial_call, redial), model.redial(call))
+        }
         (_, Some(id)) if attempts == 0 => {
             let begin = f.begin(&id);
             let expected = model.begin(call, &begin.attempt);
-            (twice!(f.store.begin_attempt, begin), expected)
+            (twice!(f.store.begin_attempt, begin, begun), expected)
         }
         (what, Some(id)) => {
             let attempt = rng.random_range(0..attempts);
             let of = (id, model.calls[call].attempts[attempt].0.clone());
-            if what < 8 {
+            if what == 11 {
+                let hear = f.hear(&of, '1', KeyAction::Acknowledge);
+                (twice!(f.store.hear, hear), model.hear(call, attempt))
+            } else if what < 8 {
                 let (word, rang) = (At::ALL[rng.random_range(0..4)], Rang::ALL[rng.random_range(0..3)]);
                 let news = f.advance(&of, word, rang, step.into());
                 (twice!(f.store.advance, news), model.advance(call, attempt, word, rang))
             } else {
-                let with_call = rng.random_bool(0.3);
-                let end = f.end_attempt(&of, with_call.then(failed));
-                (twice!(f.store.end_attempt, end), model.end_attempt(call, attempt, with_call))
+                let all = [Follows::End(failed()), Follows::Attempt, Follows::Round { at: NOON }];
+                let follows = all[rng.random_range(0..all.len())];
+                let end = EndAttempt { follows, ..f.end_attempt(&of, None) };
+                (twice!(f.store.end_attempt, end), model.end_attempt(call, attempt, follows))
             }
         }
     }

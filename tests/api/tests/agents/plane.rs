@@ -16,7 +16,7 @@ use controlplane::{
     clock::{Chance, Clock},
     settings::{AgentsDoor, Door, Settings},
 };
-use controlplane_core::names::NodeName;
+use controlplane_core::{names::NodeName, throttle::Throttle};
 use controlplane_store::Store;
 use node_agent_protocol::JoinToken;
 use serde_json::{Value, json};
@@ -68,6 +68,7 @@ async fn run(folder: &Path, moved_s: &Arc<AtomicI64>) -> (App, Arc<dyn Store>) {
         api: Door { listen },
         operator: Door { listen },
         agents: AgentsDoor { listen, urls: Vec::new() },
+        throttle: Throttle::off(),
         ..Settings::default()
     };
     let store = controlplane_store::open(&settings.database_url()).await.unwrap();

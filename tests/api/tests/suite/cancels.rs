@@ -30,8 +30,8 @@ async fn canceled_under_way_the_phone_falls_silent() {
     for (stage, ending, reason, status) in [
         ("initiated", Ending::SilentTrying, "api", "canceled"),
         ("ringing", Ending::NoAnswer, "api", "canceled"),
-        // It was answered: that is what the customer wants to know.
-        ("in_progress", talks(60_000), "played", "completed"),
+        // Also while the message plays: the outcome tells that somebody was there.
+        ("in_progress", talks(60_000), "api", "canceled"),
     ] {
         let fleet = Fleet::square().start().await;
         fleet.callee(NUMBER, ending);
@@ -41,6 +41,8 @@ async fn canceled_under_way_the_phone_falls_silent() {
         let ended = call.ends_as(status, reason).await;
         silent(&fleet).await;
         assert_eq!((ended.attempts().len(), fleet.seen(NUMBER).invites), (1, 1), "{stage}");
+        let answered = if stage == "in_progress" { "answered" } else { "not_reached" };
+        assert_eq!(ended.outcome(), answered, "{stage}");
     }
 }
 

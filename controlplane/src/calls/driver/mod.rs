@@ -4,12 +4,18 @@
 //! certainly sent nothing (a PBX that was just restarting), and, where the customer asked for at least one
 //! ring, what may not have arrived. Such tries go on for as long as [`super::Patience::trunk`] and the
 //! customer's `attempts_max` allow.
+//!
+//! All of this is one round. What the customer's `redial` names begins another one later, with all trunks and attempts
+//! anew. That a round is over, and what follows it, is one write: a process that dies before it finds the attempt open,
+//! one that dies after it finds the call waiting, or ended.
+
+mod rounds;
 
 use std::time::Duration;
 
 use controlplane_core::{
     attempt::Attempt,
-    call::{OnUnknown, Outcome, Rang, Reason},
+    call::{OnUnknown, Rang, Reason},
     ending::{EarlyMedia, Ending, EndingClass, Reading},
     failover::{self, Next, Policy},
     fleet::{OnRefusal, Trunk},
@@ -17,9 +23,8 @@ use controlplane_core::{
     ids::AttemptId,
     selection::Tried,
 };
-use controlplane_store::calls::{
-    Attempt as Stored, BeginAttempt, Call, CallEnd, EndAttempt, EndCall, Written,
-};
+use controlplane_store::calls::{Attempt as Stored, BeginAttempt, Begun, Call, EndAttempt, Follows, Written};
+use time::OffsetDateTime;
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -27,7 +32,7 @@ use tokio::{
 
 use super::{
     Calls,
-    attempt::{Ended, Run, limits},
+    attempt::{Ended, Run, limits, listening},
     place::{Place, Slots},
 };
 use crate::registry::{Assignment, Refused, Reserved};
@@ -49,16 +54,20 @@ pub(super) async fn drive(calls: &Calls, call: Call, canceled: watch::Receiver<b
         tried: Tried::default(),
         spent: Tried::default(),
         endings: Vec::new(),
+        earlier: Vec::new(),
         again: AGAIN_MIN,
         nothing_left_since: None,
         unusable_since: None,
+        hold: None,
         late: Reason::DeadlineExceeded,
     };
     if driver.take_up().await == Step::Ended {
         return;
     }
-    if let Some(reason) = driver.run().await {
-        driver.end(reason).await;
+    while let Some(reason) = driver.run().await {
+        if driver.close(reason).await == Step::Ended {
+            return;
+        }
     }
 }
 
@@ -70,12 +79,16 @@ struct Driver<'a> {
     tried: Tried,
     /// Passed over for good.
     spent: Tried,
-    /// How this call's attempts ended, in order.
+    /// How this round's attempts ended, in order.
     endings: Vec<EndingClass>,
+    /// How those of the rounds before ended.
+    earlier: Vec<EndingClass>,
     /// Next wait before `tried` becomes `spent` again.
     again: Duration,
     nothing_left_since: Option<Instant>,
     unusable_since: Option<Instant>,
+    /// Its number was dialled too often when its attempt was to begin.
+    hold: Option<OffsetDateTime>,
     /// Why it ends if its deadline comes now.
     late: Reason,
 }
@@ -92,7 +105,7 @@ struct Sent {
 /// What follows an attempt.
 #[derive(PartialEq, Eq)]
 enum Step {
-    /// Another trunk.
+    /// Another trunk, or another round.
     Next,
     /// The call is over, and that is written; or it is for the scan to come back to it.
     Ended,
@@ -116,9 +129,16 @@ impl Driver<'_> {
                 return Some(Reason::Api);
             }
             let now = Instant::now();
-            let deadline = self.deadline(now);
+            let deadline = self.at(self.call.deadline_at, now);
             if now >= deadline {
                 return Some(self.late);
+            }
+            if let Some(until) = self.held(now).await {
+                tokio::select! {
+                    () = sleep_until(until.min(deadline)) => {}
+                    _ = self.canceled.changed() => {}
+                }
+                continue;
             }
             let id = self.calls.chance.attempt_id();
             changes.borrow_and_update();
@@ -183,10 +203,9 @@ impl Driver<'_> {
         }
     }
 
-    /// The call's deadline by the clock that waits.
-    fn deadline(&self, now: Instant) -> Instant {
-        let left = self.call.deadline_at - self.calls.clock.now();
-        now + Duration::try_from(left).unwrap_or_default()
+    /// A moment by the clock that waits; one that has passed is now.
+    fn at(&self, moment: OffsetDateTime, now: Instant) -> Instant {
+        now + Duration::try_from(moment - self.calls.clock.now()).unwrap_or_default()
     }
 
     /// Takes up what an earlier process left: endings that were written, and an attempt that was open. An
@@ -202,6 +221,7 @@ impl Driver<'_> {
                 declared: fleet.trunk(&stored.trunk),
             };
             match stored.ending {
+                Some(ending) if stored.round < self.call.round => self.earlier.push(ending),
                 Some(ending) => {
                     self.endings.push(ending);
                     self.pass_over(&place, ending);
@@ -230,14 +250,15 @@ impl Driver<'_> {
         let now = Instant::now().into_std();
         let sent = Sent { began: now.checked_sub(age).unwrap_or(now), load: Load::Normal };
         let machine =
-            Attempt::resumed(now, age, limits, Reading { early_media, timer_b }, stored.status, stored.rang);
+            Attempt::resumed(now, age, limits, Reading { early_media, timer_b }, stored.status, stored.rang)
+                .listening(listening(&self.call.request), stored.key);
         tracing::info!(call = %self.call.id, attempt = %stored.id, node = %stored.node, status = %stored.status,
             "taking up an attempt that an earlier process began");
         let run = Run {
             calls: self.calls,
             call: Some(&self.call.id),
             place,
-            to: &self.call.request.to,
+            request: &self.call.request,
             began: sent.began,
             started_at: stored.started_at,
             sent_to: stored.incarnation.as_deref(),
@@ -261,15 +282,23 @@ impl Driver<'_> {
             trunk: trunk.name.clone(),
             carrier: trunk.carrier.clone(),
             incarnation: Some(to.incarnation.as_str().to_owned()),
+            to: self.call.request.to.clone(),
+            throttle: self.calls.throttle.clone(),
             at,
             event_id: self.calls.chance.event_id(at),
         };
         match self.calls.begin_attempt(begin).await {
-            Some(Written::Yes { .. }) => {}
+            Some(Begun::Yes { .. }) => {}
+            // Another call to this number was faster.
+            Some(Begun::Held { until }) => {
+                self.hold = Some(until);
+                return Step::Next;
+            }
             // It has ended, or another attempt of it lives: nothing is sent from here.
-            Some(Written::AlreadyEnded) | None => return Step::Ended,
+            Some(Begun::AlreadyEnded) | None => return Step::Ended,
         }
-        if self.endings.is_empty() {
+        self.call.redial_at = None;
+        if self.endings.is_empty() && self.earlier.is_empty() {
             self.calls.metrics.setup((at - self.call.created_at).as_seconds_f64());
         }
         tracing::info!(call = %self.call.id, attempt = %id, node = %trunk.node, trunk = %trunk.name,
@@ -279,7 +308,7 @@ impl Driver<'_> {
             calls: self.calls,
             call: Some(&self.call.id),
             place: &place,
-            to: &self.call.request.to,
+            request: &self.call.request,
             began: sent.began,
             started_at: at,
             sent_to: Some(to.incarnation.as_str()),
@@ -287,7 +316,7 @@ impl Driver<'_> {
             canceled: &mut self.canceled,
         };
         let reading = Reading { early_media: trunk.early_media, timer_b: to.timer_b };
-        let ended = run.send(&self.call.request, to, reading).await;
+        let ended = run.send(to, reading).await;
         self.ended(&place, sent, ended).await
     }
 
@@ -299,8 +328,8 @@ impl Driver<'_> {
             self.calls.registry.call_ended(Instant::now().into_std(), place.trunk, place.node, evidence);
         let believe = |say: fn(&Trunk) -> OnRefusal| place.declared.map_or(OnRefusal::Stop, say);
         let policy = Policy {
-            on_unknown: self.call.request.on_unknown,
-            attempts_max: self.call.request.failover.attempts_max,
+            request: &self.call.request,
+            canceled: *self.canceled.borrow(),
             on_480: believe(|trunk| trunk.on_480),
             on_603: believe(|trunk| trunk.on_603),
         };
@@ -312,12 +341,12 @@ impl Driver<'_> {
         self.calls.metrics.fleet.attempt_ended(place.node, place.trunk, place.carrier, ending.class);
         self.endings.push(ending.class);
         self.pass_over(place, ending.class);
-        let call_end = match next {
-            Next::Other => None,
-            Next::Stop(reason) => Some(CallEnd { reason, outcome: self.outcome(reason) }),
+        let follows = match next {
+            Next::Other => Follows::Attempt,
+            Next::Stop(reason) => self.after_round(reason, at),
         };
         tracing::info!(call = %self.call.id, attempt = %place.id, node = %place.node, trunk = %place.trunk,
-            ending = %ending.class, rang = %ending.rang, sip = ending.sip_code, q850 = ending.q850, %charge, next = ?next,
+            ending = %ending.class, rang = %ending.rang, sip = ending.sip_code, q850 = ending.q850, %charge, follows = ?follows,
             "attempt ended");
         let end = EndAttempt {
             call: self.call.id.clone(),
@@ -326,19 +355,16 @@ impl Driver<'_> {
             sip_code: ending.sip_code,
             q850: ending.q850,
             rang: ending.rang,
+            talk: ending.talk,
             at,
-            call_end,
+            follows,
             event_id: self.calls.chance.event_id(at),
         };
         let written =
             self.calls.durably("end an attempt", || self.calls.store.end_attempt(end.clone())).await;
-        match (written, call_end) {
-            (Some(Written::Yes { .. }), None) => Step::Next,
-            (Some(Written::Yes { .. }), Some(end)) => {
-                self.calls.metrics.call_ended(end.reason);
-                Step::Ended
-            }
-            (Some(Written::AlreadyEnded) | None, _) => Step::Ended,
+        match written {
+            Some(Written::Yes { .. }) => self.follow(follows),
+            Some(Written::AlreadyEnded) | None => Step::Ended,
         }
     }
 
@@ -363,27 +389,6 @@ impl Driver<'_> {
         let doubtful = ending.is_unsettled() && self.call.request.on_unknown == OnUnknown::Retry;
         if ending.may_have_reached_carrier() && !doubtful {
             self.spent.add_names(place.trunk, place.node, place.carrier, &fleet);
-        }
-    }
-
-    fn outcome(&self, reason: Reason) -> Outcome {
-        let reached = self.endings.iter().any(|class| class.may_have_reached_carrier());
-        let unsettled = self.endings.iter().any(|class| class.is_unsettled());
-        reason.outcome(reached, unsettled)
-    }
-
-    async fn end(&mut self, reason: Reason) {
-        let at = self.calls.clock.now();
-        let end = EndCall {
-            call: self.call.id.clone(),
-            end: CallEnd { reason, outcome: self.outcome(reason) },
-            at,
-            event_id: self.calls.chance.event_id(at),
-        };
-        tracing::info!(call = %self.call.id, %reason, "call ended");
-        let written = self.calls.durably("end a call", || self.calls.store.end_call(end.clone())).await;
-        if matches!(written, Some(Written::Yes { .. })) {
-            self.calls.metrics.call_ended(reason);
         }
     }
 }

@@ -1,0 +1,222 @@
+//! After the answer: keys, who answered, whether the message was heard.
+//!
+//! Only a key that ends the call by its meaning is kept, and the first of them decides: the dialplan ends the
+//! call at it. It is told at once ([`Do::Heard`]), whether an event brought it or a flight record.
+
+use std::time::Instant;
+
+use super::{Attempt, Do, Event};
+use crate::{
+    ending::Talk,
+    request::{Key, Keys},
+};
+
+/// What an answered call is listened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Listening {
+    /// The keys that end it.
+    pub keys: Keys,
+    /// Whether a machine answered.
+    pub machine: bool,
+}
+
+impl Attempt {
+    /// Listens for this; `heard` is the key that an earlier process wrote.
+    #[must_use]
+    pub const fn listening(mut self, listening: Listening, heard: Option<Key>) -> Self {
+        self.listening = listening;
+        self.talk.key = heard;
+        self
+    }
+
+    /// News that only an answered call has.
+    pub(super) fn talks(&mut self, now: Instant, news: Event) -> Vec<Do> {
+        let mut todo = self.up(now);
+        match news {
+            Event::Key(key) => todo.extend(self.heard(key)),
+            Event::Machine(machine) => self.talk.machine = Some(machine),
+            Event::Played => self.talk.played = true,
+            Event::NoMedia => self.talk.no_media = true,
+            Event::Accepted
+            | Event::Rejected
+            | Event::NotSent
+            | Event::Unresolved
+            | Event::Channel
+            | Event::Progress
+            | Event::Ringing
+            | Event::Answered
+            | Event::HungUp(_)
+            | Event::OriginateFailed { .. }
+            | Event::Cut
+            | Event::Cancel
+            | Event::Recorded(_)
+            | Event::Settled(_) => {}
+        }
+        todo
+    }
+
+    fn heard(&mut self, key: Key) -> Option<Do> {
+        if self.talk.key.is_some() || !self.listening.keys.has(key) {
+            return None;
+        }
+        // Also where our own Hangup crossed it: somebody was there.
+        self.answered = true;
+        self.talk.key = Some(key);
+        Some(Do::Heard(key))
+    }
+
+    /// What a flight record tells of it.
+    pub(super) fn learn_talk(&mut self, talk: Talk) -> Option<Do> {
+        self.talk.machine = self.talk.machine.or(talk.machine);
+        self.talk.played |= talk.played;
+        self.talk.no_media |= talk.no_media;
+        talk.key.and_then(|key| self.heard(key))
+    }
+
+    /// Whether something that decides may have come while nobody watched: the flight record knows.
+    pub(super) fn may_have_missed_a_key(&self) -> bool {
+        let listens = self.listening.machine || !self.listening.keys.is_empty();
+        self.blind && self.answered && listens && self.talk.key.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::{
+        super::{
+            Answer, Live, Record, Settlement,
+            tests::{LIMITS, Played, READING, any_event},
+        },
+        *,
+    };
+    use crate::{
+        call::{AttemptStatus, Detection, Rang},
+        ending::{Ending, EndingClass},
+    };
+
+    fn key(key: char) -> Key {
+        key.try_into().unwrap()
+    }
+
+    /// 1 and 2 end the call.
+    fn listening() -> Listening {
+        Listening { keys: [key('1'), key('2')].into_iter().collect(), machine: true }
+    }
+
+    fn answered() -> Played {
+        let mut p = Played::new();
+        p.attempt = p.attempt.listening(listening(), None);
+        p.at(0, Event::Accepted).at(100, Event::Ringing).at(900, Event::Answered);
+        p
+    }
+
+    fn resumed(heard: Option<Key>) -> Played {
+        let mut p = Played::new();
+        let (age, up) = (Duration::from_secs(9), AttemptStatus::InProgress);
+        p.attempt =
+            Attempt::resumed(p.start, age, LIMITS, READING, up, Rang::Yes).listening(listening(), heard);
+        p
+    }
+
+    const GONE: Event = Event::HungUp(Answer { sip_code: None, q850: Some(16) });
+
+    fn end(p: &Played) -> Ending {
+        let Some(Do::End(ending)) = p.done.last() else { panic!("{:?}", p.done) };
+        *ending
+    }
+
+    fn heard(p: &Played) -> Vec<Key> {
+        p.done.iter().filter_map(|d| if let Do::Heard(key) = d { Some(*key) } else { None }).collect()
+    }
+
+    fn record(ended: bool, talk: Talk) -> Record {
+        Record { state: Live::Up, ended, answer: Answer::default(), talk }
+    }
+
+    #[test]
+    fn the_first_key_that_ends_the_call_is_told_at_once_and_decides() {
+        let mut p = answered();
+        p.at(2_000, Event::Machine(Detection::Machine)).at(3_000, Event::Key(key('5')));
+        assert_eq!(heard(&p), []);
+        p.at(3_500, Event::Key(key('2')));
+        assert_eq!(p.done.last(), Some(&Do::Heard(key('2'))));
+        p.at(3_600, Event::Key(key('1'))).at(3_700, GONE);
+        let talk = end(&p).talk;
+        assert_eq!((talk.key, talk.machine), (Some(key('2')), Some(Detection::Machine)));
+        assert_eq!((heard(&p), p.ending()), (vec![key('2')], (EndingClass::Answered, Rang::Yes)));
+    }
+
+    #[test]
+    fn where_no_key_is_asked_for_none_is_heard() {
+        let mut p = Played::new();
+        p.at(0, Event::Accepted).at(9, Event::Answered).at(50, Event::Key(key('1'))).at(99, GONE);
+        assert_eq!((heard(&p), end(&p).talk.key), (vec![], None));
+    }
+
+    #[test]
+    fn a_key_stays_heard_whatever_happens_to_the_pbx() {
+        let cut = [Event::Cut, Event::Settled(Settlement::Absent)];
+        let died = [Event::Cut, Event::Settled(Settlement::Recorded(record(false, Talk::NONE)))];
+        let silent = [Event::NoMedia, GONE];
+        for after in [cut, died, silent] {
+            let mut p = answered();
+            p.at(2_000, Event::Key(key('1')));
+            for event in after {
+                p.at(2_100, event);
+            }
+            assert_eq!(end(&p).talk.key, Some(key('1')), "{after:?}");
+        }
+        // Written by an earlier process.
+        let mut p = resumed(Some(key('1')));
+        p.at(100, Event::Settled(Settlement::Absent));
+        assert_eq!((end(&p).talk.key, heard(&p)), (Some(key('1')), vec![]), "it is written already");
+    }
+
+    #[test]
+    fn a_key_that_nobody_watched_is_found_in_the_record() {
+        let talk = Talk { key: Some(key('1')), ..Talk::NONE };
+        for (ended, class) in [(true, EndingClass::Answered), (false, EndingClass::Interrupted)] {
+            let mut p = answered();
+            p.at(2_000, Event::Cut).at(2_500, Event::Settled(Settlement::Recorded(record(ended, talk))));
+            assert_eq!((heard(&p), end(&p).class, end(&p).talk), (vec![key('1')], class, talk));
+        }
+        // It was pressed during the cut; the channel is found, and goes at once.
+        let mut p = answered();
+        p.at(2_000, Event::Cut).at(2_500, Event::Settled(Settlement::Living(Live::Up))).at(2_600, GONE);
+        assert_eq!(p.done.last(), Some(&Do::AskRecord));
+        p.at(2_700, Event::Recorded(Some(record(true, talk))));
+        assert_eq!((heard(&p), p.ending().0), (vec![key('1')], EndingClass::Answered));
+    }
+
+    /// It was seen to be hung up: that is no interruption, also where the record cannot be had any more.
+    #[test]
+    fn an_answered_call_that_was_seen_to_end_is_no_interrupted_one() {
+        let mut p = answered();
+        p.at(2_000, Event::Cut).at(2_500, Event::Settled(Settlement::Living(Live::Up))).at(2_600, GONE);
+        p.at(2_700, Event::Cut).wait(7_701);
+        assert_eq!(p.ending(), (EndingClass::Answered, Rang::Yes));
+    }
+
+    proptest! {
+        /// A key that was heard is told once, and is in the ending.
+        #[test]
+        fn what_was_heard_is_told_once_and_not_forgotten(
+            events in prop::collection::vec((0u64..5_000, any_event()), 0..25),
+        ) {
+            let mut p = answered();
+            let mut ms = 1_000;
+            for (gap, event) in events {
+                ms += gap;
+                p.at(ms, event);
+            }
+            prop_assert!(heard(&p).len() <= 1);
+            if let Some(Do::End(ending)) = p.done.last() {
+                prop_assert_eq!(ending.talk.key, heard(&p).first().copied());
+            }
+        }
+    }
+}
