@@ -4,6 +4,7 @@
 //! in a runtime that can be killed. With `--features postgres-tests` the same tests run on PostgreSQL.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod answers;
 mod calls;
 mod cancels;
 mod fixture;
@@ -14,6 +15,8 @@ mod limits;
 mod links;
 mod operators;
 mod promises;
+mod redials;
 mod refusals;
 mod restarts;
 mod snapshots;
+mod throttle;

@@ -1,0 +1,180 @@
+//! What comes of an answered call: keys, machines, messages that nobody heard. A key that was heard stays heard.
+
+use std::time::Duration;
+
+use fake_pbx::{Ending, FakePbx, Fault, Plan, Said};
+use serde_json::{Value, json};
+
+use crate::fixture::{Call, Fleet, NUMBER, eventually, slowly, talks};
+
+const SOON: Duration = Duration::from_millis(50);
+
+fn keys() -> Value {
+    json!({"keys": {"1": "acknowledge", "2": "escalate", "*": "repeat"}, "timeout_s": 5})
+}
+
+/// Up for a while, and this is told soon after the answer.
+fn saying(said: Said) -> Plan {
+    Plan::of(talks(400)).saying(SOON, said)
+}
+
+async fn pair() -> Fleet {
+    Fleet::of(&["waw-1", "fra-1"], &["acme"])
+        .settings(|settings| settings.reconcile_timeout_ms = 4_000)
+        .start()
+        .await
+}
+
+#[tokio::test]
+async fn what_the_callee_does_is_what_comes_of_the_call() {
+    let fleet = Fleet::small().await;
+    let detect = json!({"mode": "detect"});
+    for (plan, ack, detection, reason, outcome) in [
+        (saying(Said::Key('1')), true, None, "acknowledged", "acknowledged"),
+        (saying(Said::Key('2')), true, None, "escalated", "answered"),
+        (saying(Said::Key('7')), true, None, "answered_no_ack", "answered"),
+        (saying(Said::Key('1')), false, None, "played", "answered"),
+        (Plan::of(Ending::AnswerThenBye { talk: SOON }), true, None, "answered_no_ack", "answered"),
+        (saying(Said::Machine("machine")), true, Some(&detect), "machine", "machine"),
+        (
+            saying(Said::Machine("machine")).saying(SOON * 2, Said::Key('1')),
+            true,
+            Some(&json!({"mode": "detect", "on_machine": "continue"})),
+            "acknowledged",
+            "acknowledged",
+        ),
+        (saying(Said::Machine("notsure")), false, Some(&detect), "played", "answered"),
+    ] {
+        fleet.callee(NUMBER, plan.clone());
+        let mut request = fleet.call(NUMBER);
+        if ack {
+            request = request.with("acknowledgement", keys());
+        }
+        if let Some(detection) = detection {
+            request = request.with("machine_detection", detection.clone());
+        }
+        let ended = request.place().await.ends_as("completed", reason).await;
+        assert_eq!(ended.outcome(), outcome, "{plan:?}: {}", ended.text());
+    }
+}
+
+#[tokio::test]
+async fn a_key_is_shown_the_moment_it_is_heard() {
+    let fleet = Fleet::small().await;
+    fleet.callee(NUMBER, Plan::of(talks(5_000)).saying(SOON, Said::Key('1')));
+    let call = fleet.call(NUMBER).with("acknowledgement", keys()).place().await;
+    eventually("it is acknowledged", async || !call.now().await["acknowledgement"].is_null()).await;
+    let ended = call.ends_as("completed", "acknowledged").await;
+    let acknowledgement = &ended.0["acknowledgement"];
+    assert_eq!((&acknowledgement["key"], &acknowledgement["action"]), (&json!("1"), &json!("acknowledge")));
+    assert!(acknowledgement["at"].is_string(), "{}", ended.text());
+    assert_eq!((ended.each("key"), &ended.attempts()[0]["round"]), (vec!["1"], &json!(1)));
+}
+
+/// Whatever dies after the key was heard: the call is acknowledged, and nobody is dialled again.
+#[tokio::test]
+async fn a_key_that_was_heard_outlives_whatever_dies() {
+    let dies: [(&str, fn(&FakePbx)); 2] = [
+        ("its PBX", FakePbx::restart),
+        ("its link, for good", |pbx| {
+            pbx.close_port();
+            pbx.cut_links();
+        }),
+    ];
+    for (what, die) in dies {
+        for kill in [false, true] {
+            let mut fleet = pair().await;
+            fleet.settings.reconcile_timeout_ms = 500;
+            fleet.callee(
+                NUMBER,
+                Plan::of(talks(60_000)).saying(SOON, Said::Machine("machine")).saying(SOON, Said::Key('1')),
+            );
+            // The key does not end the call here: what follows meets a call that still speaks.
+            let call = fleet.call(NUMBER).with("acknowledgement", keys()).place().await;
+            eventually("it is acknowledged", async || !call.now().await["acknowledgement"].is_null()).await;
+            let id = call.id.clone();
+            if kill {
+                fleet.kill().await;
+            }
+            fleet.pbxes().filter(|pbx| !pbx.live_channels().is_empty()).for_each(die);
+            if kill {
+                fleet.start_again().await;
+            }
+            let ended = Call::again(&fleet, &id).ends_as("completed", "acknowledged").await;
+            assert_eq!(fleet.seen(NUMBER).invites, 1, "{what}, kill {kill}: {}", ended.text());
+        }
+    }
+}
+
+/// The link is cut, or the control plane killed, between the key and the news of it: the flight record has it.
+#[tokio::test]
+async fn a_key_that_nobody_watched_is_found() {
+    let fleet = pair().await;
+    fleet.callee(NUMBER, saying(Said::Key('1')).with(Fault::DropAtKey));
+    let call = fleet.call(NUMBER).with("acknowledgement", keys()).place().await;
+    let ended = call.ends_as("completed", "acknowledged").await;
+    assert_eq!((ended.each("key"), fleet.seen(NUMBER).invites), (vec!["1"], 1), "{}", ended.text());
+
+    let mut fleet = pair().await;
+    fleet.callee(NUMBER, Plan::of(talks(900)).saying(SOON * 10, Said::Key('1')));
+    let call = fleet.call(NUMBER).with("acknowledgement", keys()).place().await;
+    call.becomes("in_progress").await;
+    let id = call.id.clone();
+    fleet.kill().await;
+    tokio::time::sleep(SOON * 12).await;
+    fleet.start_again().await;
+    let ended = Call::again(&fleet, &id).ends_as("completed", "acknowledged").await;
+    assert_eq!((ended.each("key"), fleet.seen(NUMBER).invites), (vec!["1"], 1), "{}", ended.text());
+}
+
+/// The control plane is killed at many moments around a key: it is acknowledged, once, and dialled once.
+#[tokio::test]
+async fn killed_at_any_moment_around_a_key_it_is_acknowledged_once() {
+    for after_ms in [0, 30, 60, 90, 120, 160, 200, 300] {
+        let mut fleet = pair().await;
+        slowly(&fleet, Duration::from_millis(20));
+        fleet.callee(NUMBER, saying(Said::Key('1')));
+        let call = fleet.call(NUMBER).or_fail().with("acknowledgement", keys()).place().await;
+        let id = call.id.clone();
+        tokio::time::sleep(Duration::from_millis(after_ms)).await;
+        fleet.kill().await;
+        fleet.start_again().await;
+        let ended = Call::again(&fleet, &id).ends().await;
+        // Killed before the Originate arrived, nobody can tell without an agent, and `fail` ends it.
+        let (reason, invites) = match fleet.seen(NUMBER).invites {
+            0 => ("outcome_unknown", 0),
+            _ => ("acknowledged", 1),
+        };
+        assert_eq!(
+            (&ended.0["reason"], fleet.seen(NUMBER).invites),
+            (&json!(reason), invites),
+            "{after_ms} ms: {}",
+            ended.text()
+        );
+    }
+}
+
+/// The callee answered and heard nothing: another node says it, unless a second ring must not be.
+#[tokio::test]
+async fn a_message_that_nobody_heard_is_said_by_another_node() {
+    for (on_unknown, status, reason, endings) in [
+        ("retry", "completed", "played", vec!["no_media", "answered"]),
+        ("fail", "failed", "media_error", vec!["no_media"]),
+    ] {
+        let fleet = pair().await;
+        fleet.pbx("waw-1").set_ending(NUMBER, saying(Said::NoMedia));
+        fleet.pbx("fra-1").set_ending(NUMBER, talks(20));
+        // Until the node without the sound was the one that was chosen.
+        for _ in 0..4 {
+            let call = fleet.call(NUMBER).with("on_unknown", on_unknown).place().await;
+            let ended = call.ends().await;
+            if ended.endings()[0] == "no_media" {
+                assert_eq!((&ended.0["status"], &ended.0["reason"]), (&json!(status), &json!(reason)));
+                assert_eq!(ended.endings(), endings, "{}", ended.text());
+                assert_eq!(ended.each("rang")[0], "yes");
+                return;
+            }
+        }
+        panic!("waw-1 was never chosen first");
+    }
+}
