@@ -10,6 +10,7 @@
     reason = "these are tests"
 )]
 
+mod answers;
 mod failover;
 mod faults;
 mod fixture;
