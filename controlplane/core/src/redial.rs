@@ -8,21 +8,28 @@ use time::{Duration, OffsetDateTime};
 
 use crate::{
     call::Reason,
+    ending::EndingClass,
     request::{Redial, RedialOn},
 };
 
 /// How a round ended, as customers name it in `redial.on`; `None`: no word of theirs names it, and the call ends.
 ///
 /// A callee who declined has decided; one who escalated has handed it on. What never reached him (no trunk, an
-/// unknown outcome) is failover's concern, not redial's.
+/// unknown outcome) is failover's concern, not redial's, unless an attempt before it was interrupted: then he has heard
+/// the phone, and not the message.
 #[must_use]
-pub const fn word(reason: Reason) -> Option<RedialOn> {
+pub fn word(reason: Reason, endings: &[EndingClass]) -> Option<RedialOn> {
     match reason {
         Reason::RingTimeout | Reason::Unreachable => Some(RedialOn::NoAnswer),
         Reason::UserBusy => Some(RedialOn::Busy),
         Reason::Machine => Some(RedialOn::Machine),
         Reason::AnsweredNoAck => Some(RedialOn::AnsweredNoAck),
         Reason::Interrupted => Some(RedialOn::Interrupted),
+        Reason::NoHealthyRoute | Reason::TrunkUnavailable | Reason::OutcomeUnknown | Reason::MediaError
+            if endings.contains(&EndingClass::Interrupted) =>
+        {
+            Some(RedialOn::Interrupted)
+        }
         Reason::Acknowledged
         | Reason::Escalated
         | Reason::Played
@@ -39,21 +46,31 @@ pub const fn word(reason: Reason) -> Option<RedialOn> {
     }
 }
 
-/// When the round after `round` (the first is 1) begins, if `reason` ended that one at `ended`. `None`: the call ends
-/// with `reason`. A round that could begin only at the deadline or later does not: then `reason` says more than
-/// `deadline_exceeded` would.
+/// A round that is over.
+#[derive(Debug, Clone, Copy)]
+pub struct Round<'a> {
+    /// The first is 1.
+    pub number: u16,
+    /// What it ended with.
+    pub reason: Reason,
+    /// How its attempts ended.
+    pub endings: &'a [EndingClass],
+    /// When it ended.
+    pub ended: OffsetDateTime,
+}
+
+/// When the next round begins. `None`: the call ends with the round's reason.
+/// One that could begin only at the deadline or later does not: then that reason says more than `deadline_exceeded`.
 #[must_use]
 pub fn next_round(
     policy: Option<&Redial>,
-    reason: Reason,
-    round: u16,
-    ended: OffsetDateTime,
+    round: Round<'_>,
     deadline: OffsetDateTime,
 ) -> Option<OffsetDateTime> {
     let policy = policy?;
-    let wanted = word(reason).is_some_and(|word| policy.on.contains(&word));
-    let at = ended.checked_add(Duration::seconds(policy.delay_s.into()))?;
-    (wanted && round <= u16::from(policy.max) && at < deadline).then_some(at)
+    let wanted = word(round.reason, round.endings).is_some_and(|word| policy.on.contains(&word));
+    let at = round.ended.checked_add(Duration::seconds(policy.delay_s.into()))?;
+    (wanted && round.number <= u16::from(policy.max) && at < deadline).then_some(at)
 }
 
 #[cfg(test)]
@@ -72,7 +89,8 @@ mod tests {
 
     #[test]
     fn every_reason_is_named_by_at_most_one_word() {
-        let named: Vec<_> = Reason::ALL.iter().filter_map(|reason| Some((*reason, word(*reason)?))).collect();
+        let named: Vec<_> =
+            Reason::ALL.iter().filter_map(|reason| Some((*reason, word(*reason, &[])?))).collect();
         let expected = [
             (Reason::AnsweredNoAck, RedialOn::AnsweredNoAck),
             (Reason::Machine, RedialOn::Machine),
@@ -87,12 +105,23 @@ mod tests {
     #[test]
     fn a_round_follows_after_the_delay_until_they_are_used_up() {
         let policy = on(&[RedialOn::Busy]);
-        let after = |round| next_round(Some(&policy), Reason::UserBusy, round, NOON, LATE);
+        let round = |number, reason| Round { number, reason, endings: &[], ended: NOON };
+        let after = |number| next_round(Some(&policy), round(number, Reason::UserBusy), LATE);
         let minute = Some(NOON + Duration::MINUTE);
         assert_eq!([1, 2, 3, 4].map(after), [minute, minute, None, None]);
-        assert_eq!(next_round(None, Reason::UserBusy, 1, NOON, LATE), None);
-        assert_eq!(next_round(Some(&policy), Reason::Declined, 1, NOON, LATE), None);
-        assert_eq!(next_round(Some(&policy), Reason::UserBusy, 1, NOON, NOON + Duration::MINUTE), None);
+        assert_eq!(next_round(None, round(1, Reason::UserBusy), LATE), None);
+        assert_eq!(next_round(Some(&policy), round(1, Reason::Declined), LATE), None);
+        assert_eq!(next_round(Some(&policy), round(1, Reason::UserBusy), NOON + Duration::MINUTE), None);
+    }
+
+    /// The PBX died while it rang, and then no other could be had: he was rung, and heard nothing.
+    #[test]
+    fn an_interruption_that_failover_could_not_mend_is_still_one() {
+        let met = [EndingClass::Interrupted, EndingClass::Congestion];
+        assert_eq!(word(Reason::TrunkUnavailable, &met), Some(RedialOn::Interrupted));
+        assert_eq!(word(Reason::TrunkUnavailable, &met[1..]), None);
+        assert_eq!(word(Reason::Declined, &met), None, "the other one reached him");
+        assert_eq!(word(Reason::UserBusy, &met), Some(RedialOn::Busy));
     }
 
     proptest! {
@@ -109,8 +138,9 @@ mod tests {
             let (mut now, mut round) = (NOON, 1);
             for (reason, takes) in reasons {
                 now += Duration::seconds(takes);
-                let Some(at) = next_round(Some(&policy), reason, round, now, deadline) else { break };
-                prop_assert!(word(reason).is_some_and(|word| words.contains(&word)));
+                let ended = Round { number: round, reason, endings: &[], ended: now };
+                let Some(at) = next_round(Some(&policy), ended, deadline) else { break };
+                prop_assert!(word(reason, &[]).is_some_and(|word| words.contains(&word)));
                 prop_assert_eq!(at - now, Duration::seconds(delay_s.into()));
                 prop_assert!(at < deadline);
                 (now, round) = (at, round + 1);

@@ -205,7 +205,7 @@ impl From<TransitionRow> for Transition {
 macro_rules! select_transitions {
     ($rest:literal) => {
         concat!(
-            "SELECT id, sequence, status, reason, outcome, attempt_id, ending, heard_key, redial_at, \
+            "SELECT id, call_id, sequence, status, reason, outcome, attempt_id, ending, heard_key, redial_at, \
                  occurred_at FROM call_transition ",
             $rest
         )

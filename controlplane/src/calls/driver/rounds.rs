@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use controlplane_core::{
     call::{Outcome, Reason, Tried as Reached},
-    redial,
+    redial::{self, Round},
     selection::Tried,
 };
 use controlplane_store::calls::{CallEnd, EndCall, Follows, RedialCall, Written};
@@ -53,7 +53,8 @@ impl Driver<'_> {
         let (request, call) = (&self.call.request, &self.call);
         // A cancel that comes later ends the call while it waits.
         let policy = request.redial.as_ref().filter(|_| !*self.canceled.borrow());
-        match redial::next_round(policy, reason, call.round, now, call.deadline_at) {
+        let round = Round { number: call.round, reason, endings: &self.endings, ended: now };
+        match redial::next_round(policy, round, call.deadline_at) {
             Some(at) => Follows::Round { at },
             None => Follows::End(CallEnd { reason, outcome: self.outcome(reason) }),
         }
