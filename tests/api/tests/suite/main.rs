@@ -20,3 +20,4 @@ mod refusals;
 mod restarts;
 mod snapshots;
 mod throttle;
+mod writes;
