@@ -64,6 +64,7 @@ impl Direct {
         let unread = Secret::new(String::new());
         let mut config = ConnectConfig::new(ami.address.to_string(), username, unread, shared.ids.clone());
         config.purpose = purpose;
+        super::mind_silence(&mut config);
         config.events = events.to_owned();
         let tls = ami.tls.then(|| ami.address.host().to_owned());
         Self { config, file, tls, refused: None }

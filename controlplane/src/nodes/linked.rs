@@ -57,6 +57,7 @@ impl Linked {
             ConnectConfig::new(format!("agent of {node}"), AMI_LINK_USER, secret, shared.ids.clone());
         config.events = "call,user,system".to_owned();
         config.purpose = Purpose::Originate;
+        super::mind_silence(&mut config);
         Self { links: Arc::clone(&shared.links), node: node.clone(), config, wait: FIRST_WAIT }
     }
 

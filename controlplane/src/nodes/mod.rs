@@ -17,6 +17,7 @@ use std::{
     collections::HashMap,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use controlplane_core::{
@@ -24,7 +25,7 @@ use controlplane_core::{
     names::NodeName,
 };
 use controlplane_store::{Store, StoreError};
-use node_agent_ami::ActionIds;
+use node_agent_ami::{ActionIds, ConnectConfig};
 use tokio::{sync::Notify, task::AbortHandle};
 
 use crate::{
@@ -33,6 +34,17 @@ use crate::{
     metrics::Metrics,
     registry::Registry,
 };
+
+/// Between two pings of a session that carries calls, and for an answer. A PBX whose power goes says nothing: its calls are
+/// given up 4 s later at most, reconciled for 5 s, and ring elsewhere before 10 s are over (ADR 15).
+const PING_EVERY: Duration = Duration::from_secs(1);
+const PING_MAX: Duration = Duration::from_secs(3);
+
+/// Has a session's silence noticed in time.
+fn mind_silence(config: &mut ConnectConfig) {
+    config.ping_interval = PING_EVERY;
+    config.ping_timeout = PING_MAX;
+}
 
 /// What every node's task works with.
 #[derive(Clone)]

@@ -1,11 +1,6 @@
 //! Gathers the history at the end of a run: from the API, from the durable log, from the carriers' wires.
-#![allow(
-    clippy::disallowed_methods,
-    reason = "moments are compared with those in captures and in the database, which real clocks wrote"
-)]
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use anyhow::Context as _;
 use controlplane_core::{
     call::{CallStatus, Rang, Reason},
     ending::EndingClass,
@@ -21,11 +16,6 @@ use crate::history::{Attempt, Dialog, Entry, Moment, Route, Told};
 const ORG: &str = "org_00000000000000000000000000";
 /// Calls of a page.
 const PAGE: usize = 100;
-
-/// Now, by the clock that captures and databases are written with.
-pub(crate) fn since_1970() -> anyhow::Result<Moment> {
-    SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")
-}
 
 #[derive(Deserialize)]
 struct Page {

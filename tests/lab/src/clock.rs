@@ -20,7 +20,7 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
-/// Time since 1970, to compare with what a capture or a carrier noted.
+/// The current moment since 1970, by the clock that captures, databases and logs are written with.
 #[must_use]
 pub fn since_1970() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()

@@ -17,4 +17,5 @@ mod fixture;
 mod hostile;
 mod links;
 mod many;
+mod power;
 mod unknown;
