@@ -77,6 +77,7 @@ impl Door {
             on_unknown: wanted.on_unknown,
             posts: 0,
             id: None,
+            canceled: false,
         };
         let start = now();
         while start.elapsed() < PATIENCE {
@@ -87,7 +88,22 @@ impl Door {
             }
             pause(AGAIN);
         }
+        if let (Some(after), Some(id)) = (wanted.canceled_after, &asked.id) {
+            pause(after);
+            asked.canceled = true;
+            self.cancel(id);
+        }
         Ok(asked)
+    }
+
+    /// Until it is heard, or nobody answers for too long: then the call ends otherwise.
+    fn cancel(&self, id: &str) {
+        let url = format!("{}/{id}/cancel", self.url);
+        let start = now();
+        let wish = || self.http.post(&url).header("Authorization", &self.key).send_empty();
+        while start.elapsed() < PATIENCE && !wish().is_ok_and(|answer| answer.status().is_success()) {
+            pause(AGAIN);
+        }
     }
 
     /// One POST; `None`: no answer, or it is to be asked again.

@@ -19,6 +19,8 @@ pub enum What {
     AgentFrozen,
     /// SIGKILL of a node's Asterisk, started again at the end.
     AsteriskKilled,
+    /// SIGTERM of a node's Asterisk, started again at the end.
+    AsteriskStopped,
     /// SIGSTOP, SIGCONT of a node's Asterisk.
     AsteriskFrozen,
     /// Nothing passes between a node and the control plane, and neither is told.
@@ -74,6 +76,8 @@ pub struct Ground {
     pub nodes: Vec<String>,
     /// Carriers.
     pub carriers: Vec<String>,
+    /// Whether nodes have agents.
+    pub agents: bool,
 }
 
 /// A choice: what, and its least and longest time in ms. Freezes and cuts outlast the 7 s after which a link is given up.
@@ -84,16 +88,16 @@ const PLANE: [Choice; 4] = [
     (What::PlaneStopped, 100, 2_000),
     (What::PlaneFrozen, 3_000, 14_000),
 ];
+const AGENT: [Choice; 2] = [(What::AgentKilled, 100, 4_000), (What::AgentFrozen, 3_000, 14_000)];
 const NODE: [Choice; 7] = [
-    (What::AgentKilled, 100, 4_000),
-    (What::AgentFrozen, 3_000, 14_000),
     (What::AsteriskKilled, 500, 4_000),
+    (What::AsteriskStopped, 500, 3_000),
     (What::AsteriskFrozen, 3_000, 14_000),
     (What::LinkCut, 6_000, 14_000),
     (What::LinkMute, 6_000, 14_000),
     (What::LinkDeaf, 6_000, 14_000),
+    (What::CableOut, 3_000, 14_000),
 ];
-const CABLE: Choice = (What::CableOut, 3_000, 14_000);
 const CARRIER: [Choice; 4] = [
     (What::CarrierDeaf, 3_000, 9_000),
     (What::CarrierSilent, 3_000, 9_000),
@@ -124,7 +128,7 @@ fn carriers(ground: &Ground, chance: &mut StdRng) -> Vec<Fault> {
 }
 
 fn nodes(ground: &Ground, chance: &mut StdRng) -> Vec<Fault> {
-    let choices = [&NODE[..], &[CABLE]].concat();
+    let choices = if ground.agents { [&NODE[..], &AGENT].concat() } else { NODE.to_vec() };
     let mut left = ground.nodes.clone();
     let lost = (left.len() > 1).then(|| left.remove(chance.random_range(0..left.len())));
     let off_at =
@@ -179,6 +183,7 @@ mod tests {
             length: Duration::from_secs(seconds),
             nodes: names(&["pbx-1", "pbx-2", "pbx-3"]),
             carriers: names(&["a", "b"]),
+            agents: true,
         }
     }
 
@@ -219,6 +224,6 @@ mod tests {
     #[test]
     fn every_kind_comes_up() {
         let kinds: BTreeSet<_> = (0..20).flat_map(of).flatten().map(|fault| fault.what).collect();
-        assert_eq!(kinds.len(), 16);
+        assert_eq!(kinds.len(), 17);
     }
 }

@@ -1,10 +1,9 @@
 //! Breaks things as planned, mends them, and writes down from when to when.
 use std::time::Instant;
 
-use lab::{Behaviour, ControlPlane, Lab, LabError, Lost, Pbx, Signal, now, pause};
+use lab::{Behaviour, ControlPlane, Lab, LabError, Lost, Pbx, Signal, now, pause, since_1970};
 
 use crate::{
-    collect,
     faults::{Fault, Subject, What},
     history::Broken,
 };
@@ -23,13 +22,13 @@ impl Hands<'_> {
         let mut done = Vec::new();
         for fault in track {
             pause((self.start + fault.at).saturating_duration_since(now()));
-            let from = collect::since_1970()?;
+            let from = since_1970();
             self.begin(fault)?;
             let mut broken = Broken { subject: fault.subject.clone(), what: fault.what, from, until: None };
             if let Some(lasts) = fault.lasts {
                 pause(lasts);
                 self.mend(fault)?;
-                broken.until = Some(collect::since_1970()?);
+                broken.until = Some(since_1970());
             }
             done.push(broken);
         }
@@ -69,6 +68,7 @@ fn behaviour(what: What) -> Result<Behaviour, LabError> {
         | What::AgentFrozen
         | What::AsteriskKilled
         | What::AsteriskFrozen
+        | What::AsteriskStopped
         | What::LinkCut
         | What::LinkMute
         | What::LinkDeaf
@@ -88,6 +88,7 @@ fn begin_at(pbx: &Pbx, what: What) -> Result<(), LabError> {
         What::AgentKilled => agent(pbx)?.signal(Signal::Kill),
         What::AgentFrozen => agent(pbx)?.signal(Signal::Stop),
         What::AsteriskKilled => pbx.kill_asterisk(Signal::Kill),
+        What::AsteriskStopped => pbx.stop(),
         What::AsteriskFrozen => pbx.kill_asterisk(Signal::Stop),
         What::LinkCut => pbx.set_link(false),
         What::LinkMute => pbx.lose(Lost::Sent),
@@ -108,7 +109,7 @@ fn mend_at(pbx: &Pbx, what: What) -> Result<(), LabError> {
     match what {
         What::AgentKilled => agent(pbx)?.start(),
         What::AgentFrozen => agent(pbx)?.signal(Signal::Cont),
-        What::AsteriskKilled => pbx.start().map(|_| ()),
+        What::AsteriskKilled | What::AsteriskStopped => pbx.start().map(|_| ()),
         What::AsteriskFrozen => pbx.kill_asterisk(Signal::Cont),
         What::LinkCut | What::LinkMute | What::LinkDeaf => pbx.set_link(true),
         What::CableOut => pbx.set_cable(true),

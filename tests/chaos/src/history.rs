@@ -27,6 +27,8 @@ pub struct Asked {
     pub posts: u32,
     /// The id that the answer told; `None`: no answer ever came.
     pub id: Option<String>,
+    /// Whether its cancellation was asked for.
+    pub canceled: bool,
 }
 
 /// A call as the API told it in the end.

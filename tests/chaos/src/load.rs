@@ -1,10 +1,14 @@
 //! The calls of a run. Each has a number of its own, so that what rings is known to belong to it.
+use std::time::Duration;
+
 use controlplane_core::call::OnUnknown;
 use lab::numbers;
 use rand::{Rng as _, rngs::StdRng};
 
 /// Most calls of a run: the plan of numbers tells so many apart.
 pub const CALLS_MAX: usize = 10_000;
+/// Share of calls that are canceled.
+const CANCELED: f64 = 0.05;
 
 /// What a carrier does with a call's number while nothing else is asked of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -65,6 +69,8 @@ pub struct Wanted {
     pub on_unknown: OnUnknown,
     /// Seconds that it may ring.
     pub ring_timeout_s: u32,
+    /// The customer changes his mind, so long after it was accepted.
+    pub canceled_after: Option<Duration>,
 }
 
 /// The calls of a run, in the order of their asking.
@@ -86,6 +92,9 @@ pub fn plan(calls: usize, chance: &mut StdRng) -> Vec<Wanted> {
             kind,
             on_unknown: if chance.random_bool(0.5) { OnUnknown::Retry } else { OnUnknown::Fail },
             ring_timeout_s: chance.random_range(3..=6),
+            canceled_after: chance
+                .random_bool(CANCELED)
+                .then(|| Duration::from_millis(chance.random_range(0..3_000))),
         }
     };
     (0..calls).map(call).collect()

@@ -14,7 +14,7 @@ use chaos::{
 };
 use clap::{Parser, Subcommand};
 use controlplane_core::call::OnUnknown;
-use lab::{Behaviour, Lab, Planted};
+use lab::{Behaviour, Lab, Planted, Reach};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 /// Where the control plane of a run keeps its database and log: kept until the next run.
@@ -40,6 +40,9 @@ enum Command {
         /// Calls in a second
         #[arg(long, default_value_t = 8.0)]
         per_second: f64,
+        /// How nodes are reached: through their agents, or by their address
+        #[arg(long, value_enum, default_value = "agent")]
+        reach: Reach,
     },
     /// Shows that the checker finds bugs that are planted, and none without them
     Planted {
@@ -51,7 +54,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
-        Command::Run { seed, calls, per_second } => chaos(seed, calls, per_second),
+        Command::Run { seed, calls, per_second, reach } => chaos(seed, calls, per_second, reach),
         Command::Planted { seed } => planted(seed),
     };
     match result {
@@ -76,7 +79,7 @@ fn folder(name: &str) -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
-fn chaos(seed: Option<u64>, calls: usize, per_second: f64) -> anyhow::Result<()> {
+fn chaos(seed: Option<u64>, calls: usize, per_second: f64, reach: Reach) -> anyhow::Result<()> {
     ensure!((1..=CALLS_MAX).contains(&calls), "--calls: 1 to {CALLS_MAX}");
     ensure!(per_second > 0.0 && per_second <= 100.0, "--per-second: up to 100");
     let seed = match seed {
@@ -85,9 +88,10 @@ fn chaos(seed: Option<u64>, calls: usize, per_second: f64) -> anyhow::Result<()>
             StdRng::try_from_os_rng().context("the system gives no randomness")?.random_range(1..1_000_000)
         }
     };
-    say(&format!("seed {seed}: {calls} calls, {per_second} in a second"));
-    let script = Script::of(seed, calls, per_second);
-    let lab = Lab::up(fleet())?;
+    say(&format!("seed {seed}: {calls} calls, {per_second} in a second, nodes by {reach:?}"));
+    let fleet = fleet(reach);
+    let script = Script::of(seed, calls, per_second, &fleet);
+    let lab = Lab::up(fleet)?;
     let folder = folder("run")?;
     let history = run(&lab, &folder, &script).with_context(|| format!("seed {seed}"))?;
     let verdict = check(&history);
@@ -137,6 +141,7 @@ fn restarts(seed: u64, bug: Option<Planted>) -> Script {
         kind: Kind::Answers,
         on_unknown: OnUnknown::Fail,
         ring_timeout_s: 10,
+        canceled_after: None,
     };
     let mut at = 500;
     let mut faults = Vec::new();

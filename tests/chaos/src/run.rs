@@ -37,29 +37,24 @@ pub struct Script {
     pub planted: Option<Planted>,
 }
 
-/// Three nodes with agents, two carriers, a trunk for every pair.
+/// Three nodes, two carriers, a trunk for every pair.
 #[must_use]
-pub fn fleet() -> lab::Plan {
-    lab::Plan {
-        pbxes: 3,
-        carriers: 2,
-        trunks: TrunkLayout::Full,
-        reach: Reach::Agent,
-        ..lab::Plan::default()
-    }
+pub fn fleet(reach: Reach) -> lab::Plan {
+    lab::Plan { pbxes: 3, carriers: 2, trunks: TrunkLayout::Full, reach, ..lab::Plan::default() }
 }
 
 impl Script {
-    /// Calls and faults of a seed.
+    /// Calls and faults of a seed, for a fleet.
     #[must_use]
-    pub fn of(seed: u64, calls: usize, per_second: f64) -> Self {
+    pub fn of(seed: u64, calls: usize, per_second: f64, fleet: &lab::Plan) -> Self {
         let mut chance = StdRng::seed_from_u64(seed);
         let calls = load::plan(calls, &mut chance);
         let length = f64::from(u32::try_from(calls.len()).unwrap_or(u32::MAX)) / per_second;
         let ground = Ground {
             length: Duration::from_secs_f64(length),
-            nodes: (1..=fleet().pbxes).map(|n| format!("pbx-{n}")).collect(),
+            nodes: (1..=fleet.pbxes).map(|n| format!("pbx-{n}")).collect(),
             carriers: ["a", "b"].map(str::to_owned).to_vec(),
+            agents: fleet.reach == Reach::Agent,
         };
         let tracks = faults::plan(&ground, &mut chance);
         Script { calls, per_second, tracks, carriers: Behaviour::Normal, planted: None }

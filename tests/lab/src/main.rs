@@ -1,8 +1,11 @@
 //! `cargo lab …`: the lab by hand, and everything that CI runs.
 mod bench;
 mod demo;
+mod even;
 mod hands;
+mod memory;
 mod output;
+mod soak;
 mod stages;
 mod story;
 
@@ -68,10 +71,7 @@ enum Command {
     /// Kills, freezes and cuts at random while calls run; what was told is held against what carriers saw
     Chaos(stages::Chaos),
     /// What takes too long for CI
-    Soak {
-        /// link-cut: a node cut off for ten minutes (takes 11)
-        what: stages::Soak,
-    },
+    Soak(soak::Wanted),
 }
 
 fn main() -> ExitCode {
@@ -89,7 +89,7 @@ fn main() -> ExitCode {
         Command::Test(wanted) => stages::test(&wanted),
         Command::Bench { what, json } => bench::bench(what, json),
         Command::Chaos(wanted) => stages::chaos(&wanted),
-        Command::Soak { what } => stages::soak(what),
+        Command::Soak(wanted) => soak::soak(&wanted),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -36,22 +36,15 @@ pub(crate) struct Chaos {
     /// Calls in a second
     #[arg(long, default_value_t = 8.0)]
     per_second: f64,
+    /// How nodes are reached: through their agents, or by their address
+    #[arg(long, default_value = "agent")]
+    reach: String,
 }
 
-/// What takes too long for CI.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-pub(crate) enum Soak {
-    /// A node cut off for ten minutes.
-    LinkCut,
-}
-
-/// Runs one, with what it measured.
-pub(crate) fn soak(what: Soak) -> anyhow::Result<()> {
-    let test = match what {
-        Soak::LinkCut => "cut::ten_minutes",
-    };
+/// A node cut off for ten minutes, with what it measured.
+pub(crate) fn link_cut() -> anyhow::Result<()> {
     step(&["build", "--workspace", "--bins"], &[])?;
-    lab_tests(&["nodes"], &["--ignored", "--exact", "--nocapture", test], &[])
+    lab_tests(&["nodes"], &["--ignored", "--exact", "--nocapture", "cut::ten_minutes"], &[])
 }
 
 /// Format, lints, documentation, licences, unused dependencies.
@@ -132,16 +125,16 @@ fn real_fleet() -> anyhow::Result<()> {
 fn old_asterisk() -> anyhow::Result<()> {
     lab_tests(
         &["calls", "carriers"],
-        &["--skip=links::", "--skip=many::"],
+        &["--skip=links::", "--skip=many::", "--skip=power::"],
         &[("RINGWARD_LAB_ASTERISK", "16")],
     )
 }
 
-/// A few hundred calls under a seed that is known to bring up most kinds of faults, and the proof that the checker finds
+/// A few hundred calls under a seed that is always the same, and the proof that the checker finds
 /// bugs: a control plane that has them on purpose.
 fn short_chaos() -> anyhow::Result<()> {
     step(&["build", "--workspace", "--bins", "--features", "controlplane/planted-bugs"], &[])?;
-    chaos(&Chaos { seed: Some(4), calls: 300, per_second: 8.0 })?;
+    chaos(&Chaos { seed: Some(4), calls: 300, per_second: 8.0, reach: "agent".into() })?;
     let program = lab::program("chaos")?;
     run(Command::new(program).arg("planted"), "chaos planted")
 }

@@ -9,7 +9,7 @@
 //!    neither its node nor its carrier was broken from [`SETTLE`] before the call's acceptance until its end. (What happens
 //!    to the control plane excuses nothing: it takes its calls up again.)
 //! 6. After an ending that says what the callee did, nothing is dialled.
-//! 7. What is told of an attempt's ringing, an answer, a busy callee is what the carrier saw.
+//! 7. What is told of an attempt's ringing, an answer, a busy callee is what the carrier saw; `canceled` only what a customer canceled.
 //! 8. At the end no node that lives has a channel open.
 mod rules;
 #[cfg(test)]
@@ -117,7 +117,7 @@ pub fn check(history: &History) -> Verdict {
         rules::ended(&matter, &mut verdict);
         rules::written(&matter, &mut verdict);
         rules::rings(asked, &matter, history, &mut verdict);
-        rules::told(&matter, &mut verdict);
+        rules::told(asked, &matter, &mut verdict);
     }
     for (number, calls) in told {
         verdict.add(Rule::Doubled, number, format!("{} calls that nobody asked for", calls.len()));

@@ -83,7 +83,7 @@ pub(super) fn rings(asked: &Asked, matter: &Matter<'_>, history: &History, verdi
                 verdict.add(Rule::RangTwice, matter.number, how);
             }
         }
-        OnUnknown::Retry if asked.kind.rings() => {
+        OnUnknown::Retry if asked.kind.rings() && !asked.canceled => {
             let fit = history.routes.iter().find(|route| is_fit(route, matter.told, history));
             match (fit, first) {
                 (Some(_), Some(_)) => verdict.retry_judged += 1,
@@ -124,8 +124,15 @@ fn is_fit(route: &Route, told: &Told, history: &History) -> bool {
     !touched
 }
 
-pub(super) fn told(matter: &Matter<'_>, verdict: &mut Verdict) {
+pub(super) fn told(asked: &Asked, matter: &Matter<'_>, verdict: &mut Verdict) {
     let told = matter.told;
+    if told.status == CallStatus::Canceled && !asked.canceled {
+        verdict.add(
+            Rule::ToldWrong,
+            matter.number,
+            format!("{} is canceled, and nobody asked for it", told.id),
+        );
+    }
     let last = told.attempts.len().saturating_sub(1);
     for (at, attempt) in told.attempts.iter().enumerate() {
         let Some(ending) = attempt.ending else {

@@ -51,6 +51,7 @@ fn good(on_unknown: OnUnknown) -> History {
             on_unknown,
             posts: 1,
             id: Some("call_1".into()),
+            canceled: false,
         }],
         told: vec![Told {
             id: "call_1".into(),
@@ -271,4 +272,15 @@ fn an_invite_after_the_end_is_counted() {
     history.seen.push(dialog("pbx-1", "a", 9, Some(9), None));
     broken(&history, &[]);
     assert_eq!(check(&history).late, 1);
+}
+
+#[test]
+fn only_what_was_canceled_is_told_so() {
+    let mut history = unrung();
+    let told = &mut history.told[0];
+    (told.status, told.reason) = (CallStatus::Canceled, Some(Reason::Api));
+    told.log[2].status = CallStatus::Canceled;
+    broken(&history, &[Rule::Unrung, Rule::ToldWrong]);
+    history.asked[0].canceled = true;
+    broken(&history, &[]);
 }

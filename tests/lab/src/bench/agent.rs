@@ -1,8 +1,8 @@
 //! `cargo lab bench agent`: its memory and processor time, idle and at 100 calls per second.
 use super::{Measured, build, empty, round};
-use crate::output;
+use crate::{even, memory, output};
 use anyhow::{Context as _, ensure};
-use lab::{Agent, Build, ControlPlane, Lab, Plan, Reach, now, numbers, pause};
+use lab::{Agent, Build, ControlPlane, Lab, Plan, Reach, now, pause};
 use serde_json::json;
 use std::time::Duration;
 
@@ -12,8 +12,6 @@ const SETTLE: Duration = Duration::from_secs(10);
 const MEASURE: Duration = Duration::from_secs(30);
 /// Calls per second of the busy part.
 const CPS: u32 = 100;
-/// Customers that place them, each slowly: a control plane that is not optimised takes its time.
-const CUSTOMERS: u32 = 50;
 /// Resident memory at idle, in MB (1,000,000 bytes).
 const RSS_MB_MAX: f64 = 15.0;
 /// Processor time at idle, in percent of one core.
@@ -44,7 +42,7 @@ pub(super) fn measure() -> anyhow::Result<Measured> {
         Ok(())
     })?;
     output::note(&format!("{CPS} calls per second, for {} s", MEASURE.as_secs()));
-    let busy = take(&agent, || place_calls(&plane))?;
+    let busy = take(&agent, || even::place(&plane, CPS, MEASURE).map(|_| ()))?;
     let calls = busy.originates;
     let figures = json!({
         "idle_rss_mb": round(idle.rss_mb), "idle_cpu_percent": round(idle.cpu_percent),
@@ -68,30 +66,7 @@ fn take(agent: &Agent, during: impl FnOnce() -> anyhow::Result<()>) -> anyhow::R
     let seconds = before.2.elapsed().as_secs_f64();
     let cpu_s = cpu_time(pid)?.saturating_sub(before.0).as_secs_f64();
     let originates = agent.metric("ringward_agent_originates_total")? - before.1;
-    Ok(Taken { rss_mb: rss_mb(pid)?, cpu_percent: 100.0 * cpu_s / seconds, originates, seconds })
-}
-
-/// At an even pace, from several customers.
-fn place_calls(plane: &ControlPlane) -> anyhow::Result<()> {
-    let start = now();
-    let each = CPS / CUSTOMERS * u32::try_from(MEASURE.as_secs()).unwrap_or(u32::MAX);
-    let gap = Duration::from_secs(1) * CUSTOMERS / CPS;
-    let place = |customer: u32| {
-        for n in 0..each {
-            pause((start + gap * n).saturating_duration_since(now()));
-            let number = u16::try_from((customer * each + n) % 10_000).unwrap_or(0);
-            let to = numbers::number(numbers::ANSWER, number);
-            plane.place(&json!({"to": to, "message": {"audio_id": "builtin:beep"}}))?;
-        }
-        Ok::<_, lab::LabError>(())
-    };
-    std::thread::scope(|scope| {
-        let customers: Vec<_> = (0..CUSTOMERS).map(|customer| scope.spawn(move || place(customer))).collect();
-        for customer in customers {
-            customer.join().map_err(|_| anyhow::anyhow!("a customer panicked"))??;
-        }
-        Ok(())
-    })
+    Ok(Taken { rss_mb: memory::rss_mb(pid)?, cpu_percent: 100.0 * cpu_s / seconds, originates, seconds })
 }
 
 /// Time on a processor of all of its threads, those included that have ended.
@@ -101,11 +76,4 @@ fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
     let fields = stat.rsplit_once(')').context("stat")?.1.split_whitespace().skip(11).take(2);
     let ticks = fields.map(str::parse::<u64>).sum::<Result<u64, _>>().context("stat")?;
     Ok(TICK * u32::try_from(ticks)?)
-}
-
-fn rss_mb(pid: u32) -> anyhow::Result<f64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
-    let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
-    Ok(kib * 1024.0 / 1e6)
 }

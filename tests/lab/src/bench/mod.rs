@@ -52,7 +52,7 @@ pub(crate) fn bench(what: Bench, as_json: bool) -> anyhow::Result<()> {
 }
 
 /// Builds what is measured: each of these is what follows `cargo build`.
-fn build(wanted: &[&[&str]]) -> anyhow::Result<()> {
+pub(crate) fn build(wanted: &[&[&str]]) -> anyhow::Result<()> {
     for arguments in wanted {
         output::note(&format!("cargo build {}", arguments.join(" ")));
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -62,7 +62,7 @@ fn build(wanted: &[&[&str]]) -> anyhow::Result<()> {
 }
 
 /// An empty folder for the control plane.
-fn empty() -> anyhow::Result<PathBuf> {
+pub(crate) fn empty() -> anyhow::Result<PathBuf> {
     let folder = Path::new(FOLDER);
     if folder.exists() {
         std::fs::remove_dir_all(folder).with_context(|| format!("empty {FOLDER}"))?;
