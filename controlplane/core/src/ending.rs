@@ -247,9 +247,13 @@ pub fn classify(seen: &Evidence, reading: Reading) -> Ending {
     // What we cut off ourselves before any sign of progress may have been about to ring.
     let rang = match (class, rang) {
         (EndingClass::ContactDown, _) => Rang::No,
-        (EndingClass::NoProgress | EndingClass::CarrierSilent | EndingClass::Unknown, Rang::No) => {
-            Rang::Maybe
-        }
+        (
+            EndingClass::NoProgress
+            | EndingClass::Canceled
+            | EndingClass::CarrierSilent
+            | EndingClass::Unknown,
+            Rang::No,
+        ) => Rang::Maybe,
         (_, rang) => rang,
     };
     Ending { class, rang, sip_code, q850, talk: seen.talk }
@@ -399,6 +403,15 @@ mod tests {
         assert_eq!(at(6_401), (EndingClass::CarrierSilent, Rang::Maybe));
         assert_eq!(at(6_300), (EndingClass::CarrierSilent, Rang::Maybe));
         assert_eq!(at(2_000), (EndingClass::CarrierTimeout, Rang::No));
+    }
+
+    /// Asterisk keeps its CANCEL back until the carrier says anything, and sends its INVITE again meanwhile: a phone may
+    /// ring for a moment after the end (seen with a carrier whose cable was out).
+    #[test]
+    fn what_was_canceled_before_any_sign_may_have_rung() {
+        let seen = Evidence { ended_by: EndedBy::Cancel, sip_code: None, ..seen(0, 16) };
+        assert_eq!(class(seen), (EndingClass::Canceled, Rang::Maybe));
+        assert_eq!(class(Evidence { ringing: true, ..seen }), (EndingClass::Canceled, Rang::Yes));
     }
 
     #[test]
