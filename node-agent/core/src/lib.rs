@@ -4,10 +4,11 @@
 //! Asterisk's answers into trunks and findings. [`records`] says which flight records are asked about and removed. [`renewal`] says when a certificate is renewed.
 //!
 //! Hardening: [`offence`] says what somebody did, and who he is; [`rules`] when he is banned; [`protected`] who never is;
-//! [`bans`] what becomes of bans.
+//! [`bans`] what becomes of bans; [`firewall`] how the kernel is told.
 
 pub mod attempt_id;
 pub mod bans;
+pub mod firewall;
 pub mod gate;
 pub mod moment;
 pub mod observe;

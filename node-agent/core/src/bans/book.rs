@@ -91,7 +91,7 @@ impl Bans {
     pub fn lift(&mut self, net: IpNet) -> Result<Change, Refusal> {
         let net = counted(net);
         self.take(net).ok_or(Refusal::Absent(net))?;
-        Ok(Change { bans: Vec::new(), lifts: vec![net] })
+        Ok(Change { lifts: vec![net], ..Change::default() })
     }
 
     /// Allows a network: lifts every ban that touches it, and refuses such bans while it lasts.
@@ -233,7 +233,7 @@ impl Bans {
         } else {
             self.lift_all(|banned| *banned != net && !is_single(banned) && net.contains(banned))
         };
-        self.drop_old(net);
+        let is_longer = self.drop_old(net).is_some();
         self.revision += 1;
         ban.revision = self.revision;
         self.by_revision.insert(self.revision, net);
@@ -242,7 +242,9 @@ impl Bans {
         }
         self.networks += usize::from(!is_single(&net));
         self.bans.insert(net, ban);
-        let mut change = Change { bans: vec![net], lifts: Vec::new() };
+        let mut change = Change::default();
+        let nets = if is_longer { &mut change.longer } else { &mut change.bans };
+        nets.push(net);
         change.join(inside);
         Ok(change)
     }
@@ -293,7 +295,7 @@ impl Bans {
         nets.iter().for_each(|net| {
             self.take(*net);
         });
-        Change { bans: Vec::new(), lifts: nets }
+        Change { lifts: nets, ..Change::default() }
     }
 
     /// Removes a ban and remembers that it was lifted.

@@ -164,11 +164,13 @@ pub struct Allow {
     pub ends: Option<UnixMs>,
 }
 
-/// What the kernel's sets must follow: first the lifts, then the bans.
+/// What the kernel's sets must follow: first the lifts, then the others.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Change {
-    /// Banned, or banned for longer: look the ban up for its time.
+    /// Banned: look the ban up for its time.
     pub bans: Vec<IpNet>,
+    /// Was banned, and is for longer.
+    pub longer: Vec<IpNet>,
     /// Lifted.
     pub lifts: Vec<IpNet>,
 }
@@ -177,11 +179,12 @@ impl Change {
     /// Whether there is nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.bans.is_empty() && self.lifts.is_empty()
+        self.bans.is_empty() && self.longer.is_empty() && self.lifts.is_empty()
     }
 
     fn join(&mut self, other: Self) {
         self.bans.extend(other.bans);
+        self.longer.extend(other.longer);
         self.lifts.extend(other.lifts);
     }
 }
@@ -273,7 +276,8 @@ fn counted(net: IpNet) -> IpNet {
         IpNet::V6(v6) if v6.prefix_len() > V6_HOST => {
             ipnet::Ipv6Net::new(v6.addr(), V6_HOST).map_or(IpNet::V6(v6), |host| IpNet::V6(host.trunc()))
         }
-        net => net,
+        IpNet::V4(v4) => IpNet::V4(v4),
+        IpNet::V6(v6) => IpNet::V6(v6),
     }
 }
 

@@ -13,34 +13,32 @@ use crate::{
 /// Addresses that a set of single bans takes: twice what a node holds, so that a ban is never refused while ended
 /// ones wait to be swept.
 pub const SINGLE_SETS_SIZE: u32 = 400_000;
-/// Elements in one command: nft's parser is quadratic in nothing, but a line of megabytes helps nobody.
+/// Elements in one command.
 const ELEMENTS_MAX: usize = 10_000;
 
 /// Bans and lifts that go to the kernel together.
 ///
-/// Adding an element that is there leaves its timeout as it is on older kernels, and deleting one that is not there
-/// fails: so each one is added, deleted and added with its time, which is right in every case.
+/// A new ban is added and nothing else: deleting makes the kernel wait for all its readers (some 10 ms on a busy
+/// machine, against 1 ms). But adding an element that is there leaves its time as it is on older kernels, and
+/// deleting one that is not there fails; so what is renewed or lifted is added, deleted and then, if it is to
+/// stay, added with its time, which is right in every case.
 #[derive(Debug, Default)]
 pub struct Batch {
-    is_fresh: bool,
-    bans: BTreeMap<&'static str, Vec<(String, Option<u64>)>>,
-    lifts: BTreeMap<&'static str, Vec<String>>,
+    bans: BySet<(String, Option<u64>)>,
+    renewed: BySet<String>,
+    lifts: BySet<String>,
 }
 
+type BySet<T> = BTreeMap<&'static str, Vec<T>>;
+
 impl Batch {
-    /// For sets that hold anything.
+    /// Nothing yet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// For sets that were just made and are empty.
-    #[must_use]
-    pub fn fresh() -> Self {
-        Self { is_fresh: true, ..Self::default() }
-    }
-
-    /// Bans for the time that is left; nothing if it is over.
+    /// Bans what the kernel does not hold, for the time that is left; nothing if that is over.
     pub fn ban(&mut self, ban: &Ban, now: UnixMs) {
         let left = ban.seconds_left(now);
         if left != Some(0) {
@@ -48,7 +46,13 @@ impl Batch {
         }
     }
 
-    /// Lifts, whether it is there or not.
+    /// Bans what the kernel may hold with another time.
+    pub fn renew(&mut self, ban: &Ban, now: UnixMs) {
+        self.renewed.entry(set_of(&ban.net)).or_default().push(element(&ban.net));
+        self.ban(ban, now);
+    }
+
+    /// Lifts, whether the kernel holds it or not.
     pub fn lift(&mut self, net: &IpNet) {
         self.lifts.entry(set_of(net)).or_default().push(element(net));
     }
@@ -57,22 +61,17 @@ impl Batch {
     #[must_use]
     pub fn script(&self) -> String {
         let mut out = String::new();
-        for (set, elements) in &self.lifts {
-            for chunk in elements.chunks(ELEMENTS_MAX) {
-                remove(&mut out, set, chunk);
-            }
+        for (set, elements) in self.lifts.iter().chain(&self.renewed) {
+            elements.chunks(ELEMENTS_MAX).for_each(|chunk| remove(&mut out, set, chunk));
         }
         for (set, elements) in &self.bans {
             for chunk in elements.chunks(ELEMENTS_MAX) {
-                if !self.is_fresh {
-                    let names: Vec<_> = chunk.iter().map(|(element, _)| element.clone()).collect();
-                    remove(&mut out, set, &names);
-                }
                 let timed = chunk.iter().map(|(element, left)| match left {
                     Some(seconds) => format!("{element} timeout {seconds}s"),
                     None => element.clone(),
                 });
-                let _ = writeln!(out, "add element {TABLE} {set} {{ {} }}", timed.collect::<Vec<_>>().join(", "));
+                let timed = timed.collect::<Vec<_>>().join(", ");
+                let _ = writeln!(out, "add element {TABLE} {set} {{ {timed} }}");
             }
         }
         out
@@ -81,7 +80,10 @@ impl Batch {
 
 fn remove(out: &mut String, set: &str, elements: &[String]) {
     let elements = elements.join(", ");
-    let _ = writeln!(out, "add element {TABLE} {set} {{ {elements} }}\ndelete element {TABLE} {set} {{ {elements} }}");
+    let _ = writeln!(
+        out,
+        "add element {TABLE} {set} {{ {elements} }}\ndelete element {TABLE} {set} {{ {elements} }}"
+    );
 }
 
 /// The set that holds such a ban.

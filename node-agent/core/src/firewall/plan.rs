@@ -119,7 +119,9 @@ fn single(set: &str, family: Family) -> Match {
 /// One match for each protocol that has ports here.
 fn services(ports: &super::Ports) -> impl Iterator<Item = Match> {
     let both = [(Protocol::Udp, ranges(&ports.udp)), (Protocol::Tcp, ranges(&ports.tcp))];
-    both.into_iter().filter(|(_, ranges)| !ranges.is_empty()).map(|(protocol, ranges)| Match::To(protocol, ranges))
+    both.into_iter()
+        .filter(|(_, ranges)| !ranges.is_empty())
+        .map(|(protocol, ranges)| Match::To(protocol, ranges))
 }
 
 impl Plan {
@@ -144,7 +146,7 @@ impl Plan {
         // Deleting wants it to be there.
         let mut out = format!("add table {TABLE}\ndelete table {TABLE}\nadd table {TABLE}\n");
         self.write(&mut out);
-        let mut batch = Batch::fresh();
+        let mut batch = Batch::new();
         for ban in bans {
             batch.ban(ban, now);
         }
@@ -213,7 +215,8 @@ fn sets(policy: &Policy) -> Vec<Set> {
 }
 
 fn early(policy: &Policy) -> Chain {
-    let over = |set: &str, family: Family, rate| Match::Over(family, format!("{set}{}", family.digit()), rate);
+    let over =
+        |set: &str, family: Family, rate| Match::Over(family, format!("{set}{}", family.digit()), rate);
     let mut rules = vec![rule("loopback", vec![Match::Loopback], Verdict::Accept)];
     rules.extend(both("management is never banned", |f| vec![from("management", f)], Verdict::Accept));
     for to in services(&policy.sip) {
@@ -265,7 +268,11 @@ fn service(rules: &mut Vec<Rule>, name: &str, to: &Match, reached_from: ReachedF
         ReachedFrom::Everybody => rules.push(rule(name, vec![to.clone()], Verdict::Accept)),
         ReachedFrom::Known => {
             for set in known {
-                rules.extend(both(&format!("{name} from {set}"), |f| vec![from(set, f), to.clone()], Verdict::Accept));
+                rules.extend(both(
+                    &format!("{name} from {set}"),
+                    |f| vec![from(set, f), to.clone()],
+                    Verdict::Accept,
+                ));
             }
             rules.push(rule(&format!("{name} from elsewhere"), vec![to.clone()], Verdict::Drop));
         }

@@ -240,7 +240,8 @@ impl Policy {
     #[must_use]
     pub fn protected(&self) -> Protected {
         let own: Vec<_> = self.own.iter().map(|address| IpNet::from(*address)).collect();
-        let carriers: Vec<_> = self.carriers.iter().flat_map(|c| c.signalling.iter().chain(&c.media)).copied().collect();
+        let carriers: Vec<_> =
+            self.carriers.iter().flat_map(|c| c.signalling.iter().chain(&c.media)).copied().collect();
         let groups = [
             (Group::Own, &own),
             (Group::Management, &self.management),
@@ -249,7 +250,9 @@ impl Policy {
             (Group::Allow, &self.allow),
         ];
         Protected::new(
-            groups.into_iter().flat_map(|(group, nets)| nets.iter().map(move |net| Protection { net: *net, group })),
+            groups
+                .into_iter()
+                .flat_map(|(group, nets)| nets.iter().map(move |net| Protection { net: *net, group })),
         )
     }
 }

@@ -51,7 +51,8 @@ impl Readback {
         let answer: Value = serde_json::from_str(text).map_err(ReadbackError::Json)?;
         let list = answer.get("nftables").and_then(Value::as_array).ok_or(ReadbackError::NoList)?;
         let mut out = Self::default();
-        let name = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let name =
+            |value: &Value, key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         for object in list {
             if object.get("table").is_some() {
                 out.is_there = true;
@@ -102,7 +103,12 @@ impl Plan {
             match held.chains.get(chain.name) {
                 None => out.push(format!("chain {} is missing", chain.name)),
                 Some(listed) => {
-                    self::chain(chain, listed, held.rules.get(chain.name).map_or(&[], Vec::as_slice), &mut out);
+                    self::chain(
+                        chain,
+                        listed,
+                        held.rules.get(chain.name).map_or(&[], Vec::as_slice),
+                        &mut out,
+                    );
                 }
             }
         }
@@ -115,7 +121,8 @@ impl Plan {
 fn set(wanted: &Set, listed: &Value, out: &mut Vec<String>) {
     let name = &wanted.name;
     let (flags, size, timeout) = wanted.listed();
-    let mut has: Vec<_> = listed.get("flags").and_then(Value::as_array).into_iter().flatten().cloned().collect();
+    let mut has: Vec<_> =
+        listed.get("flags").and_then(Value::as_array).into_iter().flatten().cloned().collect();
     // Newer versions list it.
     has.retain(|flag| flag != "dynamic");
     has.sort_by_key(ToString::to_string);
@@ -140,8 +147,14 @@ fn set(wanted: &Set, listed: &Value, out: &mut Vec<String>) {
     let text = |(first, last): &(IpAddr, IpAddr)| {
         if first == last { first.to_string() } else { format!("{first}-{last}") }
     };
-    out.extend(wanted.iter().filter(|span| !held.contains(span)).map(|s| format!("set {name} lacks {}", text(s))));
-    out.extend(held.iter().filter(|span| !wanted.contains(span)).map(|s| format!("set {name} holds {} too", text(s))));
+    out.extend(
+        wanted.iter().filter(|span| !held.contains(span)).map(|s| format!("set {name} lacks {}", text(s))),
+    );
+    out.extend(
+        held.iter()
+            .filter(|span| !wanted.contains(span))
+            .map(|s| format!("set {name} holds {} too", text(s))),
+    );
 }
 
 fn chain(wanted: &Chain, listed: &Value, rules: &[Value], out: &mut Vec<String>) {

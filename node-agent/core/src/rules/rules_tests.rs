@@ -112,7 +112,10 @@ fn an_old_password_is_warned_of_and_never_bans() {
         match rules.weigh(&jail(), &finding, at_s(minute * 60)) {
             Decision::Warn { account, .. } => warned.push((minute, account)),
             Decision::Count { .. } => {}
-            other => panic!("minute {minute}: {other:?}"),
+            other @ (Decision::Nothing
+            | Decision::Protected { .. }
+            | Decision::Held { .. }
+            | Decision::Ban(_)) => panic!("minute {minute}: {other:?}"),
         }
     }
     assert_eq!(warned[0], (5, Account::of(b"6001").unwrap()));
@@ -265,7 +268,9 @@ fn a_flood_of_forged_attackers_bans_a_minute_s_share_and_leaves_proven_bans_alon
                     held += 1;
                 }
                 Decision::Count { .. } => {}
-                other => panic!("{other:?}"),
+                other @ (Decision::Nothing | Decision::Warn { .. } | Decision::Protected { .. }) => {
+                    panic!("{other:?}")
+                }
             }
         }
     }
