@@ -33,16 +33,14 @@ impl History {
         self.past.remove(&source);
     }
 
+    /// Whether its last ban still lasts.
+    pub(super) fn is_banned(&self, source: Source, now: UnixMs) -> bool {
+        self.past.get(&source).is_some_and(|past| now < past.since)
+    }
+
     /// The step (from 1) and the seconds of a ban that begins now. Each `forget_s` without a ban takes one step
-    /// back. A dry run climbs nothing.
-    pub(super) fn next(
-        &mut self,
-        source: Source,
-        ladder: &[u32],
-        forget_s: u32,
-        simulate: bool,
-        now: UnixMs,
-    ) -> (u8, u32) {
+    /// back.
+    pub(super) fn next(&mut self, source: Source, ladder: &[u32], forget_s: u32, now: UnixMs) -> (u8, u32) {
         let forgotten = |past: &Past| now.since_ms(past.since) / (u64::from(forget_s).max(1) * 1000);
         let steps = self
             .past
@@ -51,12 +49,10 @@ impl History {
         let last = ladder.len().saturating_sub(1);
         let seconds = ladder.get(usize::from(steps).min(last)).copied().unwrap_or_default();
         let step = steps.saturating_add(1);
-        if !simulate {
-            self.make_room(source);
-            // A ban climbs no higher than its ladder, or forgetting would take for ever.
-            let steps = steps.max(step.min(u8::try_from(ladder.len()).unwrap_or(u8::MAX)));
-            self.past.insert(source, Past { steps, since: now.plus_s(u64::from(seconds)) });
-        }
+        self.make_room(source);
+        // A ban climbs no higher than its ladder, or forgetting would take for ever.
+        let steps = steps.max(step.min(u8::try_from(ladder.len()).unwrap_or(u8::MAX)));
+        self.past.insert(source, Past { steps, since: now.plus_s(u64::from(seconds)) });
         (step, seconds)
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   offence ── protected? ──yes──▶ Protected (reported, never banned)
-//!      │ no
+//!      │ no ── banned already? ──yes──▶ Banned (nothing climbs by what was under way)
 //!   points: by kind; little for the same account again, since that is a phone with an old password
 //!      │        (leaking away over findtime)
 //!   under the bar ──▶ Count, or Warn of an old password; a login from there of late raises the bar
@@ -83,6 +83,11 @@ pub enum Decision {
         source: Source,
         /// By what.
         by: Protection,
+    },
+    /// It is banned already: this was under way, or its ban is not in force yet. Nothing climbs by it.
+    Banned {
+        /// Who.
+        source: Source,
     },
     /// It would have been banned, but this minute had its share of bans.
     Held {
@@ -219,6 +224,9 @@ impl Rules {
         if let Some(by) = self.protected.touched_by(&source.net()) {
             return Decision::Protected { source, by: *by };
         }
+        if self.history.is_banned(source, now) {
+            return Decision::Banned { source };
+        }
         let knows_login = self.proven.find(source, number, &self.hash).and_then(|slot| slot.success);
         let knows_login =
             knows_login.is_some_and(|at| now.since_ms(at) < u64::from(jail.success_memory_s) * 1000);
@@ -242,8 +250,7 @@ impl Rules {
         if !jail.simulate && !breaker.is_free(now) {
             return Decision::Held { source, proof };
         }
-        let (step, seconds) =
-            self.history.next(source, jail.ladder(proof), jail.forget_s, jail.simulate, now);
+        let (step, seconds) = self.history.next(source, jail.ladder(proof), jail.forget_s, now);
         if !jail.simulate {
             breaker.take();
         }

@@ -72,6 +72,7 @@ fn first_ban(
             | Decision::Nothing
             | Decision::Warn { .. }
             | Decision::Protected { .. }
+            | Decision::Banned { .. }
             | Decision::Held { .. } => None,
         }
     })
@@ -114,6 +115,7 @@ fn an_old_password_is_warned_of_and_never_bans() {
             Decision::Count { .. } => {}
             other @ (Decision::Nothing
             | Decision::Protected { .. }
+            | Decision::Banned { .. }
             | Decision::Held { .. }
             | Decision::Ban(_)) => panic!("minute {minute}: {other:?}"),
         }
@@ -173,6 +175,30 @@ fn repeaters_climb_and_time_brings_them_down() {
     assert_eq!(banned(18 * day, Transport::Udp), (5, 3600));
     // Four quiet days after the last ban's end take two of four steps away.
     assert_eq!(banned(18 * day + 3600 + 4 * day, Transport::Tls), (3, 86_400));
+}
+
+/// What was under way, and what comes before the kernel has the ban, must not make the next step of it.
+#[test]
+fn nothing_climbs_while_a_ban_lasts() {
+    let (from, mut rules) = (source("192.0.2.66"), rules());
+    let mut bans = Vec::new();
+    for n in 0..100_000_u64 {
+        let finding = offence(from, Kind::InvalidAccount, &n.to_string(), Transport::Tcp);
+        let now = UnixMs(at_s(0).0 + n * 50);
+        match rules.weigh(&jail(), &finding, now) {
+            Decision::Ban(verdict) => bans.push((n / 20, verdict.step)),
+            Decision::Count { .. } | Decision::Banned { .. } => {}
+            other @ (Decision::Nothing
+            | Decision::Warn { .. }
+            | Decision::Protected { .. }
+            | Decision::Held { .. }) => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(bans, [(0, 1), (3600, 2)]);
+    rules.forget(from);
+    let scan =
+        (0..5).map(|n| (offence(from, Kind::InvalidAccount, &n.to_string(), Transport::Tcp), at_s(5001)));
+    assert_eq!(first_ban(&mut rules, scan).unwrap().1.step, 1, "an operator lifted it");
 }
 
 #[test]
@@ -267,7 +293,7 @@ fn a_flood_of_forged_attackers_bans_a_minute_s_share_and_leaves_proven_bans_alon
                     assert_eq!(proof, Proof::Forgeable);
                     held += 1;
                 }
-                Decision::Count { .. } => {}
+                Decision::Count { .. } | Decision::Banned { .. } => {}
                 other @ (Decision::Nothing | Decision::Warn { .. } | Decision::Protected { .. }) => {
                     panic!("{other:?}")
                 }
