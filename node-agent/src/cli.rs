@@ -1,4 +1,4 @@
-//! `ringward-agent run | join TOKEN | status | check`.
+//! `ringward-agent run | join TOKEN | status | check | jail test FILE`.
 
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
@@ -19,6 +19,7 @@ use crate::{
     clock::{Chance, Clock},
     dial,
     identity::StateDir,
+    jail::JailCommand,
     joining,
     settings::{Login, Settings},
 };
@@ -54,6 +55,9 @@ enum Command {
     },
     /// Tries settings, certificate, Asterisk and control planes, and says what to mend.
     Check,
+    /// Tries patterns and rules on a log, and touches nothing.
+    #[command(subcommand)]
+    Jail(JailCommand),
 }
 
 /// Runs it. 0: done; 1: it failed, or `check` found something; 2: wrong usage or settings.
@@ -64,7 +68,7 @@ pub fn run(cli: &Cli) -> ExitCode {
     };
     let threads = match cli.command {
         Command::Run => 2,
-        Command::Join { .. } | Command::Status { .. } | Command::Check => 1,
+        Command::Join { .. } | Command::Status { .. } | Command::Check | Command::Jail(_) => 1,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
     let runtime = match runtime {
@@ -77,6 +81,7 @@ pub fn run(cli: &Cli) -> ExitCode {
             Command::Join { token, again } => join(&settings, token, *again).await,
             Command::Status { json } => status(&settings, *json).await,
             Command::Check => check(&settings).await,
+            Command::Jail(command) => command.run(&settings, say),
         }
     });
     match done {

@@ -12,6 +12,7 @@ pub mod dial;
 pub mod gate;
 mod host;
 pub mod identity;
+pub mod jail;
 pub mod joining;
 pub mod journal;
 pub mod link;

@@ -10,6 +10,7 @@ use figment::{
     Figment,
     providers::{Env, Format, Serialized, Toml},
 };
+use node_agent_core::rules::RulesSettings;
 use node_agent_protocol::PlaneUrl;
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,8 @@ pub struct Settings {
     pub rtp_conf: PathBuf,
     /// Of whose file system the free space is told.
     pub disk: PathBuf,
+    /// Jails and what they share.
+    pub rules: RulesSettings,
     /// Logs as JSON lines instead of text.
     pub log_json: bool,
 }
@@ -108,6 +111,7 @@ impl Default for Settings {
             metrics: Listener { listen: SocketAddr::from(([127, 0, 0, 1], 9465)) },
             rtp_conf: PathBuf::from("/etc/asterisk/rtp.conf"),
             disk: PathBuf::from("/var/spool/asterisk"),
+            rules: RulesSettings::default(),
             log_json: false,
         }
     }
@@ -176,6 +180,18 @@ mod tests {
             jail.create_file("a.toml", "[gate]\ncps = 5\n")?;
             let error = Settings::load(Some(Path::new("a.toml"))).unwrap_err().to_string();
             assert!(error.contains("cps") && error.contains("a.toml"), "{error}");
+            // A jail's numbers are changed one by one; the others stay that jail's own.
+            jail.create_file(
+                "a.toml",
+                "[rules.jails.sshd]\nthreshold = 50\n[rules.jails.sshd.points]\nprobe = 1\n",
+            )?;
+            let rules = Settings::load(Some(Path::new("a.toml"))).map_err(|e| e.to_string())?.rules;
+            let sshd = &rules.jails[&"sshd".parse().map_err(|_| "a name".to_owned())?];
+            assert_eq!((sshd.threshold, sshd.repeat_slow_percent, rules.jails.len()), (50, 100, 4));
+            assert_eq!(sshd.points[&node_agent_core::offence::Kind::LoginFailed], 22);
+            jail.create_file("a.toml", "[rules.jails.sshd]\ntreshold = 50\n")?;
+            let error = Settings::load(Some(Path::new("a.toml"))).unwrap_err().to_string();
+            assert!(error.contains("treshold"), "{error}");
             Ok(())
         });
     }

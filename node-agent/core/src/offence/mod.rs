@@ -152,6 +152,8 @@ words! {
         NoAddress = "no_address",
         /// An address that nobody outside has, or that everybody on the link shares (link-local).
         NotBannable = "not_bannable",
+        /// A log line that can be read in several ways: a stranger may have chosen the address.
+        Ambiguous = "ambiguous",
         /// Of a part of Asterisk whose events are not known well enough.
         UnknownService = "unknown_service",
     }
