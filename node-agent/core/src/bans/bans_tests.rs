@@ -129,7 +129,9 @@ fn allowing_and_protecting_lift_what_they_touch_and_why_tells() {
     let change = bans.allow(net("203.0.113.9"), Some(60), by("pbx1"), NOW).unwrap();
     assert_eq!(change.lifts, [net("203.0.113.9/32")]);
     assert_eq!(why(&bans, "203.0.113.9"), "not banned: 203.0.113.9/32 is allowed by anna: scans");
+    assert!(bans.protected().of("203.0.113.9".parse().unwrap()).is_some());
     bans.expire(NOW.plus_s(60));
+    assert!(bans.protected().of("203.0.113.9".parse().unwrap()).is_none());
     assert_eq!(why(&bans, "203.0.113.9"), "not banned");
     assert_eq!(bans.disallow(net("203.0.113.9")), Err(Refusal::Absent(net("203.0.113.9/32"))));
     let office = Protection { net: net("192.0.2.0/24"), group: Group::Management };

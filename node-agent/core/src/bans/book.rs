@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{ALLOWS_MAX, Allow, BANS_MAX, Ban, By, Change, Order, Refusal, Why, Widths, counted, is_single};
 use crate::{
     moment::UnixMs,
-    protected::{Protected, canonical, overlap},
+    protected::{Group, Protected, Protection, canonical, overlap},
 };
 
 /// Lifts that are remembered for others; who asks for what is older gets everything.
@@ -131,6 +131,13 @@ impl Bans {
         self.protected = protected;
         let protected = self.protected.clone();
         self.lift_all(|banned| protected.touched_by(banned).is_some())
+    }
+
+    /// Who is never banned, allowances included, for the rules and the firewall.
+    #[must_use]
+    pub fn protected(&self) -> Protected {
+        let allowed = self.allows.keys().map(|net| Protection { net: *net, group: Group::Allow });
+        Protected::new(self.protected.all().iter().copied().chain(allowed))
     }
 
     /// Forgets what is over. The kernel has let it go by itself already; nobody needs to be told.

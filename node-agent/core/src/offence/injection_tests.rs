@@ -199,6 +199,20 @@ fn a_credential_is_never_kept() {
     let findings: Vec<_> = items(&bytes).iter().map(finding).collect();
     assert!(!format!("{findings:?}").contains("5ebe"), "{findings:?}");
     assert_eq!(named(&bytes).0, [(Kind::ChallengeResponseFailed, TRUE.to_owned())]);
+    // The second event of one packet for an account that does not exist is not counted.
+    let bytes =
+        stream("ChallengeResponseFailed", "<unknown>", STRANGER_BYTES_MAX, "1@x", &source_of(TRUE), more);
+    assert_eq!(named(&bytes).0, []);
+}
+
+#[test]
+fn a_login_without_a_password_proves_nothing() {
+    let login = |using: &str| {
+        let more = format!("UsingPassword: {using}\r\n");
+        let bytes = stream("SuccessfulAuth", "6001", STRANGER_BYTES_MAX, "1@x", &source_of(TRUE), &more);
+        named(&bytes).1.contains(&TRUE.to_owned())
+    };
+    assert!(login("1") && !login("0"));
 }
 
 #[test]

@@ -63,7 +63,13 @@ pub fn finding(item: &EventItem) -> Finding {
 pub fn whole(name: &str, message: &Message) -> Finding {
     let kind = match name {
         "ChallengeSent" => return Finding::Neutral,
+        // Without a password nothing was proven, and by UDP not even the address.
+        "SuccessfulAuth" if message.get("UsingPassword") != Some(b"1") => return Finding::Neutral,
         "SuccessfulAuth" => None,
+        // An account that does not exist has an event of its own; this one comes with it.
+        "ChallengeResponseFailed" if message.get("AccountID") == Some(b"<unknown>") => {
+            return Finding::Neutral;
+        }
         "InvalidAccountID" => Some(Kind::InvalidAccount),
         "ChallengeResponseFailed" => Some(Kind::ChallengeResponseFailed),
         "InvalidPassword" => Some(Kind::InvalidPassword),

@@ -11,7 +11,7 @@
 //! | `session_limit` | 2 | 2 | – | – | a forgotten session |
 //! | `memory_limit`, `load_average_limit` | 0 | 0 | – | – | the PBX's own trouble |
 //! | `tampering` | 50 | 0 | – | – | no honest phone writes line breaks; in a log it cannot be told who did |
-//! | `repeat_slow_percent`, `repeat_fast_percent`, `repeat_pause_ms` | 10, 50, 2000 | 10, 50, 2000 | 100, 100, 2000 | 100, 100, 2000 | the same account again: 0.8 points for a phone with an old password (twelve a minute leak away), 4 for a guesser, who does not wait. Over ssh everybody guesses for root |
+//! | `repeat_slow_percent`, `repeat_fast_percent`, `repeat_pause_ms` | 10, 50, 2000 | 10, 50, 2000 | 100, 100, 2000 | 100, 100, 2000 | the same account again: 0.8 points for a phone with an old password (twelve a minute leak away), 4 from the fourth quick one on for a guesser, who does not wait. Over ssh everybody guesses for root |
 //! | `success_bar_percent`, `success_memory_s` | 300, 86400 | 100, 0 | 200, 3600 | 100, 0 | an office whose other phones log in gets three times the bar; a log's success is not believed |
 //! | `forgeable_ladder_s` | 600 1800 3600 | 600 1800 3600 | = | = | the address may be a stranger's: never over an hour |
 //! | `ladder_s` | 3600 21600 86400 604800 | 600 1800 3600 | 3600 21600 86400 604800 | 600 3600 21600 | logs can be forged line by line, and many people stand behind a web client's address |
@@ -114,7 +114,7 @@ pub struct Jail {
     pub points: BTreeMap<Kind, u32>,
     /// Share of points for the same account again, after a pause.
     pub repeat_slow_percent: u32,
-    /// Share of points for the same account again, without a pause.
+    /// Share of points for the same account again, from the fourth time without a pause on.
     pub repeat_fast_percent: u32,
     /// What a pause is.
     pub repeat_pause_ms: u32,

@@ -2,7 +2,22 @@
 
 use std::collections::HashMap;
 
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
 use crate::{moment::UnixMs, offence::Source};
+
+/// Who was banned before, for the disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Remembered {
+    /// /32 or /64.
+    pub net: IpNet,
+    /// How high on the ladder.
+    pub steps: u8,
+    /// The end of the last ban.
+    pub since: UnixMs,
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Past {
@@ -31,6 +46,26 @@ impl History {
 
     pub(super) fn forget(&mut self, source: Source) {
         self.past.remove(&source);
+    }
+
+    pub(super) fn all(&self) -> Vec<Remembered> {
+        let remembered = |(source, past): (&Source, &Past)| Remembered {
+            net: source.net(),
+            steps: past.steps,
+            since: past.since,
+        };
+        let mut all: Vec<_> = self.past.iter().map(remembered).collect();
+        all.sort_by_key(|of| of.net);
+        all
+    }
+
+    pub(super) fn recall(&mut self, remembered: impl IntoIterator<Item = Remembered>) {
+        for Remembered { net, steps, since } in remembered {
+            if let Some(source) = Source::of(net.addr()) {
+                self.make_room(source);
+                self.past.insert(source, Past { steps, since });
+            }
+        }
     }
 
     /// Whether its last ban still lasts.

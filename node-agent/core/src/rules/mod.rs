@@ -30,6 +30,7 @@ use ipnet::IpNet;
 use jail::Breaker;
 pub use jail::{InvalidJail, Jail, JailName, RulesSettings};
 use ladder::History;
+pub use ladder::Remembered;
 use table::{Hash, Slot, Table};
 
 use crate::{
@@ -189,6 +190,17 @@ impl Rules {
         self.forgeable.forget(source, &self.hash);
         self.proven.forget(source, &self.hash);
         self.history.forget(source);
+    }
+
+    /// Repeaters, for the disk: points are forgotten over a restart, steps are not.
+    #[must_use]
+    pub fn remembered(&self) -> Vec<Remembered> {
+        self.history.all()
+    }
+
+    /// Repeaters, back from the disk; no more than there is room for.
+    pub fn recall(&mut self, remembered: impl IntoIterator<Item = Remembered>) {
+        self.history.recall(remembered);
     }
 
     /// The bytes that all this takes, which never grow.

@@ -20,6 +20,9 @@ pub(super) const WAYS: usize = 16;
 /// Accounts of one source that are told apart; what comes after counts as new each time.
 pub(super) const ACCOUNTS: usize = 8;
 
+/// So many quick repeats are one exchange of an honest phone: the first request, the answer to its challenge, and a
+/// stale nonce or a retransmission.
+const QUICK_MAX: u8 = 3;
 /// So long a login keeps its slot from being a crowd's.
 const LOGIN_KEPT_MS: u64 = 86_400_000;
 
@@ -73,6 +76,8 @@ pub(super) struct Slot {
     named: u8,
     /// The account of the last offence.
     pub(super) last_account: Option<u32>,
+    /// Repeats without a pause in a row.
+    quick: u8,
     /// Failures of that one account in a row.
     pub(super) repeats: u16,
 }
@@ -82,10 +87,12 @@ impl Slot {
     pub(super) fn take(&mut self, weight: u32, account: Option<u32>, jail: &Jail, now: UnixMs) {
         let pause_ms = self.last_offence.map_or(u64::MAX, |at| now.since_ms(at));
         let is_new = account.is_none_or(|account| !self.accounts.contains(&account));
-        let share_percent = match (is_new, pause_ms >= u64::from(jail.repeat_pause_ms)) {
+        let is_quick = pause_ms < u64::from(jail.repeat_pause_ms);
+        self.quick = if is_quick && !is_new { self.quick.saturating_add(1) } else { 0 };
+        let share_percent = match (is_new, self.quick > QUICK_MAX) {
             (true, _) => 100,
-            (false, true) => jail.repeat_slow_percent,
-            (false, false) => jail.repeat_fast_percent,
+            (false, false) => jail.repeat_slow_percent,
+            (false, true) => jail.repeat_fast_percent,
         };
         let points = u64::from(weight) * u64::from(share_percent) / 100;
         self.milli_points = self.milli_points.saturating_add(u32::try_from(points).unwrap_or(u32::MAX));
