@@ -29,4 +29,5 @@ pub mod pacing;
 pub mod redial;
 pub mod request;
 pub mod selection;
+pub mod sound;
 pub mod throttle;

@@ -6,6 +6,8 @@
 
 mod agent_rows;
 pub mod agents;
+pub mod audio;
+mod audio_rows;
 pub mod calls;
 mod columns;
 pub mod error;
@@ -23,6 +25,7 @@ mod rows;
 pub mod sqlite;
 
 pub use agents::AgentStore;
+pub use audio::AudioStore;
 pub use calls::CallStore;
 pub use error::StoreError;
 pub use fleet::FleetStore;
@@ -33,5 +36,8 @@ pub use open::open;
 pub use place::place;
 
 /// Everything that the control plane keeps.
-pub trait Store: AgentStore + CallStore + FleetStore + HealthStore + KeyStore + Send + Sync {}
-impl<T: AgentStore + CallStore + FleetStore + HealthStore + KeyStore + Send + Sync> Store for T {}
+pub trait Store:
+    AgentStore + AudioStore + CallStore + FleetStore + HealthStore + KeyStore + Send + Sync
+{
+}
+impl<T: AgentStore + AudioStore + CallStore + FleetStore + HealthStore + KeyStore + Send + Sync> Store for T {}

@@ -6,6 +6,7 @@
 
 mod agents;
 mod attempts;
+mod audio;
 mod audit;
 mod calls;
 mod cancels;

@@ -4,6 +4,7 @@
 
 mod agents;
 mod attempts;
+mod audio;
 mod audit;
 mod calls;
 mod cancels;

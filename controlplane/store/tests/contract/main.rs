@@ -13,6 +13,7 @@
 mod accepting;
 mod agents;
 mod attempts;
+mod audio;
 mod audit;
 mod cancelling;
 mod damage;
@@ -132,6 +133,12 @@ contract! {
         a_revoked_node_s_certificates_and_tokens_are_worth_nothing
         facts_are_kept_once_each_and_apart_by_node
         the_past_is_erased_and_the_present_stays;
+    audio:
+        a_recording_is_read_back_until_it_is_deleted_and_pruned
+        an_organisation_has_room_for_so_much
+        recordings_are_listed_newest_first_in_pages
+        a_text_is_spoken_once_and_shares_its_sound
+        texts_used_longest_ago_go_first_where_there_are_too_many_bytes;
     audit:
         rows_are_newest_first_and_name_the_actor
         rows_cannot_be_changed_or_erased
