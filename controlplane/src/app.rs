@@ -7,13 +7,14 @@ use controlplane_store::{Store, StoreError};
 use node_agent_ami::ActionIds;
 use tokio::{
     net::TcpListener,
-    sync::watch,
+    sync::{Semaphore, watch},
     task::{AbortHandle, JoinHandle},
     time::timeout,
 };
 
 use crate::{
     agents::{Agents, AuthorityError, Door, Links, Peer},
+    audio::Audio,
     bootstrap::{Bootstrap, TokenError},
     calls::{Calls, Patience},
     clock::{Chance, Clock},
@@ -127,10 +128,18 @@ impl App {
             reconcile: Duration::from_millis(settings.reconcile_timeout_ms),
             trunk: Duration::from_millis(settings.patience_ms),
         };
+        let audio = Arc::new(Audio::new(
+            Arc::clone(&store),
+            Arc::clone(&registry),
+            Arc::clone(&agents.links),
+            clock.clone(),
+            settings.audio.clone(),
+        ));
         let calls = Arc::new(Calls::new(
             Arc::clone(&store),
             Arc::clone(&registry),
             Arc::clone(&agents.links),
+            Arc::clone(&audio),
             Arc::clone(&metrics),
             clock.clone(),
             chance.clone(),
@@ -144,6 +153,8 @@ impl App {
             agents: Arc::clone(&agents),
             calls: Arc::clone(&calls),
             bootstrap: Bootstrap::open(&absolute(&settings.data_dir), chance.clone())?,
+            audio: Arc::clone(&audio),
+            uploads: Semaphore::new(http::UPLOADS_MAX),
             keeping: Arc::clone(&keeping),
             metrics: Arc::clone(&metrics),
             clock: clock.clone(),
@@ -173,6 +184,7 @@ impl App {
         tracing::info!(api = %api_at, operator = %operator_at, agents = %agents_at, "ringward is ready");
         let tasks = vec![
             agents.keep(),
+            audio.keep(),
             health::watch(Arc::clone(&registry), metrics, Arc::clone(&keeping)),
             keeping.keep(Arc::clone(&registry), clock),
             keeping.count_customers(registry),

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use controlplane_core::ids::{AttemptId, AuditId, CallId, EventId, KeyId, RequestId, StreamId};
+use controlplane_core::ids::{AttemptId, AuditId, CallId, EventId, KeyId, RecordingId, RequestId, StreamId};
 use rand::{Rng, RngCore, SeedableRng, rngs::StdRng};
 use time::OffsetDateTime;
 
@@ -123,6 +123,12 @@ impl Chance {
     #[must_use]
     pub fn event_id(&self, now: OffsetDateTime) -> EventId {
         self.with(|rng| EventId::new(now, rng))
+    }
+
+    /// A new recording's id.
+    #[must_use]
+    pub fn recording_id(&self, now: OffsetDateTime) -> RecordingId {
+        self.with(|rng| RecordingId::new(now, rng))
     }
 
     /// A new audit row's id.

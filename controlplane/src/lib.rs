@@ -1,10 +1,12 @@
 //! The Ringward control plane: the server, and the operators' command line.
 //!
 //! `app` starts everything and stops it; `registry` knows the fleet; `nodes` keeps the AMI sessions;
-//! `calls` carries calls to their end; `health` looks after what is known of trunks and nodes; `http` has the doors.
+//! `calls` carries calls to their end; `health` looks after what is known of trunks and nodes; `http` has the doors;
+//! `audio` has what callees hear.
 
 pub mod agents;
 pub mod app;
+mod audio;
 pub mod bootstrap;
 pub mod calls;
 pub mod cli;

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use controlplane_core::throttle::Throttle;
+use controlplane_core::{request::Language, throttle::Throttle};
 use figment::{
     Figment,
     providers::{Env, Format, Serialized, Toml},
@@ -35,6 +35,8 @@ pub struct Settings {
     pub operator: Door,
     /// The agents' door.
     pub agents: AgentsDoor,
+    /// What callees hear.
+    pub audio: AudioSettings,
     /// Logs as JSON lines instead of text.
     pub log_json: bool,
     /// How long an attempt of unknown fate may be looked into before `on_unknown` decides, in ms.
@@ -65,6 +67,51 @@ pub struct AgentsDoor {
     pub urls: Vec<PlaneUrl>,
 }
 
+/// What callees hear.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AudioSettings {
+    /// Most bytes of one organisation's recordings together, as they are kept (16,000 per second).
+    pub org_bytes_max: u64,
+    /// Texts that are spoken.
+    pub speech: SpeechSettings,
+}
+
+/// How texts are spoken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpeechSettings {
+    /// The program and its arguments, no shell: `{text_file}` (without it the text comes on standard input),
+    /// `{language}` and `{output_file}` (a WAV or MP3) are filled in. Empty: espeak-ng.
+    pub command: Vec<String>,
+    /// The languages that `command` speaks, as in `message.language`; espeak-ng is asked for its own.
+    pub languages: Vec<Language>,
+    /// How long one text may take, in ms.
+    pub timeout_ms: u64,
+    /// Texts that are spoken at a time.
+    pub parallel: u8,
+    /// A text that was not used for so many days is spoken anew when it comes again.
+    pub keep_days: u16,
+    /// Most bytes of all spoken texts together; those used longest ago go first.
+    pub bytes_max: u64,
+}
+
+impl Default for AudioSettings {
+    fn default() -> Self {
+        Self {
+            org_bytes_max: 256 * 1024 * 1024,
+            speech: SpeechSettings {
+                command: Vec::new(),
+                languages: Vec::new(),
+                timeout_ms: 30_000,
+                parallel: 2,
+                keep_days: 30,
+                bytes_max: 1024 * 1024 * 1024,
+            },
+        }
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         let local = |port| Door { listen: SocketAddr::from(([127, 0, 0, 1], port)) };
@@ -74,6 +121,7 @@ impl Default for Settings {
             api: local(8080),
             operator: local(8081),
             agents: AgentsDoor { listen: SocketAddr::from(([0, 0, 0, 0], 8443)), urls: Vec::new() },
+            audio: AudioSettings::default(),
             log_json: false,
             reconcile_timeout_ms: 5_000,
             patience_ms: 10_000,
@@ -107,7 +155,24 @@ impl Settings {
             figment = figment.merge(Toml::file_exact(file));
         }
         let environment = Env::prefixed("RINGWARD_").ignore(NOT_SETTINGS).split("__");
-        figment.merge(environment).extract().map_err(|error| SettingsError::Invalid(explain(&error)))
+        let settings: Self =
+            figment.merge(environment).extract().map_err(|error| SettingsError::Invalid(explain(&error)))?;
+        settings.check().map_err(SettingsError::Invalid)?;
+        Ok(settings)
+    }
+
+    /// What each value must be beyond its form.
+    fn check(&self) -> Result<(), String> {
+        let speech = &self.audio.speech;
+        crate::audio::check(speech).map_err(|error| format!("audio.speech.command: {error}"))?;
+        // A call may wait for a day until it plays.
+        let bounds = [
+            ("timeout_ms", (1_000..=120_000).contains(&speech.timeout_ms), "1000 to 120000"),
+            ("parallel", (1..=64).contains(&speech.parallel), "1 to 64"),
+            ("keep_days", (2..=3_650).contains(&speech.keep_days), "2 to 3650"),
+        ];
+        let wrong = bounds.iter().find(|(_, is_right, _)| !is_right);
+        wrong.map_or(Ok(()), |(key, _, bounds)| Err(format!("audio.speech.{key}: {bounds}")))
     }
 
     /// Where the database is.
@@ -158,6 +223,20 @@ mod tests {
             let error = Settings::load(Some(Path::new("r.toml"))).unwrap_err().to_string();
             assert!(error.contains("lsten") && error.contains("r.toml"), "{error}");
 
+            for (speech, said) in [
+                ("command = [\"piper\", \"{output_file}\"]", "languages"),
+                ("command = [\"piper\"]\nlanguages = [\"en\"]", "{output_file}"),
+                (
+                    "command = [\"piper\", \"{outputfile}{output_file}\"]\nlanguages = [\"en\"]",
+                    "{outputfile}",
+                ),
+                ("languages = [\"../en\"]", "language"),
+                ("keep_days = 1", "keep_days"),
+            ] {
+                jail.create_file("r.toml", &format!("[audio.speech]\n{speech}\n"))?;
+                let error = Settings::load(Some(Path::new("r.toml"))).unwrap_err().to_string();
+                assert!(error.contains("audio.speech") && error.contains(said), "{error}");
+            }
             jail.create_file("r.toml", "throttle = [{calls = 2, per_s = 60}]\n")?;
             let settings = Settings::load(Some(Path::new("r.toml"))).map_err(|e| e.to_string())?;
             assert_eq!(settings.throttle.horizon(), time::Duration::MINUTE);

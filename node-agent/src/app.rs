@@ -21,6 +21,7 @@ use crate::{
     metrics::{self, Metrics},
     observer,
     settings::Settings,
+    sounds::Sounds,
     spool::Spool,
     status::Status,
 };
@@ -89,9 +90,12 @@ impl App {
         tasks.spawn(joining::keep_fresh(identity, urls.clone(), state, clock));
         let ids = ActionIds::from_os()?;
         tasks.spawn(observer::observe(settings.clone(), status.clone(), ids, chance.clone()));
+        let sounds = Sounds::new(&settings.audio, status.clock.clone());
+        tasks.spawn(sounds.clone().keep_pruned());
         let login = settings.ami;
         let (_running, running) = watch::channel(());
-        let shared = link::Shared { status: status.clone(), login, chance, incarnation, metrics, running };
+        let shared =
+            link::Shared { status: status.clone(), sounds, login, chance, incarnation, metrics, running };
         for url in urls {
             tasks.spawn(link::keep(url, shared.clone()));
         }

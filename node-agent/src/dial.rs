@@ -131,30 +131,64 @@ pub async fn post<A: DeserializeOwned>(
     config: ClientConfig,
     body: &impl Serialize,
 ) -> Result<A, DialError> {
-    let ask = async {
-        let stream = secure(url, config).await?;
-        let failed = |reason: String| DialError::Http { url: url.clone(), reason };
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(error.to_string()))?;
-        let driving = tokio::spawn(connection);
-        let body = serde_json::to_vec(body).map_err(|error| failed(error.to_string()))?;
-        let request = Request::post(path)
-            .header(header::HOST, url.authority())
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from(body)))
-            .map_err(|error| failed(error.to_string()))?;
-        let answer = sender.send_request(request).await.map_err(|error| failed(error.to_string()))?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), ANSWER_MAX)
-            .collect()
-            .await
-            .map_err(|error| failed(error.to_string()))?
-            .to_bytes();
-        driving.abort();
-        if status != StatusCode::OK && status != StatusCode::CREATED {
-            return Err(refused(url, status, &body));
-        }
-        serde_json::from_slice(&body).map_err(|error| failed(error.to_string()))
-    };
-    timeout(DIAL_MAX, ask).await.unwrap_or_else(|_| Err(DialError::Late(url.clone())))
+    let failed = |reason: String| DialError::Http { url: url.clone(), reason };
+    let body = serde_json::to_vec(body).map_err(|error| failed(error.to_string()))?;
+    let request = Request::post(path)
+        .header(header::HOST, url.authority())
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Full::new(Bytes::from(body)))
+        .map_err(|error| failed(error.to_string()))?;
+    let answer = ask(url, config, request, ANSWER_MAX);
+    let answer = timeout(DIAL_MAX, answer).await.unwrap_or_else(|_| Err(DialError::Late(url.clone())))?;
+    serde_json::from_slice(&answer).map_err(|error| failed(error.to_string()))
+}
+
+/// Reads what is at `path`, of at most `max` bytes, within `limit`.
+///
+/// # Errors
+/// [`DialError`].
+pub async fn get(
+    url: &PlaneUrl,
+    path: &str,
+    config: ClientConfig,
+    max: usize,
+    limit: Duration,
+) -> Result<Bytes, DialError> {
+    let request = Request::get(path)
+        .header(header::HOST, url.authority())
+        .body(Full::default())
+        .map_err(|error| DialError::Http { url: url.clone(), reason: error.to_string() })?;
+    let answer = ask(url, config, request, max);
+    timeout(limit, answer).await.unwrap_or_else(|_| Err(DialError::Late(url.clone())))
+}
+
+async fn ask(
+    url: &PlaneUrl,
+    config: ClientConfig,
+    request: Request<Full<Bytes>>,
+    max: usize,
+) -> Result<Bytes, DialError> {
+    let stream = secure(url, config).await?;
+    let failed = |reason: String| DialError::Http { url: url.clone(), reason };
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(error.to_string()))?;
+    // Ended with the answer, also where nobody waits for it any more.
+    let _driving = AbortOnDropHandle(tokio::spawn(connection));
+    let answer = sender.send_request(request).await.map_err(|error| failed(error.to_string()))?;
+    let status = answer.status();
+    let body = Limited::new(answer.into_body(), max).collect().await;
+    let body = body.map_err(|error| failed(error.to_string()))?.to_bytes();
+    if status != StatusCode::OK && status != StatusCode::CREATED {
+        return Err(refused(url, status, &body));
+    }
+    Ok(body)
+}
+
+/// A task that ends when this is dropped.
+struct AbortOnDropHandle<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for AbortOnDropHandle<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }

@@ -1,7 +1,8 @@
 //! The Ringward node agent: the gate before a PBX, and the eyes on its trunks.
 //!
 //! Start reading at [`app`]: it shows what runs. [`link`] speaks with the control planes, [`ami_stream`]
-//! carries their AMI sessions through the [`gate`], [`observer`] watches Asterisk, `records` clears away what settled attempts have left there, [`spool`] keeps facts until
+//! carries their AMI sessions through the [`gate`], [`observer`] watches Asterisk, `records` clears away what settled
+//! attempts have left there, `sounds` places what calls play, [`spool`] keeps facts until
 //! they are acknowledged. Rules are in `node_agent_core`.
 
 pub mod ami_stream;
@@ -21,5 +22,6 @@ pub mod metrics;
 pub mod observer;
 mod records;
 pub mod settings;
+mod sounds;
 pub mod spool;
 pub mod status;

@@ -29,6 +29,7 @@ use crate::{
     dial::{self, DialError, Socket},
     metrics::Metrics,
     settings::Login,
+    sounds::Sounds,
     status::{Sight, Status},
 };
 
@@ -40,6 +41,8 @@ const WAIT_REFUSED: Duration = Duration::from_secs(30);
 const FIRST_LOOK_MAX: Duration = Duration::from_secs(1);
 /// AMI streams of one link at a time.
 const STREAMS_MAX: usize = 8;
+/// Sounds that one link may ask for at a time.
+const PLACING_MAX: usize = 256;
 /// Snapshots at changes come no closer than that.
 const CHANGES_APART: Duration = Duration::from_millis(100);
 /// Facts without an acknowledgement are sent again after that.
@@ -52,6 +55,8 @@ const FACTS_UNDER_WAY: usize = 1024;
 pub struct Shared {
     /// What is told.
     pub status: Status,
+    /// What calls play.
+    pub(crate) sounds: Sounds,
     /// The manager user of AMI streams.
     pub login: Login,
     /// Random words.
@@ -140,9 +145,10 @@ async fn once(url: &PlaneUrl, shared: &Shared) -> Result<std::convert::Infallibl
     let (mut sink, mut frames) = socket.split();
     let asterisk = first_look(shared).await;
     let tech_cause = says_tech_cause(asterisk.as_ref());
-    let capabilities = [Capability::Ami, Capability::Bar, Capability::Facts, Capability::Records]
-        .into_iter()
-        .chain(tech_cause.then_some(Capability::TechCause));
+    let capabilities =
+        [Capability::Ami, Capability::Audio, Capability::Bar, Capability::Facts, Capability::Records]
+            .into_iter()
+            .chain(tech_cause.then_some(Capability::TechCause));
     let hello = Hello {
         protocol: PROTOCOL,
         protocol_oldest: Some(PROTOCOL_OLDEST),
@@ -174,6 +180,7 @@ async fn once(url: &PlaneUrl, shared: &Shared) -> Result<std::convert::Infallibl
         .link(&url.to_string(), format!("up, control plane {control_plane_version}, lacking [{lacking}]"));
 
     let streams = Arc::new(Semaphore::new(STREAMS_MAX));
+    let placing = Arc::new(Semaphore::new(PLACING_MAX));
     let (answers, mut answered) = mpsc::channel::<Up>(STREAMS_MAX);
     let mut beat = interval(HEARTBEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -206,6 +213,26 @@ async fn once(url: &PlaneUrl, shared: &Shared) -> Result<std::convert::Infallibl
                     Some(Down::Attempts { settled, unknown }) => {
                         shared.status.records.told(&settled, &unknown);
                     }
+                    Some(Down::PlaceAudio { sound }) => match Arc::clone(&placing).try_acquire_owned() {
+                        Ok(permit) => {
+                            let tls = config().map_err(DialError::from)?;
+                            let (url, sounds, answers) = (url.clone(), shared.sounds.clone(), answers.clone());
+                            tokio::spawn(async move {
+                                let placed = sounds.place(&url, tls, sound).await;
+                                let error = placed.err().map(|error| {
+                                    tracing::warn!(%sound, %error, "a sound was not placed");
+                                    Text::cut(&error.to_string())
+                                });
+                                // The link is over: it will ask again on the next one.
+                                let _ = answers.send(Up::AudioPlaced { sound, error }).await;
+                                drop(permit);
+                            });
+                        }
+                        Err(_) => {
+                            let error = Some(Text::cut("too many sounds are being placed"));
+                            send(&mut sink, &Up::AudioPlaced { sound, error }).await?;
+                        }
+                    },
                     Some(Down::OpenAmi { stream_id }) => match Arc::clone(&streams).try_acquire_owned() {
                         Ok(permit) => {
                             let tls = config().map_err(DialError::from)?;

@@ -41,6 +41,8 @@ pub struct Settings {
     pub disk: PathBuf,
     /// Jails and what they share.
     pub rules: RulesSettings,
+    /// Sounds that calls play.
+    pub audio: AudioSettings,
     /// Logs as JSON lines instead of text.
     pub log_json: bool,
 }
@@ -87,6 +89,18 @@ pub struct GateSettings {
     pub endpoints: Option<Vec<String>>,
 }
 
+/// Sounds that calls play.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AudioSettings {
+    /// The folder that Asterisk finds as `ringward` among its sounds, by a link in `/usr/share/asterisk/sounds`.
+    pub folder: PathBuf,
+    /// Most bytes of the sounds in it together; those asked for longest ago go first.
+    pub bytes_max: u64,
+    /// A sound that was not asked for in so many days goes.
+    pub keep_days: u16,
+}
+
 /// A listener.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -112,6 +126,11 @@ impl Default for Settings {
             rtp_conf: PathBuf::from("/etc/asterisk/rtp.conf"),
             disk: PathBuf::from("/var/spool/asterisk"),
             rules: RulesSettings::default(),
+            audio: AudioSettings {
+                folder: PathBuf::from("/var/cache/ringward-agent"),
+                bytes_max: 512 * 1024 * 1024,
+                keep_days: 7,
+            },
             log_json: false,
         }
     }

@@ -306,6 +306,10 @@ impl Link<'_> {
                     tracing::debug!(node = %self.node, "a question about attempts was dropped");
                 }
             }
+            Ok(Decoded::Message(Up::AudioPlaced { sound, error })) => {
+                let answer = error.map_or(Ok(()), |error| Err(error.to_string()));
+                self.member.placed(&sound, &answer);
+            }
             Ok(Decoded::Message(Up::AmiRefused { stream_id, reason })) => {
                 self.shared.links.ami_refused(self.member.node(), &stream_id, reason.as_str());
             }

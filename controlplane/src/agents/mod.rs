@@ -26,7 +26,7 @@ use time::OffsetDateTime;
 use tokio::{net::TcpListener, task::AbortHandle, time::interval};
 
 use self::door::ServerCertificate;
-pub(crate) use self::links::{Admission, BAR_MAX, DialledFor};
+pub(crate) use self::links::{Admission, BAR_MAX, DialledFor, PlaceAudioError};
 pub use self::{
     authority::{Authority, AuthorityError, CsrError, Signed},
     door::{Connection, Door, Peer},

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{Calls, news::translate, originate::originate, place::Place, reconcile};
-use crate::registry::Assignment;
+use crate::{audio::Playable, registry::Assignment};
 
 /// The dialplan ends an answered call at `time_limit_s`; this process does, if it has not, so much later.
 const TALK_SLACK: Duration = Duration::from_secs(5);
@@ -89,14 +89,14 @@ enum Found {
 
 impl Run<'_> {
     /// Sends a new attempt and follows it to its end.
-    pub(super) async fn send(mut self, to: &Assignment, reading: Reading) -> Ended {
+    pub(super) async fn send(mut self, plays: &Playable, to: &Assignment, reading: Reading) -> Ended {
         let request = self.request;
         let limits = limits(request, self.calls.patience.reconcile);
         let machine = Attempt::new(now(), limits, reading).listening(listening(request), None);
         let Ok(id) = ChannelId::parse(self.place.id.as_str()) else {
             return self.refused_here("the attempt's id is no channel id");
         };
-        let originate = match originate(&id, request, to) {
+        let originate = match originate(&id, request, plays, to) {
             Ok(originate) => originate,
             // Everything was parsed when it came in; what is left is a fleet file of a stricter version.
             Err(error) => return self.refused_here(&error.to_string()),

@@ -18,7 +18,7 @@ use super::{
     attempt::{Ended, Run},
     place::{Place, Slots},
 };
-use crate::registry::Assignment;
+use crate::{audio::Playable, registry::Assignment};
 
 /// As customers' calls by default: the carrier is to be judged alike.
 const PROGRESS_S: u16 = 8;
@@ -78,7 +78,8 @@ impl Calls {
             canceled: &mut canceled,
         };
         let reading = Reading { early_media: trunk.early_media, timer_b: to.timer_b };
-        let Ended { ending, may_live_on } = run.send(to, reading).await;
+        let beep = Playable::Builtin(Builtin::Beep);
+        let Ended { ending, may_live_on } = run.send(&beep, to, reading).await;
         if may_live_on {
             self.registry.abandon(&trunk.node, id.clone(), self.clock.now());
         }

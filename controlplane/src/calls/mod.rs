@@ -35,6 +35,7 @@ use tokio::{sync::watch, time::sleep};
 
 use crate::{
     agents::Links,
+    audio::Audio,
     clock::{Chance, Clock},
     metrics::Metrics,
     registry::Registry,
@@ -61,6 +62,7 @@ pub struct Calls {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) links: Arc<Links>,
+    pub(crate) audio: Arc<Audio>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) clock: Clock,
     pub(crate) chance: Chance,
@@ -72,17 +74,30 @@ pub struct Calls {
 }
 
 impl Calls {
+    #[allow(clippy::too_many_arguments, reason = "the parts of the program that calls use, each once")]
     pub(crate) fn new(
         store: Arc<dyn Store>,
         registry: Arc<Registry>,
         links: Arc<Links>,
+        audio: Arc<Audio>,
         metrics: Arc<Metrics>,
         clock: Clock,
         chance: Chance,
         patience: Patience,
         throttle: Throttle,
     ) -> Self {
-        Self { store, registry, links, metrics, clock, chance, patience, throttle, open: Mutex::default() }
+        Self {
+            store,
+            registry,
+            links,
+            audio,
+            metrics,
+            clock,
+            chance,
+            patience,
+            throttle,
+            open: Mutex::default(),
+        }
     }
 
     /// Whether another call can be taken.

@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
-use controlplane_core::request::{
-    Acknowledgement, AudioId, CallRequest, Content, DetectionMode, Key, KeyAction, OnMachine,
-};
+use controlplane_core::request::{Acknowledgement, CallRequest, DetectionMode, Key, KeyAction, OnMachine};
 use node_agent_ami::{
     ChannelId, ContextName, DialDigits, EndpointName, Extension, HangupHandler, InvalidName, Originate,
     VariableName, VariableValue,
 };
 
-use crate::registry::Assignment;
+use crate::{audio::Playable, registry::Assignment};
 
 /// The dialplan's contexts (dialplans/extensions_ringward.conf).
 const CALL_CONTEXT: &str = "ringward-call";
@@ -40,6 +38,7 @@ const ORIGINATE_SLACK: Duration = Duration::from_secs(5);
 pub(super) fn originate(
     id: &ChannelId,
     request: &CallRequest,
+    plays: &Playable,
     to: &Assignment,
 ) -> Result<Originate, InvalidName> {
     let variable = |name: &str, value: String| Ok((VariableName::parse(name)?, VariableValue::parse(value)?));
@@ -58,7 +57,7 @@ pub(super) fn originate(
     originate.hangup_handler = Some(HangupHandler { context: ContextName::parse(RECORD_CONTEXT)? });
     originate.variables = vec![
         variable(ATTEMPT, id.to_string())?,
-        variable(AUDIO, audio(sound(request)?).to_owned())?,
+        variable(AUDIO, audio(&plays.to_string()).to_owned())?,
         variable(REPEAT, request.message.repeat.to_string())?,
         variable(TIME_LIMIT, request.time_limit_s.to_string())?,
     ];
@@ -109,16 +108,6 @@ fn amd(request: &CallRequest) -> Option<&'static str> {
         (DetectionMode::Detect, OnMachine::Hangup) => Some("hangup"),
         (DetectionMode::Detect, OnMachine::Continue) => Some("continue"),
         (DetectionMode::Detect, OnMachine::LeaveMessage) => Some("leave"),
-    }
-}
-
-/// The file's name below the node's sounds folder, without its ending.
-fn sound(request: &CallRequest) -> Result<&'static str, InvalidName> {
-    match &request.message.content {
-        Content::Audio(AudioId::Builtin(builtin)) => Ok(builtin.sound()),
-        Content::Audio(AudioId::Recording(_)) | Content::Text { .. } => {
-            Err(InvalidName::Empty { field: "audio" })
-        }
     }
 }
 

@@ -13,6 +13,7 @@ use axum::{
 use controlplane_core::{
     ids::{RequestId, StreamId},
     names::NodeName,
+    sound::SoundHash,
 };
 use controlplane_store::{
     agents::{IssueCertificate, Issued, NodeCertificate, Warrant},
@@ -106,6 +107,21 @@ pub(super) async fn ami(
     let asked = state.agents.links.dialled(admission.node(), &stream_id).ok_or_else(Problem::not_found)?;
     let upgrade = upgrade.max_message_size(AMI_CHUNK_MAX).max_frame_size(AMI_CHUNK_MAX);
     Ok(upgrade.on_upgrade(async move |socket| state.agents.carry_ami(socket, admission, asked).await))
+}
+
+/// `GET /agents/v1/audio/{sha256}`: a sound that the node was asked to place, and while it is.
+pub(super) async fn audio(
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    AxumState(state): AxumState<State>,
+    sound: Result<Path<SoundHash>, PathRejection>,
+) -> Result<Response, Problem> {
+    let certificate = held(&state, &peer).await?;
+    let Path(sound) = sound?;
+    if !state.agents.links.is_placing(&certificate.node, &sound) {
+        return Err(Problem::not_found());
+    }
+    let sound = state.store.sound(&sound).await?.ok_or_else(Problem::not_found)?;
+    Ok(super::audio::wav(&sound))
 }
 
 /// Counts the connection in if its certificate is good.

@@ -41,19 +41,28 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
 /// A body within bounds. One that is too large is read on for a while and thrown away: an answer to a client
 /// that still sends is lost with the connection.
 pub(super) async fn read(request: Request) -> Result<Bytes, Problem> {
+    read_up_to(request, BODY_MAX, "At most 64 KiB.").await
+}
+
+/// As [`read`], within another bound, which `too_large` tells.
+pub(super) async fn read_up_to(
+    request: Request,
+    max: usize,
+    too_large: &'static str,
+) -> Result<Bytes, Problem> {
     let mut parts = request.into_body().into_data_stream();
     let (mut whole, mut length) = (Vec::new(), 0);
     while let Some(part) = parts.next().await {
         let part = part.map_err(|_| Problem::new(Code::Malformed, "The body did not arrive whole."))?;
         length += part.len();
-        if length <= BODY_MAX {
+        if length <= max {
             whole.extend_from_slice(&part);
-        } else if length > BODY_MAX + THROWN_AWAY_MAX {
+        } else if length > max + THROWN_AWAY_MAX {
             break;
         }
     }
-    if length > BODY_MAX {
-        return Err(Problem::new(Code::TooLarge, "At most 64 KiB."));
+    if length > max {
+        return Err(Problem::new(Code::TooLarge, too_large));
     }
     Ok(whole.into())
 }

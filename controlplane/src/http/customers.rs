@@ -31,6 +31,7 @@ use super::{
     problem::{Code, Problem},
     shape::{CallView, ListView},
 };
+use crate::audio::Refusal;
 
 /// Longest `Idempotency-Key`.
 const IDEMPOTENCY_KEY_MAX: usize = 255;
@@ -67,6 +68,14 @@ pub(super) async fn accept(
             Code::Unavailable,
             "Too many calls are under way. Nothing was accepted; ask again.",
         ));
+    }
+    match state.audio.check(&org, &request.message.content).await? {
+        Ok(()) => {}
+        Err(Refusal::Field(param, text)) => return Err(Problem::new(Code::InvalidField, text).param(param)),
+        Err(Refusal::Busy) => {
+            let text = "Too many texts wait to be spoken. Nothing was accepted; ask again.";
+            return Err(Problem::new(Code::Unavailable, text));
+        }
     }
     let new = NewCall {
         id: state.chance.call_id(now),

@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! customers   POST /v1/calls            GET /v1/calls    GET /v1/calls/{id}    POST /v1/calls/{id}/cancel
+//!             GET|POST /v1/audio        GET|DELETE /v1/audio/{id}          GET /v1/audio/{id}/content
 //! agents      POST /agents/v1/join      POST /agents/v1/renew
 //!             GET /agents/v1/link       GET /agents/v1/ami/{stream_id}      (WebSockets)
+//!             GET /agents/v1/audio/{sha256}
 //! operators   POST /admin/v1/bootstrap  GET|POST /admin/v1/fleet
 //!             GET /admin/v1/agents      GET /admin/v1/nodes/{name}/agent
 //!             POST /admin/v1/nodes/{name}/token                POST /admin/v1/nodes/{name}/revoke
@@ -16,12 +18,15 @@
 //! ```
 
 mod agents;
+mod audio;
 mod auth;
 mod body;
 mod customers;
 mod operators;
 mod problem;
 mod shape;
+
+pub(crate) use self::audio::UPLOADS_MAX;
 
 use std::sync::Arc;
 
@@ -36,10 +41,12 @@ use axum::{
 };
 use controlplane_core::ids::RequestId;
 use controlplane_store::Store;
+use tokio::sync::Semaphore;
 
 use self::problem::{Code, Problem, ProblemBody};
 use crate::{
     agents::Agents,
+    audio::Audio,
     bootstrap::Bootstrap,
     calls::Calls,
     clock::{Chance, Clock},
@@ -67,6 +74,10 @@ pub struct Parts {
     pub bootstrap: Bootstrap,
     /// Calls under way.
     pub calls: Arc<Calls>,
+    /// What callees hear.
+    pub(crate) audio: Arc<Audio>,
+    /// Uploads at a time.
+    pub(crate) uploads: Semaphore,
     /// Health over a restart, and operators' holds.
     pub(crate) keeping: Arc<Keeping>,
     /// Counters.
@@ -99,6 +110,9 @@ pub fn customers(state: State) -> Router {
         .route("/v1/calls", post(customers::create).get(customers::list))
         .route("/v1/calls/{id}", get(customers::show))
         .route("/v1/calls/{id}/cancel", post(customers::cancel))
+        .route("/v1/audio", post(audio::create).get(audio::list))
+        .route("/v1/audio/{id}", get(audio::show).delete(audio::delete))
+        .route("/v1/audio/{id}/content", get(audio::content))
         .route("/healthz", get(operators::healthz));
     finish(routes, state)
 }
@@ -109,7 +123,8 @@ pub fn agents(state: State) -> Router {
         .route(node_agent_protocol::JOIN_PATH, post(agents::join))
         .route(node_agent_protocol::RENEW_PATH, post(agents::renew))
         .route(node_agent_protocol::LINK_PATH, get(agents::link))
-        .route("/agents/v1/ami/{stream_id}", get(agents::ami));
+        .route("/agents/v1/ami/{stream_id}", get(agents::ami))
+        .route("/agents/v1/audio/{sound}", get(agents::audio));
     finish(routes, state)
 }
 

@@ -43,6 +43,10 @@ pub(super) enum Code {
     TooLarge,
     /// The body is not JSON by its content type.
     UnsupportedMediaType,
+    /// The body is no recording that can be played.
+    InvalidAudio,
+    /// The organisation has no room for another recording.
+    AudioFull,
     /// No client certificate, where one is needed.
     CertificateRequired,
     /// A certificate that the store does not know.
@@ -120,8 +124,12 @@ impl Code {
             Self::NodeNotDeclared => ("node_not_declared", StatusCode::FORBIDDEN, "The node is not declared"),
             Self::TooLarge => ("too_large", StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
             Self::UnsupportedMediaType => {
-                ("unsupported_media_type", StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body must be JSON")
+                ("unsupported_media_type", StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body is of another type")
             }
+            Self::InvalidAudio => {
+                ("invalid_audio", StatusCode::UNPROCESSABLE_ENTITY, "Not a recording that can be played")
+            }
+            Self::AudioFull => ("audio_full", StatusCode::CONFLICT, "No room for another recording"),
             Self::Unavailable => ("unavailable", StatusCode::SERVICE_UNAVAILABLE, "Not now"),
             Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "A fault of ours"),
         }

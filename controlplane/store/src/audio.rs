@@ -98,6 +98,8 @@ pub struct PruneAudio {
     pub speech_before: OffsetDateTime,
     /// Most bytes of all spoken texts together; those used longest ago go first.
     pub speech_bytes_max: u64,
+    /// Texts that were used since then stay, however many there are: an open call may need them.
+    pub speech_stays_since: OffsetDateTime,
     /// Recordings that were deleted before.
     pub deleted_before: OffsetDateTime,
 }

@@ -7,6 +7,7 @@
 //! | `POST` [`JOIN_PATH`] | a [`JoinRequest`] with a token's secret gets the node its first certificate; the only address that takes no client certificate |
 //! | `POST` [`RENEW_PATH`] | a [`RenewRequest`] gets the next one |
 //! | `GET` [`LINK_PATH`] | the control stream: WebSocket, one JSON [`Up`] or [`Down`] per text message |
+//! | `GET` [`audio_path`] | a sound that [`Down::PlaceAudio`] asked to place: a WAV |
 //! | `GET` [`ami_path`] | an AMI stream: WebSocket, binary messages are bytes of AMI, their borders mean nothing |
 //!
 //! The first message up is [`Hello`], the first down is [`Welcome`] or [`Refused`]. Then two kinds of
@@ -18,6 +19,9 @@
 //!
 //! Attempts that have left something on the node, a flight record or a channel, are asked about ([`Up::Attempts`])
 //! as long as it is there, and settled ones cleared away: neither side has to remember what it told the other.
+//!
+//! A sound is asked for when a call is about to play it ([`Down::PlaceAudio`]), every time anew: the agent answers at
+//! once where it has it, and else fetches it first. Neither side has to remember what the other has.
 //!
 //! On an AMI stream the agent is a gate and logs in by itself: it sends Asterisk's banner, answers the control
 //! plane's `Login` (whose user and secret are [`AMI_LINK_USER`] and mean nothing) with its own session's
@@ -35,12 +39,13 @@ mod join;
 mod message;
 mod observations;
 mod policy;
+pub mod sounds;
 pub mod tls;
 mod token;
 
 use std::time::Duration;
 
-use controlplane_core::ids::StreamId;
+use controlplane_core::{ids::StreamId, sound::SoundHash};
 
 pub use self::{
     bounded::{List, OverBound, Text},
@@ -77,6 +82,12 @@ pub const SERVER_NAME: &str = "control-plane.ringward.internal";
 pub const AMI_LINK_USER: &str = "ringward-link";
 /// Largest binary message on an AMI stream.
 pub const AMI_CHUNK_MAX: usize = 64 * 1024;
+
+/// The address of a sound. Only of one that [`Down::PlaceAudio`] asks this node to place, and while it does.
+#[must_use]
+pub fn audio_path(sound: &SoundHash) -> String {
+    format!("/agents/v1/audio/{sound}")
+}
 
 /// The address of an AMI stream, which the agent dials when [`Down::OpenAmi`] asks for it.
 #[must_use]

@@ -1,6 +1,9 @@
 //! The messages of the control stream, and how they are read and written.
 
-use controlplane_core::ids::{AttemptId, FactId, StreamId};
+use controlplane_core::{
+    ids::{AttemptId, FactId, StreamId},
+    sound::SoundHash,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{BarAnswer, FACTS_PER_MESSAGE, Fact, Hello, List, Observations, Policy, Refused, Text, Welcome};
@@ -47,6 +50,14 @@ pub enum Up {
         /// Why, in words.
         reason: Text<300>,
     },
+    /// Answers [`Down::PlaceAudio`].
+    AudioPlaced {
+        /// The sound.
+        sound: SoundHash,
+        /// Why it is not there, in words; absent: it is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<Text<300>>,
+    },
     /// A kind of a newer version: skipped, and counted.
     #[serde(other)]
     Unknown,
@@ -71,6 +82,12 @@ pub enum Down {
     OpenAmi {
         /// Random: whoever dials it must know it, and hold the node's certificate.
         stream_id: StreamId,
+    },
+    /// Put this sound where Asterisk plays it, from [`crate::audio_path`], and say when it is there; only to an agent
+    /// that has [`crate::Capability::Audio`]. Asked again before each call that plays it.
+    PlaceAudio {
+        /// The sound.
+        sound: SoundHash,
     },
     /// Answers [`Up::Attempts`] for its records. What it does not name is open.
     Attempts {

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::{
+    collections::HashMap,
     convert::Infallible,
     net::SocketAddr,
     path::Path,
@@ -72,6 +73,10 @@ pub(crate) struct Asked {
     pub(crate) joins: u32,
     pub(crate) renewals: u32,
     pub(crate) csrs: Vec<String>,
+    /// What is answered for a sound, by its address.
+    pub(crate) sounds: HashMap<String, Vec<u8>>,
+    /// Sounds that were fetched, each time.
+    pub(crate) fetched: Vec<String>,
 }
 
 pub(crate) struct ControlPlane {
@@ -205,6 +210,14 @@ impl Door {
             self.asked.lock().unwrap().renewals += 1;
             return self.issue(&renew.csr_pem);
         }
+        if path.starts_with("/agents/v1/audio/") {
+            let mut asked = self.asked.lock().unwrap();
+            asked.fetched.push(path.clone());
+            return match asked.sounds.get(&path) {
+                Some(sound) => Response::new(Full::new(Bytes::from(sound.clone()))),
+                None => problem(StatusCode::NOT_FOUND, "not_found"),
+            };
+        }
         let key = request.headers().get(header::SEC_WEBSOCKET_KEY).unwrap().clone();
         let sender = self.sender.clone();
         tokio::spawn(async move {
@@ -330,6 +343,7 @@ pub(crate) fn settings(dir: &Path, ami: SocketAddr) -> Settings {
         login.username = "ringward".to_owned();
         login.secret_file.clone_from(&secret);
     }
+    settings.audio.folder = dir.join("sounds");
     settings.metrics.listen = SocketAddr::from(([127, 0, 0, 1], 0));
     settings
 }

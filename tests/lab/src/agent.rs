@@ -71,12 +71,13 @@ impl Agent {
         }
         let folder = self.host.folder();
         let text = format!(
-            "state_dir = \"{}\"\nrtp_conf = \"{}\"\ndisk = \"{}\"\n\
+            "state_dir = \"{}\"\nrtp_conf = \"{}\"\ndisk = \"{}\"\naudio.folder = \"{}\"\n\
              [ami]\naddress = \"127.0.0.1:5038\"\nusername = \"{}\"\nsecret_file = \"{}\"\n\
              [observer]\naddress = \"127.0.0.1:5038\"\nusername = \"{}\"\nsecret_file = \"{}\"\n{GATE}",
             self.state_dir().display(),
             folder.join("etc/rtp.conf").display(),
             folder.join("spool").display(),
+            self.host.sounds().display(),
             AmiUser::Calls.username(),
             pbx.secret_file_of(AmiUser::Calls).display(),
             AmiUser::Agent.username(),

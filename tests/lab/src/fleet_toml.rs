@@ -30,6 +30,7 @@ pub(crate) fn write(plan: &Plan, subnet: Subnet, pbxes: &[Pbx], carriers: &[Carr
         if plan.reach == Reach::Agent {
             continue;
         }
+        writeln!(text, "audio_folder = \"{}\"", pbx.host().sounds().display()).ok();
         write!(
             text,
             "\n[node.ami]\naddress = \"{}\"\nusername = \"{}\"\n\

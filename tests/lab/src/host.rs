@@ -25,6 +25,11 @@ impl HostName {
         PathBuf::from(HOSTS).join(&self.0)
     }
 
+    /// The folder that its Asterisk plays `ringward/…` from.
+    pub fn sounds(&self) -> PathBuf {
+        self.folder().join("sounds")
+    }
+
     /// Its network namespace.
     pub fn namespace(&self) -> String {
         network::namespace(&self.0)
@@ -82,9 +87,10 @@ impl HostName {
     /// nothing is left to clean up. `exec` all the way: the pid is that of the program itself.
     pub(crate) fn in_root(&self, root: &Root, program: &[&str]) -> Command {
         const SCRIPT: &str = "set -e; root=$1; home=$2; shift 2\n\
-            mkdir -p \"$root/srv/ringward\"\n\
+            mkdir -p \"$root/srv/ringward\" \"$root/usr/share/asterisk/sounds/ringward\"\n\
             touch -a \"$root/etc/hosts\" \"$root/etc/resolv.conf\"\n\
             mount --bind \"$home\" \"$root/srv/ringward\"\n\
+            mount --bind \"$home/sounds\" \"$root/usr/share/asterisk/sounds/ringward\"\n\
             mount --bind \"$home/resolv.conf\" \"$root/etc/resolv.conf\"\n\
             mount --bind \"$home/hosts\" \"$root/etc/hosts\"\n\
             mount --rbind /dev \"$root/dev\"\n\

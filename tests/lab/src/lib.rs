@@ -69,3 +69,11 @@ pub use setup::{Planted, Setup};
 pub use status::{HostStatus, status};
 pub use subnet::Subnet;
 pub use sweep::sweep;
+
+/// Installs what a control plane speaks texts with, where it is missing.
+///
+/// # Errors
+/// It cannot be installed.
+pub fn install_speech() -> Result<(), LabError> {
+    packages::ensure(packages::SPEECH_TOOLS)
+}

@@ -27,6 +27,9 @@ pub(crate) const HOST_TOOLS: &[Tool] = &[
 /// What hosts that are booted need.
 pub(crate) const MACHINE_TOOLS: &[Tool] = &[Tool { program: "systemd-nspawn", package: "systemd-container" }];
 
+/// What a control plane needs to speak texts.
+pub(crate) const SPEECH_TOOLS: &[Tool] = &[Tool { program: "espeak-ng", package: "espeak-ng" }];
+
 /// What programs whose clock is wrong need.
 pub(crate) const CLOCK_TOOLS: &[Tool] = &[Tool { program: "faketime", package: "faketime" }];
 

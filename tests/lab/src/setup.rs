@@ -118,6 +118,7 @@ impl Setup {
 
     /// Starts the process; it is of use once `/readyz` says so.
     pub(crate) fn spawn(&self, name: &str, doors: Doors) -> Result<(), LabError> {
+        packages::ensure(packages::SPEECH_TOOLS)?;
         let log = self.log();
         let open =
             || File::options().create(true).append(true).open(&log).map_err(LabError::file("write", &log));

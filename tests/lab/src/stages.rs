@@ -111,7 +111,8 @@ fn contract() -> anyhow::Result<()> {
     let url = cluster.url();
     let postgres = [("RINGWARD_TEST_POSTGRES_URL", url.as_str()), AT_A_TIME];
     step(&["test", "-p", "controlplane-store", "--features", "postgres-tests"], &postgres)?;
-    step(&["test", "-p", "api", "--features", "postgres-tests"], &postgres)
+    lab::install_speech()?;
+    step(&["test", "-p", "api", "--features", "postgres-tests,espeak-tests"], &postgres)
 }
 
 /// Real Asterisk hosts, one lab at a time, and the real control plane beside them.

@@ -1,6 +1,12 @@
 //! Values of single fields in `fleet.toml`, parsed once into types that cannot be wrong.
 
-use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
+use std::{
+    borrow::Borrow,
+    fmt,
+    path::{Component, PathBuf},
+    str::FromStr,
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -196,6 +202,17 @@ pub(super) fn bounded_option<'de, D: Deserializer<'de>, const MIN: u32, const MA
     d: D,
 ) -> Result<Option<u32>, D::Error> {
     bounded::<D, MIN, MAX>(d).map(Some)
+}
+
+/// An absolute path without `..`: what else it is, the file system knows.
+pub(super) fn absolute_folder<'de, D: Deserializer<'de>>(d: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = PathBuf::deserialize(d)?;
+    let is_plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    if path.is_absolute() && is_plain {
+        Ok(Some(path))
+    } else {
+        Err(de::Error::custom("must be an absolute path without `..`"))
+    }
 }
 
 /// A carrier's networks.

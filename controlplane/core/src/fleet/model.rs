@@ -6,7 +6,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::field::{
-    AmiAddress, AmiUsername, CountryCode, NumberPrefix, RoutePrefix, bounded, bounded_option, networks,
+    AmiAddress, AmiUsername, CountryCode, NumberPrefix, RoutePrefix, absolute_folder, bounded,
+    bounded_option, networks,
 };
 use crate::{
     call::{UnknownWord, words},
@@ -55,6 +56,10 @@ pub struct Node {
     /// Its AMI, for a node without an agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ami: Option<Ami>,
+    /// The folder from which its Asterisk plays `ringward/…`, as the control plane's host reaches it: the same machine,
+    /// or a share. For a node without an agent, which puts sounds there by itself; absolute.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "absolute_folder")]
+    pub audio_folder: Option<PathBuf>,
     /// After how many ms without any answer its Asterisk gives an INVITE up (RFC 3261 section 17.1.1.2,
     /// Timer B): 64 × `timer_t1` of its pjsip.conf, whose least value of 100 ms is the default here. Must be
     /// what that Asterisk does, since it tells a silent carrier from a late one.

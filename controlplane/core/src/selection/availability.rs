@@ -129,6 +129,11 @@ impl Tried {
         self.regions.extend(fleet.node(node).map(|n| n.region.clone()));
     }
 
+    /// Passes over every trunk of a node to which nothing was sent: only the trunks count as tried.
+    pub fn pass_over_node(&mut self, node: &NodeName, fleet: &Fleet) {
+        self.trunks.extend(fleet.trunks_of(node).map(|trunk| trunk.name.clone()));
+    }
+
     /// Whether this is the call's first choice.
     #[must_use]
     pub fn is_empty(&self) -> bool {

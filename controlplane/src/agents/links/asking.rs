@@ -5,11 +5,16 @@ use std::time::Duration;
 use controlplane_core::{
     ids::{AttemptId, StreamId},
     names::NodeName,
+    sound::SoundHash,
 };
 use node_agent_protocol::{BarAnswer, Capability, Down};
-use tokio::{io::DuplexStream, sync::oneshot, time::timeout};
+use tokio::{
+    io::DuplexStream,
+    sync::oneshot,
+    time::{Instant, timeout},
+};
 
-use super::{Awaited, Links};
+use super::{Awaited, Entry, Links};
 
 /// How long an answer to `bar` is waited for; within the call's `reconcile_timeout`.
 pub(crate) const BAR_MAX: Duration = Duration::from_secs(2);
@@ -21,6 +26,13 @@ const DIAL_MAX: Duration = Duration::from_secs(5);
 const BARS_MAX: usize = 4_096;
 /// AMI streams that were asked for and not dialled yet, of all nodes.
 const AWAITED_MAX: usize = 1_024;
+
+/// Sounds that one node is asked to place at a time.
+const PLACING_MAX: usize = 1_024;
+/// For so long an agent's word that it has a sound is believed: it removes none that it was asked for within hours.
+const PLACED_FOR: Duration = Duration::from_secs(60);
+/// Sounds of one node that are remembered as placed.
+const PLACED_MAX: usize = 4_096;
 
 /// Bytes of AMI, either way.
 pub type AmiStream = DuplexStream;
@@ -45,7 +57,91 @@ pub enum OpenAmiError {
     Busy,
 }
 
+/// Why a sound is not on a node.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlaceAudioError {
+    /// The node has no link to this replica.
+    #[error("its agent is not linked")]
+    NotLinked,
+    /// Its agent is of a version that places no sounds.
+    #[error("its agent places no sounds (it lacks the capability `audio`): update it")]
+    Lacking,
+    /// Its agent said why not.
+    #[error("its agent answers: {0}")]
+    Refused(String),
+    /// It was asked, and did not answer in time.
+    #[error("its agent did not place the sound in time")]
+    TimedOut,
+    /// Too many are being placed.
+    #[error("too many sounds are being placed on it")]
+    Busy,
+}
+
+impl Entry {
+    /// The link is another one, or gone: who asked over it asks again.
+    pub(super) fn forget_questions(&mut self) {
+        self.bars.clear();
+        self.placing.clear();
+        self.placed.clear();
+    }
+
+    pub(super) fn note_placed(&mut self, sound: SoundHash, now: Instant) {
+        if self.placed.len() >= PLACED_MAX {
+            self.placed.retain(|_, at| now.duration_since(*at) < PLACED_FOR);
+        }
+        if self.placed.len() < PLACED_MAX {
+            self.placed.insert(sound, now);
+        }
+    }
+}
+
 impl Links {
+    /// Has the node's agent place a sound, and waits until Asterisk can play it.
+    ///
+    /// # Errors
+    /// [`PlaceAudioError`], each for people to read.
+    pub async fn place_audio(
+        &self,
+        node: &NodeName,
+        sound: &SoundHash,
+        limit: Duration,
+    ) -> Result<(), PlaceAudioError> {
+        let (reply, answer) = oneshot::channel();
+        let down = {
+            let mut state = self.state();
+            let entry = state.nodes.get_mut(node).ok_or(PlaceAudioError::NotLinked)?;
+            let held = entry.held.as_ref().ok_or(PlaceAudioError::NotLinked)?;
+            if !held.state.hello.capabilities.has(Capability::Audio) {
+                return Err(PlaceAudioError::Lacking);
+            }
+            if entry.placed.get(sound).is_some_and(|at| at.elapsed() < PLACED_FOR) {
+                return Ok(());
+            }
+            let down = held.down.clone();
+            entry.placing.retain(|_, waiting| {
+                waiting.retain(|reply| !reply.is_closed());
+                !waiting.is_empty()
+            });
+            if entry.placing.len() >= PLACING_MAX {
+                return Err(PlaceAudioError::Busy);
+            }
+            entry.placing.entry(*sound).or_default().push(reply);
+            down
+        };
+        let ask = async {
+            let asked = down.send(Down::PlaceAudio { sound: *sound }).await;
+            asked.map_err(|_| PlaceAudioError::NotLinked)?;
+            let answer = answer.await.map_err(|_| PlaceAudioError::NotLinked)?;
+            answer.map_err(PlaceAudioError::Refused)
+        };
+        timeout(limit, ask).await.unwrap_or(Err(PlaceAudioError::TimedOut))
+    }
+
+    /// Whether this node is being asked to place this sound: then it may have it.
+    pub(crate) fn is_placing(&self, node: &NodeName, sound: &SoundHash) -> bool {
+        self.state().nodes.get(node).is_some_and(|entry| entry.placing.contains_key(sound))
+    }
+
     /// Asks the node's gate to let no Originate of this attempt through, which is `age` old; `None`: an hour at
     /// most. Without a link, an answer in time, or an agent that can, it is unknown.
     pub async fn bar(&self, node: &NodeName, attempt: &AttemptId, age: Option<Duration>) -> BarAnswer {

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use controlplane_core::{ids::AttemptId, names::NodeName};
+use controlplane_core::{ids::AttemptId, names::NodeName, sound::SoundHash};
 use node_agent_protocol::{BarAnswer, Down, HEARTBEAT, Observations};
 use time::OffsetDateTime;
 use tokio::{
@@ -73,6 +73,24 @@ impl Membership {
             let _ = reply.send(answer);
         }
     }
+
+    /// A sound is on the node now, or cannot be.
+    pub(in crate::agents) fn placed(&self, sound: &SoundHash, answer: &Result<(), String>) {
+        let mut state = self.links.state();
+        let Some(entry) = state.nodes.get_mut(&self.node) else { return };
+        if entry.held.as_ref().is_none_or(|held| held.id != self.id) {
+            return;
+        }
+        // Only what was asked for: an agent cannot fill this memory.
+        let Some(waiting) = entry.placing.remove(sound) else { return };
+        if answer.is_ok() {
+            entry.note_placed(*sound, Instant::now());
+        }
+        for reply in waiting {
+            // Who asked may have given up.
+            let _ = reply.send(answer.clone());
+        }
+    }
 }
 
 impl Drop for Membership {
@@ -81,7 +99,7 @@ impl Drop for Membership {
         let Some(entry) = state.nodes.get_mut(&self.node) else { return };
         if entry.held.as_ref().is_some_and(|held| held.id == self.id) {
             entry.held = None;
-            entry.bars.clear();
+            entry.forget_questions();
             entry.tell();
         }
     }

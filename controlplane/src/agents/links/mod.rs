@@ -16,6 +16,7 @@ use controlplane_core::{
     fleet::Fleet,
     ids::{AttemptId, StreamId},
     names::NodeName,
+    sound::SoundHash,
 };
 use controlplane_store::agents::NodeCertificate;
 use node_agent_protocol::{BarAnswer, Down, Hello, Observations};
@@ -28,7 +29,7 @@ use tokio::{
 pub use self::asking::{AmiStream, OpenAmiError};
 pub(super) use self::connection::{Membership, Over};
 pub(crate) use self::{
-    asking::{BAR_MAX, DialledFor},
+    asking::{BAR_MAX, DialledFor, PlaceAudioError},
     connection::Admission,
 };
 use crate::clock::{Chance, Clock};
@@ -91,6 +92,10 @@ struct Entry {
     revocations: watch::Sender<u64>,
     connections: HashMap<u64, Fingerprint>,
     bars: HashMap<AttemptId, Vec<oneshot::Sender<BarAnswer>>>,
+    /// Sounds that it was asked to place.
+    placing: HashMap<SoundHash, Vec<oneshot::Sender<Result<(), String>>>>,
+    /// Sounds that it said it has, and when.
+    placed: HashMap<SoundHash, Instant>,
 }
 
 impl Default for Entry {
@@ -102,6 +107,8 @@ impl Default for Entry {
             revocations: watch::Sender::new(0),
             connections: HashMap::new(),
             bars: HashMap::new(),
+            placing: HashMap::new(),
+            placed: HashMap::new(),
         }
     }
 }
@@ -260,7 +267,7 @@ impl Links {
         let mut state = self.state();
         let id = state.id();
         let entry = state.nodes.entry(node.clone()).or_default();
-        entry.bars.clear();
+        entry.forget_questions();
         entry.held = Some(Held { id, down, state: link, revision: 0, _replaced: replacing });
         entry.tell();
         drop(state);

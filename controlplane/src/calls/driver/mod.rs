@@ -35,7 +35,10 @@ use super::{
     attempt::{Ended, Run, limits, listening},
     place::{Place, Slots},
 };
-use crate::registry::{Assignment, Refused, Reserved};
+use crate::{
+    audio::{PLACE_MAX, Playable},
+    registry::{Assignment, Refused, Reserved},
+};
 
 /// First wait before trunks are tried again that sent nothing; doubled up to [`AGAIN_MAX`].
 const AGAIN_MIN: Duration = Duration::from_millis(250);
@@ -59,6 +62,8 @@ pub(super) async fn drive(calls: &Calls, call: Call, canceled: watch::Receiver<b
         nothing_left_since: None,
         unusable_since: None,
         hold: None,
+        plays: None,
+        is_unplaced: false,
         late: Reason::DeadlineExceeded,
     };
     if driver.take_up().await == Step::Ended {
@@ -89,6 +94,10 @@ struct Driver<'a> {
     unusable_since: Option<Instant>,
     /// Its number was dialled too often when its attempt was to begin.
     hold: Option<OffsetDateTime>,
+    /// What it plays, once that is there.
+    plays: Option<Playable>,
+    /// Whether the last node that could have been tried could not get what it plays.
+    is_unplaced: bool,
     /// Why it ends if its deadline comes now.
     late: Reason,
 }
@@ -133,6 +142,12 @@ impl Driver<'_> {
             if now >= deadline {
                 return Some(self.late);
             }
+            let Some(plays) = self.plays.clone() else {
+                if let Err(reason) = self.find_what_plays(deadline).await {
+                    return Some(reason);
+                }
+                continue;
+            };
             if let Some(until) = self.held(now).await {
                 tokio::select! {
                     () = sleep_until(until.min(deadline)) => {}
@@ -146,7 +161,7 @@ impl Driver<'_> {
             let wait = match self.calls.registry.reserve(to, from, &self.tried, &id, now.into_std()) {
                 Reserved::Trunk(to) => {
                     self.unusable_since = None;
-                    if self.attempt(&id, &to).await == Step::Ended {
+                    if self.attempt(&id, &plays, &to).await == Step::Ended {
                         return None;
                     }
                     continue;
@@ -166,6 +181,24 @@ impl Driver<'_> {
                 },
             }
         }
+    }
+
+    /// What the call plays: a text is spoken now. `Err`: the call ends so.
+    async fn find_what_plays(&mut self, deadline: Instant) -> Result<(), Reason> {
+        let audio = &self.calls.audio;
+        let found = tokio::select! {
+            biased;
+            _ = self.canceled.wait_for(|canceled| *canceled) => return Err(Reason::Api),
+            found = audio.ready(&self.call.org, &self.call.request.message.content) => found,
+            () = sleep_until(deadline) => return Err(Reason::MediaError),
+        };
+        let plays = found.map_err(|error| {
+            tracing::warn!(call = %self.call.id, %error, "there is nothing to play");
+            Reason::MediaError
+        })?;
+        audio.placing().ahead(&self.call.request.to, &plays);
+        self.plays = Some(plays);
+        Ok(())
     }
 
     fn refused(&mut self, refused: Refused, now: Instant) -> Wait {
@@ -198,6 +231,7 @@ impl Driver<'_> {
     /// Why it ends when no trunk is left for it.
     fn without_trunk(&self) -> Reason {
         match self.endings.last() {
+            None if self.is_unplaced => Reason::MediaError,
             None => Reason::NoHealthyRoute,
             Some(last) => failover::exhausted(*last, self.call.request.on_unknown),
         }
@@ -270,10 +304,22 @@ impl Driver<'_> {
         self.ended(place, sent, ended).await
     }
 
-    async fn attempt(&mut self, id: &AttemptId, to: &Assignment) -> Step {
+    async fn attempt(&mut self, id: &AttemptId, plays: &Playable, to: &Assignment) -> Step {
         let trunk = &to.trunk;
         let place = Place::on(trunk, id);
         let _slots = Slots { registry: &self.calls.registry, place: &place };
+        let placed = tokio::select! {
+            biased;
+            placed = self.calls.audio.placing().place(&trunk.node, plays, PLACE_MAX) => placed,
+            _ = self.canceled.wait_for(|canceled| *canceled) => return Step::Next,
+        };
+        self.is_unplaced = placed.is_err();
+        if let Err(error) = placed {
+            // Nothing was sent, and nothing is written: another node may have it.
+            tracing::warn!(call = %self.call.id, node = %trunk.node, %error, "a node cannot play the call's sound");
+            self.tried.pass_over_node(&trunk.node, &self.calls.registry.fleet().0);
+            return Step::Next;
+        }
         let at = self.calls.clock.now();
         let begin = BeginAttempt {
             call: self.call.id.clone(),
@@ -316,7 +362,7 @@ impl Driver<'_> {
             canceled: &mut self.canceled,
         };
         let reading = Reading { early_media: trunk.early_media, timer_b: to.timer_b };
-        let ended = run.send(to, reading).await;
+        let ended = run.send(plays, to, reading).await;
         self.ended(&place, sent, ended).await
     }
 

@@ -252,10 +252,11 @@ async fn erase(c: &mut PgConnection, prune: PruneAudio) -> Result<u64, Failure> 
         .await?;
     sqlx::query(
         "DELETE FROM speech WHERE key IN (SELECT key FROM (
-             SELECT s.key, sum(a.bytes) OVER (ORDER BY s.last_used_at DESC, s.key) AS newer
-             FROM speech s JOIN audio a ON a.sha256 = s.sha256) sized WHERE newer > $1::bigint)",
+             SELECT s.key, sum(a.bytes) OVER (ORDER BY s.last_used_at DESC, s.key) AS newer, s.last_used_at
+             FROM speech s JOIN audio a ON a.sha256 = s.sha256) sized WHERE newer > $1::bigint AND last_used_at < $2)",
     )
     .bind(i64::try_from(prune.speech_bytes_max).unwrap_or(i64::MAX))
+    .bind(Micros::from(prune.speech_stays_since))
     .execute(&mut *c)
     .await?;
     sqlx::query("DELETE FROM recording WHERE deleted_at < $1")

@@ -68,6 +68,7 @@ fn settings(dir: &Path, pbx: SocketAddr) -> Settings {
         login.username = "ringward".to_owned();
         login.secret_file.clone_from(&secret);
     }
+    settings.audio.folder = dir.join("sounds");
     settings.metrics.listen = SocketAddr::from(([127, 0, 0, 1], 0));
     settings
 }

@@ -146,7 +146,7 @@ impl Link {
                     return refused.code;
                 }
                 Down::Welcome(_) | Down::Policy(_) | Down::Ack { .. } | Down::OpenAmi { .. } => {}
-                Down::Attempts { .. } | Down::Bar { .. } | Down::Unknown => {}
+                Down::Attempts { .. } | Down::PlaceAudio { .. } | Down::Bar { .. } | Down::Unknown => {}
             }
         }
     }

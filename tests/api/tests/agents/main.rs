@@ -15,3 +15,4 @@ mod linking;
 mod plane;
 mod real;
 mod revoking;
+mod sounds;

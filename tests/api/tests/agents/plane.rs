@@ -48,6 +48,9 @@ prefix = "+"
 tiers = [["acme-waw-1", "acme-fra-1"]]
 "#;
 
+/// What every text sounds like: a tone of a second.
+const SPOKEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tone.wav");
+
 pub(crate) struct Plane {
     pub(crate) app: App,
     pub(crate) store: Arc<dyn Store>,
@@ -63,7 +66,7 @@ pub(crate) fn node(name: &str) -> NodeName {
 
 async fn run(folder: &Path, moved_s: &Arc<AtomicI64>) -> (App, Arc<dyn Store>) {
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    let settings = Settings {
+    let mut settings = Settings {
         data_dir: folder.to_owned(),
         api: Door { listen },
         operator: Door { listen },
@@ -71,6 +74,10 @@ async fn run(folder: &Path, moved_s: &Arc<AtomicI64>) -> (App, Arc<dyn Store>) {
         throttle: Throttle::off(),
         ..Settings::default()
     };
+    // A text becomes the sound in this file.
+    let speech = &mut settings.audio.speech;
+    speech.command = ["/bin/cp", SPOKEN, "{output_file}"].map(str::to_owned).to_vec();
+    speech.languages = vec!["en".parse().unwrap()];
     let store = controlplane_store::open(&settings.database_url()).await.unwrap();
     let (system, moved) = (Clock::system(), Arc::clone(moved_s));
     let clock = Clock::of(move || system.now() + time::Duration::seconds(moved.load(Ordering::Relaxed)));

@@ -17,5 +17,6 @@ mod fixture;
 mod hostile;
 mod links;
 mod many;
+mod messages;
 mod power;
 mod unknown;

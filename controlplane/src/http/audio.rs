@@ -1,0 +1,206 @@
+//! `/v1/audio`: recordings that calls play as `message.audio_id`.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json,
+    body::{Body, Bytes},
+    extract::{
+        Path, Query, Request, State as AxumState,
+        rejection::{PathRejection, QueryRejection},
+    },
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use controlplane_core::{ids::RecordingId, sound::SoundHash};
+use controlplane_store::audio::{NewRecording, Recorded, Recording, RecordingsPage, Sound};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use tokio::{task::spawn_blocking, time::timeout};
+
+use super::{
+    State,
+    auth::{Customer, Scope},
+    body,
+    problem::{Code, Problem},
+    shape::ListView,
+};
+use crate::audio::{Format, LENGTH_MAX_S, convert, format_of};
+
+/// Most bytes of an upload.
+const UPLOAD_MAX: usize = 10 * 1024 * 1024;
+/// How long an upload may take to come.
+const UPLOAD_WITHIN: Duration = Duration::from_secs(120);
+/// Uploads at a time, of all organisations: each holds its file, and then its samples, in memory.
+pub(crate) const UPLOADS_MAX: usize = 8;
+/// Recordings of a page where none is asked.
+const LIMIT_DEFAULT: u16 = 20;
+/// Most recordings of a page.
+const LIMIT_MAX: u16 = 100;
+
+/// A recording as shown.
+#[derive(Debug, Serialize)]
+pub(super) struct RecordingView {
+    id: RecordingId,
+    object: &'static str,
+    sha256: SoundHash,
+    bytes: u64,
+    length_ms: u32,
+    #[serde(with = "time::serde::rfc3339")]
+    created_at: OffsetDateTime,
+}
+
+impl From<Recording> for RecordingView {
+    fn from(recording: Recording) -> Self {
+        let Recording { id, sha256, bytes, length_ms, created_at, .. } = recording;
+        Self { id, object: "audio", sha256, bytes, length_ms, created_at }
+    }
+}
+
+/// `POST /v1/audio`: a WAV or MP3 as the body.
+pub(super) async fn create(
+    customer: Customer,
+    AxumState(state): AxumState<State>,
+    request: Request,
+) -> Result<Response, Problem> {
+    customer.may(Scope::CallsWrite)?;
+    let claimed = claimed(&request)?;
+    let busy =
+        |_| Problem::new(Code::Unavailable, "Too many uploads are under way. Nothing was kept; ask again.");
+    let _one = state.uploads.try_acquire().map_err(busy)?;
+    let reading = body::read_up_to(request, UPLOAD_MAX, "At most 10 MiB.");
+    let late = |_| Problem::new(Code::Malformed, "The body did not come within two minutes.");
+    let file = timeout(UPLOAD_WITHIN, reading).await.map_err(late)??;
+    if let Some(found) = format_of(&file)
+        && found != claimed
+    {
+        return Err(Problem::new(Code::InvalidAudio, "The file is not of the type that Content-Type names."));
+    }
+    let sound = converted(file).await?;
+    let at = state.clock.now();
+    let new = NewRecording {
+        id: state.chance.recording_id(at),
+        org: customer.org,
+        sound,
+        at,
+        org_bytes_max: state.audio.org_bytes_max(),
+        actor: customer.actor,
+        audit_id: state.chance.audit_id(at),
+    };
+    match state.store.create_recording(new).await? {
+        Recorded::Done(recording) => {
+            Ok((StatusCode::CREATED, Json(RecordingView::from(recording))).into_response())
+        }
+        Recorded::Full => {
+            let max = state.audio.org_bytes_max();
+            let text =
+                format!("All recordings together may take {max} bytes as they are kept. Delete some first.");
+            Err(Problem::new(Code::AudioFull, text))
+        }
+    }
+}
+
+/// What the sender says it is.
+fn claimed(request: &Request) -> Result<Format, Problem> {
+    let media = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let media = media.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+    match media.as_str() {
+        "audio/wav" | "audio/x-wav" | "audio/wave" | "audio/vnd.wave" => Ok(Format::Wav),
+        "audio/mpeg" | "audio/mp3" => Ok(Format::Mp3),
+        _ => Err(Problem::new(
+            Code::UnsupportedMediaType,
+            "Send `Content-Type: audio/wav` or `Content-Type: audio/mpeg`.",
+        )),
+    }
+}
+
+async fn converted(file: Bytes) -> Result<Sound, Problem> {
+    let converting = spawn_blocking(move || convert(&file, LENGTH_MAX_S)).await;
+    // A decoder that panics over a stranger's file has judged that file, and nothing else.
+    let converted = converting.map_err(|error| {
+        tracing::error!(%error, "a file broke the decoder");
+        Problem::new(Code::InvalidAudio, "The file cannot be decoded.")
+    })?;
+    let converted = converted.map_err(|error| Problem::new(Code::InvalidAudio, format!("{error}.")))?;
+    Ok(converted.sound)
+}
+
+pub(super) async fn show(
+    customer: Customer,
+    AxumState(state): AxumState<State>,
+    id: Result<Path<RecordingId>, PathRejection>,
+) -> Result<Json<RecordingView>, Problem> {
+    customer.may(Scope::CallsRead)?;
+    let Path(id) = id?;
+    Ok(Json(one(&state, &customer, &id).await?.into()))
+}
+
+/// `GET /v1/audio/{id}/content`: as it is played, a WAV of 8 kHz, mono, 16 bits.
+pub(super) async fn content(
+    customer: Customer,
+    AxumState(state): AxumState<State>,
+    id: Result<Path<RecordingId>, PathRejection>,
+) -> Result<Response, Problem> {
+    customer.may(Scope::CallsRead)?;
+    let Path(id) = id?;
+    let recording = one(&state, &customer, &id).await?;
+    let sound = state.store.sound(&recording.sha256).await?.ok_or_else(Problem::not_found)?;
+    Ok(wav(&sound))
+}
+
+/// A sound as a response.
+pub(super) fn wav(sound: &Sound) -> Response {
+    let body = Body::from(Bytes::from_owner(Arc::clone(&sound.wav)));
+    let mut response = body.into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("audio/wav"));
+    response
+}
+
+async fn one(state: &State, customer: &Customer, id: &RecordingId) -> Result<Recording, Problem> {
+    let found = state.store.recording(&customer.org, id).await?;
+    found.filter(|recording| recording.deleted_at.is_none()).ok_or_else(Problem::not_found)
+}
+
+/// `DELETE /v1/audio/{id}`. Calls that were accepted before still play it; no further call is taken with it.
+pub(super) async fn delete(
+    customer: Customer,
+    AxumState(state): AxumState<State>,
+    id: Result<Path<RecordingId>, PathRejection>,
+) -> Result<StatusCode, Problem> {
+    customer.may(Scope::CallsWrite)?;
+    let Path(id) = id?;
+    let at = state.clock.now();
+    let audit_id = state.chance.audit_id(at);
+    let deleted = state.store.delete_recording(&customer.org, &id, at, customer.actor, audit_id).await?;
+    if deleted { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::not_found()) }
+}
+
+/// `?limit=&starting_after=&ending_before=`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListQuery {
+    limit: Option<u16>,
+    starting_after: Option<RecordingId>,
+    ending_before: Option<RecordingId>,
+}
+
+pub(super) async fn list(
+    customer: Customer,
+    AxumState(state): AxumState<State>,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Json<ListView<RecordingView>>, Problem> {
+    customer.may(Scope::CallsRead)?;
+    let Query(ListQuery { limit, starting_after, ending_before }) = query?;
+    let limit = limit.unwrap_or(LIMIT_DEFAULT);
+    if !(1..=LIMIT_MAX).contains(&limit) {
+        return Err(Problem::new(Code::InvalidField, "limit: 1 to 100.").param("limit"));
+    }
+    if starting_after.is_some() && ending_before.is_some() {
+        return Err(Problem::new(Code::InvalidField, "Only one of starting_after and ending_before.")
+            .param("ending_before"));
+    }
+    let page = RecordingsPage { limit, starting_after, ending_before };
+    let (recordings, has_more) = state.store.recordings(&customer.org, page).await?;
+    let data = recordings.into_iter().map(RecordingView::from).collect();
+    Ok(Json(ListView { object: "list", data, has_more }))
+}
