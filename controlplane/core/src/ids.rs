@@ -158,6 +158,11 @@ typed_id!(
     "audio_"
 );
 typed_id!(
+    /// A customer's receiver of events.
+    EndpointId,
+    "we_"
+);
+typed_id!(
     /// Something that happened on a node and is kept there until the control plane has it durably.
     FactId,
     "fact_"
@@ -175,6 +180,7 @@ time_ordered_id!(RequestId);
 time_ordered_id!(EventId);
 time_ordered_id!(AuditId);
 time_ordered_id!(RecordingId);
+time_ordered_id!(EndpointId);
 time_ordered_id!(FactId);
 
 impl AttemptId {
@@ -190,6 +196,17 @@ impl StreamId {
     #[must_use]
     pub fn new(rng: &mut impl RngCore) -> Self {
         Self::from_bits(random(rng))
+    }
+}
+
+impl EventId {
+    /// Below every id that is made `at` or later.
+    #[must_use]
+    pub fn earliest(at: OffsetDateTime) -> Self {
+        let ms = u64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
+        let mut bytes = [0; 16];
+        bytes[..6].copy_from_slice(&ms.to_be_bytes()[2..]);
+        Self::from_bits(bytes)
     }
 }
 

@@ -14,6 +14,7 @@
 //! - [`redial`]: whether the callee is dialled again later.
 //! - [`throttle`]: how often one number may be dialled.
 //! - [`health`]: which trunks and nodes can carry a call, and why.
+//! - [`webhook`]: where events may be sent, and when they are sent again.
 //! - [`call`]: the states of a call as customers see them.
 
 pub mod attempt;
@@ -31,3 +32,4 @@ pub mod request;
 pub mod selection;
 pub mod sound;
 pub mod throttle;
+pub mod webhook;

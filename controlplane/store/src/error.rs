@@ -57,6 +57,7 @@ pub(crate) enum Failure {
     Sql(sqlx::Error),
     Missing(String),
     AttemptOpen(AttemptId),
+    Fenced,
     Unexpected(String),
 }
 
@@ -75,6 +76,7 @@ impl Failure {
             Self::Sql(source) => StoreError::Corrupt { operation, detail: source.to_string() },
             Self::Missing(id) => StoreError::Missing { operation, id },
             Self::AttemptOpen(attempt) => StoreError::AttemptOpen { operation, attempt },
+            Self::Fenced => StoreError::Fenced { operation },
             Self::Unexpected(detail) => StoreError::Corrupt { operation, detail },
         }
     }

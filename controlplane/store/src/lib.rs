@@ -11,6 +11,9 @@ mod audio_rows;
 pub mod calls;
 mod columns;
 pub mod error;
+mod event_rows;
+pub mod events;
+mod fan;
 pub mod fleet;
 pub mod health;
 mod health_rows;
@@ -23,21 +26,29 @@ mod progress;
 mod readable;
 mod rows;
 pub mod sqlite;
+mod webhook_rows;
+pub mod webhooks;
 
 pub use agents::AgentStore;
 pub use audio::AudioStore;
 pub use calls::CallStore;
 pub use error::StoreError;
+pub use events::EventStore;
 pub use fleet::FleetStore;
 pub use health::HealthStore;
 pub use keys::KeyStore;
 use open::migration_refused;
 pub use open::open;
 pub use place::place;
+pub use webhooks::WebhookStore;
 
 /// Everything that the control plane keeps.
 pub trait Store:
-    AgentStore + AudioStore + CallStore + FleetStore + HealthStore + KeyStore + Send + Sync
+    AgentStore + AudioStore + CallStore + EventStore + FleetStore + HealthStore + KeyStore + WebhookStore + Send + Sync
 {
 }
-impl<T: AgentStore + AudioStore + CallStore + FleetStore + HealthStore + KeyStore + Send + Sync> Store for T {}
+impl<
+    T: AgentStore + AudioStore + CallStore + EventStore + FleetStore + HealthStore + KeyStore + WebhookStore + Send + Sync,
+> Store for T
+{
+}

@@ -10,6 +10,8 @@ mod audio;
 mod audit;
 mod calls;
 mod cancels;
+mod deliveries;
+mod events;
 mod fleet;
 mod health;
 mod keys;
@@ -17,6 +19,7 @@ mod open;
 mod reading;
 mod rounds;
 mod sole;
+mod webhooks;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -39,6 +42,7 @@ pub struct PostgresStore {
     pool: PgPool,
     database: Arc<str>,
     sole: sole::Sole,
+    written: tokio::sync::watch::Sender<u64>,
 }
 
 impl PostgresStore {
@@ -85,6 +89,7 @@ impl PostgresStore {
         let mut transaction = self.pool.begin().await?;
         let value = body(&mut transaction, input).await?;
         transaction.commit().await?;
+        self.written.send_modify(|writes| *writes += 1);
         Ok(value)
     }
 

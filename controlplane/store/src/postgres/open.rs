@@ -53,7 +53,7 @@ pub(super) async fn open(url: &str) -> Result<PostgresStore, StoreError> {
         .max_connections(CONNECTIONS_MAX)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .connect_lazy_with(options.options(SESSION));
-    Ok(PostgresStore { pool, database, sole })
+    Ok(PostgresStore { pool, database, sole, written: tokio::sync::watch::Sender::new(0) })
 }
 
 fn unreachable(place: &str, error: &str) -> StoreError {

@@ -100,6 +100,11 @@ pub(super) async fn open(
     }
 }
 
+pub(super) async fn by_ids(c: &mut PgConnection, ids: &[&str]) -> Result<Vec<Call>, Failure> {
+    let rows = sqlx::query(select_calls!("WHERE id = ANY($1)")).bind(ids).fetch_all(&mut *c).await?;
+    with_attempts(c, &rows).await
+}
+
 async fn with_attempts(c: &mut PgConnection, rows: &[PgRow]) -> Result<Vec<Call>, Failure> {
     let calls = readable::calls(rows);
     let attempts = attempts(c, &calls).await?;

@@ -8,12 +8,15 @@ mod audio;
 mod audit;
 mod calls;
 mod cancels;
+mod deliveries;
+mod events;
 mod fleet;
 mod health;
 mod keys;
 mod open;
 mod reading;
 mod rounds;
+mod webhooks;
 mod writer;
 
 use std::{path::Path, sync::Arc};

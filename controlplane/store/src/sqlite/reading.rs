@@ -104,6 +104,14 @@ pub(super) async fn open(
     }
 }
 
+pub(super) async fn by_ids(c: &mut SqliteConnection, ids: &[&str]) -> Result<Vec<Call>, Failure> {
+    let rows = sqlx::query(select_calls!("WHERE id IN (SELECT value FROM json_each($1))"))
+        .bind(Json(ids))
+        .fetch_all(&mut *c)
+        .await?;
+    with_attempts(c, &rows).await
+}
+
 async fn with_attempts(c: &mut SqliteConnection, rows: &[SqliteRow]) -> Result<Vec<Call>, Failure> {
     let calls = readable::calls(rows);
     let attempts = attempts(c, &calls).await?;

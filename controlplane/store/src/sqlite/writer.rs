@@ -19,7 +19,7 @@ use std::{
 };
 
 use sqlx::{ConnectOptions, Connection, SqliteConnection, sqlite::SqliteConnectOptions};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{StoreError, error::Failure};
 
@@ -107,6 +107,7 @@ async fn unwinding<I, T>(
 pub(super) struct Writer {
     queue: mpsc::Sender<Box<dyn Job>>,
     database: Arc<str>,
+    written: watch::Sender<u64>,
 }
 
 impl Writer {
@@ -119,8 +120,14 @@ impl Writer {
         lock: File,
     ) -> Self {
         let (queue, jobs) = mpsc::channel(QUEUE_MAX);
-        tokio::spawn(serve(connection, options, jobs, lock));
-        Self { queue, database }
+        let written = watch::Sender::new(0);
+        tokio::spawn(serve(connection, options, jobs, lock, written.clone()));
+        Self { queue, database, written }
+    }
+
+    /// Changes with every batch that reached the disk.
+    pub(super) fn written(&self) -> watch::Receiver<u64> {
+        self.written.subscribe()
     }
 
     /// Runs `body` in a transaction and returns when it is on the disk.
@@ -148,6 +155,7 @@ async fn serve(
     options: SqliteConnectOptions,
     mut jobs: mpsc::Receiver<Box<dyn Job>>,
     lock: File,
+    written: watch::Sender<u64>,
 ) {
     let mut batch = Vec::with_capacity(BATCH_MAX);
     while jobs.recv_many(&mut batch, BATCH_MAX).await > 0 {
@@ -168,6 +176,7 @@ async fn serve(
         for job in batch.drain(..) {
             job.answer(lost.as_deref());
         }
+        written.send_modify(|batches| *batches += 1);
     }
     if let Err(error) = connection.close().await {
         tracing::warn!(%error, "the database was not closed cleanly; nothing is lost by that");

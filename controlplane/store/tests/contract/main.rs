@@ -18,6 +18,7 @@ mod audit;
 mod cancelling;
 mod damage;
 mod ending;
+mod events;
 mod fixture;
 mod fleet;
 mod health;
@@ -25,6 +26,7 @@ mod keys;
 mod listing;
 mod model;
 mod rounds;
+mod webhooks;
 
 macro_rules! contract {
     ($($noun:ident: $($test:ident)+;)+) => {
@@ -144,6 +146,23 @@ contract! {
         rows_cannot_be_changed_or_erased
         a_row_is_sealed_once
         retention_erases_only_what_it_unlocked;
+    webhooks:
+        an_endpoint_is_made_changed_rotated_and_removed_with_its_audit_rows
+        an_organisation_has_so_many_endpoints_and_no_more
+        events_become_deliveries_once_and_only_for_who_wants_them
+        a_callback_is_a_receiver_of_its_own_call
+        of_a_call_only_the_first_is_sent_until_it_is_settled
+        what_waited_behind_a_retry_follows_at_once
+        an_older_owner_s_late_answer_is_refused
+        twenty_claims_at_once_take_each_delivery_once
+        an_endpoint_is_disabled_when_it_is_gone_or_fails_for_days
+        one_delivery_ends_a_time_of_failures
+        a_delivery_is_replayed_with_its_log_kept_within_bounds;
+    events:
+        events_tell_of_their_call_and_of_its_log_so_far
+        no_event_is_numbered_behind_a_reader
+        the_past_is_purged_and_what_waits_stays
+        an_id_s_lower_bound_is_below_what_is_made_then;
     model:
         random_work_is_answered_as_the_model_does;
 }

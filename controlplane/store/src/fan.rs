@@ -1,0 +1,172 @@
+//! Numbering events, and which of them go where: the same for both adapters.
+
+use std::collections::{HashMap, HashSet};
+
+use controlplane_core::{
+    ids::OrgId,
+    request::{Callback, EventFilter, EventKind},
+};
+use serde::Serialize;
+use sqlx::{FromRow, types::Json};
+use time::OffsetDateTime;
+
+use crate::{
+    columns::{Micros, Stored},
+    webhooks::Target,
+};
+
+/// The part of a call's log that nobody outside is told of.
+pub(crate) const UNTOLD: &str = "call.queued";
+
+/// An event that waits for its number.
+#[derive(Debug, FromRow)]
+pub(crate) struct Unsealed {
+    pub(crate) id: String,
+    pub(crate) org_id: String,
+    pub(crate) call_id: String,
+    sequence: i64,
+    kind: String,
+    created_at: Micros,
+}
+
+/// An endpoint that gets events.
+#[derive(Debug, FromRow)]
+pub(crate) struct Receiver {
+    id: String,
+    org_id: String,
+    events: Json<Vec<EventFilter>>,
+}
+
+/// A call's own receiver.
+#[derive(Debug, FromRow)]
+pub(crate) struct CallbackOf {
+    id: String,
+    callback: Stored<Callback>,
+}
+
+/// A delivery to be made. Both databases read it from JSON.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Fan {
+    event_id: String,
+    target: String,
+    org_id: String,
+    endpoint_id: Option<String>,
+    call_id: String,
+    sequence: i64,
+    kind: String,
+    pub(crate) lane: String,
+}
+
+/// The order of numbers: by time, but each call's events in the order of their sequence, also where a clock
+/// went backwards in between.
+pub(crate) fn in_order(mut rows: Vec<Unsealed>) -> Vec<Unsealed> {
+    rows.sort_by_key(|row| row.sequence);
+    let mut latest: HashMap<String, OffsetDateTime> = HashMap::new();
+    for row in &mut rows {
+        let latest = latest.entry(row.call_id.clone()).or_insert(row.created_at.0);
+        *latest = (*latest).max(row.created_at.0);
+        row.created_at = Micros(*latest);
+    }
+    // Stable: what is of one moment stays in the order of sequences.
+    rows.sort_by_key(|row| row.created_at.0);
+    rows
+}
+
+/// What of these events goes where.
+pub(crate) fn fan_out(rows: &[Unsealed], receivers: &[Receiver], callbacks: &[CallbackOf]) -> Vec<Fan> {
+    let callbacks: HashMap<&str, &Callback> =
+        callbacks.iter().map(|of| (of.id.as_str(), &of.callback.0)).collect();
+    let mut out = Vec::new();
+    for row in rows {
+        let Ok(kind) = row.kind.parse::<EventKind>() else {
+            if row.kind != UNTOLD {
+                tracing::error!(event = %row.id, kind = %row.kind, "an event of an unknown kind is not delivered");
+            }
+            continue;
+        };
+        let fan = |target: &Target, lane: String| Fan {
+            event_id: row.id.clone(),
+            target: target.to_string(),
+            org_id: row.org_id.clone(),
+            endpoint_id: match target {
+                Target::Endpoint(id) => Some(id.to_string()),
+                Target::Callback => None,
+            },
+            call_id: row.call_id.clone(),
+            sequence: row.sequence,
+            kind: row.kind.clone(),
+            lane,
+        };
+        for receiver in receivers.iter().filter(|receiver| receiver.org_id == row.org_id) {
+            if receiver.events.0.iter().any(|filter| filter.admits(kind))
+                && let Ok(id) = receiver.id.parse()
+            {
+                out.push(fan(&Target::Endpoint(id), receiver.id.clone()));
+            }
+        }
+        if let Some(callback) = callbacks.get(row.call_id.as_str())
+            && callback.wants(kind)
+        {
+            out.push(fan(&Target::Callback, format!("{} {}", row.org_id, origin(&callback.url))));
+        }
+    }
+    out
+}
+
+/// Organisations that customers' events are of, each once.
+pub(crate) fn orgs(rows: &[Unsealed]) -> Vec<OrgId> {
+    let told = rows.iter().filter(|row| row.kind != UNTOLD);
+    let orgs: HashSet<&str> = told.map(|row| row.org_id.as_str()).collect();
+    orgs.into_iter().filter_map(|org| org.parse().ok()).collect()
+}
+
+/// The lanes that get something, each once.
+pub(crate) fn lanes(fans: &[Fan]) -> Vec<String> {
+    let lanes: HashSet<&str> = fans.iter().map(|fan| fan.lane.as_str()).collect();
+    lanes.into_iter().map(str::to_owned).collect()
+}
+
+/// The address up to its path. Only to tell receivers apart: whoever writes it another way gets another lane.
+fn origin(url: &str) -> &str {
+    let from = url.find("://").map_or(0, |at| at + 3);
+    let end = url[from..].find(['/', '?', '#']).map_or(url.len(), |at| from + at);
+    &url[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use time::{Duration, macros::datetime};
+
+    use super::*;
+
+    const NOON: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
+
+    fn row(call: &str, sequence: i64, s: i64) -> Unsealed {
+        Unsealed {
+            id: format!("{call}{sequence}"),
+            org_id: "org".to_owned(),
+            call_id: call.to_owned(),
+            sequence,
+            kind: "call.ringing".to_owned(),
+            created_at: Micros(NOON + Duration::seconds(s)),
+        }
+    }
+
+    #[test]
+    fn a_clock_that_goes_backwards_does_not_turn_a_call_s_events_round() {
+        let rows = vec![row("b", 3, 1), row("a", 1, 5), row("b", 2, 9), row("a", 2, 5), row("c", 1, 2)];
+        let order: Vec<_> = in_order(rows).into_iter().map(|row| row.id).collect();
+        assert_eq!(order, ["c1", "a1", "a2", "b2", "b3"]);
+    }
+
+    #[test]
+    fn a_callback_s_lane_is_its_host() {
+        for (url, lane) in [
+            ("https://example.com:8443/hook?x=1", "https://example.com:8443"),
+            ("https://example.com?x", "https://example.com"),
+            ("nonsense", "nonsense"),
+        ] {
+            assert_eq!(origin(url), lane);
+        }
+    }
+}
