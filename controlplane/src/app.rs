@@ -24,6 +24,7 @@ use crate::{
     nodes::{self, Nodes, TakeUpError},
     registry::Registry,
     settings::Settings,
+    webhooks::{ClientError, Webhooks},
 };
 
 /// Requests under way when it stops are answered within this time.
@@ -60,6 +61,9 @@ pub enum StartError {
     /// The bootstrap token.
     #[error(transparent)]
     Bootstrap(#[from] TokenError),
+    /// The client of webhooks.
+    #[error(transparent)]
+    Webhooks(#[from] ClientError),
     /// No randomness.
     #[error("the system gives no randomness: {0}")]
     Chance(std::io::Error),
@@ -79,6 +83,7 @@ pub struct App {
     stop: watch::Sender<bool>,
     doors: Vec<JoinHandle<()>>,
     linked: Arc<Agents>,
+    webhooks: Arc<Webhooks>,
     /// What looks after agents, health, canaries, and open calls that have lost their task.
     tasks: Vec<AbortHandle>,
     /// Held so that node tasks live as long as the program.
@@ -146,6 +151,13 @@ impl App {
             patience,
             settings.throttle.clone(),
         ));
+        let webhooks = Webhooks::new(
+            &settings.webhooks,
+            Arc::clone(&store),
+            clock.clone(),
+            chance.clone(),
+            Arc::clone(&metrics),
+        )?;
         let state = State::new(Parts {
             store,
             registry: Arc::clone(&registry),
@@ -156,6 +168,7 @@ impl App {
             audio: Arc::clone(&audio),
             uploads: Semaphore::new(http::UPLOADS_MAX),
             keeping: Arc::clone(&keeping),
+            webhooks: Arc::clone(&webhooks),
             metrics: Arc::clone(&metrics),
             clock: clock.clone(),
             chance,
@@ -182,7 +195,7 @@ impl App {
             linking,
         ];
         tracing::info!(api = %api_at, operator = %operator_at, agents = %agents_at, "ringward is ready");
-        let tasks = vec![
+        let mut tasks = vec![
             agents.keep(),
             audio.keep(),
             health::watch(Arc::clone(&registry), metrics, Arc::clone(&keeping)),
@@ -191,6 +204,7 @@ impl App {
             Canaries::new(Arc::clone(&calls)).keep(),
             tokio::spawn(calls.watch_over()).abort_handle(),
         ];
+        tasks.extend(webhooks.keep());
         Ok(Self {
             api: api_at,
             operator: operator_at,
@@ -198,6 +212,7 @@ impl App {
             stop,
             doors,
             linked: agents,
+            webhooks,
             tasks,
             _nodes: nodes,
         })
@@ -214,6 +229,7 @@ impl App {
     pub async fn stop(self) {
         // Nobody listens any more if the doors are gone already.
         let _ = self.stop.send(true);
+        self.webhooks.stop();
         self.tasks.iter().for_each(AbortHandle::abort);
         self.linked.links.stop();
         for door in self.doors {

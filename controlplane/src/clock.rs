@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use controlplane_core::ids::{AttemptId, AuditId, CallId, EventId, KeyId, RecordingId, RequestId, StreamId};
+use controlplane_core::ids::{
+    AttemptId, AuditId, CallId, EndpointId, EventId, KeyId, RecordingId, RequestId, StreamId,
+};
 use rand::{Rng, RngCore, SeedableRng, rngs::StdRng};
 use time::OffsetDateTime;
 
@@ -129,6 +131,12 @@ impl Chance {
     #[must_use]
     pub fn recording_id(&self, now: OffsetDateTime) -> RecordingId {
         self.with(|rng| RecordingId::new(now, rng))
+    }
+
+    /// A new endpoint's id.
+    #[must_use]
+    pub fn endpoint_id(&self, now: OffsetDateTime) -> EndpointId {
+        self.with(|rng| EndpointId::new(now, rng))
     }
 
     /// A new audit row's id.

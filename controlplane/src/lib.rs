@@ -18,3 +18,4 @@ pub mod metrics;
 pub mod nodes;
 pub mod registry;
 pub mod settings;
+pub mod webhooks;

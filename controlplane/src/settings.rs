@@ -13,6 +13,7 @@ use figment::{
     Figment,
     providers::{Env, Format, Serialized, Toml},
 };
+use ipnet::IpNet;
 use node_agent_protocol::PlaneUrl;
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +47,23 @@ pub struct Settings {
     /// How often one number may be dialled for one organisation, as `[{calls, per_s}, …]`; an empty list: no limit.
     /// What is over it waits, whatever its priority.
     pub throttle: Throttle,
+    /// Webhooks.
+    #[serde(default)]
+    pub webhooks: WebhookSettings,
+}
+
+/// Where events may be sent beyond the public Internet.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WebhookSettings {
+    /// http as well as https: for receivers inside of a trusted network.
+    pub allow_http: bool,
+    /// Inner networks that may be sent to, as `10.1.0.0/16`.
+    pub allow_nets: Vec<IpNet>,
+    /// Names whose addresses are not looked at, as `hooks.internal`.
+    pub allow_hosts: Vec<String>,
+    /// Further CAs of receivers, PEM.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// One listener.
@@ -126,6 +144,7 @@ impl Default for Settings {
             reconcile_timeout_ms: 5_000,
             patience_ms: 10_000,
             throttle: Throttle::default(),
+            webhooks: WebhookSettings::default(),
         }
     }
 }

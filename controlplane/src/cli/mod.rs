@@ -11,6 +11,7 @@ mod commands;
 mod health;
 mod serve;
 mod table;
+mod webhooks;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -62,6 +63,9 @@ enum Command {
     /// API keys.
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Events on their way to customers' webhooks.
+    #[command(subcommand)]
+    Webhook(WebhookCommand),
 }
 
 #[derive(Debug, Args)]
@@ -228,6 +232,30 @@ enum KeyCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum WebhookCommand {
+    /// What is delivered where, newest event first.
+    Deliveries {
+        /// Only to this endpoint, or `callback`.
+        #[arg(long)]
+        endpoint: Option<String>,
+        /// Only those that are pending, delivered or dead.
+        #[arg(long)]
+        state: Option<String>,
+        /// How many, 1 to 100.
+        #[arg(long, default_value_t = 20)]
+        limit: u16,
+    },
+    /// Sends an event again, under the same id.
+    Replay {
+        /// The event's id.
+        event: String,
+        /// The endpoint's id, or `callback`.
+        #[arg(long)]
+        endpoint: String,
+    },
+}
+
 /// Does what the command line asks.
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
@@ -280,6 +308,12 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Call(CallCommand::Cancel { id }) => commands::cancel(&door()?, id).await,
         Command::Key(KeyCommand::Create { name, operator, scope }) => {
             commands::create_key(&door()?, name, *operator, scope).await
+        }
+        Command::Webhook(WebhookCommand::Deliveries { endpoint, state, limit }) => {
+            webhooks::deliveries(&door()?, endpoint.as_deref(), state.as_deref(), *limit).await
+        }
+        Command::Webhook(WebhookCommand::Replay { event, endpoint }) => {
+            webhooks::replay(&door()?, event, endpoint).await
         }
         Command::Key(KeyCommand::List) => commands::keys(&door()?).await,
         Command::Key(KeyCommand::Revoke { id }) => commands::revoke_key(&door()?, id).await,

@@ -62,6 +62,11 @@ pub(super) async fn accept(
     request
         .validate(now)
         .map_err(|error| Problem::new(Code::InvalidField, format!("{error}.")).param(error.param))?;
+    if let Some(callback) = &request.callback {
+        state.webhooks.may_send_to(&callback.url).map_err(|blocked| {
+            Problem::new(Code::InvalidField, format!("{blocked}.")).param("callback.url")
+        })?;
+    }
     let idempotency = idempotency(headers, &bytes)?;
     if !state.calls.has_room() {
         return Err(Problem::new(

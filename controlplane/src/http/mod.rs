@@ -3,6 +3,9 @@
 //! ```text
 //! customers   POST /v1/calls            GET /v1/calls    GET /v1/calls/{id}    POST /v1/calls/{id}/cancel
 //!             GET|POST /v1/audio        GET|DELETE /v1/audio/{id}          GET /v1/audio/{id}/content
+//!             GET|POST /v1/webhook_endpoints    GET|PATCH|DELETE …/{id}    POST …/{id}/rotate_secret, …/{id}/test
+//!             GET …/{id}/deliveries     POST …/{id}/deliveries/{event}/replay
+//!             GET /v1/callback_secret   POST /v1/callback_secret/rotate    GET /v1/events
 //! agents      POST /agents/v1/join      POST /agents/v1/renew
 //!             GET /agents/v1/link       GET /agents/v1/ami/{stream_id}      (WebSockets)
 //!             GET /agents/v1/audio/{sha256}
@@ -13,6 +16,7 @@
 //!             GET …/trunks/{name}/why   POST …/trunks/{name}/disable, /enable
 //!             GET /admin/v1/nodes       GET /admin/v1/trunks    GET /admin/v1/routes, /routes/explain
 //!             GET|POST /admin/v1/keys   POST /admin/v1/keys/{id}/revoke
+//!             GET /admin/v1/webhooks/deliveries                POST …/{event}/replay
 //!             GET /admin/v1/audit       GET|POST /admin/v1/calls, …/{id}, …/{id}/cancel
 //!             GET /metrics  GET /healthz  GET /readyz
 //! ```
@@ -22,9 +26,11 @@ mod audio;
 mod auth;
 mod body;
 mod customers;
+mod events;
 mod operators;
 mod problem;
 mod shape;
+mod webhooks;
 
 pub(crate) use self::audio::UPLOADS_MAX;
 
@@ -44,6 +50,7 @@ use controlplane_store::Store;
 use tokio::sync::Semaphore;
 
 use self::problem::{Code, Problem, ProblemBody};
+pub(crate) use self::shape::CallView;
 use crate::{
     agents::Agents,
     audio::Audio,
@@ -54,6 +61,7 @@ use crate::{
     metrics::Metrics,
     nodes::Nodes,
     registry::Registry,
+    webhooks::Webhooks,
 };
 
 /// What handlers work with.
@@ -80,6 +88,8 @@ pub struct Parts {
     pub(crate) uploads: Semaphore,
     /// Health over a restart, and operators' holds.
     pub(crate) keeping: Arc<Keeping>,
+    /// Events on their way to customers.
+    pub webhooks: Arc<Webhooks>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Time.
@@ -113,6 +123,18 @@ pub fn customers(state: State) -> Router {
         .route("/v1/audio", post(audio::create).get(audio::list))
         .route("/v1/audio/{id}", get(audio::show).delete(audio::delete))
         .route("/v1/audio/{id}/content", get(audio::content))
+        .route("/v1/webhook_endpoints", post(webhooks::create).get(webhooks::list))
+        .route(
+            "/v1/webhook_endpoints/{id}",
+            get(webhooks::show).patch(webhooks::change).delete(webhooks::remove),
+        )
+        .route("/v1/webhook_endpoints/{id}/rotate_secret", post(webhooks::rotate))
+        .route("/v1/webhook_endpoints/{id}/test", post(webhooks::test))
+        .route("/v1/webhook_endpoints/{id}/deliveries", get(webhooks::deliveries::list))
+        .route("/v1/webhook_endpoints/{id}/deliveries/{event}/replay", post(webhooks::deliveries::replay))
+        .route("/v1/callback_secret", get(webhooks::callback::show))
+        .route("/v1/callback_secret/rotate", post(webhooks::callback::rotate))
+        .route("/v1/events", get(events::list))
         .route("/healthz", get(operators::healthz));
     finish(routes, state)
 }
@@ -150,6 +172,8 @@ pub fn operators(state: State) -> Router {
         .route("/admin/v1/keys", get(operators::keys::list).post(operators::keys::create))
         .route("/admin/v1/keys/{id}/revoke", post(operators::keys::revoke))
         .route("/admin/v1/audit", get(operators::audit))
+        .route("/admin/v1/webhooks/deliveries", get(webhooks::operators::list))
+        .route("/admin/v1/webhooks/deliveries/{event}/replay", post(webhooks::operators::replay))
         .route("/admin/v1/calls", post(operators::calls::create).get(operators::calls::list))
         .route("/admin/v1/calls/{id}", get(operators::calls::show))
         .route("/admin/v1/calls/{id}/cancel", post(operators::calls::cancel))

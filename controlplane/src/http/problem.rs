@@ -67,6 +67,10 @@ pub(super) enum Code {
     CsrRefused,
     /// The node is in no fleet file.
     NodeNotDeclared,
+    /// There are as many of these as there may be.
+    LimitReached,
+    /// There are as many open streams as there may be.
+    TooManyStreams,
     /// Too many calls under way, or the database is away: ask again.
     Unavailable,
     /// A fault of the program.
@@ -122,6 +126,10 @@ impl Code {
                 ("csr_refused", StatusCode::UNPROCESSABLE_ENTITY, "The signing request is not valid")
             }
             Self::NodeNotDeclared => ("node_not_declared", StatusCode::FORBIDDEN, "The node is not declared"),
+            Self::LimitReached => ("limit_reached", StatusCode::CONFLICT, "There may be no more of these"),
+            Self::TooManyStreams => {
+                ("too_many_streams", StatusCode::TOO_MANY_REQUESTS, "Too many open event streams")
+            }
             Self::TooLarge => ("too_large", StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
             Self::UnsupportedMediaType => {
                 ("unsupported_media_type", StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body is of another type")
@@ -200,7 +208,7 @@ impl IntoResponse for Problem {
         if self.code == Code::Unauthenticated {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if self.code == Code::Unavailable {
+        if matches!(self.code, Code::Unavailable | Code::TooManyStreams) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         // For the middleware that knows the request.

@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 
 /// A call as shown.
 #[derive(Debug, Serialize)]
-pub(super) struct CallView {
+pub(crate) struct CallView {
     id: CallId,
     object: &'static str,
     to: E164,

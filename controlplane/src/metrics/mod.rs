@@ -12,6 +12,7 @@ use self::fleet::FleetMetrics;
 use crate::{
     agents::{AgentMetrics, Links},
     registry::Registry as Fleet,
+    webhooks::WebhookMetrics,
 };
 
 /// What reconciliation finds, as [`found_word`] says it.
@@ -41,6 +42,8 @@ pub struct Metrics {
     /// What is told of nodes, trunks and routes.
     pub(crate) fleet: FleetMetrics,
     agents: AgentMetrics,
+    /// What is told of events and webhooks.
+    pub(crate) webhooks: WebhookMetrics,
 }
 
 impl Metrics {
@@ -105,7 +108,9 @@ impl Metrics {
             reconciled.with_label_values(&[found]);
         }
         let (fleet, agents) = (FleetMetrics::new(&registry)?, AgentMetrics::new(&registry)?);
+        let webhooks = WebhookMetrics::new(&registry)?;
         Ok(Self {
+            webhooks,
             fleet,
             agents,
             calls_accepted,

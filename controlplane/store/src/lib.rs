@@ -44,11 +44,29 @@ pub use webhooks::WebhookStore;
 
 /// Everything that the control plane keeps.
 pub trait Store:
-    AgentStore + AudioStore + CallStore + EventStore + FleetStore + HealthStore + KeyStore + WebhookStore + Send + Sync
+    AgentStore
+    + AudioStore
+    + CallStore
+    + EventStore
+    + FleetStore
+    + HealthStore
+    + KeyStore
+    + WebhookStore
+    + Send
+    + Sync
 {
 }
 impl<
-    T: AgentStore + AudioStore + CallStore + EventStore + FleetStore + HealthStore + KeyStore + WebhookStore + Send + Sync,
+    T: AgentStore
+        + AudioStore
+        + CallStore
+        + EventStore
+        + FleetStore
+        + HealthStore
+        + KeyStore
+        + WebhookStore
+        + Send
+        + Sync,
 > Store for T
 {
 }

@@ -87,7 +87,7 @@ mod tests {
                         waits.push(at - now);
                         now = at;
                     }
-                    next => {
+                    next @ (Next::Delivered | Next::Dead | Next::Gone) => {
                         assert_eq!((next, tries), (Next::Dead, TRIES_MAX));
                         break;
                     }

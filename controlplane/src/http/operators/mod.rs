@@ -34,7 +34,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(1);
 const AUDIT_LIMIT: u16 = 100;
 
 /// A moment as every answer writes it.
-fn moment(at: OffsetDateTime) -> Option<String> {
+pub(super) fn moment(at: OffsetDateTime) -> Option<String> {
     at.format(&Rfc3339).ok()
 }
 

@@ -16,6 +16,7 @@ use crate::{
     event_rows::{EventRow, LogRow, assemble},
     events::{Event, Purged, Sealed},
     fan::{CallbackOf, Fan, Receiver, Unsealed, fan_out, in_order, lanes, orgs},
+    rows::select_transitions,
 };
 
 #[async_trait]
@@ -195,10 +196,9 @@ async fn complete(c: &mut PgConnection, rows: Vec<EventRow>) -> Result<Vec<Event
     }
     let ids: Vec<&str> = rows.iter().map(|row| row.call_id.as_str()).collect();
     let calls = reading::by_ids(c, &ids).await?;
-    let log = sqlx::query_as::<_, LogRow>(
-        "SELECT call_id, id, sequence, status, reason, attempt_id, ending, occurred_at FROM call_transition
-         WHERE call_id = ANY($1) ORDER BY call_id, sequence",
-    )
+    let log = sqlx::query_as::<_, LogRow>(select_transitions!(
+        "WHERE call_id = ANY($1) ORDER BY call_id, sequence"
+    ))
     .bind(&ids)
     .fetch_all(c)
     .await?;

@@ -1,0 +1,182 @@
+//! `GET /v1/events`: a list, or with `Accept: text/event-stream` a stream of Server-Sent Events.
+//!
+//! Both go by position, which is given in the order of commits: whoever has read up to one has missed
+//! nothing. A stream reads from the database as its reader takes, so that a slow one costs no memory; one that
+//! takes nothing for [`SLOW_MAX`] is ended, and resumes with `Last-Event-ID` where it was.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{
+    Json,
+    extract::{Query, State as AxumState, rejection::QueryRejection},
+    http::{HeaderMap, header},
+    response::{
+        IntoResponse, Response,
+        sse::{Event as SseEvent, KeepAlive, Sse},
+    },
+};
+use controlplane_core::ids::{EventId, OrgId};
+use futures_util::stream;
+use serde::Deserialize;
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
+
+use super::{
+    State,
+    auth::{Customer, Scope},
+    problem::{Code, Problem},
+    shape::ListView,
+};
+use crate::webhooks::{EventView, Place};
+
+/// Events of a page where none is asked.
+const LIMIT_DEFAULT: u16 = 20;
+/// Most events of a page, and of one look of a stream.
+const LIMIT_MAX: u16 = 100;
+/// Events that wait for a stream's reader.
+const AHEAD: usize = 16;
+/// A comment is sent after this much silence, so that nobody in between takes the connection for dead.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// A reader that takes nothing for this long is cut off.
+const SLOW_MAX: Duration = Duration::from_secs(30);
+/// Between two looks that nobody nudged for.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// `?limit=&starting_after=`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EventsQuery {
+    limit: Option<u16>,
+    starting_after: Option<EventId>,
+}
+
+pub(super) async fn list(
+    customer: Customer,
+    AxumState(state): AxumState<State>,
+    headers: HeaderMap,
+    query: Result<Query<EventsQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    customer.may(Scope::CallsRead)?;
+    let Query(query) = query?;
+    if wants_stream(&headers) {
+        return follow(&state, customer.org, &headers, query).await;
+    }
+    let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
+    if !(1..=LIMIT_MAX).contains(&limit) {
+        return Err(Problem::new(Code::InvalidField, "limit: 1 to 100.").param("limit"));
+    }
+    let after = match &query.starting_after {
+        Some(id) => position(&state, &customer.org, id, "starting_after").await?,
+        None => 0,
+    };
+    let mut events = state.store.events(&customer.org, after, limit + 1).await?;
+    let has_more = events.len() > usize::from(limit);
+    events.truncate(usize::from(limit));
+    let data = events.into_iter().map(EventView::from).collect();
+    Ok(Json(ListView { object: "list", data, has_more }).into_response())
+}
+
+fn wants_stream(headers: &HeaderMap) -> bool {
+    let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepts
+        .flat_map(|value| value.split(','))
+        .any(|media| media.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case("text/event-stream"))
+}
+
+async fn position(state: &State, org: &OrgId, id: &EventId, param: &'static str) -> Result<i64, Problem> {
+    let gone = || {
+        Problem::new(
+            Code::InvalidField,
+            "There is no such event, or it is older than 7 days and erased: begin anew without it.",
+        )
+        .param(param)
+    };
+    state.store.event_position(org, id).await?.ok_or_else(gone)
+}
+
+/// A stream of what comes after an event, or from now on.
+async fn follow(
+    state: &State,
+    org: OrgId,
+    headers: &HeaderMap,
+    query: EventsQuery,
+) -> Result<Response, Problem> {
+    if query.limit.is_some() {
+        return Err(Problem::new(Code::InvalidField, "A stream has no limit.").param("limit"));
+    }
+    // What a reconnecting reader sends is newer than what its address says.
+    let last = match headers.get("last-event-id") {
+        Some(value) => {
+            let wrong = || Problem::new(Code::InvalidField, "An event's id.").param("Last-Event-ID");
+            let id = value.to_str().ok().and_then(|text| text.parse::<EventId>().ok()).ok_or_else(wrong)?;
+            Some((id, "Last-Event-ID"))
+        }
+        None => query.starting_after.map(|id| (id, "starting_after")),
+    };
+    let place = state.webhooks.streams.open(&org).ok_or_else(|| {
+        Problem::new(Code::TooManyStreams, "Too many event streams are open: close one, or ask again later.")
+    })?;
+    let after = match last {
+        Some((id, param)) => position(state, &org, &id, param).await?,
+        None => state.store.last_position().await?,
+    };
+    let (events, mut taken) = mpsc::channel(AHEAD);
+    tokio::spawn(feed(state.clone(), org, after, place, events));
+    let stream = stream::poll_fn(move |context| taken.poll_recv(context));
+    let heartbeat = KeepAlive::new().interval(HEARTBEAT).text("still here");
+    Ok(Sse::new(stream).keep_alive(heartbeat).into_response())
+}
+
+/// Reads events for one stream until its reader is gone, too slow, or the program stops.
+async fn feed(
+    state: State,
+    org: OrgId,
+    mut after: i64,
+    mut place: Place,
+    events: mpsc::Sender<Result<SseEvent, Infallible>>,
+) {
+    let store = Arc::clone(&state.store);
+    loop {
+        place.news.mark_unchanged();
+        let page = match store.events(&org, after, LIMIT_MAX).await {
+            Ok(page) => page,
+            Err(error) => {
+                tracing::error!(%error, "a stream of events cannot go on; its reader resumes");
+                return;
+            }
+        };
+        let is_last = page.len() < usize::from(LIMIT_MAX);
+        for event in page {
+            after = event.position;
+            let (id, kind) = (event.id.to_string(), event.kind.as_str());
+            let Ok(shown) = SseEvent::default().id(id).event(kind).json_data(EventView::from(event)) else {
+                tracing::error!("an event could not be written as JSON");
+                return;
+            };
+            tokio::select! {
+                biased;
+                _ = place.stop.wait_for(|stop| *stop) => return,
+                sent = timeout(SLOW_MAX, events.send(Ok(shown))) => match sent {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) => return,
+                    Err(_) => {
+                        state.webhooks.reader_was_slow();
+                        return;
+                    }
+                },
+            }
+        }
+        if !is_last {
+            continue;
+        }
+        tokio::select! {
+            biased;
+            _ = place.stop.wait_for(|stop| *stop) => return,
+            () = events.closed() => return,
+            _ = place.news.changed() => {}
+            () = sleep(LOOK_EVERY) => {}
+        }
+    }
+}

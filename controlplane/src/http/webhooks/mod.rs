@@ -1,0 +1,246 @@
+//! `/v1/webhook_endpoints`.
+
+pub(super) mod callback;
+pub(super) mod deliveries;
+pub(super) mod operators;
+
+use axum::{
+    Json,
+    extract::{Path, State as AxumState, rejection::PathRejection},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use controlplane_core::{ids::EndpointId, request::EventFilter};
+use controlplane_store::webhooks::{
+    Change, ENDPOINTS_MAX, Endpoint, EndpointChange, Rotation, Secret, Secrets,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use time::{Duration, OffsetDateTime};
+
+use super::{
+    State,
+    auth::{Customer, Scope},
+    body::JsonBody,
+    operators::moment,
+    problem::{Code, Problem},
+    shape::ListView,
+};
+use crate::webhooks::shown;
+
+/// Longest description.
+const DESCRIPTION_MAX: usize = 500;
+/// Most filters of one endpoint.
+const FILTERS_MAX: usize = 20;
+/// How long a former secret signs too.
+const ROTATION: Duration = Duration::hours(24);
+
+/// An endpoint as shown. Its secrets only to whoever may change it: they let anybody speak in our name.
+fn view(endpoint: &Endpoint, with_secret: bool) -> Value {
+    let mut view = json!({
+        "id": endpoint.id,
+        "object": "webhook_endpoint",
+        "url": endpoint.url,
+        "description": endpoint.description,
+        "events": endpoint.events,
+        "enabled": endpoint.disabled.is_none(),
+        "disabled_at": endpoint.disabled.and_then(|(at, _)| moment(at)),
+        "disabled_reason": endpoint.disabled.map(|(_, reason)| reason),
+        "failing_since": endpoint.failing_since.and_then(moment),
+        "previous_secret_until": endpoint.secrets.previous.as_ref().and_then(|(_, until)| moment(*until)),
+        "created_at": moment(endpoint.created_at),
+    });
+    if with_secret {
+        view["secret"] = shown(&endpoint.secrets.current).into();
+    }
+    view
+}
+
+/// Who changes something, for the audit row.
+fn by(state: &State, customer: &Customer, at: OffsetDateTime) -> Change {
+    Change {
+        org: customer.org.clone(),
+        at,
+        actor: customer.actor.clone(),
+        audit_id: state.chance.audit_id(at),
+    }
+}
+
+fn new_secret(state: &State) -> Secret {
+    Secret(state.chance.secret().to_vec())
+}
+
+fn rotation(state: &State, at: OffsetDateTime) -> Rotation {
+    Rotation { secret: new_secret(state), previous_until: at + ROTATION }
+}
+
+fn field(param: &'static str, detail: impl Into<String>) -> Problem {
+    Problem::new(Code::InvalidField, detail).param(param)
+}
+
+/// Whether these may be an endpoint's.
+fn check(
+    state: &State,
+    url: Option<&str>,
+    description: Option<&str>,
+    events: Option<&[EventFilter]>,
+) -> Result<(), Problem> {
+    if let Some(url) = url {
+        state.webhooks.may_send_to(url).map_err(|blocked| field("url", format!("{blocked}.")))?;
+    }
+    if description.is_some_and(|text| text.len() > DESCRIPTION_MAX || text.chars().any(char::is_control)) {
+        return Err(field("description", "At most 500 bytes without control characters."));
+    }
+    if events.is_some_and(|events| !(1..=FILTERS_MAX).contains(&events.len())) {
+        return Err(field("events", "1 to 20 filters."));
+    }
+    Ok(())
+}
+
+/// Body of `POST /v1/webhook_endpoints`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewEndpointBody {
+    url: String,
+    #[serde(default)]
+    description: String,
+    /// Absent: all.
+    #[serde(default = "every")]
+    events: Vec<EventFilter>,
+}
+
+fn every() -> Vec<EventFilter> {
+    vec![EventFilter::All]
+}
+
+pub(super) async fn create(
+    customer: Customer,
+    AxumState(state): AxumState<State>,
+    JsonBody { value: body, .. }: JsonBody<NewEndpointBody>,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    customer.may(Scope::CallsWrite)?;
+    check(&state, Some(&body.url), Some(&body.description), Some(&body.events))?;
+    let now = state.clock.now();
+    let endpoint = Endpoint {
+        id: state.chance.endpoint_id(now),
+        org: customer.org.clone(),
+        url: body.url,
+        description: body.description,
+        events: body.events,
+        secrets: Secrets { current: new_secret(&state), previous: None },
+        created_at: now,
+        failing_since: None,
+        disabled: None,
+    };
+    let shown = view(&endpoint, true);
+    if !state.store.create_endpoint(endpoint, by(&state, &customer, now)).await? {
+        return Err(Problem::new(
+            Code::LimitReached,
+            format!("There are {ENDPOINTS_MAX} endpoints: remove one of them."),
+        ));
+    }
+    Ok((StatusCode::CREATED, Json(shown)))
+}
+
+pub(super) async fn list(
+    customer: Customer,
+    AxumState(state): AxumState<State>,
+) -> Result<Json<ListView<Value>>, Problem> {
+    customer.may(Scope::CallsRead)?;
+    let endpoints = state.store.endpoints(&customer.org).await?;
+    Ok(Json(ListView::whole(endpoints.iter().map(|endpoint| view(endpoint, false)).collect())))
+}
+
+/// The endpoint of this address, if it is the customer's.
+async fn find(state: &State, customer: &Customer, id: &EndpointId) -> Result<Endpoint, Problem> {
+    state.store.endpoint(&customer.org, id).await?.ok_or_else(Problem::not_found)
+}
+
+pub(super) async fn show(
+    customer: Customer,
+    AxumState(state): AxumState<State>,
+    id: Result<Path<EndpointId>, PathRejection>,
+) -> Result<Json<Value>, Problem> {
+    customer.may(Scope::CallsRead)?;
+    let Path(id) = id?;
+    let endpoint = find(&state, &customer, &id).await?;
+    Ok(Json(view(&endpoint, customer.may(Scope::CallsWrite).is_ok())))
+}
+
+/// Body of `PATCH /v1/webhook_endpoints/{id}`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ChangeBody {
+    #[serde(default)]
+    url: Option<String>,
+    #[serde(default)]
+    description: Option<String>,
+    #[serde(default)]
+    events: Option<Vec<EventFilter>>,
+    #[serde(default)]
+    enabled: Option<bool>,
+}
+
+pub(super) async fn change(
+    customer: Customer,
+    AxumState(state): AxumState<State>,
+    id: Result<Path<EndpointId>, PathRejection>,
+    JsonBody { value: body, .. }: JsonBody<ChangeBody>,
+) -> Result<Json<Value>, Problem> {
+    customer.may(Scope::CallsWrite)?;
+    let Path(id) = id?;
+    check(&state, body.url.as_deref(), body.description.as_deref(), body.events.as_deref())?;
+    let what = EndpointChange {
+        url: body.url,
+        description: body.description,
+        events: body.events,
+        enabled: body.enabled,
+    };
+    let by = by(&state, &customer, state.clock.now());
+    let endpoint = state.store.change_endpoint(id, what, by).await?.ok_or_else(Problem::not_found)?;
+    Ok(Json(view(&endpoint, true)))
+}
+
+pub(super) async fn remove(
+    customer: Customer,
+    AxumState(state): AxumState<State>,
+    id: Result<Path<EndpointId>, PathRejection>,
+) -> Result<Response, Problem> {
+    customer.may(Scope::CallsWrite)?;
+    let Path(id) = id?;
+    if !state.store.delete_endpoint(id, by(&state, &customer, state.clock.now())).await? {
+        return Err(Problem::not_found());
+    }
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+pub(super) async fn rotate(
+    customer: Customer,
+    AxumState(state): AxumState<State>,
+    id: Result<Path<EndpointId>, PathRejection>,
+) -> Result<Json<Value>, Problem> {
+    customer.may(Scope::CallsWrite)?;
+    let Path(id) = id?;
+    let now = state.clock.now();
+    let rotated = state.store.rotate_endpoint(id, rotation(&state, now), by(&state, &customer, now)).await?;
+    Ok(Json(view(&rotated.ok_or_else(Problem::not_found)?, true)))
+}
+
+/// Sends an event of the type `endpoint.test` now, and says what came of it.
+pub(super) async fn test(
+    customer: Customer,
+    AxumState(state): AxumState<State>,
+    id: Result<Path<EndpointId>, PathRejection>,
+) -> Result<Json<Value>, Problem> {
+    customer.may(Scope::CallsWrite)?;
+    let Path(id) = id?;
+    let endpoint = find(&state, &customer, &id).await?;
+    let tried = state.webhooks.test(&endpoint.url, &endpoint.secrets).await;
+    Ok(Json(json!({
+        "object": "webhook_test",
+        "delivered": tried.failure.is_none(),
+        "status": tried.status(),
+        "error": tried.error,
+        "took_ms": u64::try_from(tried.took.as_millis()).unwrap_or(u64::MAX),
+    })))
+}

@@ -1,0 +1,259 @@
+//! Who is sent to now: one task per lane with something due, so that a receiver that hangs holds up itself.
+//!
+//! A lane is an endpoint, or one organisation's callbacks to one host. A lane whose last try was taken sends
+//! up to [`WIDTH`] calls' events side by side; one that failed, or was never met, sends one at a time, out of
+//! a pool of connections of its own: however many receivers hang, those that answer keep theirs.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use controlplane_core::webhook::{Answer, Next, after};
+use controlplane_store::{
+    StoreError,
+    webhooks::{Claim, Claimed, Lane, Secret, Settle},
+};
+use rand::Rng;
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+    time::sleep,
+};
+
+use super::{
+    Shared,
+    render::EventView,
+    sending::{TRY_MAX, Tried},
+    signing,
+};
+
+/// Events of different calls that are sent to one lane side by side.
+const WIDTH: usize = 8;
+/// Connections in use at receivers that took their last event.
+const GOOD_MAX: usize = 192;
+/// Connections in use at receivers that did not, or were never met.
+const DOUBTFUL_MAX: usize = 64;
+/// Lanes with a task. Beyond it, a lane waits for the next look.
+const LANES_MAX: usize = 2_048;
+/// Lanes that are remembered as good.
+const REMEMBERED_MAX: usize = 10_000;
+/// How long a claim holds: a try, and writing down what came of it, at a slow database too.
+const LEASE: time::Duration = time::Duration::seconds(30);
+/// Times that an answer is written down again when the database was away.
+const SETTLE_TRIES: u32 = 20;
+const SETTLE_WAIT: Duration = Duration::from_secs(1);
+
+/// A lane's task, from outside.
+#[derive(Default)]
+struct Handle {
+    /// Something may be due that the task has not seen.
+    again: AtomicBool,
+    nudge: Notify,
+}
+
+/// Every lane's task.
+pub(super) struct Lanes {
+    shared: Arc<Shared>,
+    owner: String,
+    active: Mutex<HashMap<Lane, Arc<Handle>>>,
+    good: Mutex<HashSet<Lane>>,
+    good_pool: Arc<Semaphore>,
+    doubtful_pool: Arc<Semaphore>,
+}
+
+impl Lanes {
+    pub(super) fn new(shared: Arc<Shared>) -> Arc<Self> {
+        let owner = format!("{:016x}", shared.chance.fork().random::<u64>());
+        Arc::new(Self {
+            shared,
+            owner,
+            active: Mutex::default(),
+            good: Mutex::default(),
+            good_pool: Arc::new(Semaphore::new(GOOD_MAX)),
+            doubtful_pool: Arc::new(Semaphore::new(DOUBTFUL_MAX)),
+        })
+    }
+
+    /// Something may be due in a lane.
+    pub(super) fn nudge(self: &Arc<Self>, lane: Lane) {
+        let mut active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(handle) = active.get(&lane) {
+            handle.again.store(true, Ordering::Release);
+            handle.nudge.notify_one();
+        } else if active.len() < LANES_MAX {
+            let handle = Arc::new(Handle::default());
+            active.insert(lane.clone(), Arc::clone(&handle));
+            tokio::spawn(Arc::clone(self).serve(lane, handle));
+        }
+    }
+
+    async fn serve(self: Arc<Self>, lane: Lane, handle: Arc<Handle>) {
+        let mut running = JoinSet::new();
+        loop {
+            handle.again.store(false, Ordering::Release);
+            let width = if self.is_good(&lane) { WIDTH } else { 1 };
+            if running.len() < width {
+                let free = width - running.len();
+                for (claimed, permit) in self.claim(&lane, free).await {
+                    running.spawn(Arc::clone(&self).deliver(claimed, permit));
+                }
+            }
+            if running.is_empty() {
+                let mut active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
+                if !handle.again.load(Ordering::Acquire) {
+                    active.remove(&lane);
+                    return;
+                }
+                continue;
+            }
+            tokio::select! {
+                ended = running.join_next() => match ended {
+                    Some(Ok(taken)) => self.remember(&lane, taken),
+                    // A try that broke is tried again when its lease is over.
+                    Some(Err(error)) => tracing::error!(%error, "delivering an event broke"),
+                    None => {}
+                },
+                () = handle.nudge.notified() => {}
+            }
+        }
+    }
+
+    fn is_good(&self, lane: &Lane) -> bool {
+        self.good.lock().unwrap_or_else(PoisonError::into_inner).contains(lane)
+    }
+
+    fn remember(&self, lane: &Lane, taken: bool) {
+        let mut good = self.good.lock().unwrap_or_else(PoisonError::into_inner);
+        if !taken {
+            good.remove(lane);
+        } else if !good.contains(lane) {
+            if good.len() >= REMEMBERED_MAX {
+                good.clear();
+            }
+            good.insert(lane.clone());
+        }
+    }
+
+    /// Takes what is due, each with a connection to send it by: what is claimed is sent at once.
+    async fn claim(&self, lane: &Lane, limit: usize) -> Vec<(Claimed, OwnedSemaphorePermit)> {
+        let pool = if self.is_good(lane) { &self.good_pool } else { &self.doubtful_pool };
+        let Ok(first) = Arc::clone(pool).acquire_owned().await else { return Vec::new() };
+        let mut permits = vec![first];
+        while permits.len() < limit
+            && let Ok(permit) = Arc::clone(pool).try_acquire_owned()
+        {
+            permits.push(permit);
+        }
+        let now = self.shared.clock.now();
+        let claim = Claim {
+            lane: lane.clone(),
+            owner: self.owner.clone(),
+            now,
+            until: now + LEASE,
+            limit: u16::try_from(permits.len()).unwrap_or(1),
+            callback_secret: Secret(self.shared.chance.secret().to_vec()),
+        };
+        match self.shared.store.claim_deliveries(claim).await {
+            Ok(claimed) => claimed.into_iter().zip(permits).collect(),
+            Err(error) => {
+                tracing::error!(%error, "due events could not be claimed; the next look tries again");
+                Vec::new()
+            }
+        }
+    }
+
+    /// Sends one event, and writes down what came of it. Whether it was taken.
+    async fn deliver(self: Arc<Self>, claimed: Claimed, permit: OwnedSemaphorePermit) -> bool {
+        let shared = &self.shared;
+        let body = match shared.store.event(&claimed.org, &claimed.event).await {
+            Ok(Some(event)) => serde_json::to_string(&EventView::from(event)).ok(),
+            Ok(None) => None,
+            Err(error @ StoreError::Unavailable { .. }) => {
+                tracing::error!(%error, "an event could not be read; it is sent when its lease is over");
+                return true;
+            }
+            Err(error) => {
+                tracing::error!(event = %claimed.event, %error, "this event cannot be read, and is not delivered");
+                None
+            }
+        };
+        let Some(body) = body else {
+            self.settle(&claimed, Next::Dead, None).await;
+            return true;
+        };
+        let now = shared.clock.now();
+        let headers = [
+            ("webhook-id", claimed.event.to_string()),
+            ("webhook-timestamp", now.unix_timestamp().to_string()),
+            (
+                "webhook-signature",
+                signing::signature(&claimed.secrets, claimed.event.as_str(), now, body.as_bytes()),
+            ),
+        ];
+        let tried = shared.sender.post(&claimed.url, headers, body).await;
+        drop(permit);
+        let at = shared.clock.now();
+        let next = after(tried.answer, claimed.tries + 1, at, shared.chance.fork().random::<f64>());
+        shared.metrics.webhooks.tried(tried.failure);
+        tracing::debug!(event = %claimed.event, target = %claimed.target, ?next, took = ?tried.took, "tried");
+        let taken = tried.failure.is_none();
+        self.settle(&claimed, next, Some(tried)).await;
+        taken
+    }
+
+    async fn settle(&self, claimed: &Claimed, next: Next, tried: Option<Tried>) {
+        let shared = &self.shared;
+        let at = shared.clock.now();
+        if matches!(next, Next::Dead | Next::Gone) {
+            shared.metrics.webhooks.dead();
+        }
+        let unread = || Tried {
+            answer: Answer::None,
+            failure: None,
+            error: Some("the event cannot be read".to_owned()),
+            took: Duration::ZERO,
+        };
+        let tried = tried.unwrap_or_else(unread);
+        let settle = Settle {
+            event: claimed.event.clone(),
+            target: claimed.target.clone(),
+            epoch: claimed.epoch,
+            at,
+            took_ms: i64::try_from(tried.took.min(TRY_MAX).as_millis()).unwrap_or(i64::MAX),
+            status: tried.status(),
+            error: tried.error,
+            next,
+            audit_id: shared.chance.audit_id(at),
+        };
+        for _ in 0..SETTLE_TRIES {
+            match shared.store.settle_delivery(settle.clone()).await {
+                Ok(None) => return,
+                Ok(Some(reason)) => {
+                    shared.metrics.webhooks.disabled(reason);
+                    tracing::warn!(
+                        endpoint = %claimed.target, org = %claimed.org, %reason,
+                        "a webhook endpoint was disabled because of how it answered"
+                    );
+                    return;
+                }
+                Err(error @ StoreError::Unavailable { .. }) => {
+                    tracing::error!(%error, "what came of a delivery is not written yet, trying again");
+                    sleep(SETTLE_WAIT).await;
+                }
+                Err(StoreError::Fenced { .. }) => {
+                    tracing::debug!(event = %claimed.event, "a delivery was settled, replayed or given up elsewhere");
+                    return;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "what came of a delivery cannot be written");
+                    return;
+                }
+            }
+        }
+    }
+}

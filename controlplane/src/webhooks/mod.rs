@@ -1,0 +1,219 @@
+//! Events on their way to customers: numbered, delivered to webhooks, shown in streams, erased when old.
+//!
+//! ```text
+//! a call's step ──▶ outbox row ──▶ number, deliveries ──▶ a lane's task ──▶ POST ──▶ delivered | again | dead
+//!   (one transaction)          (one transaction)     └──▶ event streams
+//! ```
+//!
+//! Every arrow is a look at the database, on a timer and on a nudge that carries no data: nothing is lost with
+//! the process, and what was sent before it died, and not written down, is sent again under the same id.
+
+mod guard;
+mod lanes;
+mod metrics;
+mod render;
+mod sending;
+mod signing;
+mod streams;
+
+use std::{sync::Arc, time::Duration};
+
+use controlplane_store::{Store, webhooks::Secrets};
+use serde_json::json;
+use tokio::{
+    task::AbortHandle,
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
+
+pub use self::sending::ClientError;
+pub(crate) use self::{
+    guard::Blocked,
+    metrics::WebhookMetrics,
+    render::EventView,
+    signing::shown,
+    streams::{Place, Streams},
+};
+use self::{
+    guard::{Guard, SystemLookup},
+    lanes::Lanes,
+    sending::{Sender, Tried},
+};
+use crate::{
+    calls::chain,
+    clock::{Chance, Clock},
+    metrics::Metrics,
+    settings::WebhookSettings,
+};
+
+/// Between two looks for events without a number that nobody nudged for.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// What comes within this time is numbered together.
+const GATHER: Duration = Duration::from_millis(10);
+/// Calls whose events are numbered in one transaction.
+const SEAL_MAX: u16 = 200;
+/// Lanes that one look wakes up.
+const LANES_LOOK: u16 = 1_000;
+/// Between two looks at what operators are told.
+const COUNT_EVERY: Duration = Duration::from_secs(5);
+/// Between two looks for what is old.
+const PURGE_EVERY: Duration = Duration::from_secs(600);
+/// How long an event can be read, delivered and replayed.
+pub(crate) const EVENTS_KEPT: time::Duration = time::Duration::days(7);
+/// Rows that are erased in one transaction: calls wait no longer than for that.
+const PURGE_MAX: u16 = 500;
+/// Between two such transactions.
+const PURGE_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the parts work with.
+struct Shared {
+    store: Arc<dyn Store>,
+    clock: Clock,
+    chance: Chance,
+    metrics: Arc<Metrics>,
+    sender: Sender,
+}
+
+/// Events on their way.
+pub struct Webhooks {
+    shared: Arc<Shared>,
+    guard: Arc<Guard>,
+    lanes: Arc<Lanes>,
+    /// Open event streams.
+    pub(crate) streams: Arc<Streams>,
+}
+
+impl Webhooks {
+    /// Everything but its tasks, which [`Webhooks::keep`] starts.
+    ///
+    /// # Errors
+    /// The file of further CAs cannot be read.
+    pub fn new(
+        settings: &WebhookSettings,
+        store: Arc<dyn Store>,
+        clock: Clock,
+        chance: Chance,
+        metrics: Arc<Metrics>,
+    ) -> Result<Arc<Self>, ClientError> {
+        let guard = Arc::new(Guard::new(settings.clone()));
+        let sender = Sender::new(Arc::clone(&guard), Arc::new(SystemLookup), settings.ca_file.as_deref())?;
+        let streams = Streams::new(metrics.webhooks.streams.clone());
+        let shared = Arc::new(Shared { store, clock, chance, metrics, sender });
+        Ok(Arc::new(Self { lanes: Lanes::new(Arc::clone(&shared)), shared, guard, streams }))
+    }
+
+    /// Starts numbering, delivering, counting and erasing.
+    #[must_use]
+    pub fn keep(self: &Arc<Self>) -> [AbortHandle; 4] {
+        [
+            tokio::spawn(Arc::clone(self).number()).abort_handle(),
+            tokio::spawn(Arc::clone(self).look()).abort_handle(),
+            tokio::spawn(Arc::clone(self).count()).abort_handle(),
+            tokio::spawn(Arc::clone(self).purge()).abort_handle(),
+        ]
+    }
+
+    /// Ends event streams.
+    pub fn stop(&self) {
+        self.streams.stop();
+    }
+
+    /// Whether events may be sent to an address, as far as its text tells.
+    pub(crate) fn may_send_to(&self, url: &str) -> Result<(), Blocked> {
+        self.guard.url(url).map(drop)
+    }
+
+    /// Tells that a stream's reader did not keep up.
+    pub(crate) fn reader_was_slow(&self) {
+        self.shared.metrics.webhooks.slow_readers.inc();
+    }
+
+    /// Sends an event of no call, once, for its owner to see what comes of it.
+    pub(crate) async fn test(&self, url: &str, secrets: &Secrets) -> Tried {
+        let now = self.shared.clock.now();
+        let id = self.shared.chance.event_id(now).to_string();
+        let created_at = now.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
+        let body = json!({
+            "id": id, "type": "endpoint.test", "created_at": created_at, "sequence": 1, "data": {"object": "test"}
+        })
+        .to_string();
+        let signature = signing::signature(secrets, &id, now, body.as_bytes());
+        let headers = [
+            ("webhook-id", id),
+            ("webhook-timestamp", now.unix_timestamp().to_string()),
+            ("webhook-signature", signature),
+        ];
+        self.shared.sender.post(url, headers, body).await
+    }
+
+    /// Numbers events as they come.
+    async fn number(self: Arc<Self>) {
+        let mut written = self.shared.store.written();
+        loop {
+            match self.number_all().await {
+                Ok(()) => {
+                    // An error means that the store is gone, and this task soon too.
+                    let _ = timeout(LOOK_EVERY, written.changed()).await;
+                    sleep(GATHER).await;
+                }
+                Err(error) => {
+                    tracing::error!(error = %chain(&error), "events could not be numbered, trying again");
+                    sleep(LOOK_EVERY).await;
+                }
+            }
+        }
+    }
+
+    async fn number_all(&self) -> Result<(), controlplane_store::StoreError> {
+        while self.shared.store.is_unsealed().await? {
+            let sealed = self.shared.store.seal_events(self.shared.clock.now(), SEAL_MAX).await?;
+            self.shared.metrics.webhooks.sealed.inc_by(sealed.events);
+            self.streams.wake(&sealed.orgs);
+            sealed.lanes.into_iter().for_each(|lane| self.lanes.nudge(lane));
+        }
+        Ok(())
+    }
+
+    /// Looks for what is due.
+    async fn look(self: Arc<Self>) {
+        let mut every = interval(LOOK_EVERY);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            every.tick().await;
+            match self.shared.store.due_lanes(self.shared.clock.now(), LANES_LOOK).await {
+                Ok(lanes) => lanes.into_iter().for_each(|lane| self.lanes.nudge(lane)),
+                Err(error) => tracing::error!(error = %chain(&error), "due events could not be looked for"),
+            }
+        }
+    }
+
+    async fn count(self: Arc<Self>) {
+        let mut every = interval(COUNT_EVERY);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            every.tick().await;
+            match self.shared.store.webhook_counts().await {
+                Ok(counts) => self.shared.metrics.webhooks.counts(counts, self.shared.clock.now()),
+                Err(error) => tracing::warn!(error = %chain(&error), "deliveries could not be counted"),
+            }
+        }
+    }
+
+    async fn purge(self: Arc<Self>) {
+        let mut every = interval(PURGE_EVERY);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            every.tick().await;
+            loop {
+                let now = self.shared.clock.now();
+                match self.shared.store.purge(now - EVENTS_KEPT, now, PURGE_MAX).await {
+                    Ok(purged) if purged.events.max(purged.keys) < u64::from(PURGE_MAX) => break,
+                    Ok(_) => sleep(PURGE_PAUSE).await,
+                    Err(error) => {
+                        tracing::error!(error = %chain(&error), "old events could not be erased");
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}
