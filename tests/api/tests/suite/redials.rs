@@ -6,7 +6,7 @@ use fake_pbx::{Ending, FakePbx, Plan, Said};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::fixture::{Call, Fleet, NUMBER, eventually, talks};
+use crate::fixture::{Call, Fleet, NUMBER, eventually, in_seconds, talks};
 
 const SOON: Duration = Duration::from_millis(50);
 
@@ -179,11 +179,11 @@ async fn killed_at_any_moment_each_round_is_dialled_once() {
         let text = ended.text();
         match ended.0["reason"].as_str().unwrap() {
             "user_busy" => {
-                assert_eq!((rounds, fleet.seen(NUMBER).invites), (vec![1, 2], 2), "{after_ms}: {text}")
+                assert_eq!((rounds, fleet.seen(NUMBER).invites), (vec![1, 2], 2), "{after_ms}: {text}");
             }
             // Killed between the row and the Originate: nobody can tell without an agent, and `fail` ends it.
             "outcome_unknown" => {
-                assert!(fleet.seen(NUMBER).invites as usize <= rounds.len(), "{after_ms}: {text}")
+                assert!(fleet.seen(NUMBER).invites as usize <= rounds.len(), "{after_ms}: {text}");
             }
             other => panic!("{after_ms}: {other}: {text}"),
         }
@@ -226,8 +226,7 @@ async fn a_cancel_under_way_leaves_no_redial() {
 async fn no_round_begins_after_the_deadline() {
     let fleet = Fleet::small().await;
     fleet.callee(NUMBER, Ending::Busy486);
-    let deadline = time::OffsetDateTime::now_utc() + time::Duration::seconds(2);
-    let deadline = deadline.format(&time::format_description::well_known::Rfc3339).unwrap();
+    let deadline = in_seconds(2);
     let request = fleet.call(NUMBER).with("deadline_at", deadline);
     let call = request.with("redial", json!({"on": ["busy"], "max": 5, "delay_s": 1})).place().await;
     call.ends_as("busy", "user_busy").await;

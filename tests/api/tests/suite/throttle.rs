@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use crate::fixture::{Call, Fleet, NUMBER, talks};
+use crate::fixture::{Call, Fleet, NUMBER, in_seconds, talks};
 
 fn windows(windows: &[(u16, u32)]) -> Throttle {
     let windows: Vec<_> =
@@ -44,8 +44,7 @@ async fn a_call_over_the_limit_waits_and_is_dialled_when_its_window_frees() {
 async fn fifty_parallel_calls_to_one_number_ring_it_once_per_window() {
     let fleet = small(&[(1, 60), (3, 900)]).await;
     fleet.callee(NUMBER, talks(20));
-    let deadline = time::OffsetDateTime::now_utc() + time::Duration::seconds(3);
-    let deadline = deadline.format(&time::format_description::well_known::Rfc3339).unwrap();
+    let deadline = in_seconds(3);
     let posts = (0..50).map(|_| fleet.call(NUMBER).with("deadline_at", deadline.clone()).place());
     let calls = join_all(posts).await;
     let mut reasons = Vec::new();
