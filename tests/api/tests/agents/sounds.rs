@@ -66,9 +66,8 @@ async fn a_sound_is_given_to_the_node_that_is_asked_to_place_it_and_only_then() 
     let place = json!({"to": NUMBER, "message": {"text": "Only for waw-1."}});
     plane.post("/admin/v1/calls", &place).await;
     let sound = loop {
-        match link.next().await.unwrap() {
-            Down::PlaceAudio { sound } => break sound,
-            _ => {}
+        if let Down::PlaceAudio { sound } = link.next().await.unwrap() {
+            break sound;
         }
     };
     let (status, wav) = get(&waw, &audio_path(&sound)).await;
