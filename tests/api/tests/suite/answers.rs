@@ -78,9 +78,8 @@ async fn a_key_that_was_heard_outlives_whatever_dies() {
         pbx.close_port();
         pbx.cut_links();
     };
-    let dies: [(&str, &dyn Fn(&FakePbx)); 2] =
-        [("its PBX", &FakePbx::restart), ("its link, for good", &gone_for_good)];
-    for (what, die) in dies {
+    let dies: [&dyn Fn(&FakePbx); 2] = [&FakePbx::restart, &gone_for_good];
+    for (what, die) in ["its PBX", "its link, for good"].into_iter().zip(dies) {
         for kill in [false, true] {
             let mut fleet = pair().await;
             fleet.settings.reconcile_timeout_ms = 500;
