@@ -3,8 +3,10 @@
 use std::net::IpAddr;
 
 use regex_automata::{
-    Input,
+    Input, PatternID,
+    dfa::onepass,
     meta::{BuildError, Regex},
+    nfa::thompson,
     util::{captures::Captures, syntax},
 };
 
@@ -38,11 +40,64 @@ pub enum Line {
 struct One {
     does: Does,
     kind: Option<crate::offence::Kind>,
-    regex: Regex,
-    /// The same with every repetition as short as it can be, where the address must be the only one.
-    shortest: Option<Regex>,
+    reader: Reader,
     groups: Groups,
     parts: Captures,
+}
+
+/// What finds the parts of a line.
+enum Reader {
+    /// At each byte there is one way to go on: every line can be read in one way alone, and fast.
+    OneWay(Box<onepass::DFA>, onepass::Cache),
+    /// There may be several; the longest repetitions count.
+    Longest(Regex),
+    /// There may be several; the longest and the shortest repetitions must find the same address.
+    Same(Regex, Regex, Captures),
+}
+
+impl Reader {
+    fn new(text: &str, address: Address) -> Result<Self, Box<BuildError>> {
+        let one_way = onepass::Builder::new()
+            .configure(onepass::DFA::config().size_limit(Some(AUTOMATON_BYTES_MAX)))
+            .thompson(thompson::Config::new().utf8(false).nfa_size_limit(Some(AUTOMATON_BYTES_MAX)))
+            .syntax(syntax(false))
+            .build(text);
+        if let Ok(dfa) = one_way {
+            let cache = dfa.create_cache();
+            return Ok(Self::OneWay(Box::new(dfa), cache));
+        }
+        let longest = build(&[text], false)?;
+        match address {
+            Address::First | Address::Last => Ok(Self::Longest(longest)),
+            Address::Only => {
+                let shortest = build(&[text], true)?;
+                let parts = shortest.create_captures();
+                Ok(Self::Same(longest, shortest, parts))
+            }
+        }
+    }
+
+    fn captures(&self) -> Captures {
+        match self {
+            Self::OneWay(dfa, _) => dfa.create_captures(),
+            Self::Longest(regex) | Self::Same(regex, _, _) => regex.create_captures(),
+        }
+    }
+
+    /// Finds the parts. Says whether no stranger had a hand in the address.
+    fn read(&mut self, line: &[u8], host: Option<usize>, parts: &mut Captures) -> bool {
+        match self {
+            Self::OneWay(dfa, cache) => dfa.captures(cache, line, parts),
+            Self::Longest(regex) => regex.captures(line, parts),
+            Self::Same(longest, shortest, others) => {
+                longest.captures(line, parts);
+                shortest.captures(line, others);
+                let host = |parts: &Captures| host.and_then(|group| parts.get_group(group));
+                return host(parts) == host(others);
+            }
+        }
+        true
+    }
 }
 
 /// Where the parts are among the groups.
@@ -97,7 +152,7 @@ impl Matcher {
         if one.does == Does::Ignore {
             return Line::Ignored(at);
         }
-        one.regex.captures(line, &mut one.parts);
+        let is_theirs = one.reader.read(line, one.groups.host, &mut one.parts);
         let part = |group: Option<usize>| {
             let span = group.and_then(|group| one.parts.get_group(group))?;
             line.get(span.start..span.end)
@@ -105,11 +160,6 @@ impl Matcher {
         let stamp = part(one.groups.time).and_then(|text| std::str::from_utf8(text).ok());
         let stamp = stamp.and_then(|text| stamp::parse(text, now));
         let host = part(one.groups.host).unwrap_or_default();
-        let is_theirs = one.shortest.as_ref().is_none_or(|regex| {
-            let mut parts = regex.create_captures();
-            regex.captures(line, &mut parts);
-            parts.get_group_by_name("host") == one.groups.host.and_then(|group| one.parts.get_group(group))
-        });
         let transport = part(one.groups.transport).map_or(self.transport, transport);
         let account = part(one.groups.account).and_then(Account::of);
         let finding = match (is_theirs, address(host)) {
@@ -127,20 +177,16 @@ impl Matcher {
 
 impl One {
     fn new(pattern: &Pattern, text: &str) -> Result<Self, Box<BuildError>> {
-        let regex = build(&[text], false)?;
-        let group = |name| regex.group_info().to_index(regex_automata::PatternID::ZERO, name);
+        let reader = Reader::new(text, pattern.address)?;
+        let parts = reader.captures();
+        let group = |name| parts.group_info().to_index(PatternID::ZERO, name);
         let groups = Groups {
             host: group("host"),
             time: group("time"),
             account: group("account"),
             transport: group("transport"),
         };
-        let shortest = match pattern.address {
-            Address::Only if pattern.does != Does::Ignore => Some(build(&[text], true)?),
-            Address::Only | Address::First | Address::Last => None,
-        };
-        let parts = regex.create_captures();
-        Ok(Self { does: pattern.does, kind: pattern.kind, regex, shortest, groups, parts })
+        Ok(Self { does: pattern.does, kind: pattern.kind, reader, groups, parts })
     }
 }
 
@@ -159,8 +205,11 @@ fn build<T: AsRef<str>>(patterns: &[T], shortest: bool) -> Result<Regex, Box<Bui
         .utf8_empty(false)
         .nfa_size_limit(Some(AUTOMATON_BYTES_MAX))
         .hybrid_cache_capacity(AUTOMATON_BYTES_MAX);
-    let syntax = syntax::Config::new().unicode(false).utf8(false).swap_greed(shortest);
-    Regex::builder().configure(config).syntax(syntax).build_many(patterns).map_err(Box::new)
+    Regex::builder().configure(config).syntax(syntax(shortest)).build_many(patterns).map_err(Box::new)
+}
+
+fn syntax(shortest: bool) -> syntax::Config {
+    syntax::Config::new().unicode(false).utf8(false).swap_greed(shortest)
 }
 
 fn explain(error: &BuildError) -> String {

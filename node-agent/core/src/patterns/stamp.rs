@@ -4,8 +4,9 @@ use time::{Date, Month, PrimitiveDateTime, Time, UtcOffset};
 
 use crate::moment::UnixMs;
 
-/// Every form that [`parse`] reads: ISO 8601 and near it, syslog's without a year, nginx's.
-pub(super) const FORMS: &str = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?|[A-Z][a-z][a-z] [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,6})?|\d\d/[A-Z][a-z][a-z]/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}";
+/// Every form that [`parse`] reads: ISO 8601 and near it, nginx's, syslog's without a year. At each byte there is one
+/// way to go on.
+pub(super) const FORMS: &str = r"\d\d(?:\d\d-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?|/[A-Z][a-z][a-z]/\d{4}:\d\d:\d\d:\d\d [+-]\d{4})|[A-Z][a-z][a-z] [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,6})?";
 
 const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
