@@ -5,12 +5,13 @@ use controlplane_core::{
     call::{CallStatus, Rang, Reason},
     ending::EndingClass,
     ids::{CallId, OrgId},
+    request::KeyAction,
 };
 use lab::{ControlPlane, Lab};
 use serde::Deserialize;
 use time::OffsetDateTime;
 
-use crate::history::{Attempt, Dialog, Entry, Moment, Route, Told};
+use crate::history::{Attempt, Dialog, Entry, Moment, Pressed, Route, Told};
 
 /// The organisation of a fleet that needs only one.
 const ORG: &str = "org_00000000000000000000000000";
@@ -34,7 +35,14 @@ struct CallView {
     created_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339::option")]
     ended_at: Option<OffsetDateTime>,
+    acknowledgement: Option<PressedView>,
     attempts: Vec<AttemptView>,
+}
+
+#[derive(Deserialize)]
+struct PressedView {
+    key: char,
+    action: KeyAction,
 }
 
 #[derive(Deserialize)]
@@ -65,6 +73,10 @@ pub fn told(plane: &ControlPlane) -> anyhow::Result<Vec<Told>> {
                 sequence: call.sequence,
                 created_at: moment(call.created_at)?,
                 ended_at: call.ended_at.map(moment).transpose()?,
+                acknowledged: call
+                    .acknowledgement
+                    .filter(|pressed| pressed.action == KeyAction::Acknowledge)
+                    .map(|pressed| pressed.key),
                 attempts: call.attempts.into_iter().map(Attempt::from).collect(),
                 log: Vec::new(),
             });
@@ -103,6 +115,23 @@ pub fn add_logs(database_url: &str, told: &mut [Told]) -> anyhow::Result<()> {
         }
         Ok(())
     })
+}
+
+/// Every key that a callee pressed.
+///
+/// # Errors
+/// A carrier cannot be asked.
+pub fn pressed(lab: &Lab) -> anyhow::Result<Vec<Pressed>> {
+    let mut pressed = Vec::new();
+    for carrier in lab.carriers() {
+        pressed.extend(carrier.keys_sent()?.into_iter().map(|sent| Pressed {
+            carrier: carrier.name().to_owned(),
+            number: format!("+{}", sent.number),
+            key: sent.key,
+            at: sent.let_go_at,
+        }));
+    }
+    Ok(pressed)
 }
 
 /// Every call that reached a carrier.

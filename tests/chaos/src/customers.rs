@@ -67,10 +67,15 @@ impl Door {
     }
 
     fn ask(&self, wanted: &Wanted) -> anyhow::Result<Asked> {
-        let body = json!({
+        let mut body = json!({
             "to": wanted.number, "message": {"audio_id": "builtin:beep"}, "on_unknown": wanted.on_unknown,
             "ring_timeout_s": wanted.ring_timeout_s, "failover": {"attempts_max": 10},
         });
+        if wanted.kind.is_to_press() {
+            // Pressed 3 s after the answer, while the message is said or just after.
+            body["message"] = json!({"audio_id": "builtin:hello-world", "repeat": 2});
+            body["acknowledgement"] = json!({"keys": {"1": "acknowledge"}, "timeout_s": 4});
+        }
         let mut asked = Asked {
             number: wanted.number.clone(),
             kind: wanted.kind,

@@ -48,6 +48,8 @@ pub struct Told {
     pub created_at: Moment,
     /// End.
     pub ended_at: Option<Moment>,
+    /// The key that acknowledged it.
+    pub acknowledged: Option<char>,
     /// Its attempts, in the order of their sending.
     pub attempts: Vec<Attempt>,
     /// Its durable log, in order.
@@ -100,6 +102,19 @@ pub struct Dialog {
     pub code: Option<u16>,
 }
 
+/// A key that a callee pressed, as the carrier's wire had it.
+#[derive(Clone, Debug)]
+pub struct Pressed {
+    /// The carrier.
+    pub carrier: String,
+    /// Of the call to this number, with `+`.
+    pub number: String,
+    /// Which.
+    pub key: char,
+    /// When it was let go.
+    pub at: Moment,
+}
+
 /// Something was broken for a while.
 #[derive(Clone, Debug)]
 pub struct Broken {
@@ -122,6 +137,8 @@ pub struct History {
     pub told: Vec<Told>,
     /// What the carriers saw.
     pub seen: Vec<Dialog>,
+    /// What callees pressed.
+    pub pressed: Vec<Pressed>,
     /// What was broken.
     pub broken: Vec<Broken>,
     /// The ways that there are.

@@ -15,6 +15,10 @@ const CANCELED: f64 = 0.05;
 pub enum Kind {
     /// Rings and answers.
     Answers,
+    /// Rings, answers, and the callee presses 1 after 3 s, which acknowledges.
+    Presses,
+    /// Rings, answers, and the callee presses nothing, though he is asked to.
+    SaysNothing,
     /// Rings, answers, and the callee hangs up.
     HangsUp,
     /// Rings and is not picked up.
@@ -28,10 +32,12 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [(Kind, u32); 6] = [
-        (Kind::Answers, 35),
-        (Kind::HangsUp, 10),
-        (Kind::RingsOut, 25),
+    const ALL: [(Kind, u32); 8] = [
+        (Kind::Answers, 20),
+        (Kind::Presses, 20),
+        (Kind::SaysNothing, 5),
+        (Kind::HangsUp, 5),
+        (Kind::RingsOut, 20),
         (Kind::Declines, 10),
         (Kind::Busy, 15),
         (Kind::Refused, 5),
@@ -40,6 +46,8 @@ impl Kind {
     fn behaviour(self) -> u16 {
         match self {
             Kind::Answers => numbers::ANSWER,
+            Kind::Presses => numbers::PRESS,
+            Kind::SaysNothing => numbers::MUTE,
             Kind::HangsUp => numbers::ANSWER_AND_HANG_UP,
             Kind::RingsOut => numbers::RING,
             Kind::Declines => numbers::RING_THEN_486,
@@ -52,9 +60,20 @@ impl Kind {
     #[must_use]
     pub fn rings(self) -> bool {
         match self {
-            Kind::Answers | Kind::HangsUp | Kind::RingsOut | Kind::Declines => true,
+            Kind::Answers
+            | Kind::Presses
+            | Kind::SaysNothing
+            | Kind::HangsUp
+            | Kind::RingsOut
+            | Kind::Declines => true,
             Kind::Busy | Kind::Refused => false,
         }
+    }
+
+    /// Whether its callee is asked to press a key.
+    #[must_use]
+    pub fn is_to_press(self) -> bool {
+        matches!(self, Kind::Presses | Kind::SaysNothing)
     }
 }
 

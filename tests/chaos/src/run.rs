@@ -103,7 +103,15 @@ pub fn run(lab: &Lab, folder: &Path, script: &Script) -> anyhow::Result<History>
     collect::add_logs(&url, &mut told).context("read the log of transitions")?;
     let routes = lab.plan().trunk_plans(lab.subnet());
     let routes = routes.into_iter().map(|trunk| Route { node: trunk.node, carrier: trunk.carrier }).collect();
-    Ok(History { asked, told, seen: collect::seen(lab)?, broken, routes, left })
+    Ok(History {
+        asked,
+        told,
+        seen: collect::seen(lab)?,
+        pressed: collect::pressed(lab)?,
+        broken,
+        routes,
+        left,
+    })
 }
 
 fn while_waiting(ended: impl Fn() -> bool) {

@@ -27,6 +27,7 @@ pub fn table(history: &History, verdict: &Verdict) -> String {
     row("  of them after their call's end", verdict.late.to_string());
     row("retry that had to ring, and was judged", verdict.retry_judged.to_string());
     row("  unrung, but no route was fit all along", verdict.retry_excused.to_string());
+    row("acknowledged by a key that was seen", verdict.acknowledged.to_string());
     for (end, calls) in ends(&history.told) {
         row(&end, calls.to_string());
     }

@@ -10,7 +10,9 @@
 //!    to the control plane excuses nothing: it takes its calls up again.)
 //! 6. After an ending that says what the callee did, nothing is dialled.
 //! 7. What is told of an attempt's ringing, an answer, a busy callee is what the carrier saw; `canceled` only what a customer canceled.
-//! 8. At the end no node that lives has a channel open.
+//! 8. What is told as acknowledged has its key on the carrier's wire; and a key that acknowledges, pressed over a way that was
+//!    fit, is told.
+//! 9. At the end no node that lives has a channel open.
 mod rules;
 #[cfg(test)]
 mod tests;
@@ -44,6 +46,10 @@ pub enum Rule {
     DialledAgain,
     /// What was told is not what was seen.
     ToldWrong,
+    /// Acknowledged without a key.
+    NotPressed,
+    /// A key was pressed over a way that was fit, and its call is not acknowledged.
+    Unheard,
     /// A channel was left open.
     LeftOpen,
 }
@@ -76,6 +82,8 @@ pub struct Verdict {
     pub retry_judged: usize,
     /// Calls with `retry` that ring anywhere, had no fit route all along, and were not heard.
     pub retry_excused: usize,
+    /// Calls that were acknowledged.
+    pub acknowledged: usize,
     /// INVITEs that came when their call had ended, by more than a second: a woken node's.
     pub late: usize,
 }
@@ -118,6 +126,7 @@ pub fn check(history: &History) -> Verdict {
         rules::written(&matter, &mut verdict);
         rules::rings(asked, &matter, history, &mut verdict);
         rules::told(asked, &matter, &mut verdict);
+        rules::keys(asked, &matter, history, &mut verdict);
     }
     for (number, calls) in told {
         verdict.add(Rule::Doubled, number, format!("{} calls that nobody asked for", calls.len()));

@@ -194,3 +194,37 @@ fn settled_by_callee(ending: EndingClass) -> bool {
             | EndingClass::EndedAfterRinging
     )
 }
+
+/// The key that acknowledges.
+const KEY: char = '1';
+
+pub(super) fn keys(asked: &Asked, matter: &Matter<'_>, history: &History, verdict: &mut Verdict) {
+    let told = matter.told;
+    let pressed = || history.pressed.iter().filter(|pressed| pressed.number == matter.number);
+    if (told.reason == Some(Reason::Acknowledged)) != told.acknowledged.is_some() {
+        let how = format!("{} ended {:?}, acknowledged by {:?}", told.id, told.reason, told.acknowledged);
+        verdict.add(Rule::ToldWrong, matter.number, how);
+    }
+    match told.acknowledged {
+        Some(key) if pressed().any(|pressed| pressed.key == key) => verdict.acknowledged += 1,
+        Some(key) => {
+            let how = format!("{} is acknowledged by {key}, which nobody pressed", told.id);
+            verdict.add(Rule::NotPressed, matter.number, how);
+        }
+        None if asked.kind.is_to_press() && !asked.canceled => {
+            let heard = pressed().filter(|pressed| pressed.key == KEY).find(|pressed| {
+                let by = matter.seen.iter().rev().find(|dialog| {
+                    dialog.route.carrier == pressed.carrier
+                        && dialog.code == Some(200)
+                        && dialog.at < pressed.at
+                });
+                by.is_some_and(|dialog| is_fit(&dialog.route, told, history))
+            });
+            if let Some(heard) = heard {
+                let how = format!("{} ended {:?}, and was pressed: {heard:?}", told.id, told.reason);
+                verdict.add(Rule::Unheard, matter.number, how);
+            }
+        }
+        None => {}
+    }
+}

@@ -9,7 +9,7 @@ use controlplane_core::{
 use super::{Rule, SETTLE, check};
 use crate::{
     faults::{Subject, What},
-    history::{Asked, Attempt, Broken, Dialog, Entry, History, Route, Told},
+    history::{Asked, Attempt, Broken, Dialog, Entry, History, Pressed, Route, Told},
     load::Kind,
 };
 
@@ -61,10 +61,12 @@ fn good(on_unknown: OnUnknown) -> History {
             sequence: 5,
             created_at: s(0),
             ended_at: Some(s(3)),
+            acknowledged: None,
             attempts: vec![attempt("pbx-1", "a", EndingClass::Answered, Rang::Yes)],
             log,
         }],
         seen: vec![dialog("pbx-1", "a", 1, Some(1), Some(200))],
+        pressed: Vec::new(),
         broken: Vec::new(),
         routes: vec![route("pbx-1", "a"), route("pbx-2", "b")],
         left: vec![("pbx-1".into(), 0)],
@@ -282,5 +284,51 @@ fn only_what_was_canceled_is_told_so() {
     told.log[2].status = CallStatus::Canceled;
     broken(&history, &[Rule::Unrung, Rule::ToldWrong]);
     history.asked[0].canceled = true;
+    broken(&history, &[]);
+}
+
+fn pressed(key: char) -> Pressed {
+    Pressed { carrier: "a".into(), number: NUMBER.into(), key, at: s(2) }
+}
+
+#[test]
+fn what_is_acknowledged_was_pressed() {
+    let mut history = fail();
+    history.asked[0].kind = Kind::Presses;
+    let told = &mut history.told[0];
+    (told.reason, told.acknowledged) = (Some(Reason::Acknowledged), Some('1'));
+    broken(&history, &[Rule::NotPressed]);
+    history.pressed = vec![pressed('2')];
+    broken(&history, &[Rule::NotPressed]);
+    history.pressed = vec![pressed('1')];
+    broken(&history, &[]);
+    assert_eq!(check(&history).acknowledged, 1);
+    history.told[0].acknowledged = None;
+    broken(&history, &[Rule::ToldWrong, Rule::Unheard]);
+}
+
+#[test]
+fn what_was_pressed_over_a_fit_way_is_told() {
+    let mut history = fail();
+    history.asked[0].kind = Kind::Presses;
+    history.told[0].reason = Some(Reason::AnsweredNoAck);
+    history.pressed = vec![pressed('1')];
+    broken(&history, &[Rule::Unheard]);
+    let asterisk = |node: &str| Broken {
+        subject: Subject::Node(node.into()),
+        what: What::AsteriskKilled,
+        from: s(2),
+        until: Some(s(9)),
+    };
+    history.broken = vec![asterisk("pbx-2")];
+    broken(&history, &[Rule::Unheard]);
+    history.broken = vec![asterisk("pbx-1")];
+    broken(&history, &[]);
+    // Another key, or none asked for.
+    history.broken.clear();
+    history.pressed = vec![pressed('5')];
+    broken(&history, &[]);
+    history.asked[0].kind = Kind::Answers;
+    history.pressed = vec![pressed('1')];
     broken(&history, &[]);
 }
