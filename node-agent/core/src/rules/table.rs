@@ -226,3 +226,30 @@ fn weakest(bucket: &[Slot], leak: Leak, now: UnixMs) -> Option<usize> {
     };
     (0..bucket.len()).min_by_key(|at| bucket.get(*at).map(strength))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crowd_wears_the_weakest_out_and_takes_no_strong_one_s_and_no_login_s_place() {
+        let (hash, leak, now) = (Hash::seeded([1, 2]), Jail::default().leak(), UnixMs(1_790_000_000_000));
+        let mut table = Table::new(16);
+        let source = |n: u64| Source::V6(n);
+        for n in 0..16 {
+            table.place(source(n), 0, 0, leak, now, &hash).unwrap().milli_points = 50_000;
+        }
+        let known = table.place(source(0), 0, 0, leak, now, &hash).unwrap();
+        (known.milli_points, known.success) = (0, Some(now));
+        // Two newcomers wear one of the fifteen down, the third takes its place; the login's is not to be had.
+        let placed: Vec<_> =
+            (100..103).map(|n| table.place(source(n), 0, 22_000, leak, now, &hash).is_some()).collect();
+        assert_eq!(placed, [false, false, true]);
+        assert!(table.find(source(0), 0, &hash).is_some(), "the login was flushed");
+        assert_eq!((1..16).filter(|n| table.find(source(*n), 0, &hash).is_some()).count(), 14);
+        for n in 200..1200 {
+            let _ = table.place(source(n), 0, 22_000, leak, now, &hash);
+        }
+        assert!(table.find(source(0), 0, &hash).is_some(), "the login was flushed by a crowd");
+    }
+}
