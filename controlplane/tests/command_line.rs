@@ -229,6 +229,24 @@ fn from_the_first_key_to_a_fleet_that_contradicts_itself() {
     let (code, _, stderr) = server.ask(&key, &["call", "place", "0048221234567"]);
     assert_eq!(code, Some(1));
     assert!(stderr.contains("to:") && stderr.contains("E.164"), "{stderr}");
+    let said = [
+        "call",
+        "place",
+        "+48221234567",
+        "--text",
+        "Down",
+        "--language",
+        "tlh",
+        "--acknowledge",
+        "--no-wait",
+    ];
+    let (code, _, stderr) = server.ask(&key, &said);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("message.language"), "{stderr}");
+    let (code, _, stderr) =
+        server.ask(&key, &["call", "place", "+48221234567", "--text", "a", "--audio", "builtin:beep"]);
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("cannot be used with"), "{stderr}");
     let (code, _, _) = server.ask(&key, &["call", "show", "call_../../etc"]);
     assert_eq!(code, Some(5));
     let (code, stdout, _) = server.ask(&key, &["route", "explain", "+48221234567"]);

@@ -250,18 +250,27 @@ fn call(answer: &Value) -> String {
     );
     let attempts = json!({"data": answer["attempts"]});
     if answer["attempts"].as_array().is_some_and(|a| !a.is_empty()) {
-        let header = ["NODE", "TRUNK", "CARRIER", "STATUS", "ENDING", "SIP", "RANG", "STARTED"];
-        let members = ["node", "trunk", "carrier", "status", "reason", "sip_code", "rang", "started_at"];
+        let header = ["NODE", "TRUNK", "CARRIER", "STATUS", "ENDING", "SIP", "RANG", "KEY", "STARTED"];
+        let members =
+            ["node", "trunk", "carrier", "status", "reason", "sip_code", "rang", "key", "started_at"];
         text.push_str(&table(&header, rows(&attempts, &members)));
     }
     text
 }
 
 pub(super) async fn place(door: &Door, args: &PlaceArgs) -> Done {
+    let message = match (&args.text, &args.language) {
+        (Some(text), Some(language)) => json!({"text": text, "language": language}),
+        (Some(text), None) => json!({"text": text}),
+        (None, _) => json!({"audio_id": args.audio}),
+    };
     let mut body = json!({
-        "to": args.to, "message": {"audio_id": args.audio}, "on_unknown": args.on_unknown,
+        "to": args.to, "message": message, "on_unknown": args.on_unknown,
         "ring_timeout_s": args.ring_timeout,
     });
+    if args.acknowledge {
+        body["acknowledgement"] = json!({});
+    }
     if let Some(from) = &args.from {
         body["from"] = from.as_str().into();
     }

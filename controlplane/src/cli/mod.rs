@@ -195,9 +195,18 @@ struct PlaceArgs {
     /// The number to show.
     #[arg(long)]
     from: Option<String>,
-    /// What to play.
-    #[arg(long, default_value = "builtin:hello-world")]
+    /// What to play: a recording, or a sound that every Asterisk brings.
+    #[arg(long, default_value = "builtin:hello-world", conflicts_with = "text")]
     audio: String,
+    /// What to say.
+    #[arg(long)]
+    text: Option<String>,
+    /// The language of the text, as en or pl.
+    #[arg(long, requires = "text")]
+    language: Option<String>,
+    /// The callee shall press 1; * plays it again.
+    #[arg(long)]
+    acknowledge: bool,
     /// What to do when nobody can know whether it rang: retry (rings at least once) or fail (at most once).
     #[arg(long, default_value = "retry")]
     on_unknown: String,

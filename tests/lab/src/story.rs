@@ -67,6 +67,17 @@ impl<'a> Story<'a> {
             "a callee who had answered for himself was dialled again"
         );
 
+        self.title("A text is spoken. One callee presses 1; one says nothing, and is dialled again");
+        let asked = json!({
+            "message": {"text": "The database is down. Press 1."}, "acknowledgement": {"timeout_s": 1},
+            "redial": {"on": ["answered_no_ack"], "max": 1, "delay_s": 1},
+        });
+        let calls = self.place(&[(numbers::PRESS, 7), (numbers::MUTE, 8)], &asked)?;
+        let acknowledged = calls[0]["reason"] == "acknowledged" && calls[0]["acknowledgement"]["key"] == "1";
+        ensure!(acknowledged && attempts(&calls[0]) == 1, "the key was not heard: {}", calls[0]);
+        let twice = calls[1]["reason"] == "answered_no_ack" && attempts(&calls[1]) == 2;
+        ensure!(twice, "who said nothing was not dialled again, once: {}", calls[1]);
+
         self.title(
             "Carrier a answers 503 to everything: each call goes by the other PBX and the other carrier",
         );
