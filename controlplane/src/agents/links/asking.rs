@@ -99,7 +99,7 @@ impl Links {
     /// Has the node's agent place a sound, and waits until Asterisk can play it.
     ///
     /// # Errors
-    /// [`PlaceAudioError`], each for people to read.
+    /// `PlaceAudioError`, each for people to read.
     pub async fn place_audio(
         &self,
         node: &NodeName,
