@@ -49,10 +49,9 @@ pub(crate) fn demo(wanted: &Wanted) -> anyhow::Result<()> {
 
 /// The programs that the story is about.
 fn build() -> anyhow::Result<()> {
-    output::note("building ringward and ringward-agent (cargo build -p controlplane -p node-agent)");
+    output::note("building ringward and ringward-agent (cargo build --workspace --bins)");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status =
-        Command::new(cargo).args(["build", "--quiet", "-p", "controlplane", "-p", "node-agent"]).status()?;
+    let status = Command::new(cargo).args(["build", "--quiet", "--workspace", "--bins"]).status()?;
     ensure!(status.success(), "it does not build; the compiler's words are above");
     Ok(())
 }
