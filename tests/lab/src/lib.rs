@@ -77,3 +77,12 @@ pub use sweep::sweep;
 pub fn install_speech() -> Result<(), LabError> {
     packages::ensure(packages::SPEECH_TOOLS)
 }
+
+/// Installs what lays hosts, wires and packet rules, where it is missing.
+///
+/// # Errors
+/// It cannot be installed, or this is not root.
+pub fn install_network_tools() -> Result<(), LabError> {
+    packages::must_be_root()?;
+    packages::ensure(packages::HOST_TOOLS)
+}

@@ -105,14 +105,21 @@ fn unit() -> anyhow::Result<()> {
     step(&["test", "--workspace"], &[AT_A_TIME])
 }
 
-/// The store's contract, and the API, on PostgreSQL too.
+/// The store's contract, and the API, on PostgreSQL too; and the firewall's plan in a real kernel.
 fn contract() -> anyhow::Result<()> {
     let cluster = Cluster::start()?;
     let url = cluster.url();
     let postgres = [("RINGWARD_TEST_POSTGRES_URL", url.as_str()), AT_A_TIME];
     step(&["test", "-p", "controlplane-store", "--features", "postgres-tests"], &postgres)?;
     lab::install_speech()?;
-    step(&["test", "-p", "api", "--features", "postgres-tests,espeak-tests"], &postgres)
+    step(&["test", "-p", "api", "--features", "postgres-tests,espeak-tests"], &postgres)?;
+    firewall()
+}
+
+/// Loads the agents' rules into the kernel, in network namespaces of the tests' own.
+fn firewall() -> anyhow::Result<()> {
+    lab::install_network_tools()?;
+    step(&["test", "--workspace", "--features", "node-agent-core/real-nft", "--test", "nft"], &[])
 }
 
 /// Real Asterisk hosts, one lab at a time, and the real control plane beside them.
@@ -131,11 +138,11 @@ fn old_asterisk() -> anyhow::Result<()> {
     )
 }
 
-/// A few hundred calls under a seed that is always the same, and the proof that the checker finds
+/// Two hundred calls under a seed that is always the same, and the proof that the checker finds
 /// bugs: a control plane that has them on purpose.
 fn short_chaos() -> anyhow::Result<()> {
     step(&["build", "--workspace", "--bins", "--features", "controlplane/planted-bugs"], &[])?;
-    chaos(&Chaos { seed: Some(4), calls: 300, per_second: 8.0, reach: "agent".into() })?;
+    chaos(&Chaos { seed: Some(4), calls: 200, per_second: 8.0, reach: "agent".into() })?;
     let program = lab::program("chaos")?;
     run(Command::new(program).arg("planted"), "chaos planted")
 }
@@ -150,6 +157,8 @@ pub(crate) fn chaos(wanted: &Chaos) -> anyhow::Result<()> {
         &wanted.calls.to_string(),
         "--per-second",
         &wanted.per_second.to_string(),
+        "--reach",
+        &wanted.reach,
     ]);
     if let Some(seed) = wanted.seed {
         command.args(["--seed", &seed.to_string()]);
