@@ -17,7 +17,7 @@ mod news;
 mod originate;
 mod place;
 #[cfg(feature = "planted-bugs")]
-mod planted;
+pub(crate) mod planted;
 mod reconcile;
 
 pub(crate) use durable::chain;

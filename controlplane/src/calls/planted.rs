@@ -7,6 +7,7 @@ use controlplane_core::{
     call::Rang,
     ending::{Ending, EndingClass},
 };
+use controlplane_store::calls::Call;
 use tokio::time::sleep;
 
 use super::attempt::Ended;
@@ -19,20 +20,26 @@ const LATE: Duration = Duration::from_millis(1_500);
 
 /// The bug of this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Bug {
+pub(crate) enum Bug {
     /// An Originate leaves before its attempt is written.
     WriteAfterSend,
     /// What was under way at a restart counts as never sent.
     ReconcileOff,
+    /// An event counts as delivered before it was sent.
+    SettleBeforeSend,
+    /// A restart forgets which rounds a call has had, and begins them again.
+    RoundsForgotten,
 }
 
 static BUG: LazyLock<Option<Bug>> = LazyLock::new(|| match std::env::var("PLANTED_BUG").as_deref() {
     Ok("write-after-send") => Some(Bug::WriteAfterSend),
     Ok("reconcile-off") => Some(Bug::ReconcileOff),
+    Ok("settle-before-send") => Some(Bug::SettleBeforeSend),
+    Ok("rounds-forgotten") => Some(Bug::RoundsForgotten),
     Ok(_) | Err(_) => None,
 });
 
-pub(super) fn is(bug: Bug) -> bool {
+pub(crate) fn is(bug: Bug) -> bool {
     *BUG == Some(bug)
 }
 
@@ -44,4 +51,10 @@ pub(super) async fn late() {
 /// What no reconciliation would have found.
 pub(super) fn never_sent() -> Ended {
     Ended { ending: Ending::without_answer(EndingClass::NotSent, Rang::No), may_live_on: false }
+}
+
+/// A call as a process takes it up that looks only for what is under way.
+pub(super) fn without_rounds(call: Call) -> Call {
+    let attempts = call.attempts.into_iter().filter(|attempt| attempt.ending.is_none()).collect();
+    Call { round: 1, redial_at: None, attempts, ..call }
 }

@@ -25,6 +25,9 @@ use tokio::{
     time::sleep,
 };
 
+#[cfg(feature = "planted-bugs")]
+use crate::calls::planted;
+
 use super::{
     Shared,
     render::EventView,
@@ -186,6 +189,10 @@ impl Lanes {
             self.settle(&claimed, Next::Dead, None).await;
             return true;
         };
+        #[cfg(feature = "planted-bugs")]
+        if planted::is(planted::Bug::SettleBeforeSend) {
+            self.settle(&claimed, Next::Delivered, None).await;
+        }
         let now = shared.clock.now();
         let headers = [
             ("webhook-id", claimed.event.to_string()),

@@ -7,6 +7,7 @@ use controlplane_core::{
     ids::{CallId, OrgId},
     request::KeyAction,
 };
+use controlplane_store::calls::Transition;
 use lab::{ControlPlane, Lab};
 use serde::Deserialize;
 use time::OffsetDateTime;
@@ -35,6 +36,8 @@ struct CallView {
     created_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339::option")]
     ended_at: Option<OffsetDateTime>,
+    #[serde(with = "time::serde::rfc3339")]
+    deadline_at: OffsetDateTime,
     acknowledgement: Option<PressedView>,
     attempts: Vec<AttemptView>,
 }
@@ -43,6 +46,8 @@ struct CallView {
 struct PressedView {
     key: char,
     action: KeyAction,
+    #[serde(with = "time::serde::rfc3339")]
+    at: OffsetDateTime,
 }
 
 #[derive(Deserialize)]
@@ -52,6 +57,11 @@ struct AttemptView {
     carrier: String,
     reason: Option<EndingClass>,
     rang: Rang,
+    round: u16,
+    #[serde(with = "time::serde::rfc3339")]
+    started_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339::option")]
+    ended_at: Option<OffsetDateTime>,
 }
 
 /// Every call that the API knows, without its log.
@@ -73,11 +83,13 @@ pub fn told(plane: &ControlPlane) -> anyhow::Result<Vec<Told>> {
                 sequence: call.sequence,
                 created_at: moment(call.created_at)?,
                 ended_at: call.ended_at.map(moment).transpose()?,
+                deadline_at: moment(call.deadline_at)?,
                 acknowledged: call
                     .acknowledgement
                     .filter(|pressed| pressed.action == KeyAction::Acknowledge)
-                    .map(|pressed| pressed.key),
-                attempts: call.attempts.into_iter().map(Attempt::from).collect(),
+                    .map(|pressed| Ok::<_, anyhow::Error>((pressed.key, moment(pressed.at)?)))
+                    .transpose()?,
+                attempts: call.attempts.into_iter().map(attempt).collect::<anyhow::Result<_>>()?,
                 log: Vec::new(),
             });
         }
@@ -88,11 +100,16 @@ pub fn told(plane: &ControlPlane) -> anyhow::Result<Vec<Told>> {
     }
 }
 
-impl From<AttemptView> for Attempt {
-    fn from(view: AttemptView) -> Self {
-        let route = Route { node: view.node, carrier: view.carrier };
-        Attempt { id: view.id, route, ending: view.reason, rang: view.rang }
-    }
+fn attempt(view: AttemptView) -> anyhow::Result<Attempt> {
+    Ok(Attempt {
+        id: view.id,
+        route: Route { node: view.node, carrier: view.carrier },
+        ending: view.reason,
+        rang: view.rang,
+        round: view.round,
+        started_at: moment(view.started_at)?,
+        ended_at: view.ended_at.map(moment).transpose()?,
+    })
 }
 
 fn moment(at: OffsetDateTime) -> anyhow::Result<Moment> {
@@ -111,7 +128,12 @@ pub fn add_logs(database_url: &str, told: &mut [Told]) -> anyhow::Result<()> {
         for call in told {
             let id: CallId = call.id.parse()?;
             let rows = store.transitions(&org, &id).await?;
-            call.log = rows.iter().map(|row| Entry { sequence: row.sequence, status: row.status }).collect();
+            let entry = |row: &Transition| Entry {
+                sequence: row.sequence,
+                status: row.status,
+                of_attempt: row.attempt.is_some(),
+            };
+            call.log = rows.iter().map(entry).collect();
         }
         Ok(())
     })

@@ -3,10 +3,14 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use lab::{ControlPlane, now, pause};
+use lab::{ControlPlane, now, pause, since_1970};
 use serde_json::{Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::{history::Asked, load::Wanted};
+use crate::{
+    history::{Asked, Moment},
+    load::Wanted,
+};
 
 /// Customers side by side: one that waits for a frozen control plane does not hold up the others.
 const CUSTOMERS: usize = 16;
@@ -76,6 +80,13 @@ impl Door {
             body["message"] = json!({"audio_id": "builtin:hello-world", "repeat": 2});
             body["acknowledgement"] = json!({"keys": {"1": "acknowledge"}, "timeout_s": 4});
         }
+        if let Some(redial) = &wanted.redial {
+            body["redial"] = serde_json::to_value(redial)?;
+        }
+        let deadline_at = wanted.deadline_after.map(|after| since_1970() + after);
+        if let Some(at) = deadline_at {
+            body["deadline_at"] = json!(rfc_3339(at)?);
+        }
         let mut asked = Asked {
             number: wanted.number.clone(),
             kind: wanted.kind,
@@ -83,9 +94,14 @@ impl Door {
             posts: 0,
             id: None,
             canceled: false,
+            canceled_at: None,
+            redial: wanted.redial.clone(),
+            deadline_at,
         };
         let start = now();
-        while start.elapsed() < PATIENCE {
+        // What would be over before its acceptance is not asked for any more.
+        let over = || deadline_at.is_some_and(|at| since_1970() + ANSWER_MAX >= at);
+        while start.elapsed() < PATIENCE && !over() {
             asked.posts += 1;
             if let Some(id) = self.post(wanted, &body)? {
                 asked.id = Some(id);
@@ -96,19 +112,23 @@ impl Door {
         if let (Some(after), Some(id)) = (wanted.canceled_after, &asked.id) {
             pause(after);
             asked.canceled = true;
-            self.cancel(id);
+            asked.canceled_at = self.cancel(id);
         }
         Ok(asked)
     }
 
-    /// Until it is heard, or nobody answers for too long: then the call ends otherwise.
-    fn cancel(&self, id: &str) {
+    /// Until it is heard, and when that was; `None`: nobody answers for too long, and the call ends otherwise.
+    fn cancel(&self, id: &str) -> Option<Moment> {
         let url = format!("{}/{id}/cancel", self.url);
         let start = now();
         let wish = || self.http.post(&url).header("Authorization", &self.key).send_empty();
-        while start.elapsed() < PATIENCE && !wish().is_ok_and(|answer| answer.status().is_success()) {
+        while start.elapsed() < PATIENCE {
+            if wish().is_ok_and(|answer| answer.status().is_success()) {
+                return Some(since_1970());
+            }
             pause(AGAIN);
         }
+        None
     }
 
     /// One POST; `None`: no answer, or it is to be asked again.
@@ -127,4 +147,9 @@ impl Door {
         let call: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
         Ok(Some(call["id"].as_str().context("no id")?.to_owned()))
     }
+}
+
+fn rfc_3339(at: Moment) -> anyhow::Result<String> {
+    let at = OffsetDateTime::from_unix_timestamp_nanos(at.as_nanos().try_into()?)?;
+    Ok(at.format(&Rfc3339)?)
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 use controlplane_core::{
     call::{CallStatus, OnUnknown, Rang, Reason},
     ending::EndingClass,
+    request::Redial,
 };
 
 use crate::{
@@ -29,6 +30,12 @@ pub struct Asked {
     pub id: Option<String>,
     /// Whether its cancellation was asked for.
     pub canceled: bool,
+    /// When the cancellation was known to be heard.
+    pub canceled_at: Option<Moment>,
+    /// When its callee was to be dialled again.
+    pub redial: Option<Redial>,
+    /// Its deadline, where the customer named one.
+    pub deadline_at: Option<Moment>,
 }
 
 /// A call as the API told it in the end.
@@ -48,8 +55,10 @@ pub struct Told {
     pub created_at: Moment,
     /// End.
     pub ended_at: Option<Moment>,
-    /// The key that acknowledged it.
-    pub acknowledged: Option<char>,
+    /// Until when it may be dialled.
+    pub deadline_at: Moment,
+    /// The key that acknowledged it, and when that was heard.
+    pub acknowledged: Option<(char, Moment)>,
     /// Its attempts, in the order of their sending.
     pub attempts: Vec<Attempt>,
     /// Its durable log, in order.
@@ -67,6 +76,12 @@ pub struct Attempt {
     pub ending: Option<EndingClass>,
     /// What is told of ringing.
     pub rang: Rang,
+    /// Of which round it is; the first is 1.
+    pub round: u16,
+    /// When it was written, just before it was sent.
+    pub started_at: Moment,
+    /// Its end.
+    pub ended_at: Option<Moment>,
 }
 
 /// One row of a call's log.
@@ -76,6 +91,8 @@ pub struct Entry {
     pub sequence: i64,
     /// The call's status after it.
     pub status: CallStatus,
+    /// Whether it tells of an attempt. Of what does not, nobody is told, but of the end.
+    pub of_attempt: bool,
 }
 
 /// A way that calls take.
@@ -115,6 +132,29 @@ pub struct Pressed {
     pub at: Moment,
 }
 
+/// An event that was posted to the customers' webhook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Posted {
+    /// `webhook-id`.
+    pub id: String,
+    /// Of which call.
+    pub call: String,
+    /// Its place among the call's steps.
+    pub sequence: i64,
+    /// `call.ringing`, …
+    pub kind: String,
+    /// The call's status in it.
+    pub status: Option<CallStatus>,
+    /// The body as it came, as a fingerprint: the same event is the same bytes.
+    pub body: u64,
+    /// When it came.
+    pub at: Moment,
+    /// When it was answered with 2xx; `None`: it was refused, or left to hang.
+    pub taken_at: Option<Moment>,
+    /// Whether it was signed with the endpoint's secret.
+    pub signed: bool,
+}
+
 /// Something was broken for a while.
 #[derive(Clone, Debug)]
 pub struct Broken {
@@ -139,6 +179,8 @@ pub struct History {
     pub seen: Vec<Dialog>,
     /// What callees pressed.
     pub pressed: Vec<Pressed>,
+    /// What was posted to the customers' webhook, in the order of its coming.
+    pub posted: Vec<Posted>,
     /// What was broken.
     pub broken: Vec<Broken>,
     /// The ways that there are.

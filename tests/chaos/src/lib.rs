@@ -15,5 +15,6 @@ pub mod faults;
 mod hands;
 pub mod history;
 pub mod load;
+mod receiver;
 pub mod run;
 pub mod table;

@@ -1,20 +1,20 @@
 //! `cargo lab chaos …` runs this.
+mod planted;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, ensure};
 use chaos::{
-    checker::{Rule, Verdict, check},
-    faults::{Fault, Subject, What},
+    checker::{Verdict, check},
     history::History,
-    load::{CALLS_MAX, Kind, Wanted},
+    load::CALLS_MAX,
     run::{Script, fleet, run},
     table::table,
 };
 use clap::{Parser, Subcommand};
-use controlplane_core::call::OnUnknown;
-use lab::{Behaviour, Lab, Planted, Reach};
+use lab::{Lab, Reach};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 /// Where the control plane of a run keeps its database and log: kept until the next run.
@@ -55,7 +55,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run { seed, calls, per_second, reach } => chaos(seed, calls, per_second, reach),
-        Command::Planted { seed } => planted(seed),
+        Command::Planted { seed } => planted::planted(seed),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -130,63 +130,4 @@ fn trace(folder: &Path, history: &History, verdict: &Verdict) {
             }
         }
     }
-}
-
-/// The control plane is killed again and again while phones are slow to ring, and nobody may ring twice.
-fn restarts(seed: u64, bug: Option<Planted>) -> Script {
-    const CALLS: u16 = 60;
-    let mut chance = StdRng::seed_from_u64(seed);
-    let call = |n| Wanted {
-        number: lab::numbers::number(lab::numbers::ANSWER, n),
-        kind: Kind::Answers,
-        on_unknown: OnUnknown::Fail,
-        ring_timeout_s: 10,
-        canceled_after: None,
-    };
-    let mut at = 500;
-    let mut faults = Vec::new();
-    while at < 5_500 {
-        at += chance.random_range(700..1_700);
-        let lasts = chance.random_range(50..300);
-        let ms = std::time::Duration::from_millis;
-        let what = What::PlaneKilled;
-        faults.push(Fault { at: ms(at), subject: Subject::Plane, what, lasts: Some(ms(lasts)) });
-        // Its start takes some 2.5 s.
-        at += lasts + 2_500;
-    }
-    Script {
-        calls: (0..CALLS).map(call).collect(),
-        per_second: 10.0,
-        tracks: vec![faults],
-        carriers: Behaviour::Slow,
-        planted: bug,
-    }
-}
-
-fn planted(seed: u64) -> anyhow::Result<()> {
-    say(&format!("seed {seed}"));
-    for (bug, expected) in [
-        (None, &[][..]),
-        (Some(Planted::WriteAfterSend), &[Rule::NotWritten, Rule::RangTwice]),
-        (Some(Planted::ReconcileOff), &[Rule::RangTwice]),
-    ] {
-        let lab = Lab::up(lab::Plan::default())?;
-        let history = run(&lab, &folder("planted")?, &restarts(seed, bug))?;
-        let verdict = check(&history);
-        let found = verdict.by_rule();
-        let name = bug.map_or("no bug".to_owned(), |bug| format!("{bug:?}"));
-        say(&format!("{name}: {} calls, {} kills: {found:?}", history.told.len(), history.broken.len()));
-        if bug.is_none() {
-            say(&table(&history, &verdict));
-            ensure!(verdict.violations.is_empty(), "seed {seed}: violations without a planted bug");
-        }
-        let missed: Vec<_> = expected.iter().filter(|rule| !found.contains_key(*rule)).collect();
-        ensure!(
-            missed.is_empty(),
-            "seed {seed}: {name} was not found by {missed:?}: {:?}",
-            verdict.violations
-        );
-    }
-    say(&format!("seed {seed}: each planted bug was found, and nothing without one"));
-    Ok(())
 }

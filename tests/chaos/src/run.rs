@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use lab::{Behaviour, ControlPlane, Lab, Planted, Reach, Setup, TrunkLayout, now, pause, wait_until};
-use rand::{SeedableRng as _, rngs::StdRng};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use crate::{
     collect,
@@ -13,10 +13,18 @@ use crate::{
     hands::Hands,
     history::{Broken, History, Route},
     load::{self, Wanted},
+    receiver::Receiver,
 };
 
 /// From the last call's acceptance and the last fault's end to the last call's end: more than any of them may take.
-const ENDED_WITHIN: Duration = Duration::from_secs(120);
+const ENDED_WITHIN: Duration = Duration::from_secs(180);
+/// From then to the last event's delivery. A first try may hang (15 s) and be followed after 5 s, a second may be met by a
+/// kill or a freeze and be followed after 5 min, or, where what came of it was lost, after its lease (30 s).
+const TOLD_WITHIN: Duration = Duration::from_secs(15 + 5 + 15 + 300 + 30);
+/// An event is waiting for its delivery so soon after its step.
+const NUMBERED_WITHIN: Duration = Duration::from_secs(2);
+/// The receiver is on this machine.
+const RECEIVERS: &str = "127.0.0.0/8";
 /// For channels to go that nobody claims.
 const SILENT_WITHIN: Duration = Duration::from_secs(20);
 /// No packet for so long: nothing more comes.
@@ -33,6 +41,8 @@ pub struct Script {
     pub tracks: Vec<Vec<Fault>>,
     /// What carriers do where nothing else is asked of them.
     pub carriers: Behaviour,
+    /// Where the receiver's choices come from.
+    pub receiver: u64,
     /// The bug that the control plane has on purpose.
     pub planted: Option<Planted>,
 }
@@ -57,7 +67,8 @@ impl Script {
             agents: fleet.reach == Reach::Agent,
         };
         let tracks = faults::plan(&ground, &mut chance);
-        Script { calls, per_second, tracks, carriers: Behaviour::Normal, planted: None }
+        let receiver = chance.random();
+        Script { calls, per_second, tracks, carriers: Behaviour::Normal, receiver, planted: None }
     }
 }
 
@@ -66,7 +77,8 @@ impl Script {
 /// # Errors
 /// The run itself broke: what the product does wrong is in the history.
 pub fn run(lab: &Lab, folder: &Path, script: &Script) -> anyhow::Result<History> {
-    let setup = Setup::new(folder);
+    let mut receiver = Receiver::start(StdRng::seed_from_u64(script.receiver))?;
+    let setup = Setup::new(folder).webhooks_to(RECEIVERS);
     let plane = ControlPlane::start_with(
         lab,
         match script.planted {
@@ -74,6 +86,7 @@ pub fn run(lab: &Lab, folder: &Path, script: &Script) -> anyhow::Result<History>
             None => setup,
         },
     )?;
+    receiver.register(&plane)?;
     for carrier in lab.carriers() {
         carrier.behave(script.carriers)?;
     }
@@ -92,7 +105,12 @@ pub fn run(lab: &Lab, folder: &Path, script: &Script) -> anyhow::Result<History>
     })?;
     let ended = || collect::told(&plane).is_ok_and(|told| told.iter().all(|call| call.status.is_terminal()));
     // What has not ended then is in the history, and a violation.
-    while_waiting(ended);
+    while_waiting(ENDED_WITHIN, ended);
+    // An event of the last step is numbered after it: it is looked for twice.
+    for _ in 0..2 {
+        pause(NUMBERED_WITHIN);
+        while_waiting(TOLD_WITHIN, || receiver.has_all(&plane));
+    }
     let left = channels_left(lab, &broken)?;
     let mut told = collect::told(&plane)?;
     for carrier in lab.carriers() {
@@ -108,15 +126,16 @@ pub fn run(lab: &Lab, folder: &Path, script: &Script) -> anyhow::Result<History>
         told,
         seen: collect::seen(lab)?,
         pressed: collect::pressed(lab)?,
+        posted: receiver.posted(),
         broken,
         routes,
         left,
     })
 }
 
-fn while_waiting(ended: impl Fn() -> bool) {
+fn while_waiting(at_most: Duration, ended: impl Fn() -> bool) {
     let start = now();
-    while !ended() && start.elapsed() < ENDED_WITHIN {
+    while !ended() && start.elapsed() < at_most {
         pause(QUIET);
     }
 }

@@ -28,6 +28,17 @@ pub fn table(history: &History, verdict: &Verdict) -> String {
     row("retry that had to ring, and was judged", verdict.retry_judged.to_string());
     row("  unrung, but no route was fit all along", verdict.retry_excused.to_string());
     row("acknowledged by a key that was seen", verdict.acknowledged.to_string());
+    row(
+        "calls that asked for redials",
+        history.asked.iter().filter(|asked| asked.redial.is_some()).count().to_string(),
+    );
+    row("  rounds after the first", verdict.redials.to_string());
+    row("  cut short by their deadline", verdict.hurried.to_string());
+    row("calls that were canceled", history.asked.iter().filter(|asked| asked.canceled).count().to_string());
+    let refused = history.posted.iter().filter(|posted| posted.taken_at.is_none()).count();
+    row("events that arrived, each try", verdict.posted.to_string());
+    row("  of them refused or left to hang", refused.to_string());
+    row("calls with one call.finished", verdict.finished.to_string());
     for (end, calls) in ends(&history.told) {
         row(&end, calls.to_string());
     }

@@ -12,6 +12,10 @@ pub enum Planted {
     WriteAfterSend,
     /// What was under way at a restart counts as never sent.
     ReconcileOff,
+    /// An event counts as delivered before it was sent.
+    SettleBeforeSend,
+    /// A restart forgets which rounds a call has had, and begins them again.
+    RoundsForgotten,
 }
 
 impl Planted {
@@ -20,6 +24,8 @@ impl Planted {
         match self {
             Planted::WriteAfterSend => "write-after-send",
             Planted::ReconcileOff => "reconcile-off",
+            Planted::SettleBeforeSend => "settle-before-send",
+            Planted::RoundsForgotten => "rounds-forgotten",
         }
     }
 }
@@ -41,6 +47,7 @@ pub struct Setup {
     clock_ahead_s: i32,
     program: Program,
     throttle: Option<String>,
+    webhooks_to: Option<String>,
 }
 
 /// Where the doors of one control plane are, from its first start on.
@@ -62,6 +69,7 @@ impl Setup {
             clock_ahead_s: 0,
             program: Program::Beside,
             throttle: None,
+            webhooks_to: None,
         }
     }
 
@@ -99,6 +107,12 @@ impl Setup {
     #[must_use]
     pub fn throttle(self, windows: &str) -> Self {
         Setup { throttle: Some(windows.to_owned()), ..self }
+    }
+
+    /// With webhooks to an inner network too, as `127.0.0.0/8`, over http.
+    #[must_use]
+    pub fn webhooks_to(self, network: &str) -> Self {
+        Setup { webhooks_to: Some(network.to_owned()), ..self }
     }
 
     /// Free ports for its doors.
@@ -145,6 +159,10 @@ impl Setup {
             .stderr(open()?);
         if let Some(url) = &self.database_url {
             command.env("RINGWARD_DATABASE_URL", url);
+        }
+        if let Some(network) = &self.webhooks_to {
+            command.env("RINGWARD_WEBHOOKS__ALLOW_HTTP", "true");
+            command.env("RINGWARD_WEBHOOKS__ALLOW_NETS", format!("[\"{network}\"]"));
         }
         if self.clock_ahead_s != 0 {
             packages::ensure(packages::CLOCK_TOOLS)?;

@@ -50,6 +50,12 @@ const TIMER_B_UNKNOWN: Duration = Duration::ZERO;
 /// Follows a call to its end. Returns when the end is durable, or when the database refuses a write for good:
 /// then the scan for calls without a task comes back to it.
 pub(super) async fn drive(calls: &Calls, call: Call, canceled: watch::Receiver<bool>) {
+    #[cfg(feature = "planted-bugs")]
+    let call = if super::planted::is(super::planted::Bug::RoundsForgotten) {
+        super::planted::without_rounds(call)
+    } else {
+        call
+    };
     let mut driver = Driver {
         calls,
         call,

@@ -4,15 +4,21 @@
 //! 1. Every call that was answered 201 exists, once; no call exists that nobody asked for; equal POSTs made one.
 //! 2. Every call has ended, once: its log has the sequence 1, 2, 3, … without gaps, one terminal row, the last.
 //! 3. No INVITE reaches a carrier that no attempt was written for.
-//! 4. With `on_unknown: fail` a phone is heard once at most, and nothing is dialled once it was heard.
+//! 4. With `on_unknown: fail` a phone is heard once a round at most, and nothing is dialled in a round once it was heard.
 //! 5. With `on_unknown: retry` a phone that rings wherever a carrier takes the call was heard, if a route was *fit* for it:
 //!    neither its node nor its carrier was broken from [`SETTLE`] before the call's acceptance until its end. (What happens
 //!    to the control plane excuses nothing: it takes its calls up again.)
-//! 6. After an ending that says what the callee did, nothing is dialled.
+//! 6. After an ending that says what the callee did, nothing is dialled in that round.
 //! 7. What is told of an attempt's ringing, an answer, a busy callee is what the carrier saw; `canceled` only what a customer canceled.
 //! 8. What is told as acknowledged has its key on the carrier's wire; and a key that acknowledges, pressed over a way that was
 //!    fit, is told.
 //! 9. At the end no node that lives has a channel open.
+//! 10. A call has as many rounds as its customer's `redial` allows: none too many, none before its delay, none but after what
+//!     he named, none while there was room for it too few; and none once the call is acknowledged, canceled or past its deadline.
+//! 11. Every step of a call reached the webhook: signed, in order, under one id, as it was; and exactly one end by id, which
+//!     is the call's.
+mod events;
+mod rounds;
 mod rules;
 #[cfg(test)]
 mod tests;
@@ -38,11 +44,11 @@ pub enum Rule {
     LogBroken,
     /// An INVITE that no attempt was written for.
     NotWritten,
-    /// `fail`, and the phone was heard more than once, or dialled after it was heard.
+    /// `fail`, and the phone was heard more than once in a round, or dialled in it after it was heard.
     RangTwice,
     /// `retry`, a fit route, and the phone was never heard.
     Unrung,
-    /// Dialled again after the callee had answered for himself.
+    /// Dialled again after the callee had answered for himself, and no redial was asked for after that.
     DialledAgain,
     /// What was told is not what was seen.
     ToldWrong,
@@ -52,6 +58,22 @@ pub enum Rule {
     Unheard,
     /// A channel was left open.
     LeftOpen,
+    /// More rounds than were asked for, or one that was left out.
+    RoundsOver,
+    /// A round before its delay.
+    RedialEarly,
+    /// A round that was asked for did not come.
+    NotRedialled,
+    /// Dialled when the call was acknowledged, canceled or past its deadline.
+    DialledWhenOver,
+    /// A step of which no event arrived.
+    Untold,
+    /// A step, or the end, under two ids.
+    ToldTwice,
+    /// A step that came before the one before it was taken.
+    OutOfOrder,
+    /// An event without the endpoint's signature.
+    Unsigned,
 }
 
 /// A promise that was broken, and how.
@@ -86,6 +108,14 @@ pub struct Verdict {
     pub acknowledged: usize,
     /// INVITEs that came when their call had ended, by more than a second: a woken node's.
     pub late: usize,
+    /// Rounds after the first.
+    pub redials: usize,
+    /// Calls whose deadline came before their last round.
+    pub hurried: usize,
+    /// Events that came, each try of them.
+    pub posted: usize,
+    /// Calls with one `call.finished`.
+    pub finished: usize,
 }
 
 /// Everything of one number.
@@ -111,6 +141,7 @@ pub fn check(history: &History) -> Verdict {
     for call in &history.told {
         told.entry(&call.number).or_default().push(call);
     }
+    let mut posted = events::by_call(history);
     for asked in &history.asked {
         let calls = told.remove(asked.number.as_str()).unwrap_or_default();
         rules::accepted(asked, &calls, &mut verdict);
@@ -127,6 +158,18 @@ pub fn check(history: &History) -> Verdict {
         rules::rings(asked, &matter, history, &mut verdict);
         rules::told(asked, &matter, &mut verdict);
         rules::keys(asked, &matter, history, &mut verdict);
+        rounds::check(asked, &matter, &mut verdict);
+        rounds::heard_once_a_round(asked, &matter, &mut verdict);
+        events::check(&matter, &posted.remove(told.id.as_str()).unwrap_or_default(), &mut verdict);
+    }
+    // Calls that nobody asked for are told as such already.
+    posted.retain(|call, _| !history.told.iter().any(|told| told.id == *call));
+    for (call, posted) in posted {
+        verdict.add(
+            Rule::ToldWrong,
+            call,
+            format!("{} events of no call: {:?}", posted.len(), posted.first()),
+        );
     }
     for (number, calls) in told {
         verdict.add(Rule::Doubled, number, format!("{} calls that nobody asked for", calls.len()));

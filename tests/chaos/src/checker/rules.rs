@@ -47,7 +47,7 @@ pub(super) fn ended(matter: &Matter<'_>, verdict: &mut Verdict) {
 }
 
 /// The routes that were written or seen.
-fn routes<'a>(matter: &Matter<'a>) -> BTreeSet<&'a Route> {
+pub(super) fn routes<'a>(matter: &Matter<'a>) -> BTreeSet<&'a Route> {
     let seen = matter.seen.iter().map(|dialog| &dialog.route);
     matter.told.attempts.iter().map(|attempt| &attempt.route).chain(seen).collect()
 }
@@ -67,23 +67,13 @@ pub(super) fn written(matter: &Matter<'_>, verdict: &mut Verdict) {
 }
 
 pub(super) fn rings(asked: &Asked, matter: &Matter<'_>, history: &History, verdict: &mut Verdict) {
-    let heard: Vec<_> = matter.seen.iter().filter_map(|dialog| dialog.heard_at).collect();
-    let first = heard.iter().min();
+    let first = matter.seen.iter().filter_map(|dialog| dialog.heard_at).min();
     if let Some(ended_at) = matter.told.ended_at {
         verdict.late += matter.seen.iter().filter(|dialog| dialog.at > ended_at + LATE).count();
     }
     match asked.on_unknown {
-        OnUnknown::Fail => {
-            verdict.fail += 1;
-            if heard.len() > 1 {
-                let how = format!("heard {} times, attempts {:?}", heard.len(), matter.told.attempts);
-                verdict.add(Rule::RangTwice, matter.number, how);
-            } else if first.is_some_and(|first| matter.seen.iter().any(|dialog| dialog.at > *first)) {
-                let how = format!("dialled after it was heard, attempts {:?}", matter.told.attempts);
-                verdict.add(Rule::RangTwice, matter.number, how);
-            }
-        }
-        OnUnknown::Retry if asked.kind.rings() && !asked.canceled => {
+        // With a deadline of its own a call may be over before the control plane is back.
+        OnUnknown::Retry if asked.kind.rings() && !asked.canceled && asked.deadline_at.is_none() => {
             let fit = history.routes.iter().find(|route| is_fit(route, matter.told, history));
             match (fit, first) {
                 (Some(_), Some(_)) => verdict.retry_judged += 1,
@@ -105,7 +95,7 @@ pub(super) fn rings(asked: &Asked, matter: &Matter<'_>, history: &History, verdi
                 (None, Some(_)) => {}
             }
         }
-        OnUnknown::Retry => {}
+        OnUnknown::Retry | OnUnknown::Fail => {}
     }
 }
 
@@ -133,16 +123,14 @@ pub(super) fn told(asked: &Asked, matter: &Matter<'_>, verdict: &mut Verdict) {
             format!("{} is canceled, and nobody asked for it", told.id),
         );
     }
-    let last = told.attempts.len().saturating_sub(1);
-    for (at, attempt) in told.attempts.iter().enumerate() {
-        let Some(ending) = attempt.ending else {
-            if told.status.is_terminal() {
-                verdict.add(Rule::NotEnded, matter.number, format!("{} of {} is open", attempt.id, told.id));
-            }
-            continue;
-        };
-        if at < last && settled_by_callee(ending) {
-            let how = format!("{} ended {ending}, and was followed: {:?}", attempt.id, told.attempts);
+    for attempt in told.attempts.iter().filter(|attempt| attempt.ending.is_none()) {
+        if told.status.is_terminal() {
+            verdict.add(Rule::NotEnded, matter.number, format!("{} of {} is open", attempt.id, told.id));
+        }
+    }
+    for pair in told.attempts.windows(2).filter(|pair| pair[0].round == pair[1].round) {
+        if let Some(ending) = pair[0].ending.filter(|ending| settled_by_callee(*ending)) {
+            let how = format!("{} ended {ending}, and was followed: {:?}", pair[0].id, told.attempts);
             verdict.add(Rule::DialledAgain, matter.number, how);
         }
     }
@@ -206,8 +194,8 @@ pub(super) fn keys(asked: &Asked, matter: &Matter<'_>, history: &History, verdic
         verdict.add(Rule::ToldWrong, matter.number, how);
     }
     match told.acknowledged {
-        Some(key) if pressed().any(|pressed| pressed.key == key) => verdict.acknowledged += 1,
-        Some(key) => {
+        Some((key, _)) if pressed().any(|pressed| pressed.key == key) => verdict.acknowledged += 1,
+        Some((key, _)) => {
             let how = format!("{} is acknowledged by {key}, which nobody pressed", told.id);
             verdict.add(Rule::NotPressed, matter.number, how);
         }

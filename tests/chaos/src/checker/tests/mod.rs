@@ -1,4 +1,7 @@
 //! Histories made by hand, each with one thing wrong.
+mod events;
+mod rounds;
+
 use std::time::Duration;
 
 use controlplane_core::{
@@ -9,7 +12,7 @@ use controlplane_core::{
 use super::{Rule, SETTLE, check};
 use crate::{
     faults::{Subject, What},
-    history::{Asked, Attempt, Broken, Dialog, Entry, History, Pressed, Route, Told},
+    history::{Asked, Attempt, Broken, Dialog, Entry, History, Posted, Pressed, Route, Told},
     load::Kind,
 };
 
@@ -24,7 +27,15 @@ fn route(node: &str, carrier: &str) -> Route {
 }
 
 fn attempt(node: &str, carrier: &str, ending: EndingClass, rang: Rang) -> Attempt {
-    Attempt { id: format!("att of {node}"), route: route(node, carrier), ending: Some(ending), rang }
+    Attempt {
+        id: format!("att of {node}"),
+        route: route(node, carrier),
+        ending: Some(ending),
+        rang,
+        round: 1,
+        started_at: s(0),
+        ended_at: Some(s(1)),
+    }
 }
 
 fn dialog(node: &str, carrier: &str, at: u64, heard: Option<u64>, code: Option<u16>) -> Dialog {
@@ -32,7 +43,12 @@ fn dialog(node: &str, carrier: &str, at: u64, heard: Option<u64>, code: Option<u
 }
 
 fn log(statuses: &[CallStatus]) -> Vec<Entry> {
-    statuses.iter().zip(1..).map(|(status, sequence)| Entry { sequence, status: *status }).collect()
+    let entry = |(status, sequence): (&CallStatus, i64)| Entry {
+        sequence,
+        status: *status,
+        of_attempt: sequence > 1,
+    };
+    statuses.iter().zip(1..).map(entry).collect()
 }
 
 /// One call, accepted at 0, answered at 1 by pbx-1 and carrier a, ended at 3.
@@ -52,6 +68,9 @@ fn good(on_unknown: OnUnknown) -> History {
             posts: 1,
             id: Some("call_1".into()),
             canceled: false,
+            canceled_at: None,
+            redial: None,
+            deadline_at: None,
         }],
         told: vec![Told {
             id: "call_1".into(),
@@ -61,12 +80,14 @@ fn good(on_unknown: OnUnknown) -> History {
             sequence: 5,
             created_at: s(0),
             ended_at: Some(s(3)),
+            deadline_at: s(300),
             acknowledged: None,
             attempts: vec![attempt("pbx-1", "a", EndingClass::Answered, Rang::Yes)],
             log,
         }],
         seen: vec![dialog("pbx-1", "a", 1, Some(1), Some(200))],
         pressed: Vec::new(),
+        posted: Vec::new(),
         broken: Vec::new(),
         routes: vec![route("pbx-1", "a"), route("pbx-2", "b")],
         left: vec![("pbx-1".into(), 0)],
@@ -88,8 +109,35 @@ fn unrung() -> History {
     history
 }
 
+/// The events of every step, each taken at once.
+fn posted(told: &[Told]) -> Vec<Posted> {
+    let event = |told: &Told, entry: &Entry| Posted {
+        id: format!("evt_{} of {}", entry.sequence, told.id),
+        call: told.id.clone(),
+        sequence: entry.sequence,
+        kind: if entry.status.is_terminal() { "call.finished" } else { "call.ringing" }.into(),
+        status: Some(entry.status),
+        body: entry.sequence.unsigned_abs(),
+        at: s(entry.sequence.unsigned_abs()),
+        taken_at: Some(s(entry.sequence.unsigned_abs())),
+        signed: true,
+    };
+    let of = |told: &Told| {
+        let steps: Vec<_> = told.log.iter().filter(|entry| entry.of_attempt).collect();
+        steps.into_iter().map(|entry| event(told, entry)).collect::<Vec<_>>()
+    };
+    told.iter().flat_map(of).collect()
+}
+
+/// The rules that a history breaks, in which every step was told.
 #[track_caller]
 fn broken(history: &History, rules: &[Rule]) {
+    let history = History { posted: posted(&history.told), ..history.clone() };
+    as_posted(&history, rules);
+}
+
+#[track_caller]
+fn as_posted(history: &History, rules: &[Rule]) {
     let verdict = check(history);
     let found: Vec<_> = verdict.violations.iter().map(|violation| violation.rule).collect();
     assert_eq!(found, rules, "{:?}", verdict.violations);
@@ -133,13 +181,13 @@ fn a_log_has_no_gap_and_one_end_which_is_its_last() {
     broken(&history, &[Rule::LogBroken]);
 
     let mut history = fail();
-    history.told[0].log.push(Entry { sequence: 6, status: CallStatus::Completed });
+    history.told[0].log.push(Entry { sequence: 6, status: CallStatus::Completed, of_attempt: true });
     history.told[0].sequence = 6;
-    broken(&history, &[Rule::LogBroken]);
+    broken(&history, &[Rule::LogBroken, Rule::ToldTwice]);
 
     let mut history = fail();
     history.told[0].log.truncate(4);
-    broken(&history, &[Rule::LogBroken, Rule::LogBroken]);
+    broken(&history, &[Rule::LogBroken, Rule::LogBroken, Rule::Untold]);
 }
 
 #[test]
@@ -296,7 +344,7 @@ fn what_is_acknowledged_was_pressed() {
     let mut history = fail();
     history.asked[0].kind = Kind::Presses;
     let told = &mut history.told[0];
-    (told.reason, told.acknowledged) = (Some(Reason::Acknowledged), Some('1'));
+    (told.reason, told.acknowledged) = (Some(Reason::Acknowledged), Some(('1', s(2))));
     broken(&history, &[Rule::NotPressed]);
     history.pressed = vec![pressed('2')];
     broken(&history, &[Rule::NotPressed]);
