@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{Router, serve::ListenerExt};
 use controlplane_store::{Store, StoreError};
 use node_agent_ami::ActionIds;
 use tokio::{
@@ -19,7 +19,7 @@ use crate::{
     calls::{Calls, Patience},
     clock::{Chance, Clock},
     health::{self, Canaries, Keeping},
-    http::{self, Parts, State},
+    http::{self, Parts, Patient, State},
     metrics::Metrics,
     nodes::{self, Nodes, TakeUpError},
     registry::Registry,
@@ -293,6 +293,8 @@ fn serve(listener: TcpListener, router: Router, mut stopping: watch::Receiver<bo
             // An error means that the sender is gone, which is a stop too.
             let _ = stopping.wait_for(|stop| *stop).await;
         };
+        // `tap_io` for nothing but its addresses: only so does axum give them to handlers.
+        let listener = Patient(listener).tap_io(|_| ());
         if let Err(error) = axum::serve(listener, service).with_graceful_shutdown(stopped).await {
             tracing::error!(%error, "a door failed");
         }

@@ -7,7 +7,7 @@ use axum::{
     http::{header, request::Parts},
 };
 use controlplane_core::ids::{KeyId, OrgId};
-use controlplane_store::calls::Actor;
+use controlplane_store::{StoreError, calls::Actor, keys::Key};
 
 use super::{
     RequestTag, State,
@@ -39,9 +39,16 @@ pub(super) struct Customer {
     pub(super) org: OrgId,
     pub(super) actor: Actor,
     scopes: Vec<String>,
+    secret_sha256: [u8; 32],
 }
 
 impl Customer {
+    /// Whether the key may still do this, for answers that go on.
+    pub(super) async fn may_still(&self, state: &State, scope: Scope) -> Result<bool, StoreError> {
+        let key = state.store.key_by_hash(&self.secret_sha256).await?;
+        Ok(key.is_some_and(|key| is_alive(&key, state) && key.scopes.iter().any(|s| s == scope.as_str())))
+    }
+
     /// Refuses what the key may not do.
     pub(super) fn may(&self, scope: Scope) -> Result<(), Problem> {
         if self.scopes.iter().any(|s| s == scope.as_str()) {
@@ -66,7 +73,12 @@ impl FromRequestParts<State> for Customer {
         let key = key(parts, state).await?;
         // An operator's key at the customers' door is a wrong key there, not a stronger one.
         let org = key.org.ok_or_else(unauthenticated)?;
-        Ok(Self { org, actor: actor(parts, Some(key.id)), scopes: key.scopes })
+        Ok(Self {
+            org,
+            actor: actor(parts, Some(key.id)),
+            scopes: key.scopes,
+            secret_sha256: key.secret_sha256,
+        })
     }
 }
 
@@ -95,7 +107,12 @@ fn unauthenticated() -> Problem {
     )
 }
 
-async fn key(parts: &Parts, state: &State) -> Result<controlplane_store::keys::Key, Problem> {
+/// Neither revoked nor expired.
+fn is_alive(key: &Key, state: &State) -> bool {
+    key.revoked_at.is_none() && key.expires_at.is_none_or(|at| at > state.clock.now())
+}
+
+async fn key(parts: &Parts, state: &State) -> Result<Key, Problem> {
     let value = parts.headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).unwrap_or("");
     // The scheme's case does not matter (RFC 9110 section 11.1).
     let (scheme, secret) = value.split_once(' ').unwrap_or((value, ""));
@@ -104,7 +121,5 @@ async fn key(parts: &Parts, state: &State) -> Result<controlplane_store::keys::K
     let secret = secret.ok_or_else(unauthenticated)?;
     // Found by its hash: the comparison is the database's, of hashes, and tells nothing of the secret.
     let key = state.store.key_by_hash(&keys::hash(secret)).await?.ok_or_else(unauthenticated)?;
-    let now = state.clock.now();
-    let dead = key.revoked_at.is_some() || key.expires_at.is_some_and(|at| at <= now);
-    if dead { Err(unauthenticated()) } else { Ok(key) }
+    if is_alive(&key, state) { Ok(key) } else { Err(unauthenticated()) }
 }

@@ -2,7 +2,8 @@
 //!
 //! Both go by position, which is given in the order of commits: whoever has read up to one has missed
 //! nothing. A stream reads from the database as its reader takes, so that a slow one costs no memory; one that
-//! takes nothing for [`SLOW_MAX`] is ended, and resumes with `Last-Event-ID` where it was.
+//! takes nothing for [`SLOW_MAX`] is ended, and resumes with `Last-Event-ID` where it was. Its connection is ended
+//! where it is written to (`patient.rs`). A key that is revoked ends its streams within [`KEY_EVERY`].
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -16,11 +17,12 @@ use axum::{
     },
 };
 use controlplane_core::ids::{EventId, OrgId};
+use controlplane_store::{StoreError, events::Event};
 use futures_util::stream;
 use serde::Deserialize;
 use tokio::{
     sync::mpsc,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
@@ -44,6 +46,9 @@ const SLOW_MAX: Duration = Duration::from_secs(30);
 /// Between two looks that nobody nudged for.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
+/// Between two looks at whether the key still opens the stream.
+const KEY_EVERY: Duration = Duration::from_secs(5);
+
 /// `?limit=&starting_after=`
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -61,7 +66,7 @@ pub(super) async fn list(
     customer.may(Scope::CallsRead)?;
     let Query(query) = query?;
     if wants_stream(&headers) {
-        return follow(&state, customer.org, &headers, query).await;
+        return follow(&state, customer, &headers, query).await;
     }
     let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
     if !(1..=LIMIT_MAX).contains(&limit) {
@@ -71,10 +76,9 @@ pub(super) async fn list(
         Some(id) => position(&state, &customer.org, id, "starting_after").await?,
         None => 0,
     };
-    let mut events = state.store.events(&customer.org, after, limit + 1).await?;
-    let has_more = events.len() > usize::from(limit);
-    events.truncate(usize::from(limit));
-    let data = events.into_iter().map(EventView::from).collect();
+    let page = state.store.events(&customer.org, after, limit).await?;
+    state.webhooks.passed_over(page.passed_over);
+    let (data, has_more) = (page.events.into_iter().map(EventView::from).collect(), page.has_more);
     Ok(Json(ListView { object: "list", data, has_more }).into_response())
 }
 
@@ -99,7 +103,7 @@ async fn position(state: &State, org: &OrgId, id: &EventId, param: &'static str)
 /// A stream of what comes after an event, or from now on.
 async fn follow(
     state: &State,
-    org: OrgId,
+    customer: Customer,
     headers: &HeaderMap,
     query: EventsQuery,
 ) -> Result<Response, Problem> {
@@ -115,68 +119,115 @@ async fn follow(
         }
         None => query.starting_after.map(|id| (id, "starting_after")),
     };
-    let place = state.webhooks.streams.open(&org).ok_or_else(|| {
+    let org = &customer.org;
+    let place = state.webhooks.streams.open(org).ok_or_else(|| {
         Problem::new(Code::TooManyStreams, "Too many event streams are open: close one, or ask again later.")
     })?;
     let after = match last {
-        Some((id, param)) => position(state, &org, &id, param).await?,
+        Some((id, param)) => position(state, org, &id, param).await?,
         None => state.store.last_position().await?,
     };
     let (events, mut taken) = mpsc::channel(AHEAD);
-    tokio::spawn(feed(state.clone(), org, after, place, events));
+    tokio::spawn(feed(state.clone(), customer, after, place, events));
     let stream = stream::poll_fn(move |context| taken.poll_recv(context));
     let heartbeat = KeepAlive::new().interval(HEARTBEAT).text("still here");
     Ok(Sse::new(stream).keep_alive(heartbeat).into_response())
 }
 
-/// Reads events for one stream until its reader is gone, too slow, or the program stops.
+/// Why a stream ends before its reader does.
+enum End {
+    /// The program stops, or the reader is gone.
+    Quiet,
+    /// The key opens it no more.
+    Key,
+    /// The reader does not keep up.
+    Slow,
+    /// The database is away: the reader resumes.
+    Store(StoreError),
+}
+
+/// What one stream's task holds.
+struct Feed {
+    state: State,
+    customer: Customer,
+    place: Place,
+    events: mpsc::Sender<Result<SseEvent, Infallible>>,
+    key_seen: Instant,
+}
+
+/// Reads events for one stream until its reader is gone, too slow or not allowed, or the program stops.
 async fn feed(
     state: State,
-    org: OrgId,
-    mut after: i64,
-    mut place: Place,
+    customer: Customer,
+    after: i64,
+    place: Place,
     events: mpsc::Sender<Result<SseEvent, Infallible>>,
 ) {
-    let store = Arc::clone(&state.store);
-    loop {
-        place.news.mark_unchanged();
-        let page = match store.events(&org, after, LIMIT_MAX).await {
-            Ok(page) => page,
-            Err(error) => {
-                tracing::error!(%error, "a stream of events cannot go on; its reader resumes");
-                return;
+    let mut feed = Feed { state, customer, place, events, key_seen: Instant::now() };
+    match feed.run(after).await {
+        End::Quiet => {}
+        End::Key => tracing::info!(org = %feed.customer.org, "a stream ends: its key is not valid any more"),
+        End::Slow => feed.state.webhooks.reader_was_slow(),
+        End::Store(error) => tracing::error!(%error, "a stream of events cannot go on; its reader resumes"),
+    }
+}
+
+impl Feed {
+    async fn run(&mut self, mut after: i64) -> End {
+        let store = Arc::clone(&self.state.store);
+        loop {
+            self.place.news.mark_unchanged();
+            if let Err(end) = self.look_at_key().await {
+                return end;
             }
-        };
-        let is_last = page.len() < usize::from(LIMIT_MAX);
-        for event in page {
-            after = event.position;
-            let (id, kind) = (event.id.to_string(), event.kind.as_str());
-            let Ok(shown) = SseEvent::default().id(id).event(kind).json_data(EventView::from(event)) else {
-                tracing::error!("an event could not be written as JSON");
-                return;
+            let page = match store.events(&self.customer.org, after, LIMIT_MAX).await {
+                Ok(page) => page,
+                Err(error) => return End::Store(error),
             };
+            self.state.webhooks.passed_over(page.passed_over);
+            for event in page.events {
+                if let Err(end) = self.send(event).await {
+                    return end;
+                }
+            }
+            after = page.through;
+            if page.has_more {
+                continue;
+            }
             tokio::select! {
                 biased;
-                _ = place.stop.wait_for(|stop| *stop) => return,
-                sent = timeout(SLOW_MAX, events.send(Ok(shown))) => match sent {
-                    Ok(Ok(())) => {}
-                    Ok(Err(_)) => return,
-                    Err(_) => {
-                        state.webhooks.reader_was_slow();
-                        return;
-                    }
-                },
+                _ = self.place.stop.wait_for(|stop| *stop) => return End::Quiet,
+                () = self.events.closed() => return End::Quiet,
+                _ = self.place.news.changed() => {}
+                () = sleep(LOOK_EVERY) => {}
             }
         }
-        if !is_last {
-            continue;
-        }
+    }
+
+    async fn send(&mut self, event: Event) -> Result<(), End> {
+        self.look_at_key().await?;
+        let (id, kind) = (event.id.to_string(), event.kind.as_str());
+        let Ok(shown) = SseEvent::default().id(id).event(kind).json_data(EventView::from(event)) else {
+            tracing::error!("an event could not be written as JSON");
+            return Err(End::Quiet);
+        };
         tokio::select! {
             biased;
-            _ = place.stop.wait_for(|stop| *stop) => return,
-            () = events.closed() => return,
-            _ = place.news.changed() => {}
-            () = sleep(LOOK_EVERY) => {}
+            _ = self.place.stop.wait_for(|stop| *stop) => Err(End::Quiet),
+            sent = timeout(SLOW_MAX, self.events.send(Ok(shown))) => match sent {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(_)) => Err(End::Quiet),
+                Err(_) => Err(End::Slow),
+            },
         }
+    }
+
+    async fn look_at_key(&mut self) -> Result<(), End> {
+        if self.key_seen.elapsed() < KEY_EVERY {
+            return Ok(());
+        }
+        let may = self.customer.may_still(&self.state, Scope::CallsRead).await.map_err(End::Store)?;
+        self.key_seen = Instant::now();
+        if may { Ok(()) } else { Err(End::Key) }
     }
 }

@@ -28,11 +28,12 @@ mod body;
 mod customers;
 mod events;
 mod operators;
+mod patient;
 mod problem;
 mod shape;
 mod webhooks;
 
-pub(crate) use self::audio::UPLOADS_MAX;
+pub(crate) use self::{audio::UPLOADS_MAX, patient::Patient};
 
 use std::sync::Arc;
 

@@ -71,6 +71,8 @@ pub(super) enum Code {
     LimitReached,
     /// There are as many open streams as there may be.
     TooManyStreams,
+    /// There are as many tests of webhooks under way as there may be.
+    TooManyTests,
     /// Too many calls under way, or the database is away: ask again.
     Unavailable,
     /// A fault of the program.
@@ -129,6 +131,9 @@ impl Code {
             Self::LimitReached => ("limit_reached", StatusCode::CONFLICT, "There may be no more of these"),
             Self::TooManyStreams => {
                 ("too_many_streams", StatusCode::TOO_MANY_REQUESTS, "Too many open event streams")
+            }
+            Self::TooManyTests => {
+                ("too_many_tests", StatusCode::TOO_MANY_REQUESTS, "Too many tests of webhooks are under way")
             }
             Self::TooLarge => ("too_large", StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
             Self::UnsupportedMediaType => {
@@ -208,7 +213,7 @@ impl IntoResponse for Problem {
         if self.code == Code::Unauthenticated {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if matches!(self.code, Code::Unavailable | Code::TooManyStreams) {
+        if matches!(self.code, Code::Unavailable | Code::TooManyStreams | Code::TooManyTests) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         // For the middleware that knows the request.

@@ -8,8 +8,9 @@
 use std::{
     error::Error,
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
     sync::Arc,
+    time::Duration,
 };
 
 use controlplane_core::webhook::{Refusal, refused};
@@ -18,6 +19,7 @@ use reqwest::{
     Url,
     dns::{Addrs, Name, Resolve, Resolving},
 };
+use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
 use crate::settings::WebhookSettings;
 
@@ -127,14 +129,50 @@ pub(crate) trait Lookup: Send + Sync + 'static {
     fn lookup(&self, host: String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>>;
 }
 
-/// As the system does.
-pub(crate) struct SystemLookup;
+/// Look-ups under way at a time. The system's may take a thread for half a minute, and cannot be ended.
+const LOOKUPS_MAX: usize = 128;
+/// A name that is not found within this time has no address.
+const LOOKUP_MAX: Duration = Duration::from_secs(10);
+
+/// As the system does, but no longer and no more of them than bounded.
+pub(crate) struct SystemLookup(Bounded);
+
+impl SystemLookup {
+    pub(crate) fn new() -> Self {
+        Self(Bounded { places: Arc::new(Semaphore::new(LOOKUPS_MAX)), find: system })
+    }
+}
 
 impl Lookup for SystemLookup {
     fn lookup(&self, host: String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
+        self.0.lookup(host)
+    }
+}
+
+fn system(host: &str) -> io::Result<Vec<IpAddr>> {
+    Ok((host, 0).to_socket_addrs()?.map(|address| address.ip()).collect())
+}
+
+/// Look-ups that block, each on a thread, bounded in number and time.
+struct Bounded {
+    places: Arc<Semaphore>,
+    find: fn(&str) -> io::Result<Vec<IpAddr>>,
+}
+
+impl Bounded {
+    fn lookup(&self, host: String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
+        let (places, find) = (Arc::clone(&self.places), self.find);
         Box::pin(async move {
-            let found = tokio::net::lookup_host((host, 0)).await?;
-            Ok(found.map(|address| address.ip()).collect())
+            let looking = async {
+                let place = places.acquire_owned().await.map_err(io::Error::other)?;
+                let found = spawn_blocking(move || {
+                    // The place is the thread's: whoever stops waiting does not free it.
+                    let _place = place;
+                    find(&host)
+                });
+                found.await.map_err(io::Error::other)?
+            };
+            timeout(LOOKUP_MAX, looking).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         })
     }
 }
@@ -181,6 +219,8 @@ impl Resolve for Checked {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     fn guard(allow_http: bool, nets: &[&str]) -> Guard {
@@ -189,6 +229,38 @@ mod tests {
             allow_nets: nets.iter().map(|net| net.parse().unwrap()).collect(),
             ..WebhookSettings::default()
         })
+    }
+
+    /// Names that hang take the places there are, and give them back when the threads end, not before.
+    #[tokio::test]
+    async fn look_ups_are_bounded_in_number_and_time() {
+        static RUNNING: AtomicUsize = AtomicUsize::new(0);
+        static MOST: AtomicUsize = AtomicUsize::new(0);
+        fn slow(_: &str) -> io::Result<Vec<IpAddr>> {
+            let running = RUNNING.fetch_add(1, Ordering::SeqCst) + 1;
+            MOST.fetch_max(running, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(300));
+            RUNNING.fetch_sub(1, Ordering::SeqCst);
+            Ok(vec!["8.8.8.8".parse().unwrap()])
+        }
+        let bounded = Bounded { places: Arc::new(Semaphore::new(2)), find: slow };
+        let looking: Vec<_> = (0..6).map(|n| bounded.lookup(format!("{n}.test"))).collect();
+        // Who stops waiting leaves the thread behind.
+        let gone = timeout(Duration::from_millis(20), bounded.lookup("gone.test".to_owned())).await;
+        assert!(gone.is_err());
+        for found in futures_util::future::join_all(looking).await {
+            assert_eq!(found.unwrap().len(), 1);
+        }
+        assert_eq!(MOST.load(Ordering::SeqCst), 2);
+        assert_eq!(bounded.places.available_permits(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_that_hangs_has_no_address_after_ten_seconds() {
+        let bounded = Bounded { places: Arc::new(Semaphore::new(0)), find: |_| Ok(Vec::new()) };
+        let start = tokio::time::Instant::now();
+        let error = bounded.lookup("hung.test".to_owned()).await.unwrap_err();
+        assert_eq!((error.kind(), start.elapsed()), (io::ErrorKind::TimedOut, LOOKUP_MAX));
     }
 
     #[test]

@@ -1,35 +1,38 @@
 //! Who is sent to now: one task per lane with something due, so that a receiver that hangs holds up itself.
 //!
 //! A lane is an endpoint, or one organisation's callbacks to one host. A lane whose last try was taken sends
-//! up to [`WIDTH`] calls' events side by side; one that failed, or was never met, sends one at a time, out of
-//! a pool of connections of its own: however many receivers hang, those that answer keep theirs.
+//! up to [`WIDTH`] calls' events side by side; one that failed, was slow, or was never met, sends one at a time,
+//! out of a pool of connections of its own: however many receivers hang, those that answer keep theirs.
+//!
+//! Organisations share both pools and the tasks fairly (`pool.rs`): one with a thousand slow receivers has its
+//! part, and who has nothing under way waits for one try of another's at most.
 
 use std::{
     collections::{HashMap, HashSet},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use controlplane_core::webhook::{Answer, Next, after};
+use controlplane_core::{
+    ids::OrgId,
+    webhook::{Answer, Next, after},
+};
 use controlplane_store::{
     StoreError,
     webhooks::{Claim, Claimed, Lane, Secret, Settle},
 };
 use rand::Rng;
-use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore},
-    task::JoinSet,
-    time::sleep,
-};
+use tokio::{sync::Notify, task::JoinSet, time::sleep};
 
 #[cfg(feature = "planted-bugs")]
 use crate::calls::planted;
 
 use super::{
     Shared,
+    pool::{Permit, Pool},
     render::EventView,
     sending::{TRY_MAX, Tried},
     signing,
@@ -37,14 +40,24 @@ use super::{
 
 /// Events of different calls that are sent to one lane side by side.
 const WIDTH: usize = 8;
-/// Connections in use at receivers that took their last event.
+/// Connections in use at receivers that took their last event quickly.
 const GOOD_MAX: usize = 192;
+/// Of them one organisation's.
+const GOOD_EACH: usize = 64;
 /// Connections in use at receivers that did not, or were never met.
 const DOUBTFUL_MAX: usize = 64;
-/// Lanes with a task. Beyond it, a lane waits for the next look.
-const LANES_MAX: usize = 2_048;
-/// Lanes that are remembered as good.
-const REMEMBERED_MAX: usize = 10_000;
+/// Of them one organisation's.
+const DOUBTFUL_EACH: usize = 16;
+/// A receiver that takes longer to take an event is not a good one.
+const QUICK_MAX: Duration = Duration::from_secs(2);
+/// Lanes with a task, shared by the organisations that have any: a lane beyond its organisation's share waits
+/// for the next look. Shares shrink as organisations come, and no task is ended for it: a thousand organisations,
+/// each as greedy as can be, have some 15,000.
+const LANES_MAX: usize = 4_096;
+/// Of them one organisation's.
+pub(super) const LANES_EACH: usize = 128;
+/// Lanes of an organisation that are remembered as good.
+const REMEMBERED_EACH: usize = 500;
 /// How long a claim holds: a try, and writing down what came of it, at a slow database too.
 const LEASE: time::Duration = time::Duration::seconds(30);
 /// Times that an answer is written down again when the database was away.
@@ -59,14 +72,20 @@ struct Handle {
     nudge: Notify,
 }
 
+/// One organisation's lanes, by name.
+#[derive(Default)]
+struct Owned {
+    active: HashMap<String, Arc<Handle>>,
+    good: HashSet<String>,
+}
+
 /// Every lane's task.
 pub(super) struct Lanes {
     shared: Arc<Shared>,
     owner: String,
-    active: Mutex<HashMap<Lane, Arc<Handle>>>,
-    good: Mutex<HashSet<Lane>>,
-    good_pool: Arc<Semaphore>,
-    doubtful_pool: Arc<Semaphore>,
+    orgs: Mutex<HashMap<OrgId, Owned>>,
+    good: Arc<Pool>,
+    doubtful: Arc<Pool>,
 }
 
 impl Lanes {
@@ -75,22 +94,27 @@ impl Lanes {
         Arc::new(Self {
             shared,
             owner,
-            active: Mutex::default(),
-            good: Mutex::default(),
-            good_pool: Arc::new(Semaphore::new(GOOD_MAX)),
-            doubtful_pool: Arc::new(Semaphore::new(DOUBTFUL_MAX)),
+            orgs: Mutex::default(),
+            good: Pool::new(GOOD_MAX, GOOD_EACH),
+            doubtful: Pool::new(DOUBTFUL_MAX, DOUBTFUL_EACH),
         })
+    }
+
+    fn orgs(&self) -> MutexGuard<'_, HashMap<OrgId, Owned>> {
+        self.orgs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Something may be due in a lane.
     pub(super) fn nudge(self: &Arc<Self>, lane: Lane) {
-        let mut active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(handle) = active.get(&lane) {
+        let mut orgs = self.orgs();
+        let busy = orgs.values().filter(|owned| !owned.active.is_empty()).count();
+        let owned = orgs.entry(lane.org.clone()).or_default();
+        if let Some(handle) = owned.active.get(&lane.name) {
             handle.again.store(true, Ordering::Release);
             handle.nudge.notify_one();
-        } else if active.len() < LANES_MAX {
+        } else if owned.active.len() < (LANES_MAX / busy.max(1)).clamp(1, LANES_EACH) {
             let handle = Arc::new(Handle::default());
-            active.insert(lane.clone(), Arc::clone(&handle));
+            owned.active.insert(lane.name.clone(), Arc::clone(&handle));
             tokio::spawn(Arc::clone(self).serve(lane, handle));
         }
     }
@@ -107,16 +131,18 @@ impl Lanes {
                 }
             }
             if running.is_empty() {
-                let mut active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut orgs = self.orgs();
                 if !handle.again.load(Ordering::Acquire) {
-                    active.remove(&lane);
+                    if let Some(owned) = orgs.get_mut(&lane.org) {
+                        owned.active.remove(&lane.name);
+                    }
                     return;
                 }
                 continue;
             }
             tokio::select! {
                 ended = running.join_next() => match ended {
-                    Some(Ok(taken)) => self.remember(&lane, taken),
+                    Some(Ok(well)) => self.remember(&lane, well),
                     // A try that broke is tried again when its lease is over.
                     Some(Err(error)) => tracing::error!(%error, "delivering an event broke"),
                     None => {}
@@ -127,28 +153,28 @@ impl Lanes {
     }
 
     fn is_good(&self, lane: &Lane) -> bool {
-        self.good.lock().unwrap_or_else(PoisonError::into_inner).contains(lane)
+        self.orgs().get(&lane.org).is_some_and(|owned| owned.good.contains(&lane.name))
     }
 
-    fn remember(&self, lane: &Lane, taken: bool) {
-        let mut good = self.good.lock().unwrap_or_else(PoisonError::into_inner);
-        if !taken {
-            good.remove(lane);
-        } else if !good.contains(lane) {
-            if good.len() >= REMEMBERED_MAX {
+    fn remember(&self, lane: &Lane, well: bool) {
+        let mut orgs = self.orgs();
+        let good = &mut orgs.entry(lane.org.clone()).or_default().good;
+        if !well {
+            good.remove(&lane.name);
+        } else if !good.contains(&lane.name) {
+            if good.len() >= REMEMBERED_EACH {
                 good.clear();
             }
-            good.insert(lane.clone());
+            good.insert(lane.name.clone());
         }
     }
 
     /// Takes what is due, each with a connection to send it by: what is claimed is sent at once.
-    async fn claim(&self, lane: &Lane, limit: usize) -> Vec<(Claimed, OwnedSemaphorePermit)> {
-        let pool = if self.is_good(lane) { &self.good_pool } else { &self.doubtful_pool };
-        let Ok(first) = Arc::clone(pool).acquire_owned().await else { return Vec::new() };
-        let mut permits = vec![first];
+    async fn claim(&self, lane: &Lane, limit: usize) -> Vec<(Claimed, Permit)> {
+        let pool = if self.is_good(lane) { &self.good } else { &self.doubtful };
+        let mut permits = vec![pool.acquire(&lane.org).await];
         while permits.len() < limit
-            && let Ok(permit) = Arc::clone(pool).try_acquire_owned()
+            && let Some(permit) = pool.try_acquire(&lane.org)
         {
             permits.push(permit);
         }
@@ -170,8 +196,8 @@ impl Lanes {
         }
     }
 
-    /// Sends one event, and writes down what came of it. Whether it was taken.
-    async fn deliver(self: Arc<Self>, claimed: Claimed, permit: OwnedSemaphorePermit) -> bool {
+    /// Sends one event, and writes down what came of it. Whether it was taken, and quickly.
+    async fn deliver(self: Arc<Self>, claimed: Claimed, permit: Permit) -> bool {
         let shared = &self.shared;
         let body = match shared.store.event(&claimed.org, &claimed.event).await {
             Ok(Some(event)) => serde_json::to_string(&EventView::from(event)).ok(),
@@ -186,7 +212,7 @@ impl Lanes {
             }
         };
         let Some(body) = body else {
-            self.settle(&claimed, Next::Dead, None).await;
+            self.settle(&claimed, Next::Unreadable, None).await;
             return true;
         };
         #[cfg(feature = "planted-bugs")]
@@ -208,15 +234,15 @@ impl Lanes {
         let next = after(tried.answer, claimed.tries + 1, at, shared.chance.fork().random::<f64>());
         shared.metrics.webhooks.tried(tried.failure);
         tracing::debug!(event = %claimed.event, target = %claimed.target, ?next, took = ?tried.took, "tried");
-        let taken = tried.failure.is_none();
+        let well = tried.failure.is_none() && tried.took <= QUICK_MAX;
         self.settle(&claimed, next, Some(tried)).await;
-        taken
+        well
     }
 
     async fn settle(&self, claimed: &Claimed, next: Next, tried: Option<Tried>) {
         let shared = &self.shared;
         let at = shared.clock.now();
-        if matches!(next, Next::Dead | Next::Gone) {
+        if matches!(next, Next::Dead | Next::Unreadable | Next::Gone) {
             shared.metrics.webhooks.dead();
         }
         let unread = || Tried {
@@ -236,6 +262,7 @@ impl Lanes {
             error: tried.error,
             next,
             audit_id: shared.chance.audit_id(at),
+            disabled_id: shared.chance.event_id(at),
         };
         for _ in 0..SETTLE_TRIES {
             match shared.store.settle_delivery(settle.clone()).await {

@@ -17,6 +17,7 @@ pub(crate) struct WebhookMetrics {
     pub(super) sealed: IntCounter,
     pub(super) streams: IntGauge,
     pub(super) slow_readers: IntCounter,
+    pub(super) unreadable: IntCounter,
 }
 
 impl WebhookMetrics {
@@ -55,7 +56,7 @@ impl WebhookMetrics {
         Ok(Self {
             pending: gauge(
                 "ringward_webhook_pending",
-                "Deliveries that are neither delivered nor given up.",
+                "Deliveries that are neither delivered nor given up, counted up to 10000.",
             )?,
             oldest: gauge(
                 "ringward_webhook_oldest_due_seconds",
@@ -69,6 +70,10 @@ impl WebhookMetrics {
             failed,
             dead: counter("ringward_webhook_dead_total", "Deliveries given up after their last try.")?,
             disabled,
+            unreadable: counter(
+                "ringward_events_unreadable_total",
+                "Times that an event was passed over in a list or a stream because it cannot be read; the log has its id.",
+            )?,
             sealed: counter("ringward_events_total", "Steps of calls' logs that were numbered as events.")?,
             streams: gauge("ringward_event_streams", "Open event streams.")?,
             slow_readers: counter(

@@ -11,6 +11,7 @@
 mod guard;
 mod lanes;
 mod metrics;
+mod pool;
 mod render;
 mod sending;
 mod signing;
@@ -18,6 +19,7 @@ mod streams;
 
 use std::{sync::Arc, time::Duration};
 
+use controlplane_core::ids::OrgId;
 use controlplane_store::{Store, webhooks::Secrets};
 use serde_json::json;
 use tokio::{
@@ -35,7 +37,8 @@ pub(crate) use self::{
 };
 use self::{
     guard::{Guard, SystemLookup},
-    lanes::Lanes,
+    lanes::{LANES_EACH, Lanes},
+    pool::Pool,
     sending::{Sender, Tried},
 };
 use crate::{
@@ -53,6 +56,10 @@ const GATHER: Duration = Duration::from_millis(10);
 const SEAL_MAX: u16 = 200;
 /// Lanes that one look wakes up.
 const LANES_LOOK: u16 = 1_000;
+/// Tests by hand under way at a time: each is a connection for 15 s at most.
+const TESTS_MAX: usize = 16;
+/// Of them one organisation's.
+const TESTS_EACH: usize = 2;
 /// Between two looks at what operators are told.
 const COUNT_EVERY: Duration = Duration::from_secs(5);
 /// Between two looks for what is old.
@@ -78,6 +85,7 @@ pub struct Webhooks {
     shared: Arc<Shared>,
     guard: Arc<Guard>,
     lanes: Arc<Lanes>,
+    tests: Arc<Pool>,
     /// Open event streams.
     pub(crate) streams: Arc<Streams>,
 }
@@ -95,10 +103,12 @@ impl Webhooks {
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>, ClientError> {
         let guard = Arc::new(Guard::new(settings.clone()));
-        let sender = Sender::new(Arc::clone(&guard), Arc::new(SystemLookup), settings.ca_file.as_deref())?;
+        let sender =
+            Sender::new(Arc::clone(&guard), Arc::new(SystemLookup::new()), settings.ca_file.as_deref())?;
         let streams = Streams::new(metrics.webhooks.streams.clone());
         let shared = Arc::new(Shared { store, clock, chance, metrics, sender });
-        Ok(Arc::new(Self { lanes: Lanes::new(Arc::clone(&shared)), shared, guard, streams }))
+        let (lanes, tests) = (Lanes::new(Arc::clone(&shared)), Pool::new(TESTS_MAX, TESTS_EACH));
+        Ok(Arc::new(Self { shared, guard, lanes, tests, streams }))
     }
 
     /// Starts numbering, delivering, counting and erasing.
@@ -127,8 +137,15 @@ impl Webhooks {
         self.shared.metrics.webhooks.slow_readers.inc();
     }
 
-    /// Sends an event of no call, once, for its owner to see what comes of it.
-    pub(crate) async fn test(&self, url: &str, secrets: &Secrets) -> Tried {
+    /// Tells that events were passed over because they cannot be read.
+    pub(crate) fn passed_over(&self, events: u64) {
+        self.shared.metrics.webhooks.unreadable.inc_by(events);
+    }
+
+    /// Sends an event of no call, once, for its owner to see what comes of it. `None`: too many such tests are
+    /// under way, of this organisation or in all.
+    pub(crate) async fn test(&self, org: &OrgId, url: &str, secrets: &Secrets) -> Option<Tried> {
+        let _place = self.tests.try_acquire(org)?;
         let now = self.shared.clock.now();
         let id = self.shared.chance.event_id(now).to_string();
         let created_at = now.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
@@ -142,7 +159,7 @@ impl Webhooks {
             ("webhook-timestamp", now.unix_timestamp().to_string()),
             ("webhook-signature", signature),
         ];
-        self.shared.sender.post(url, headers, body).await
+        Some(self.shared.sender.post(url, headers, body).await)
     }
 
     /// Numbers events as they come.
@@ -179,7 +196,8 @@ impl Webhooks {
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             every.tick().await;
-            match self.shared.store.due_lanes(self.shared.clock.now(), LANES_LOOK).await {
+            let each = u16::try_from(LANES_EACH).unwrap_or(u16::MAX);
+            match self.shared.store.due_lanes(self.shared.clock.now(), each, LANES_LOOK).await {
                 Ok(lanes) => lanes.into_iter().for_each(|lane| self.lanes.nudge(lane)),
                 Err(error) => tracing::error!(error = %chain(&error), "due events could not be looked for"),
             }

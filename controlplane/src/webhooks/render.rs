@@ -10,7 +10,7 @@ use controlplane_core::{
 };
 use controlplane_store::{
     calls::{Attempt, Call, Pressed, Transition},
-    events::Event,
+    events::{Event, Subject},
 };
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -26,7 +26,15 @@ pub(crate) struct EventView {
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
     sequence: i64,
-    data: CallView,
+    data: Data,
+}
+
+/// What it happened to, as it was.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Data {
+    Call(Box<CallView>),
+    Endpoint(serde_json::Value),
 }
 
 impl From<Event> for EventView {
@@ -36,7 +44,10 @@ impl From<Event> for EventView {
             kind: event.kind,
             created_at: event.at,
             sequence: event.sequence,
-            data: as_of(event.call, &event.log).into(),
+            data: match event.subject {
+                Subject::Call(call, log) => Data::Call(Box::new(as_of(*call, &log).into())),
+                Subject::Endpoint(data) => Data::Endpoint(data),
+            },
         }
     }
 }

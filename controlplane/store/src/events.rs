@@ -34,14 +34,34 @@ pub struct Event {
     pub id: EventId,
     /// What happened.
     pub kind: EventKind,
-    /// Its place in the call.
+    /// Its place in the call; 1 where it is of none.
     pub sequence: i64,
     /// When it happened.
     pub at: OffsetDateTime,
-    /// The call as it is by now.
-    pub call: Call,
-    /// The call's log up to this event.
-    pub log: Vec<Transition>,
+    /// What it happened to.
+    pub subject: Subject,
+}
+
+/// What an event is of.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Subject {
+    /// A call, as it is by now, and its log up to this event.
+    Call(Box<Call>, Vec<Transition>),
+    /// A receiver, as it was.
+    Endpoint(serde_json::Value),
+}
+
+/// Events in order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EventPage {
+    /// Those that can be read.
+    pub events: Vec<Event>,
+    /// Up to here nothing else follows, whoever asks again.
+    pub through: i64,
+    /// Whether there are more behind it.
+    pub has_more: bool,
+    /// Events that were passed over because they cannot be read.
+    pub passed_over: u64,
 }
 
 /// What was erased.
@@ -62,8 +82,9 @@ pub trait EventStore {
     async fn is_unsealed(&self) -> Result<bool, StoreError>;
     /// Numbers events of at most `limit` calls, in the order of each call, and makes their deliveries.
     async fn seal_events(&self, at: OffsetDateTime, limit: u16) -> Result<Sealed, StoreError>;
-    /// An organisation's events after a position, in order. One that cannot be read is logged and passed over.
-    async fn events(&self, org: &OrgId, after: i64, limit: u16) -> Result<Vec<Event>, StoreError>;
+    /// An organisation's events after a position, in order, at most `limit`. One that cannot be read is logged
+    /// and passed over: the page is filled with what follows it.
+    async fn events(&self, org: &OrgId, after: i64, limit: u16) -> Result<EventPage, StoreError>;
     /// One event.
     async fn event(&self, org: &OrgId, id: &EventId) -> Result<Option<Event>, StoreError>;
     /// The position of an organisation's event. `None`: it has none of that id (any more).

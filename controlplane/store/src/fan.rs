@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 
 use crate::{
     columns::{Micros, Stored},
-    webhooks::Target,
+    webhooks::{Lane, Target},
 };
 
 /// The part of a call's log that nobody outside is told of.
@@ -22,12 +22,21 @@ pub(crate) const UNTOLD: &str = "call.queued";
 #[derive(Debug, FromRow)]
 pub(crate) struct Unsealed {
     pub(crate) id: String,
-    pub(crate) org_id: String,
-    pub(crate) call_id: String,
+    org_id: String,
+    call_id: Option<String>,
     sequence: i64,
     kind: String,
     created_at: Micros,
+    endpoint_id: Option<String>,
 }
+
+/// As `select_events`, for those without a number.
+macro_rules! select_unsealed {
+    ($rest:literal) => {
+        concat!("SELECT id, org_id, call_id, sequence, kind, created_at, endpoint_id FROM outbox ", $rest)
+    };
+}
+pub(crate) use select_unsealed;
 
 /// An endpoint that gets events.
 #[derive(Debug, FromRow)]
@@ -51,10 +60,11 @@ pub(crate) struct Fan {
     target: String,
     org_id: String,
     endpoint_id: Option<String>,
-    call_id: String,
+    call_id: Option<String>,
     sequence: i64,
     kind: String,
-    pub(crate) lane: String,
+    lane: String,
+    position: i64,
 }
 
 /// The order of numbers: by time, but each call's events in the order of their sequence, also where a clock
@@ -63,7 +73,8 @@ pub(crate) fn in_order(mut rows: Vec<Unsealed>) -> Vec<Unsealed> {
     rows.sort_by_key(|row| row.sequence);
     let mut latest: HashMap<String, OffsetDateTime> = HashMap::new();
     for row in &mut rows {
-        let latest = latest.entry(row.call_id.clone()).or_insert(row.created_at.0);
+        let Some(call) = &row.call_id else { continue };
+        let latest = latest.entry(call.clone()).or_insert(row.created_at.0);
         *latest = (*latest).max(row.created_at.0);
         row.created_at = Micros(*latest);
     }
@@ -72,12 +83,17 @@ pub(crate) fn in_order(mut rows: Vec<Unsealed>) -> Vec<Unsealed> {
     rows
 }
 
-/// What of these events goes where.
-pub(crate) fn fan_out(rows: &[Unsealed], receivers: &[Receiver], callbacks: &[CallbackOf]) -> Vec<Fan> {
+/// What of these events, numbered from `last + 1` on, goes where.
+pub(crate) fn fan_out(
+    rows: &[Unsealed],
+    last: i64,
+    receivers: &[Receiver],
+    callbacks: &[CallbackOf],
+) -> Vec<Fan> {
     let callbacks: HashMap<&str, &Callback> =
         callbacks.iter().map(|of| (of.id.as_str(), &of.callback.0)).collect();
     let mut out = Vec::new();
-    for row in rows {
+    for (position, row) in (last + 1..).zip(rows) {
         let Ok(kind) = row.kind.parse::<EventKind>() else {
             if row.kind != UNTOLD {
                 tracing::error!(event = %row.id, kind = %row.kind, "an event of an unknown kind is not delivered");
@@ -96,15 +112,22 @@ pub(crate) fn fan_out(rows: &[Unsealed], receivers: &[Receiver], callbacks: &[Ca
             sequence: row.sequence,
             kind: row.kind.clone(),
             lane,
+            position,
         };
         for receiver in receivers.iter().filter(|receiver| receiver.org_id == row.org_id) {
-            if receiver.events.0.iter().any(|filter| filter.admits(kind))
+            // What happens to a receiver is told to all others, whatever they asked for: it may be the one that
+            // its owner relies on.
+            let wanted = kind == EventKind::EndpointDisabled
+                || receiver.events.0.iter().any(|filter| filter.admits(kind));
+            if wanted
+                && row.endpoint_id.as_deref() != Some(receiver.id.as_str())
                 && let Ok(id) = receiver.id.parse()
             {
                 out.push(fan(&Target::Endpoint(id), receiver.id.clone()));
             }
         }
-        if let Some(callback) = callbacks.get(row.call_id.as_str())
+        if let Some(call) = &row.call_id
+            && let Some(callback) = callbacks.get(call.as_str())
             && callback.wants(kind)
         {
             out.push(fan(&Target::Callback, format!("{} {}", row.org_id, origin(&callback.url))));
@@ -121,9 +144,23 @@ pub(crate) fn orgs(rows: &[Unsealed]) -> Vec<OrgId> {
 }
 
 /// The lanes that get something, each once.
-pub(crate) fn lanes(fans: &[Fan]) -> Vec<String> {
-    let lanes: HashSet<&str> = fans.iter().map(|fan| fan.lane.as_str()).collect();
-    lanes.into_iter().map(str::to_owned).collect()
+pub(crate) fn lanes(fans: &[Fan]) -> Vec<Lane> {
+    let lanes: HashSet<_> = fans.iter().map(|fan| (fan.org_id.as_str(), fan.lane.as_str())).collect();
+    let lane = |(org, name): (&str, &str)| Some(Lane { org: org.parse().ok()?, name: name.to_owned() });
+    lanes.into_iter().filter_map(lane).collect()
+}
+
+/// Organisations and calls of these events, each once.
+pub(crate) fn owners(rows: &[Unsealed]) -> (Vec<&str>, Vec<&str>) {
+    let (mut orgs, mut calls): (Vec<_>, Vec<_>) = (
+        rows.iter().map(|row| row.org_id.as_str()).collect(),
+        rows.iter().filter_map(|row| row.call_id.as_deref()).collect(),
+    );
+    for list in [&mut orgs, &mut calls] {
+        list.sort_unstable();
+        list.dedup();
+    }
+    (orgs, calls)
 }
 
 /// The address up to its path. Only to tell receivers apart: whoever writes it another way gets another lane.
@@ -145,10 +182,11 @@ mod tests {
         Unsealed {
             id: format!("{call}{sequence}"),
             org_id: "org".to_owned(),
-            call_id: call.to_owned(),
+            call_id: Some(call.to_owned()),
             sequence,
             kind: "call.ringing".to_owned(),
             created_at: Micros(NOON + Duration::seconds(s)),
+            endpoint_id: None,
         }
     }
 

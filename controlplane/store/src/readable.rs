@@ -18,6 +18,24 @@ where
     row.try_get(column)
 }
 
+/// The rows that can be read; the others are logged as this noun, by the text of this column.
+pub(crate) fn rows<T, R: Row>(rows: &[R], noun: &'static str, id: &'static str) -> Vec<T>
+where
+    T: for<'r> FromRow<'r, R>,
+    &'static str: ColumnIndex<R>,
+    for<'r> String: Decode<'r, R::Database> + Type<R::Database>,
+{
+    let read = |row| match T::from_row(row) {
+        Ok(read) => Some(read),
+        Err(error) => {
+            let id = text(row, id).unwrap_or_default();
+            tracing::error!(noun, %id, %error, "this {noun} is passed over: its row cannot be read");
+            None
+        }
+    };
+    rows.iter().filter_map(read).collect()
+}
+
 /// The rows that are calls.
 pub(crate) fn calls<R: Row>(rows: &[R]) -> Vec<CallRow>
 where
@@ -25,15 +43,7 @@ where
     &'static str: ColumnIndex<R>,
     for<'r> String: Decode<'r, R::Database> + Type<R::Database>,
 {
-    let read = |row| match CallRow::from_row(row) {
-        Ok(call) => Some(call),
-        Err(error) => {
-            let call = text(row, "id").unwrap_or_default();
-            tracing::error!(%call, %error, "this call is passed over: its row cannot be read");
-            None
-        }
-    };
-    rows.iter().filter_map(read).collect()
+    self::rows(rows, "call", "id")
 }
 
 /// Calls with their attempts. One with an attempt that cannot be read is passed over whole: without it, the

@@ -3,15 +3,20 @@
 use controlplane_core::{
     ids::{CallId, EndpointId, EventId, OrgId},
     request::{Callback, EventFilter, EventKind},
-    webhook::DisabledReason,
+    webhook::{DisabledReason, Failing},
 };
+use serde_json::{Value, json};
 use sqlx::{FromRow, types::Json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     columns::{Micros, Stored, Word},
     rows::moment,
-    webhooks::{Claimed, Delivery, Endpoint, Secret, Secrets, Target, Try},
+    webhooks::{Claimed, Delivery, ENDPOINTS_MAX, Endpoint, Secret, Secrets, Settle, Target, Try},
 };
+
+/// Most deliveries of one event: to every endpoint, and to the call's callback.
+pub(crate) const RECEIVERS_MAX: usize = ENDPOINTS_MAX as usize + 1;
 
 /// Columns by name, never `*`: a newer replica's migration may add some while this one runs.
 macro_rules! select_endpoints {
@@ -30,12 +35,33 @@ macro_rules! select_deliveries {
     ($rest:literal) => {
         concat!(
             "SELECT event_id, target, org_id, call_id, sequence, kind, created_at, due_at, tries, last_status, \
-                 last_error, delivered_at, dead_at FROM webhook_delivery ",
+                 last_error, delivered_at, dead_at, position FROM webhook_delivery ",
             $rest
         )
     };
 }
 pub(crate) use select_deliveries;
+
+/// A query on `lanes`: of each organisation the lanes in which something waits, at most `$1` of them, endpoints'
+/// before callbacks' (`we_` is above `org_`). It steps along an index from lane to lane, and reads nothing of what
+/// waits in them.
+macro_rules! from_lanes {
+    ($rest:literal) => {
+        concat!(
+            "WITH RECURSIVE lanes (org_id, lane, place) AS (
+                 SELECT o.org_id, (SELECT max(d.lane) FROM webhook_delivery d
+                     WHERE d.org_id = o.org_id AND d.delivered_at IS NULL AND d.dead_at IS NULL), 1
+                 FROM org o
+                 UNION ALL
+                 SELECT l.org_id, (SELECT max(d.lane) FROM webhook_delivery d
+                     WHERE d.org_id = l.org_id AND d.lane < l.lane AND d.delivered_at IS NULL AND d.dead_at IS NULL),
+                     l.place + 1
+                 FROM lanes l WHERE l.lane IS NOT NULL AND l.place < $1) ",
+            $rest
+        )
+    };
+}
+pub(crate) use from_lanes;
 
 #[derive(Debug, FromRow)]
 pub(crate) struct SecretsRow {
@@ -86,12 +112,45 @@ impl From<EndpointRow> for Endpoint {
     }
 }
 
+/// How long an endpoint has been failing.
+#[derive(Debug, FromRow)]
+pub(crate) struct FailingRow {
+    failing_since: Option<Micros>,
+    failed_at: Option<Micros>,
+    failing_tries: i32,
+}
+
+impl FailingRow {
+    pub(crate) fn failing(&self) -> Option<Failing> {
+        let (since, last) = self.failing_since.zip(self.failed_at)?;
+        Some(Failing { since: since.0, last: last.0, tries: self.failing_tries.unsigned_abs() })
+    }
+}
+
+/// What an endpoint's end is told with: the endpoint without its secrets, and the last answer.
+pub(crate) fn disabled(endpoint: &Endpoint, settle: &Settle) -> Value {
+    let moment = |at: OffsetDateTime| at.format(&Rfc3339).ok();
+    json!({
+        "id": endpoint.id,
+        "object": "webhook_endpoint",
+        "url": endpoint.url,
+        "description": endpoint.description,
+        "events": endpoint.events,
+        "enabled": false,
+        "disabled_at": endpoint.disabled.and_then(|(at, _)| moment(at)),
+        "disabled_reason": endpoint.disabled.map(|(_, reason)| reason),
+        "failing_since": endpoint.failing_since.and_then(moment),
+        "last_status": settle.status,
+        "last_error": settle.error,
+    })
+}
+
 #[derive(Debug, FromRow)]
 pub(crate) struct ClaimedRow {
     event_id: Word<EventId>,
     target: Word<Target>,
     org_id: Word<OrgId>,
-    pub(crate) call_id: String,
+    pub(crate) call_id: Option<String>,
     tries: i32,
     lease_epoch: i64,
     sequence: i64,
@@ -141,7 +200,7 @@ pub(crate) struct DeliveryRow {
     event_id: Word<EventId>,
     target: Word<Target>,
     org_id: Word<OrgId>,
-    call_id: Word<CallId>,
+    call_id: Option<Word<CallId>>,
     sequence: i64,
     kind: Word<EventKind>,
     created_at: Micros,
@@ -171,7 +230,7 @@ impl From<DeliveryRow> for Delivery {
             event: row.event_id.0,
             target: row.target.0,
             org: row.org_id.0,
-            call: row.call_id.0,
+            call: row.call_id.map(|call| call.0),
             sequence: row.sequence,
             kind: row.kind.0,
             created_at: row.created_at.0,
@@ -194,6 +253,23 @@ pub(crate) struct TryRow {
     took_ms: i64,
     status: Option<i32>,
     error: Option<String>,
+}
+
+/// Of rows with these numbers, newest first: how many are of events that are there whole, and below which number
+/// to go on. What the limit may have torn apart is read with what follows.
+pub(crate) fn whole(positions: &[i64], is_end: bool) -> (usize, i64) {
+    let Some(last) = positions.last() else { return (0, 0) };
+    if is_end {
+        return (positions.len(), *last);
+    }
+    (positions.iter().take_while(|position| *position != last).count(), last + 1)
+}
+
+/// Where a page of about `limit` ends: with an event's last delivery, since it goes on after that event.
+pub(crate) fn page_end(rows: &[DeliveryRow], limit: usize) -> usize {
+    let Some(last) = rows.get(limit.saturating_sub(1)) else { return rows.len() };
+    let rest = rows[limit..].iter().take_while(|row| row.event_id.0 == last.event_id.0).count();
+    limit + rest
 }
 
 /// Deliveries with their log. `tries` is in the order of ordinals.

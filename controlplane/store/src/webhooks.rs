@@ -12,6 +12,11 @@ use crate::{StoreError, calls::Actor};
 
 /// Most endpoints of an organisation.
 pub const ENDPOINTS_MAX: u16 = 50;
+/// Lanes of one organisation that a look goes through. Its lanes beyond are sent to when they get something
+/// new, and looked at when the ones before have nothing left.
+pub const LANES_SEEN_MAX: u16 = 1_000;
+/// Deliveries that wait are counted no further than this.
+pub const PENDING_COUNTED_MAX: u32 = 10_000;
 /// Tries of one delivery that the log keeps.
 pub const LOGGED_MAX: u16 = 20;
 
@@ -51,7 +56,7 @@ pub struct Endpoint {
     pub secrets: Secrets,
     /// When it was made.
     pub created_at: OffsetDateTime,
-    /// Since when every try has failed.
+    /// Since when every try has failed, without a break.
     pub failing_since: Option<OffsetDateTime>,
     /// Since when, and why, it gets no events.
     pub disabled: Option<(OffsetDateTime, DisabledReason)>,
@@ -129,7 +134,13 @@ impl std::str::FromStr for Target {
 }
 
 /// What is held up together where a receiver hangs: an endpoint, or an organisation's callbacks to one host.
-pub type Lane = String;
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Lane {
+    /// Whose.
+    pub org: OrgId,
+    /// Its name, which no other organisation's lane has.
+    pub name: String,
+}
 
 /// A claim on what is due in a lane.
 #[derive(Debug, Clone)]
@@ -188,6 +199,8 @@ pub struct Settle {
     pub next: Next,
     /// Id of the audit row, should the endpoint be disabled by this.
     pub audit_id: AuditId,
+    /// Id of the event that tells so.
+    pub disabled_id: EventId,
 }
 
 /// A delivery as the log shows it.
@@ -199,8 +212,8 @@ pub struct Delivery {
     pub target: Target,
     /// Whose.
     pub org: OrgId,
-    /// Of which call.
-    pub call: CallId,
+    /// Of which call, if it is of one.
+    pub call: Option<CallId>,
     /// The event's place in the call.
     pub sequence: i64,
     /// What happened.
@@ -236,7 +249,7 @@ pub struct Try {
     pub error: Option<String>,
 }
 
-/// Which deliveries, newest event first.
+/// Which deliveries, the event that was numbered last first: what comes while the list is read stands before it.
 #[derive(Debug, Clone)]
 pub struct DeliveryPage {
     /// Of one organisation; `None`: of all, for operators.
@@ -245,9 +258,9 @@ pub struct DeliveryPage {
     pub target: Option<Target>,
     /// Only those that wait, arrived or are dead.
     pub state: Option<DeliveryState>,
-    /// Only events older than this one.
+    /// Only events that were numbered before this one.
     pub starting_after: Option<EventId>,
-    /// At most this many.
+    /// At most this many, and the rest of the last one's event.
     pub limit: u16,
 }
 
@@ -292,7 +305,7 @@ impl Delivery {
 /// What is told to operators.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WebhookCounts {
-    /// Deliveries that are neither delivered nor dead.
+    /// Deliveries that are neither delivered nor dead, counted up to [`PENDING_COUNTED_MAX`].
     pub pending: i64,
     /// When the longest due of them was due.
     pub oldest_due: Option<OffsetDateTime>,
@@ -329,8 +342,9 @@ pub trait WebhookStore {
     async fn callback_secrets(&self, org: OrgId, new: Secret) -> Result<Secrets, StoreError>;
     /// Gives callbacks a new secret, with its audit row.
     async fn rotate_callback(&self, rotation: Rotation, change: Change) -> Result<Secrets, StoreError>;
-    /// Lanes in which something can be sent now, at most `limit`.
-    async fn due_lanes(&self, now: OffsetDateTime, limit: u16) -> Result<Vec<Lane>, StoreError>;
+    /// Lanes in which something is due, at most `each` of an organisation and `limit` in all: every
+    /// organisation's first before anybody's second, and of each the one that has been due longest.
+    async fn due_lanes(&self, now: OffsetDateTime, each: u16, limit: u16) -> Result<Vec<Lane>, StoreError>;
     /// Takes what is due in a lane, of each call only the first that is not settled.
     async fn claim_deliveries(&self, claim: Claim) -> Result<Vec<Claimed>, StoreError>;
     /// Writes what came of a try, and what follows for the endpoint: the reason, if it is disabled by it.
@@ -338,7 +352,7 @@ pub trait WebhookStore {
     /// # Errors
     /// [`StoreError::Fenced`] if another has claimed or settled it since, or it is gone: nothing was written.
     async fn settle_delivery(&self, settle: Settle) -> Result<Option<DisabledReason>, StoreError>;
-    /// Deliveries with their log.
+    /// Deliveries with their log, and whether more follow. One that cannot be read is logged and passed over.
     async fn deliveries(&self, page: DeliveryPage) -> Result<(Vec<Delivery>, bool), StoreError>;
     /// Sends an event again as if it had never been sent, with an audit row. `org` is `None` for operators.
     /// `false`: there is no such delivery, or its endpoint is disabled.

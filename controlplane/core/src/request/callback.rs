@@ -13,7 +13,7 @@ const URL_MAX: usize = 2_048;
 const FILTERS_MAX: usize = 20;
 
 words! {
-    /// What happened to a call, as events name it.
+    /// What happened, as events name it.
     EventKind {
         /// An attempt is under way.
         Initiated = "call.initiated",
@@ -27,6 +27,24 @@ words! {
         AttemptFailed = "call.attempt_failed",
         /// The call ended: once per call.
         Finished = "call.finished",
+        /// A receiver gets no more events because of how it answered.
+        EndpointDisabled = "endpoint.disabled",
+    }
+}
+
+impl EventKind {
+    /// Whether it happens to a call.
+    #[must_use]
+    pub const fn is_of_a_call(self) -> bool {
+        match self {
+            Self::Initiated
+            | Self::Ringing
+            | Self::Answered
+            | Self::Acknowledged
+            | Self::AttemptFailed
+            | Self::Finished => true,
+            Self::EndpointDisabled => false,
+        }
     }
 }
 
@@ -51,7 +69,7 @@ impl EventFilter {
     #[must_use]
     pub fn admits(self, kind: EventKind) -> bool {
         match self {
-            Self::All => true,
+            Self::All => kind.is_of_a_call(),
             Self::Only(only) => only == kind,
         }
     }
@@ -134,7 +152,7 @@ mod tests {
         assert_eq!(serde_json::to_string(&callback).unwrap(), json);
         assert!(callback.wants(EventKind::Finished) && !callback.wants(EventKind::Ringing));
         let all: Callback = serde_json::from_str(r#"{"url": "https://example.com/hook"}"#).unwrap();
-        assert!(EventKind::ALL.iter().all(|kind| all.wants(*kind)));
+        assert!(EventKind::ALL.iter().all(|kind| all.wants(*kind) == kind.is_of_a_call()));
         for wrong in ["call.", "*", "call.ring*", "finished"] {
             assert!(wrong.parse::<EventFilter>().is_err(), "{wrong}");
         }

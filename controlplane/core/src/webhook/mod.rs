@@ -1,11 +1,13 @@
 //! Where events may be sent, and when they are sent again.
 
 mod address;
+mod failing;
 mod retry;
 
 pub use self::{
     address::{Refusal, refused},
-    retry::{Answer, DISABLED_AFTER, Next, RETRY_AFTER_MAX, TRIES_MAX, after},
+    failing::{DISABLED_AFTER, DISABLED_TRIES, FAILING_GAP_MAX, Failing},
+    retry::{Answer, Next, RETRY_AFTER_MAX, TRIES_MAX, after},
 };
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +20,7 @@ words! {
         Owner = "owner",
         /// It answered 410.
         Gone = "gone",
-        /// Nothing was taken for three days.
+        /// Every try of three days failed.
         Failing = "failing",
     }
 }

@@ -18,8 +18,6 @@ pub const TRIES_MAX: u32 = WAITS.len() as u32 + 1;
 const JITTER: f64 = 0.2;
 /// Longest `Retry-After` that is honoured.
 pub const RETRY_AFTER_MAX: Duration = Duration::hours(1);
-/// An endpoint that took nothing for this long gets no more.
-pub const DISABLED_AFTER: Duration = Duration::days(3);
 
 /// What came of a try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +42,8 @@ pub enum Next {
     Again(OffsetDateTime),
     /// It is not sent again by itself.
     Dead,
+    /// It is never sent, since the event cannot be read: the receiver has no part in it.
+    Unreadable,
     /// It is not sent again, and nothing else is: the receiver is gone for good (410).
     Gone,
 }
@@ -87,7 +87,7 @@ mod tests {
                         waits.push(at - now);
                         now = at;
                     }
-                    next @ (Next::Delivered | Next::Dead | Next::Gone) => {
+                    next @ (Next::Delivered | Next::Dead | Next::Unreadable | Next::Gone) => {
                         assert_eq!((next, tries), (Next::Dead, TRIES_MAX));
                         break;
                     }

@@ -235,7 +235,10 @@ pub(super) async fn test(
     customer.may(Scope::CallsWrite)?;
     let Path(id) = id?;
     let endpoint = find(&state, &customer, &id).await?;
-    let tried = state.webhooks.test(&endpoint.url, &endpoint.secrets).await;
+    let tried =
+        state.webhooks.test(&customer.org, &endpoint.url, &endpoint.secrets).await.ok_or_else(|| {
+            Problem::new(Code::TooManyTests, "Other tests are under way: wait until they have ended.")
+        })?;
     Ok(Json(json!({
         "object": "webhook_test",
         "delivered": tried.failure.is_none(),

@@ -14,7 +14,15 @@ CREATE TABLE event_seal (
     id       INTEGER NOT NULL PRIMARY KEY CHECK (id = 1),
     position INTEGER NOT NULL
 ) STRICT;
-INSERT INTO event_seal (id, position) VALUES (1, 0);
+-- Calls that ended before there were webhooks are told to nobody: their events have their numbers, by time and each
+-- call's in its order, and get no deliveries. What goes on is told.
+UPDATE outbox SET position = n.place
+FROM (SELECT id, row_number() OVER (ORDER BY at, call_id, sequence) AS place
+      FROM (SELECT o.id, o.call_id, o.sequence,
+                max(o.created_at) OVER (PARTITION BY o.call_id ORDER BY o.sequence) AS at
+            FROM outbox o JOIN call c ON c.id = o.call_id WHERE c.ended_at IS NOT NULL) AS ended) AS n
+WHERE outbox.id = n.id;
+INSERT INTO event_seal (id, position) SELECT 1, coalesce(max(position), 0) FROM outbox;
 
 -- `secret` and `previous_secret` are bytes, so that they can be sealed with a key that is not in the database.
 CREATE TABLE webhook_endpoint (

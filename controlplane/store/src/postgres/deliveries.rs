@@ -4,10 +4,11 @@ use std::collections::HashMap;
 
 use controlplane_core::{
     ids::{EndpointId, EventId, OrgId},
-    webhook::{DISABLED_AFTER, DisabledReason, Next},
+    request::EventKind,
+    webhook::{DisabledReason, Failing, Next},
 };
 use serde_json::json;
-use sqlx::{PgConnection, PgPool, types::time::OffsetDateTime};
+use sqlx::{PgConnection, PgPool, types::Json, types::time::OffsetDateTime};
 
 use super::{audit, webhooks};
 use crate::{
@@ -16,11 +17,10 @@ use crate::{
     error::Failure,
     rows::moment,
     webhook_rows::{
-        CallbackRow, ClaimedRow, DeliveryRow, EndpointRow, TryRow, select_deliveries, select_endpoints,
-        with_log,
+        CallbackRow, ClaimedRow, EndpointRow, FailingRow, disabled, from_lanes, select_endpoints,
     },
     webhooks::{
-        Change, Claim, Claimed, Delivery, DeliveryPage, DeliveryState, Endpoint, LOGGED_MAX, Lane, Settle,
+        Change, Claim, Claimed, Endpoint, LANES_SEEN_MAX, LOGGED_MAX, Lane, PENDING_COUNTED_MAX, Settle,
         Target, WebhookCounts,
     },
 };
@@ -28,18 +28,29 @@ use crate::{
 pub(super) async fn due_lanes(
     pool: &PgPool,
     now: OffsetDateTime,
+    each: u16,
     limit: u16,
 ) -> Result<Vec<Lane>, sqlx::Error> {
-    sqlx::query_scalar(
-        "SELECT lane FROM webhook_delivery
-         WHERE delivered_at IS NULL AND dead_at IS NULL AND due_at <= $1
-             AND (lease_until IS NULL OR lease_until <= $1)
-         GROUP BY lane ORDER BY min(due_at) LIMIT $2",
-    )
+    let rows = sqlx::query_as::<_, (Word<OrgId>, String)>(from_lanes!(
+        "SELECT org_id, lane FROM (
+             SELECT org_id, lane, due_at, row_number() OVER (PARTITION BY org_id ORDER BY due_at, lane) AS place
+             FROM (SELECT l.org_id, l.lane,
+                       (SELECT d.due_at FROM webhook_delivery d
+                        WHERE d.org_id = l.org_id AND d.lane = l.lane AND d.delivered_at IS NULL
+                            AND d.dead_at IS NULL AND d.due_at <= $2
+                            AND (d.lease_until IS NULL OR d.lease_until <= $2)
+                        ORDER BY d.due_at LIMIT 1) AS due_at
+                   FROM lanes l WHERE l.lane IS NOT NULL) AS heads
+             WHERE due_at IS NOT NULL) AS ranked
+         WHERE place <= $3 ORDER BY place, due_at LIMIT $4"
+    ))
+    .bind(i64::from(LANES_SEEN_MAX))
     .bind(Micros::from(now))
+    .bind(i64::from(each))
     .bind(i64::from(limit))
     .fetch_all(pool)
-    .await
+    .await?;
+    Ok(rows.into_iter().map(|(org, name)| Lane { org: org.0, name }).collect())
 }
 
 pub(super) async fn claim(c: &mut PgConnection, claim: &Claim) -> Result<Vec<Claimed>, Failure> {
@@ -47,7 +58,7 @@ pub(super) async fn claim(c: &mut PgConnection, claim: &Claim) -> Result<Vec<Cla
         "UPDATE webhook_delivery SET lease_owner = $1, lease_epoch = lease_epoch + 1, lease_until = $2
          WHERE (event_id, target) IN (
              SELECT d.event_id, d.target FROM webhook_delivery d
-             WHERE d.lane = $3 AND d.delivered_at IS NULL AND d.dead_at IS NULL AND d.due_at <= $4
+             WHERE d.org_id = $6 AND d.lane = $3 AND d.delivered_at IS NULL AND d.dead_at IS NULL AND d.due_at <= $4
                  AND (d.lease_until IS NULL OR d.lease_until <= $4)
                  AND NOT EXISTS (SELECT 1 FROM webhook_delivery e
                      WHERE e.call_id = d.call_id AND e.target = d.target AND e.sequence < d.sequence
@@ -57,9 +68,10 @@ pub(super) async fn claim(c: &mut PgConnection, claim: &Claim) -> Result<Vec<Cla
     )
     .bind(&claim.owner)
     .bind(Micros::from(claim.until))
-    .bind(&claim.lane)
+    .bind(&claim.lane.name)
     .bind(Micros::from(claim.now))
     .bind(i64::from(claim.limit))
+    .bind(claim.lane.org.as_str())
     .fetch_all(&mut *c)
     .await?;
     rows.sort_by_key(ClaimedRow::turn);
@@ -79,15 +91,16 @@ pub(super) async fn claim(c: &mut PgConnection, claim: &Claim) -> Result<Vec<Cla
             }
             Target::Callback => {
                 let secrets = webhooks::callback_secrets(c, row.org(), &claim.callback_secret).await?;
-                let url = callback_url(c, &row.call_id).await?;
-                claimed.push(row.to(url, secrets));
+                if let Some(call) = row.call_id.clone() {
+                    claimed.push(row.to(callback_url(c, &call).await?, secrets));
+                }
             }
         }
     }
     Ok(claimed)
 }
 
-async fn endpoint(c: &mut PgConnection, id: &EndpointId) -> Result<Option<Endpoint>, Failure> {
+pub(super) async fn endpoint(c: &mut PgConnection, id: &EndpointId) -> Result<Option<Endpoint>, Failure> {
     let row = sqlx::query_as::<_, EndpointRow>(select_endpoints!("WHERE id = $1"))
         .bind(id.as_str())
         .fetch_optional(c)
@@ -109,9 +122,9 @@ pub(super) async fn settle(c: &mut PgConnection, settle: &Settle) -> Result<Opti
     match settle.next {
         Next::Delivered => delivered = Some(settle.at),
         Next::Again(at) => again = Some(at),
-        Next::Dead | Next::Gone => dead = Some(settle.at),
+        Next::Dead | Next::Unreadable | Next::Gone => dead = Some(settle.at),
     }
-    let settled = sqlx::query_as::<_, (Word<OrgId>, String, i64)>(
+    let settled = sqlx::query_as::<_, (Word<OrgId>, Option<String>, i64)>(
         "UPDATE webhook_delivery SET tries = tries + 1, last_status = $1, last_error = $2,
              due_at = coalesce($3, due_at), delivered_at = $4, dead_at = $5, lease_owner = NULL, lease_until = NULL
          WHERE event_id = $6 AND target = $7 AND lease_epoch = $8 AND lease_owner IS NOT NULL
@@ -157,8 +170,8 @@ pub(super) async fn settle(c: &mut PgConnection, settle: &Settle) -> Result<Opti
         .await?;
     }
     match &settle.target {
-        Target::Endpoint(id) => follow(c, id, &org.0, settle).await,
-        Target::Callback => Ok(None),
+        Target::Endpoint(id) if settle.next != Next::Unreadable => follow(c, id, &org.0, settle).await,
+        Target::Endpoint(_) | Target::Callback => Ok(None),
     }
 }
 
@@ -196,25 +209,35 @@ async fn follow(
 ) -> Result<Option<DisabledReason>, Failure> {
     if settle.next == Next::Delivered {
         sqlx::query(
-            "UPDATE webhook_endpoint SET failing_since = NULL WHERE id = $1 AND failing_since IS NOT NULL",
+            "UPDATE webhook_endpoint SET failing_since = NULL, failed_at = NULL, failing_tries = 0
+             WHERE id = $1 AND failing_since IS NOT NULL",
         )
         .bind(id.as_str())
         .execute(c)
         .await?;
         return Ok(None);
     }
-    let since: Option<Micros> = sqlx::query_scalar(
-        "UPDATE webhook_endpoint SET failing_since = coalesce(failing_since, $1)
-         WHERE id = $2 AND disabled_at IS NULL RETURNING failing_since",
+    let before = sqlx::query_as::<_, FailingRow>(
+        "SELECT failing_since, failed_at, failing_tries FROM webhook_endpoint
+         WHERE id = $1 AND disabled_at IS NULL FOR UPDATE",
     )
-    .bind(Micros::from(settle.at))
     .bind(id.as_str())
     .fetch_optional(&mut *c)
     .await?;
-    let Some(since) = since else { return Ok(None) };
+    let Some(before) = before else { return Ok(None) };
+    let failing = Failing::and_again(before.failing(), settle.at);
+    sqlx::query(
+        "UPDATE webhook_endpoint SET failing_since = $1, failed_at = $2, failing_tries = $3 WHERE id = $4",
+    )
+    .bind(Micros::from(failing.since))
+    .bind(Micros::from(failing.last))
+    .bind(i32::try_from(failing.tries).unwrap_or(i32::MAX))
+    .bind(id.as_str())
+    .execute(&mut *c)
+    .await?;
     let reason = if settle.next == Next::Gone {
         DisabledReason::Gone
-    } else if settle.at - since.0 >= DISABLED_AFTER {
+    } else if failing.is_for_good() {
         DisabledReason::Failing
     } else {
         return Ok(None);
@@ -231,38 +254,26 @@ async fn follow(
         changes: &json!({"reason": reason, "status": settle.status}),
     };
     audit::write(c, entry).await?;
+    tell(c, id, org, settle).await?;
     Ok(Some(reason))
 }
 
-pub(super) async fn list(
-    c: &mut PgConnection,
-    page: &DeliveryPage,
-) -> Result<(Vec<Delivery>, bool), Failure> {
-    let sql = select_deliveries!(
-        "WHERE ($1::text IS NULL OR org_id = $1) AND ($2::text IS NULL OR target = $2) AND event_id < coalesce($3, '~')
-             AND ($4::text IS NULL OR $4 = CASE WHEN delivered_at IS NOT NULL THEN 'delivered'
-                 WHEN dead_at IS NOT NULL THEN 'dead' ELSE 'pending' END)
-         ORDER BY event_id DESC, target LIMIT $5"
-    );
-    let mut rows = sqlx::query_as::<_, DeliveryRow>(sql)
-        .bind(page.org.as_ref().map(OrgId::as_str))
-        .bind(page.target.as_ref().map(Target::as_str))
-        .bind(page.starting_after.as_ref().map(EventId::as_str))
-        .bind(page.state.map(DeliveryState::as_str))
-        .bind(i64::from(page.limit) + 1)
-        .fetch_all(&mut *c)
-        .await?;
-    let has_more = rows.len() > usize::from(page.limit);
-    rows.truncate(usize::from(page.limit));
-    let events: Vec<&str> = rows.iter().map(DeliveryRow::event).collect();
-    let tries = sqlx::query_as::<_, TryRow>(
-        "SELECT event_id, target, at, took_ms, status, error FROM webhook_try
-         WHERE event_id = ANY($1) ORDER BY event_id, target, ordinal",
+/// Makes an event of the endpoint's end, for the organisation's other receivers and its stream.
+async fn tell(c: &mut PgConnection, id: &EndpointId, org: &OrgId, settle: &Settle) -> Result<(), Failure> {
+    let Some(endpoint) = endpoint(c, id).await? else { return Ok(()) };
+    sqlx::query(
+        "INSERT INTO outbox (id, org_id, sequence, kind, created_at, due_at, endpoint_id, data)
+         VALUES ($1, $2, 1, $3, $4, $4, $5, $6)",
     )
-    .bind(&events)
-    .fetch_all(c)
+    .bind(settle.disabled_id.as_str())
+    .bind(org.as_str())
+    .bind(EventKind::EndpointDisabled.as_str())
+    .bind(Micros::from(settle.at))
+    .bind(id.as_str())
+    .bind(Json(disabled(&endpoint, settle)))
+    .execute(c)
     .await?;
-    Ok((with_log(rows, tries), has_more))
+    Ok(())
 }
 
 pub(super) async fn replay(
@@ -302,9 +313,21 @@ pub(super) async fn replay(
 }
 
 pub(super) async fn counts(pool: &PgPool) -> Result<WebhookCounts, sqlx::Error> {
-    let (pending, oldest_due): (i64, Option<Micros>) = sqlx::query_as(
-        "SELECT count(*), min(due_at) FROM webhook_delivery WHERE delivered_at IS NULL AND dead_at IS NULL",
+    let pending = sqlx::query_scalar(
+        "SELECT count(*) FROM (SELECT 1 FROM webhook_delivery
+         WHERE delivered_at IS NULL AND dead_at IS NULL LIMIT $1) AS counted",
     )
+    .bind(i64::from(PENDING_COUNTED_MAX))
+    .fetch_one(pool)
+    .await?;
+    let oldest_due: Option<Micros> = sqlx::query_scalar(from_lanes!(
+        "SELECT min(due_at) FROM (
+             SELECT (SELECT min(d.due_at) FROM webhook_delivery d
+                     WHERE d.org_id = l.org_id AND d.lane = l.lane AND d.delivered_at IS NULL
+                         AND d.dead_at IS NULL) AS due_at
+             FROM lanes l WHERE l.lane IS NOT NULL) AS heads"
+    ))
+    .bind(i64::from(LANES_SEEN_MAX))
     .fetch_one(pool)
     .await?;
     let disabled = sqlx::query_scalar("SELECT count(*) FROM webhook_endpoint WHERE disabled_at IS NOT NULL")

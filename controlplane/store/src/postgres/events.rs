@@ -1,11 +1,13 @@
 //! Events on PostgreSQL: numbered by one transaction at a time, so that they are read in the order in which they were numbered.
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
 use controlplane_core::{
     ids::{EventId, OrgId},
     request::EventKind,
 };
-use sqlx::{PgConnection, types::Json, types::time::OffsetDateTime};
+use sqlx::{PgConnection, Row, postgres::PgRow, types::Json, types::time::OffsetDateTime};
 use tokio::sync::watch;
 
 use super::{PostgresStore, reading};
@@ -13,9 +15,10 @@ use crate::{
     EventStore, StoreError,
     columns::Micros,
     error::Failure,
-    event_rows::{EventRow, LogRow, assemble},
-    events::{Event, Purged, Sealed},
-    fan::{CallbackOf, Fan, Receiver, Unsealed, fan_out, in_order, lanes, orgs},
+    event_rows::{EventRow, Filling, assemble, logs, select_events},
+    events::{Event, EventPage, Purged, Sealed},
+    fan::{CallbackOf, Fan, Receiver, Unsealed, fan_out, in_order, lanes, orgs, owners, select_unsealed},
+    readable,
     rows::select_transitions,
 };
 
@@ -36,7 +39,7 @@ impl EventStore for PostgresStore {
         self.transaction("number events", (at, limit), |c, (at, limit)| Box::pin(seal(c, *at, *limit))).await
     }
 
-    async fn events(&self, org: &OrgId, after: i64, limit: u16) -> Result<Vec<Event>, StoreError> {
+    async fn events(&self, org: &OrgId, after: i64, limit: u16) -> Result<EventPage, StoreError> {
         let operation = "read events";
         let mut moment = self.reading(operation).await?;
         list(&mut moment, org, after, limit).await.map_err(|failure| self.failed(operation, failure))
@@ -84,11 +87,10 @@ async fn seal(c: &mut PgConnection, at: OffsetDateTime, limit: u16) -> Result<Se
         .fetch_one(&mut *c)
         .await?;
     // Whole calls: what of a call is there is a prefix of its log, and none of it is numbered before the rest.
-    let rows = sqlx::query_as::<_, Unsealed>(
-        "SELECT id, org_id, call_id, sequence, kind, created_at FROM outbox
-         WHERE position IS NULL AND call_id IN
-             (SELECT call_id FROM outbox WHERE position IS NULL ORDER BY created_at LIMIT $1)",
-    )
+    let rows = sqlx::query_as::<_, Unsealed>(select_unsealed!(
+        "WHERE position IS NULL AND (call_id IS NULL OR call_id IN
+             (SELECT call_id FROM outbox WHERE position IS NULL ORDER BY created_at LIMIT $1))"
+    ))
     .bind(i64::from(limit))
     .fetch_all(&mut *c)
     .await?;
@@ -110,35 +112,30 @@ async fn seal(c: &mut PgConnection, at: OffsetDateTime, limit: u16) -> Result<Se
         .bind(last + count)
         .execute(&mut *c)
         .await?;
-    let fans = fan_out(&rows, &receivers(c, &rows).await?, &callbacks(c, &rows).await?);
+    let (orgs_of, calls) = owners(&rows);
+    let fans = fan_out(&rows, last, &receivers(c, &orgs_of).await?, &callbacks(c, &calls).await?);
     deliver(c, &fans, at).await?;
     Ok(Sealed { events: rows.len() as u64, lanes: lanes(&fans), orgs: orgs(&rows) })
 }
 
 /// Locked until their deliveries are there, so that whoever disables one finds all of them.
-async fn receivers(c: &mut PgConnection, rows: &[Unsealed]) -> Result<Vec<Receiver>, Failure> {
-    let mut orgs: Vec<&str> = rows.iter().map(|row| row.org_id.as_str()).collect();
-    orgs.sort_unstable();
-    orgs.dedup();
+async fn receivers(c: &mut PgConnection, orgs: &[&str]) -> Result<Vec<Receiver>, Failure> {
     let receivers = sqlx::query_as::<_, Receiver>(
         "SELECT id, org_id, events FROM webhook_endpoint
          WHERE disabled_at IS NULL AND org_id = ANY($1) ORDER BY id FOR SHARE",
     )
-    .bind(&orgs)
+    .bind(orgs)
     .fetch_all(c)
     .await?;
     Ok(receivers)
 }
 
-async fn callbacks(c: &mut PgConnection, rows: &[Unsealed]) -> Result<Vec<CallbackOf>, Failure> {
-    let mut calls: Vec<&str> = rows.iter().map(|row| row.call_id.as_str()).collect();
-    calls.sort_unstable();
-    calls.dedup();
+async fn callbacks(c: &mut PgConnection, calls: &[&str]) -> Result<Vec<CallbackOf>, Failure> {
     let callbacks = sqlx::query_as::<_, CallbackOf>(
         "SELECT id, request -> 'callback' AS callback FROM call
          WHERE id = ANY($1) AND jsonb_typeof(request -> 'callback') = 'object'",
     )
-    .bind(&calls)
+    .bind(calls)
     .fetch_all(c)
     .await?;
     Ok(callbacks)
@@ -150,10 +147,10 @@ async fn deliver(c: &mut PgConnection, fans: &[Fan], at: OffsetDateTime) -> Resu
     }
     sqlx::query(
         "INSERT INTO webhook_delivery
-             (event_id, target, org_id, endpoint_id, call_id, sequence, kind, lane, created_at, due_at)
-         SELECT event_id, target, org_id, endpoint_id, call_id, sequence, kind, lane, $2, $2
+             (event_id, target, org_id, endpoint_id, call_id, sequence, kind, lane, position, created_at, due_at)
+         SELECT event_id, target, org_id, endpoint_id, call_id, sequence, kind, lane, position, $2, $2
          FROM jsonb_to_recordset($1) AS fan (event_id text, target text, org_id text, endpoint_id text,
-             call_id text, sequence bigint, kind text, lane text)",
+             call_id text, sequence bigint, kind text, lane text, position bigint)",
     )
     .bind(Json(fans))
     .bind(Micros::from(at))
@@ -162,47 +159,49 @@ async fn deliver(c: &mut PgConnection, fans: &[Fan], at: OffsetDateTime) -> Resu
     Ok(())
 }
 
-async fn list(c: &mut PgConnection, org: &OrgId, after: i64, limit: u16) -> Result<Vec<Event>, Failure> {
-    let rows = sqlx::query_as::<_, EventRow>(
-        "SELECT position, id, call_id, sequence, kind, created_at FROM outbox
-         WHERE org_id = $1 AND position > $2 AND kind = ANY($3)
-         ORDER BY position LIMIT $4",
-    )
-    .bind(org.as_str())
-    .bind(after)
-    .bind(EventKind::ALL.iter().map(|kind| kind.as_str()).collect::<Vec<_>>())
-    .bind(i64::from(limit))
-    .fetch_all(&mut *c)
-    .await?;
-    complete(c, rows).await
+async fn list(c: &mut PgConnection, org: &OrgId, after: i64, limit: u16) -> Result<EventPage, Failure> {
+    let kinds: Vec<_> = EventKind::ALL.iter().map(|kind| kind.as_str()).collect();
+    let mut filling = Filling::after(after, limit);
+    loop {
+        let (wanted, after) = filling.wants();
+        let rows = sqlx::query(select_events!(
+            "WHERE org_id = $1 AND position > $2 AND kind = ANY($3) ORDER BY position LIMIT $4"
+        ))
+        .bind(org.as_str())
+        .bind(after)
+        .bind(&kinds)
+        .bind(i64::try_from(wanted).unwrap_or(i64::MAX))
+        .fetch_all(&mut *c)
+        .await?;
+        let last = rows.last().map(|row| row.try_get("position")).transpose()?;
+        if filling.takes(rows.len(), last, complete(c, &rows).await?) {
+            return Ok(filling.page());
+        }
+    }
 }
 
 async fn one(c: &mut PgConnection, org: &OrgId, id: &EventId) -> Result<Option<Event>, Failure> {
-    let rows = sqlx::query_as::<_, EventRow>(
-        "SELECT position, id, call_id, sequence, kind, created_at FROM outbox
-         WHERE id = $1 AND org_id = $2 AND position IS NOT NULL",
-    )
-    .bind(id.as_str())
-    .bind(org.as_str())
-    .fetch_all(&mut *c)
-    .await?;
-    Ok(complete(c, rows).await?.pop())
+    let rows = sqlx::query(select_events!("WHERE id = $1 AND org_id = $2 AND position IS NOT NULL"))
+        .bind(id.as_str())
+        .bind(org.as_str())
+        .fetch_all(&mut *c)
+        .await?;
+    Ok(complete(c, &rows).await?.pop())
 }
 
-/// Puts calls and logs to the events.
-async fn complete(c: &mut PgConnection, rows: Vec<EventRow>) -> Result<Vec<Event>, Failure> {
-    if rows.is_empty() {
-        return Ok(Vec::new());
+/// Puts calls and logs to the events that can be read.
+async fn complete(c: &mut PgConnection, rows: &[PgRow]) -> Result<Vec<Event>, Failure> {
+    let rows: Vec<EventRow> = readable::rows(rows, "event", "id");
+    let ids: Vec<&str> = rows.iter().filter_map(EventRow::call).collect();
+    if ids.is_empty() {
+        return Ok(assemble(rows, Vec::new(), &HashMap::new()));
     }
-    let ids: Vec<&str> = rows.iter().map(|row| row.call_id.as_str()).collect();
     let calls = reading::by_ids(c, &ids).await?;
-    let log = sqlx::query_as::<_, LogRow>(select_transitions!(
-        "WHERE call_id = ANY($1) ORDER BY call_id, sequence"
-    ))
-    .bind(&ids)
-    .fetch_all(c)
-    .await?;
-    Ok(assemble(rows, calls, log))
+    let log = sqlx::query(select_transitions!("WHERE call_id = ANY($1) ORDER BY call_id, sequence"))
+        .bind(&ids)
+        .fetch_all(c)
+        .await?;
+    Ok(assemble(rows, calls, &logs(&log)))
 }
 
 async fn purge(

@@ -11,6 +11,7 @@ mod audit;
 mod calls;
 mod cancels;
 mod deliveries;
+mod delivery_list;
 mod events;
 mod fleet;
 mod health;

@@ -8,7 +8,7 @@ use controlplane_core::{
 use serde_json::json;
 use sqlx::{PgConnection, types::Json, types::time::OffsetDateTime};
 
-use super::{PostgresStore, audit, deliveries};
+use super::{PostgresStore, audit, deliveries, delivery_list};
 use crate::{
     StoreError, WebhookStore,
     columns::Micros,
@@ -93,8 +93,8 @@ impl WebhookStore for PostgresStore {
         .await
     }
 
-    async fn due_lanes(&self, now: OffsetDateTime, limit: u16) -> Result<Vec<Lane>, StoreError> {
-        let lanes = deliveries::due_lanes(&self.pool, now, limit).await;
+    async fn due_lanes(&self, now: OffsetDateTime, each: u16, limit: u16) -> Result<Vec<Lane>, StoreError> {
+        let lanes = deliveries::due_lanes(&self.pool, now, each, limit).await;
         lanes.map_err(|error| self.failed("find due deliveries", error))
     }
 
@@ -109,7 +109,7 @@ impl WebhookStore for PostgresStore {
     async fn deliveries(&self, page: DeliveryPage) -> Result<(Vec<Delivery>, bool), StoreError> {
         let operation = "list deliveries";
         let mut moment = self.reading(operation).await?;
-        deliveries::list(&mut moment, &page).await.map_err(|failure| self.failed(operation, failure))
+        delivery_list::list(&mut moment, &page).await.map_err(|failure| self.failed(operation, failure))
     }
 
     async fn replay_delivery(
@@ -133,6 +133,11 @@ impl WebhookStore for PostgresStore {
 }
 
 async fn create(c: &mut PgConnection, endpoint: &Endpoint, change: &Change) -> Result<bool, Failure> {
+    // One at a time per organisation, so that each counts what the others have made. Calls do not wait.
+    sqlx::query("SELECT 1 FROM org WHERE org_id = $1 FOR NO KEY UPDATE")
+        .bind(change.org.as_str())
+        .execute(&mut *c)
+        .await?;
     let inserted = sqlx::query(
         "INSERT INTO webhook_endpoint (id, org_id, url, description, events, secret, created_at)
          SELECT $1, $2, $3, $4, $5::jsonb, $6, $7
@@ -188,7 +193,8 @@ async fn alter(
         }
         Some(true) if before.disabled.is_some() => {
             sqlx::query(
-                "UPDATE webhook_endpoint SET disabled_at = NULL, disabled_reason = NULL, failing_since = NULL
+                "UPDATE webhook_endpoint SET disabled_at = NULL, disabled_reason = NULL, failing_since = NULL,
+                     failed_at = NULL, failing_tries = 0
                  WHERE id = $1",
             )
             .bind(id.as_str())

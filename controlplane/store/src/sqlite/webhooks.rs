@@ -8,7 +8,7 @@ use controlplane_core::{
 use serde_json::json;
 use sqlx::{SqliteConnection, types::Json, types::time::OffsetDateTime};
 
-use super::{SqliteStore, audit, deliveries};
+use super::{SqliteStore, audit, deliveries, delivery_list};
 use crate::{
     StoreError, WebhookStore,
     columns::Micros,
@@ -97,8 +97,8 @@ impl WebhookStore for SqliteStore {
             .await
     }
 
-    async fn due_lanes(&self, now: OffsetDateTime, limit: u16) -> Result<Vec<Lane>, StoreError> {
-        let lanes = deliveries::due_lanes(&self.readers, now, limit).await;
+    async fn due_lanes(&self, now: OffsetDateTime, each: u16, limit: u16) -> Result<Vec<Lane>, StoreError> {
+        let lanes = deliveries::due_lanes(&self.readers, now, each, limit).await;
         lanes.map_err(|error| self.failed("find due deliveries", error))
     }
 
@@ -115,7 +115,7 @@ impl WebhookStore for SqliteStore {
     async fn deliveries(&self, page: DeliveryPage) -> Result<(Vec<Delivery>, bool), StoreError> {
         let operation = "list deliveries";
         let mut moment = self.reading(operation).await?;
-        deliveries::list(&mut moment, &page).await.map_err(|failure| self.failed(operation, failure))
+        delivery_list::list(&mut moment, &page).await.map_err(|failure| self.failed(operation, failure))
     }
 
     async fn replay_delivery(
@@ -195,7 +195,8 @@ async fn alter(
         }
         Some(true) if before.disabled.is_some() => {
             sqlx::query(
-                "UPDATE webhook_endpoint SET disabled_at = NULL, disabled_reason = NULL, failing_since = NULL
+                "UPDATE webhook_endpoint SET disabled_at = NULL, disabled_reason = NULL, failing_since = NULL,
+                     failed_at = NULL, failing_tries = 0
                  WHERE id = $1",
             )
             .bind(id.as_str())

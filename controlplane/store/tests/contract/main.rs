@@ -17,6 +17,7 @@ mod audio;
 mod audit;
 mod cancelling;
 mod damage;
+mod disabling;
 mod ending;
 mod events;
 mod fixture;
@@ -25,6 +26,7 @@ mod health;
 mod keys;
 mod listing;
 mod model;
+mod paging;
 mod rounds;
 mod webhooks;
 
@@ -149,12 +151,14 @@ contract! {
     webhooks:
         an_endpoint_is_made_changed_rotated_and_removed_with_its_audit_rows
         an_organisation_has_so_many_endpoints_and_no_more
+        twenty_endpoints_at_once_stay_within_the_limit
         events_become_deliveries_once_and_only_for_who_wants_them
         a_callback_is_a_receiver_of_its_own_call
         of_a_call_only_the_first_is_sent_until_it_is_settled
         what_waited_behind_a_retry_follows_at_once
         an_older_owner_s_late_answer_is_refused
         twenty_claims_at_once_take_each_delivery_once
+        every_organisation_s_first_lane_is_before_anybody_s_second
         an_endpoint_is_disabled_when_it_is_gone_or_fails_for_days
         one_delivery_ends_a_time_of_failures
         a_delivery_is_replayed_with_its_log_kept_within_bounds;
@@ -163,6 +167,16 @@ contract! {
         no_event_is_numbered_behind_a_reader
         the_past_is_purged_and_what_waits_stays
         an_id_s_lower_bound_is_below_what_is_made_then;
+    disabling:
+        a_failure_long_ago_and_one_now_disable_nothing
+        an_event_that_cannot_be_read_is_no_failure_of_its_receiver
+        three_days_of_failures_without_a_break_disable
+        an_endpoint_s_end_is_told_to_the_others;
+    paging:
+        deliveries_that_come_while_a_list_is_read_move_nothing
+        an_event_s_deliveries_are_not_torn_apart_by_a_page_s_end
+        events_that_cannot_be_read_end_no_list
+        a_delivery_that_cannot_be_read_hides_no_other;
     model:
         random_work_is_answered_as_the_model_does;
 }

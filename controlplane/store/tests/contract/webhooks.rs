@@ -10,21 +10,21 @@ use controlplane_core::{
 };
 use controlplane_store::{
     StoreError,
-    calls::Created,
+    calls::{Created, NewCall},
     webhooks::{
         Change, Claim, Claimed, DeliveryPage, DeliveryState, ENDPOINTS_MAX, Endpoint, EndpointChange,
-        LOGGED_MAX, Rotation, Secret, Secrets, Settle, Target,
+        LOGGED_MAX, Lane, Rotation, Secret, Secrets, Settle, Target,
     },
 };
 use time::{Duration, OffsetDateTime};
 
 use crate::fixture::{Fixture, NOON, at_once, failed, system};
 
-fn change(f: &mut Fixture, at: OffsetDateTime) -> Change {
+pub(crate) fn change(f: &mut Fixture, at: OffsetDateTime) -> Change {
     Change { org: OrgId::first(), at, actor: system(), audit_id: f.audit_id() }
 }
 
-fn endpoint(f: &mut Fixture, events: &[&str]) -> Endpoint {
+pub(crate) fn endpoint(f: &mut Fixture, events: &[&str]) -> Endpoint {
     Endpoint {
         id: EndpointId::new(NOON, &mut f.rng),
         org: OrgId::first(),
@@ -38,7 +38,7 @@ fn endpoint(f: &mut Fixture, events: &[&str]) -> Endpoint {
     }
 }
 
-async fn with_endpoint(f: &mut Fixture, events: &[&str]) -> Endpoint {
+pub(crate) async fn with_endpoint(f: &mut Fixture, events: &[&str]) -> Endpoint {
     let endpoint = endpoint(f, events);
     let change = change(f, NOON);
     assert!(f.store.create_endpoint(endpoint.clone(), change).await.unwrap());
@@ -46,7 +46,7 @@ async fn with_endpoint(f: &mut Fixture, events: &[&str]) -> Endpoint {
 }
 
 /// A call that rang and ended: events 2, 3 and 4.
-async fn finished(f: &mut Fixture) -> CallId {
+pub(crate) async fn finished(f: &mut Fixture) -> CallId {
     let of = f.sending().await;
     finish(f, &of).await;
     of.0
@@ -59,9 +59,18 @@ async fn finish(f: &mut Fixture, of: &(CallId, AttemptId)) {
     let _ = f.store.end_attempt(end).await.unwrap();
 }
 
+/// The first organisation's lane of this name.
+pub(crate) fn lane_of(name: &str) -> Lane {
+    Lane { org: OrgId::first(), name: name.to_owned() }
+}
+
+fn names(lanes: Vec<Lane>) -> Vec<String> {
+    lanes.into_iter().map(|lane| lane.name).collect()
+}
+
 fn claim_at(lane: &str, now: OffsetDateTime) -> Claim {
     Claim {
-        lane: lane.to_owned(),
+        lane: lane_of(lane),
         owner: "one".to_owned(),
         now,
         until: now + Duration::minutes(1),
@@ -70,11 +79,11 @@ fn claim_at(lane: &str, now: OffsetDateTime) -> Claim {
     }
 }
 
-async fn claim(f: &Fixture, lane: &str, now: OffsetDateTime) -> Vec<Claimed> {
+pub(crate) async fn claim(f: &Fixture, lane: &str, now: OffsetDateTime) -> Vec<Claimed> {
     f.store.claim_deliveries(claim_at(lane, now)).await.unwrap()
 }
 
-fn settle(f: &mut Fixture, claimed: &Claimed, at: OffsetDateTime, next: Next) -> Settle {
+pub(crate) fn settle(f: &mut Fixture, claimed: &Claimed, at: OffsetDateTime, next: Next) -> Settle {
     Settle {
         event: claimed.event.clone(),
         target: claimed.target.clone(),
@@ -85,10 +94,11 @@ fn settle(f: &mut Fixture, claimed: &Claimed, at: OffsetDateTime, next: Next) ->
         error: (next != Next::Delivered).then(|| "500".to_owned()),
         next,
         audit_id: f.audit_id(),
+        disabled_id: f.event(),
     }
 }
 
-fn page() -> DeliveryPage {
+pub(crate) fn page() -> DeliveryPage {
     DeliveryPage { org: Some(OrgId::first()), target: None, state: None, starting_after: None, limit: 100 }
 }
 
@@ -144,17 +154,31 @@ pub(crate) async fn an_organisation_has_so_many_endpoints_and_no_more(mut f: Fix
     }
 }
 
+pub(crate) async fn twenty_endpoints_at_once_stay_within_the_limit(mut f: Fixture) {
+    for _ in 1..ENDPOINTS_MAX {
+        with_endpoint(&mut f, &["call.*"]).await;
+    }
+    let work = (0..20).map(|_| {
+        let (store, endpoint, change) =
+            (f.store.clone(), endpoint(&mut f, &["call.*"]), change(&mut f, NOON));
+        async move { store.create_endpoint(endpoint, change).await.unwrap() }
+    });
+    let made = at_once(work.collect()).await;
+    assert_eq!(made.into_iter().filter(|made| *made).count(), 1);
+    assert_eq!(f.count("SELECT count(*) FROM webhook_endpoint").await, i64::from(ENDPOINTS_MAX));
+}
+
 pub(crate) async fn events_become_deliveries_once_and_only_for_who_wants_them(mut f: Fixture) {
     finished(&mut f).await;
     assert!(f.store.is_unsealed().await.unwrap());
     // Nobody listens: nothing is kept.
-    assert_eq!(f.store.seal_events(NOON, 100).await.unwrap().lanes, Vec::<String>::new());
+    assert_eq!(f.store.seal_events(NOON, 100).await.unwrap().lanes, Vec::<Lane>::new());
     assert_eq!(f.count("SELECT count(*) FROM webhook_delivery").await, 0);
     assert!(!f.store.is_unsealed().await.unwrap());
     let all = with_endpoint(&mut f, &["call.*"]).await;
     let end = with_endpoint(&mut f, &["call.finished"]).await;
     finished(&mut f).await;
-    let mut lanes = f.store.seal_events(NOON, 100).await.unwrap().lanes;
+    let mut lanes = names(f.store.seal_events(NOON, 100).await.unwrap().lanes);
     lanes.sort();
     let mut both = [all.id.as_str(), end.id.as_str()];
     both.sort_unstable();
@@ -182,7 +206,7 @@ pub(crate) async fn a_callback_is_a_receiver_of_its_own_call(mut f: Fixture) {
     let end = f.end_call(&id, NOON);
     let _ = f.store.end_call(end).await.unwrap();
     let lane = format!("{org} https://example.com:8443");
-    assert_eq!(f.store.seal_events(NOON, 100).await.unwrap().lanes.concat(), lane);
+    assert_eq!(f.store.seal_events(NOON, 100).await.unwrap().lanes, [lane_of(&lane)]);
     let claimed = claim(&f, &lane, NOON).await;
     assert_eq!(claimed.len(), 1);
     assert_eq!(
@@ -209,7 +233,7 @@ pub(crate) async fn of_a_call_only_the_first_is_sent_until_it_is_settled(mut f: 
     finished(&mut f).await;
     finished(&mut f).await;
     f.store.seal_events(NOON, 100).await.unwrap();
-    assert_eq!(f.store.due_lanes(NOON, 10).await.unwrap(), [lane]);
+    assert_eq!(f.store.due_lanes(NOON, 10, 10).await.unwrap(), [lane_of(lane)]);
     let first = claim(&f, lane, NOON).await;
     assert_eq!(first.len(), 2, "the first of each call");
     assert!(claim(&f, lane, NOON).await.is_empty());
@@ -225,7 +249,7 @@ pub(crate) async fn of_a_call_only_the_first_is_sent_until_it_is_settled(mut f: 
     f.store.settle_delivery(dead).await.unwrap();
     let third = claim(&f, lane, NOON).await;
     assert_eq!(third.len(), 1, "what is dead holds nothing up");
-    assert!(f.store.due_lanes(NOON, 10).await.unwrap().is_empty());
+    assert!(f.store.due_lanes(NOON, 10, 10).await.unwrap().is_empty());
     let retried = claim(&f, lane, later).await;
     let events: Vec<_> = retried.iter().map(|claimed| (&claimed.event, claimed.tries)).collect();
     // The third one's lease is over by then: it is sent again, at least once.
@@ -241,7 +265,7 @@ pub(crate) async fn what_waited_behind_a_retry_follows_at_once(mut f: Fixture) {
     let later = NOON + Duration::hours(5);
     let again = settle(&mut f, &first[0], NOON, Next::Again(later));
     f.store.settle_delivery(again).await.unwrap();
-    assert!(f.store.due_lanes(later - Duration::seconds(1), 10).await.unwrap().is_empty());
+    assert!(f.store.due_lanes(later - Duration::seconds(1), 10, 10).await.unwrap().is_empty());
     for sequence in 2..=4 {
         let claimed = claim(&f, lane, later).await;
         assert_eq!(claimed.len(), 1, "{sequence}");
@@ -301,6 +325,34 @@ pub(crate) async fn twenty_claims_at_once_take_each_delivery_once(mut f: Fixture
     assert!(times.values().all(|times| *times == 1));
 }
 
+pub(crate) async fn every_organisation_s_first_lane_is_before_anybody_s_second(mut f: Fixture) {
+    let mut lanes = Vec::new();
+    for _ in 0..5 {
+        lanes.push(with_endpoint(&mut f, &["call.finished"]).await.id);
+    }
+    let other = f.other_org().await;
+    let foreign = Endpoint { org: other.clone(), ..endpoint(&mut f, &["call.finished"]) };
+    let by = Change { org: other.clone(), ..change(&mut f, NOON) };
+    assert!(f.store.create_endpoint(foreign.clone(), by).await.unwrap());
+    finished(&mut f).await;
+    f.store.seal_events(NOON, 100).await.unwrap();
+    // The other organisation's comes last, and its only lane is one of the first two all the same.
+    let new = NewCall { org: other.clone(), ..f.new_call(NOON) };
+    let call = new.id.clone();
+    assert!(matches!(f.store.create_call(new).await.unwrap(), Created::New(_)));
+    let end = f.end_call(&call, NOON);
+    let _ = f.store.end_call(end).await.unwrap();
+    let later = NOON + Duration::minutes(1);
+    f.store.seal_events(later, 100).await.unwrap();
+    let due = f.store.due_lanes(later, 10, 2).await.unwrap();
+    assert_eq!(due.iter().filter(|lane| lane.org == other).count(), 1, "{due:?}");
+    let due = f.store.due_lanes(later, 10, 10).await.unwrap();
+    assert_eq!((due.len(), &due[1].name), (6, &foreign.id.to_string()));
+    let few = f.store.due_lanes(later, 2, 10).await.unwrap();
+    assert_eq!(few.len(), 3, "two of the first, one of the other: {few:?}");
+    assert!(f.store.due_lanes(NOON - Duration::seconds(1), 10, 10).await.unwrap().is_empty());
+}
+
 pub(crate) async fn an_endpoint_is_disabled_when_it_is_gone_or_fails_for_days(mut f: Fixture) {
     for (reason, hours) in [(DisabledReason::Gone, 0), (DisabledReason::Failing, 72)] {
         let endpoint = with_endpoint(&mut f, &["call.*"]).await;
@@ -312,13 +364,15 @@ pub(crate) async fn an_endpoint_is_disabled_when_it_is_gone_or_fails_for_days(mu
         let end = if reason == DisabledReason::Gone {
             settle(&mut f, &claimed[0], now, Next::Gone)
         } else {
-            let again = settle(&mut f, &claimed[0], now, Next::Again(now + Duration::hours(71)));
+            let again = settle(&mut f, &claimed[0], now, Next::Again(now + Duration::hours(6)));
             assert_eq!(f.store.settle_delivery(again).await.unwrap(), None);
-            now += DISABLED_AFTER - Duration::seconds(1);
-            let claimed = claim(&f, lane, now).await;
-            let again = settle(&mut f, &claimed[0], now, Next::Again(now));
-            assert_eq!(f.store.settle_delivery(again).await.unwrap(), None, "not yet three days");
-            now += Duration::seconds(1);
+            for n in 1..12 {
+                now = NOON + Duration::hours(6 * n);
+                let claimed = claim(&f, lane, now).await;
+                let again = settle(&mut f, &claimed[0], now, Next::Again(now));
+                assert_eq!(f.store.settle_delivery(again).await.unwrap(), None, "not yet three days");
+            }
+            now = NOON + DISABLED_AFTER;
             let claimed = claim(&f, lane, now).await;
             settle(&mut f, &claimed[0], now, Next::Again(now))
         };

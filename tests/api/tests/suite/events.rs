@@ -6,7 +6,7 @@ use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
-use crate::fixture::{Fleet, NUMBER, eventually, talks};
+use crate::fixture::{Door, Fleet, NUMBER, eventually, talks};
 
 /// Longer than an event takes on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -19,7 +19,11 @@ struct Stream {
 
 impl Stream {
     async fn open(fleet: &Fleet, last: Option<&str>) -> Self {
-        let mut request = fleet.api.request(Method::GET, "/v1/events").header("accept", "text/event-stream");
+        Self::open_at(&fleet.api, last).await
+    }
+
+    async fn open_at(door: &Door, last: Option<&str>) -> Self {
+        let mut request = door.request(Method::GET, "/v1/events").header("accept", "text/event-stream");
         if let Some(last) = last {
             request = request.header("last-event-id", last);
         }
@@ -192,4 +196,34 @@ async fn a_stop_ends_streams_and_there_are_only_so_many() {
     assert!(before.elapsed() < Duration::from_secs(4), "{:?}", before.elapsed());
     assert!(streams[0].next().await.is_none());
     assert_eq!(json!(streams.len()), 20);
+}
+
+/// So that nobody in between takes the connection for dead.
+#[tokio::test]
+async fn silence_is_broken_by_a_comment_every_fifteen_seconds() {
+    let fleet = Fleet::small().await;
+    let mut stream = Stream::open(&fleet, None).await;
+    let start = Instant::now();
+    for nth in 1..=2 {
+        let part = timeout(PATIENCE, stream.response.chunk()).await.expect("silence").unwrap().unwrap();
+        assert!(part.starts_with(b":"), "{part:?}");
+        let after = start.elapsed().as_secs_f64() / f64::from(nth);
+        assert!((14.0..17.0).contains(&after), "{after}");
+    }
+}
+
+#[tokio::test]
+async fn a_revoked_key_s_stream_ends_within_seconds_and_no_other() {
+    let fleet = Fleet::small().await;
+    let second = fleet.operator.post("/admin/v1/keys", &json!({"name": "second"})).await.is(201);
+    let mut revoked = Stream::open_at(&fleet.api.with_key(second["secret"].as_str().unwrap()), None).await;
+    let mut other = Stream::open(&fleet, None).await;
+    fleet.call(NUMBER).place().await.ends().await;
+    assert_eq!(steps(&revoked.take(4).await), ANSWERED);
+    let path = format!("/admin/v1/keys/{}/revoke", second["id"].as_str().unwrap());
+    fleet.operator.post(&path, &json!({})).await.is(200);
+    let ended = timeout(Duration::from_secs(9), revoked.next()).await.expect("it goes on");
+    assert!(ended.is_none(), "{ended:?}");
+    fleet.call(NUMBER).place().await.ends().await;
+    assert_eq!(other.take(8).await.len(), 8);
 }

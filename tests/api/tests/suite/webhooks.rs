@@ -492,3 +492,92 @@ async fn events_are_told_as_they_happen() {
     assert_eq!(call.now().await["status"], "in_progress");
     assert_eq!(steps(&got), ANSWERED[..3]);
 }
+
+/// What another receiver of the organisation, and its stream, are told of an endpoint's end.
+#[tokio::test]
+async fn an_endpoint_that_is_disabled_is_told_to_the_others() {
+    let (fleet, gone, other) = (fleet().await, Receiver::start().await, Receiver::start().await);
+    gone.replies(Reply::status(410));
+    let ended = endpoint(&fleet, &gone.url(), &["call.finished"]).await;
+    let made = endpoint(&fleet, &other.url(), &["call.acknowledged"]).await;
+    fleet.call(NUMBER).place().await.ends().await;
+    let got = other.gets(1).await;
+    let body = got[0].body();
+    assert!(got[0].is_signed_with(made["secret"].as_str().unwrap()));
+    assert_eq!((&body["type"], &body["sequence"]), (&json!("endpoint.disabled"), &json!(1)));
+    let data = &body["data"];
+    for (field, value) in
+        [("id", ended["id"].clone()), ("disabled_reason", json!("gone")), ("last_status", json!(410))]
+    {
+        assert_eq!(data[field], value, "{data}");
+    }
+    assert!(data["disabled_at"].is_string() && data["secret"].is_null(), "{data}");
+    let list = fleet.api.get("/v1/events").await.is(200);
+    assert_eq!(list["data"].as_array().unwrap().last(), Some(&body));
+    let delivery = &deliveries(&fleet, &made).await[0];
+    assert_eq!((&delivery["type"], &delivery["call"]), (&json!("endpoint.disabled"), &Value::Null));
+    assert_eq!(gone.got().len(), 1);
+}
+
+#[tokio::test]
+async fn tests_by_hand_are_bounded() {
+    let (fleet, slow) = (fleet().await, Receiver::start().await);
+    slow.replies(Reply::status(200).after(Duration::from_secs(4)));
+    let made = endpoint(&fleet, &slow.url(), &["call.*"]).await;
+    let (at, body) = (path(&made, "/test"), json!({}));
+    let test = || fleet.api.post(&at, &body);
+    let third = async {
+        slow.gets(2).await;
+        test().await
+    };
+    let (first, second, third) = tokio::join!(test(), test(), third);
+    third.is_problem(429, "too_many_tests");
+    assert_eq!(third.header("retry-after"), "1");
+    for answer in [first, second] {
+        assert_eq!(answer.is(200)["delivered"], true);
+    }
+    assert_eq!(slow.got().len(), 2);
+    slow.replies(Reply::status(200));
+    test().await.is(200);
+}
+
+/// Fifty receivers that take each event after 14 s, and another organisation's that takes it at once.
+#[tokio::test]
+async fn one_organisation_s_slow_receivers_do_not_delay_another_s() {
+    let fleet = Fleet::square().settings(inner).start().await;
+    let (slow, quick) = (Receiver::start().await, Receiver::start().await);
+    let second = fleet.operator.post("/admin/v1/keys", &json!({"name": "second"})).await.is(201);
+    fleet
+        .database
+        .run(
+            "INSERT INTO org (org_id, slug, name, created_at)
+                 SELECT 'org_00000000000000000000000002', 'second', 'Second', created_at FROM org;
+             UPDATE api_key SET org_id = 'org_00000000000000000000000002' WHERE name = 'second';",
+        )
+        .await;
+    let second = fleet.api.with_key(second["secret"].as_str().unwrap());
+    second.post("/v1/webhook_endpoints", &json!({"url": quick.url()})).await.is(201);
+    let calls = async |count: usize, before: usize| {
+        for n in 0..count {
+            let to = format!("+4822124{:04}", before + n);
+            let call = json!({"to": to, "message": {"audio_id": "builtin:beep"}});
+            second.post("/v1/calls", &call).await.is(201);
+        }
+        quick.gets((before + count) * 4).await
+    };
+    calls(2, 0).await;
+    slow.replies(Reply::status(200).after(Duration::from_secs(14)));
+    for _ in 0..50 {
+        endpoint(&fleet, &slow.url(), &["call.*"]).await;
+    }
+    for n in 0..20 {
+        fleet.call(&format!("+4822123{n:04}")).place().await;
+    }
+    // The first have answered, 2xx, and whoever answers gets more side by side.
+    sleep(Duration::from_secs(16)).await;
+    assert!(slow.got().len() > 16, "some have answered and got another");
+    let got = calls(5, 2).await;
+    let late = got[8..].iter().map(|got| got.at - moment(&got.body()["created_at"])).max().unwrap();
+    println!("slowest of the other organisation's: {late}");
+    assert!(late < time::Duration::seconds(3), "{late}");
+}
