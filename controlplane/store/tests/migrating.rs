@@ -32,7 +32,8 @@ fn rows(moment: impl Fn(u32) -> String) -> Vec<String> {
     {
         let id = format!("call_{call:025}0");
         let ended = status != "ringing";
-        let (reason, outcome) = if ended { ("'trunk_unavailable'", "'not_reached'") } else { ("NULL", "NULL") };
+        let (reason, outcome) =
+            if ended { ("'trunk_unavailable'", "'not_reached'") } else { ("NULL", "NULL") };
         out.push(format!(
             "INSERT INTO call (id, org_id, request, status, reason, outcome, sequence, created_at, deadline_at, ended_at)
              VALUES ('{id}', '{org}', '{{\"to\": \"+48221234567\", \"message\": {{\"audio_id\": \"builtin:beep\"}}}}',

@@ -551,8 +551,8 @@ async fn one_organisation_s_slow_receivers_do_not_delay_another_s() {
         .database
         .run(
             "INSERT INTO org (org_id, slug, name, created_at)
-                 SELECT 'org_00000000000000000000000002', 'second', 'Second', created_at FROM org;
-             UPDATE api_key SET org_id = 'org_00000000000000000000000002' WHERE name = 'second';",
+                 SELECT 'org_00000000000000000000000010', 'second', 'Second', created_at FROM org;
+             UPDATE api_key SET org_id = 'org_00000000000000000000000010' WHERE name = 'second';",
         )
         .await;
     let second = fleet.api.with_key(second["secret"].as_str().unwrap());
