@@ -7,7 +7,7 @@ use controlplane_store::{Store, StoreError};
 use node_agent_ami::ActionIds;
 use tokio::{
     net::TcpListener,
-    sync::{Semaphore, watch},
+    sync::watch,
     task::{AbortHandle, JoinHandle},
     time::timeout,
 };
@@ -139,6 +139,7 @@ impl App {
             Arc::clone(&agents.links),
             clock.clone(),
             settings.audio.clone(),
+            metrics.audio.clone(),
         ));
         let calls = Arc::new(Calls::new(
             Arc::clone(&store),
@@ -166,7 +167,7 @@ impl App {
             calls: Arc::clone(&calls),
             bootstrap: Bootstrap::open(&absolute(&settings.data_dir), chance.clone())?,
             audio: Arc::clone(&audio),
-            uploads: Semaphore::new(http::UPLOADS_MAX),
+            uploads: http::Uploads::default(),
             keeping: Arc::clone(&keeping),
             webhooks: Arc::clone(&webhooks),
             metrics: Arc::clone(&metrics),
@@ -197,13 +198,13 @@ impl App {
         tracing::info!(api = %api_at, operator = %operator_at, agents = %agents_at, "ringward is ready");
         let mut tasks = vec![
             agents.keep(),
-            audio.keep(),
             health::watch(Arc::clone(&registry), metrics, Arc::clone(&keeping)),
             keeping.keep(Arc::clone(&registry), clock),
             keeping.count_customers(registry),
             Canaries::new(Arc::clone(&calls)).keep(),
             tokio::spawn(calls.watch_over()).abort_handle(),
         ];
+        tasks.extend(audio.keep());
         tasks.extend(webhooks.keep());
         Ok(Self {
             api: api_at,

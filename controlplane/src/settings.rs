@@ -91,6 +91,8 @@ pub struct AgentsDoor {
 pub struct AudioSettings {
     /// Most bytes of one organisation's recordings together, as they are kept (16,000 per second).
     pub org_bytes_max: u64,
+    /// Most bytes of the recordings of all organisations.
+    pub bytes_max: u64,
     /// Texts that are spoken.
     pub speech: SpeechSettings,
 }
@@ -112,12 +114,15 @@ pub struct SpeechSettings {
     pub keep_days: u16,
     /// Most bytes of all spoken texts together; those used longest ago go first.
     pub bytes_max: u64,
+    /// Most bytes of the spoken texts that calls of one organisation asked for first.
+    pub org_bytes_max: u64,
 }
 
 impl Default for AudioSettings {
     fn default() -> Self {
         Self {
             org_bytes_max: 256 * 1024 * 1024,
+            bytes_max: 16 * 1024 * 1024 * 1024,
             speech: SpeechSettings {
                 command: Vec::new(),
                 languages: Vec::new(),
@@ -125,6 +130,7 @@ impl Default for AudioSettings {
                 parallel: 2,
                 keep_days: 30,
                 bytes_max: 1024 * 1024 * 1024,
+                org_bytes_max: 256 * 1024 * 1024,
             },
         }
     }

@@ -90,7 +90,13 @@ impl App {
         tasks.spawn(joining::keep_fresh(identity, urls.clone(), state, clock));
         let ids = ActionIds::from_os()?;
         tasks.spawn(observer::observe(settings.clone(), status.clone(), ids, chance.clone()));
-        let sounds = Sounds::new(&settings.audio, status.clock.clone());
+        let sounds = Sounds::new(
+            &settings.audio,
+            gate.clone(),
+            status.amiss.clone(),
+            Arc::clone(&metrics),
+            status.clock.clone(),
+        );
         tasks.spawn(sounds.clone().keep_pruned());
         let login = settings.ami;
         let (_running, running) = watch::channel(());

@@ -2,6 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use bytes::BytesMut;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Request, StatusCode, body::Bytes, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
@@ -17,6 +18,8 @@ use tokio_tungstenite::{
 
 /// From the first SYN to a link that can be used, or to an answer.
 pub const DIAL_MAX: Duration = Duration::from_secs(10);
+/// Longest silence in a body: a control plane that hangs is left sooner than one that is slow.
+const SILENT_MAX: Duration = Duration::from_secs(5);
 /// Largest answer to a request for a certificate.
 const ANSWER_MAX: usize = 256 * 1024;
 
@@ -168,16 +171,27 @@ async fn ask(
     request: Request<Full<Bytes>>,
     max: usize,
 ) -> Result<Bytes, DialError> {
-    let stream = secure(url, config).await?;
     let failed = |reason: String| DialError::Http { url: url.clone(), reason };
-    let (mut sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(error.to_string()))?;
-    // Ended with the answer, also where nobody waits for it any more.
-    let _driving = AbortOnDropHandle(tokio::spawn(connection));
-    let answer = sender.send_request(request).await.map_err(|error| failed(error.to_string()))?;
+    let begin = async {
+        let stream = secure(url, config).await?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(error.to_string()))?;
+        // Ended with the answer, also where nobody waits for it any more.
+        let driving = AbortOnDropHandle(tokio::spawn(connection));
+        let answer = sender.send_request(request).await.map_err(|error| failed(error.to_string()))?;
+        Ok((answer, driving))
+    };
+    let begun = timeout(DIAL_MAX, begin).await.unwrap_or_else(|_| Err(DialError::Late(url.clone())));
+    let (answer, _driving) = begun?;
     let status = answer.status();
-    let body = Limited::new(answer.into_body(), max).collect().await;
-    let body = body.map_err(|error| failed(error.to_string()))?.to_bytes();
+    let (mut frames, mut body) = (Limited::new(answer.into_body(), max), BytesMut::new());
+    while let Some(frame) =
+        timeout(SILENT_MAX, frames.frame()).await.map_err(|_| DialError::Late(url.clone()))?
+    {
+        let frame = frame.map_err(|error| failed(error.to_string()))?;
+        body.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+    }
+    let body = body.freeze();
     if status != StatusCode::OK && status != StatusCode::CREATED {
         return Err(refused(url, status, &body));
     }

@@ -14,7 +14,7 @@ use node_agent_core::{
         Stream, TrunkLimits,
     },
 };
-use node_agent_protocol::{BarAnswer, GateCounts, Policy, fact_kind};
+use node_agent_protocol::{BarAnswer, GateCounts, Policy, fact_kind, sounds::InUse};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -252,6 +252,15 @@ impl Gate {
     #[must_use]
     pub fn is_live(&self, attempt: AttemptId) -> bool {
         self.lock().ledger.is_live(attempt)
+    }
+
+    /// Sounds that live calls play, as far as that is known.
+    pub(crate) fn sounds_in_use(&self) -> InUse {
+        let inner = self.lock();
+        let playing = inner.ledger.playing();
+        playing.map_or(InUse::Unknown, |names| {
+            InUse::These(names.into_iter().filter_map(|name| name.parse().ok()).collect())
+        })
     }
 
     /// Attempts that have held a channel for longer than `at_least`.

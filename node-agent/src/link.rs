@@ -14,7 +14,8 @@ use futures_util::{SinkExt, StreamExt, stream::SplitSink};
 use node_agent_core::observe::has_tech_cause;
 use node_agent_protocol::{
     Asterisk, Capabilities, Capability, Decoded, Down, HEARTBEAT, Hello, LINK_PATH, List, MESSAGE_MAX,
-    PROTOCOL, PROTOCOL_OLDEST, PlaneUrl, RefusalCode, SILENCE_MAX, Text, Up, Welcome, decode, encode, tls,
+    PROTOCOL, PROTOCOL_OLDEST, PlaneUrl, RefusalCode, SILENCE_MAX, Text, Up, Welcome, decode, encode,
+    sounds::Wanted, tls,
 };
 use rand::{Rng, rngs::StdRng};
 use tokio::{
@@ -43,6 +44,8 @@ const FIRST_LOOK_MAX: Duration = Duration::from_secs(1);
 const STREAMS_MAX: usize = 8;
 /// Sounds that one link may ask for at a time.
 const PLACING_MAX: usize = 256;
+/// And ahead of calls.
+const PLACING_AHEAD_MAX: usize = 64;
 /// Snapshots at changes come no closer than that.
 const CHANGES_APART: Duration = Duration::from_millis(100);
 /// Facts without an acknowledgement are sent again after that.
@@ -85,12 +88,13 @@ enum LinkError {
 /// Keeps a link to `url` for as long as the program runs.
 pub async fn keep(url: PlaneUrl, shared: Shared) {
     let mut rng = shared.chance.fork();
+    let sounds = shared.sounds.for_another();
     let name = url.to_string();
     let mut failures: u32 = 0;
     loop {
         shared.metrics.link(&name, false);
         let began = Instant::now();
-        let Err(error) = once(&url, &shared).await;
+        let Err(error) = once(&url, &shared, &sounds).await;
         shared.metrics.link(&name, false);
         let lasted = began.elapsed() > WAIT.1;
         failures = if lasted { 0 } else { failures.saturating_add(1) };
@@ -137,7 +141,11 @@ async fn send(sink: &mut Sink, message: &Up) -> Result<(), LinkError> {
     sending.await.map_err(|_| LinkError::Silent)?.map_err(broken)
 }
 
-async fn once(url: &PlaneUrl, shared: &Shared) -> Result<std::convert::Infallible, LinkError> {
+async fn once(
+    url: &PlaneUrl,
+    shared: &Shared,
+    sounds: &Sounds,
+) -> Result<std::convert::Infallible, LinkError> {
     let identity = shared.status.identity.borrow().clone();
     let config = || tls::joined(&identity.ca_pem, &identity.certificate_pem, &identity.key_pem);
     let config_now = config().map_err(DialError::from)?;
@@ -181,6 +189,7 @@ async fn once(url: &PlaneUrl, shared: &Shared) -> Result<std::convert::Infallibl
 
     let streams = Arc::new(Semaphore::new(STREAMS_MAX));
     let placing = Arc::new(Semaphore::new(PLACING_MAX));
+    let placing_ahead = Arc::new(Semaphore::new(PLACING_AHEAD_MAX));
     let (answers, mut answered) = mpsc::channel::<Up>(STREAMS_MAX);
     let mut beat = interval(HEARTBEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -213,24 +222,25 @@ async fn once(url: &PlaneUrl, shared: &Shared) -> Result<std::convert::Infallibl
                     Some(Down::Attempts { settled, unknown }) => {
                         shared.status.records.told(&settled, &unknown);
                     }
-                    Some(Down::PlaceAudio { sound }) => match Arc::clone(&placing).try_acquire_owned() {
+                    Some(Down::PlaceAudio { sound, ahead }) => match Arc::clone(if ahead { &placing_ahead } else { &placing }).try_acquire_owned() {
                         Ok(permit) => {
                             let tls = config().map_err(DialError::from)?;
-                            let (url, sounds, answers) = (url.clone(), shared.sounds.clone(), answers.clone());
+                            let (url, sounds, answers) = (url.clone(), sounds.clone(), answers.clone());
                             tokio::spawn(async move {
-                                let placed = sounds.place(&url, tls, sound).await;
+                                let wanted = if ahead { Wanted::Ahead } else { Wanted::Now };
+                                let placed = sounds.place(&url, tls, sound, wanted).await;
                                 let error = placed.err().map(|error| {
                                     tracing::warn!(%sound, %error, "a sound was not placed");
                                     Text::cut(&error.to_string())
                                 });
                                 // The link is over: it will ask again on the next one.
-                                let _ = answers.send(Up::AudioPlaced { sound, error }).await;
+                                let _ = answers.send(Up::AudioPlaced { sound, ahead, error }).await;
                                 drop(permit);
                             });
                         }
                         Err(_) => {
                             let error = Some(Text::cut("too many sounds are being placed"));
-                            send(&mut sink, &Up::AudioPlaced { sound, error }).await?;
+                            send(&mut sink, &Up::AudioPlaced { sound, ahead, error }).await?;
                         }
                     },
                     Some(Down::OpenAmi { stream_id }) => match Arc::clone(&streams).try_acquire_owned() {

@@ -18,6 +18,28 @@ use crate::status::Status;
 /// Scrapes at a time.
 const CONNECTIONS_MAX: usize = 16;
 
+/// What came of asking for a sound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SoundResult {
+    Present,
+    Fetched,
+    Full,
+    Failed,
+}
+
+impl SoundResult {
+    const ALL: [Self; 4] = [Self::Present, Self::Fetched, Self::Full, Self::Failed];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Present => "present",
+            Self::Fetched => "fetched",
+            Self::Full => "full",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// The program's metrics.
 pub struct Metrics {
     registry: Registry,
@@ -26,6 +48,7 @@ pub struct Metrics {
     tampered: IntCounterVec,
     hidden: IntCounter,
     records_removed: IntCounter,
+    sounds: IntCounterVec,
     link_up: IntGaugeVec,
     gauges: IntGaugeVec,
     contact_up: IntGaugeVec,
@@ -85,6 +108,12 @@ impl Metrics {
                 "ringward_agent_records_removed_total",
                 "Flight records of settled attempts that were removed.",
             )?,
+            sounds: counters(
+                "ringward_agent_sounds_total",
+                "Sounds that control planes asked for, by result: present, fetched, full (live calls play all that fits \
+                 in the folder), failed.",
+                "result",
+            )?,
             link_up: gauges(
                 "ringward_agent_link_up",
                 "Whether the link to a control plane is up.",
@@ -116,7 +145,12 @@ impl Metrics {
         };
         RefusalKind::ALL.iter().for_each(|kind| drop(metrics.refused.with_label_values(&[kind.as_str()])));
         TamperKind::ALL.iter().for_each(|kind| drop(metrics.tampered.with_label_values(&[kind.as_str()])));
+        SoundResult::ALL.iter().for_each(|result| drop(metrics.sounds.with_label_values(&[result.as_str()])));
         Ok(metrics)
+    }
+
+    pub(crate) fn sound(&self, result: SoundResult) {
+        self.sounds.with_label_values(&[result.as_str()]).inc();
     }
 
     pub(crate) fn admitted(&self, count: u64) {

@@ -9,7 +9,7 @@ use node_agent_protocol::{AmiState, Asterisk, EndpointSeen, FindingSeen, Host, L
 use serde_json::json;
 use tokio::{sync::watch, time::Instant};
 
-use crate::{clock::Clock, gate::Gate, identity::Identity, records::Records, spool::Spool};
+use crate::{clock::Clock, gate::Gate, identity::Identity, records::Records, sounds::Amiss, spool::Spool};
 
 /// What the observer saw at one moment.
 #[derive(Debug, Clone)]
@@ -80,6 +80,8 @@ pub struct Status {
     pub(crate) records: Records,
     pub(crate) identity: watch::Sender<Arc<Identity>>,
     pub(crate) clock: Clock,
+    /// What is amiss with the folder of sounds.
+    pub(crate) amiss: Amiss,
     links: Arc<Mutex<BTreeMap<String, String>>>,
 }
 
@@ -95,7 +97,7 @@ impl Status {
     pub fn new(gate: Gate, spool: Spool, identity: watch::Sender<Arc<Identity>>, clock: Clock) -> Self {
         let sight = watch::Sender::new(Arc::new(Sight::nothing("the agent has just started")));
         let records = Records::new(gate.clone(), clock.clone());
-        Self { sight, gate, spool, records, identity, clock, links: Arc::default() }
+        Self { sight, gate, spool, records, identity, clock, amiss: Amiss::default(), links: Arc::default() }
     }
 
     /// What the observer sees, as it sees it.
@@ -120,7 +122,7 @@ impl Status {
             ami: sight.ami.clone(),
             asterisk: sight.asterisk.clone(),
             endpoints: List::first(sight.endpoints.iter().cloned()),
-            findings: List::first(sight.findings.iter().cloned()),
+            findings: List::first(self.amiss.finding().into_iter().chain(sight.findings.iter().cloned())),
             endpoints_left_out: sight.endpoints_left_out,
             host: sight.host.clone(),
             gate: self.gate.counts(),

@@ -67,14 +67,14 @@ impl Bench {
 
     /// Asks, and gives why not.
     async fn place(&mut self, sound: SoundHash) -> Option<String> {
-        self.link.send(&Down::PlaceAudio { sound }).await;
+        self.link.send(&Down::PlaceAudio { sound, ahead: false }).await;
         self.placed(sound).await
     }
 
     async fn placed(&mut self, asked: SoundHash) -> Option<String> {
         self.link
             .until(|up| match up {
-                Up::AudioPlaced { sound, error } if sound == asked => {
+                Up::AudioPlaced { sound, error, .. } if sound == asked => {
                     Some(error.map(|text| text.to_string()))
                 }
                 _ => None,
@@ -98,7 +98,7 @@ async fn a_sound_is_fetched_once_and_found_again_and_mended_when_it_was_cut() {
     bench.serves(&hash, &wav);
     // Ten calls ask at once.
     for _ in 0..10 {
-        bench.link.send(&Down::PlaceAudio { sound: hash }).await;
+        bench.link.send(&Down::PlaceAudio { sound: hash, ahead: false }).await;
     }
     for _ in 0..10 {
         assert_eq!(bench.placed(hash).await, None);

@@ -63,8 +63,8 @@ impl Window {
         if earliest <= now { Ok(()) } else { Err(earliest) }
     }
 
-    /// Counts a start, admitted or not: what has left counts, whoever decided it.
-    pub fn take(&mut self, now: Instant) {
+    /// Counts a start, admitted or not: what has left counts, whoever decided it. By what [`Self::give_back`] knows it.
+    pub fn take(&mut self, now: Instant) -> Instant {
         // Callers race by a few microseconds; the order is kept, and the error is to the careful side.
         let at = self.starts.back().map_or(now, |last| now.max(*last));
         self.starts.push_back(at);
@@ -72,6 +72,15 @@ impl Window {
             || self.starts.front().is_some_and(|first| *first + 2 * SECOND <= at)
         {
             self.starts.pop_front();
+        }
+        at
+    }
+
+    /// A start that [`Self::take`] counted has not left after all, and never will.
+    pub fn give_back(&mut self, taken: Instant) {
+        // Of several at the same instant any one will do.
+        if let Some(place) = self.starts.iter().rposition(|at| *at == taken) {
+            self.starts.remove(place);
         }
     }
 

@@ -19,7 +19,7 @@ use controlplane_core::names::NodeName;
 use controlplane_store::Store;
 use node_agent_protocol::{
     Capabilities, Capability, Decoded, Down, Fact, HEARTBEAT, Hello, List, PROTOCOL, RefusalCode, Refused,
-    SILENCE_MAX, Text, Up, Welcome, decode, encode,
+    SILENCE_MAX, Text, Up, Welcome, decode, encode, sounds::Wanted,
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -306,9 +306,10 @@ impl Link<'_> {
                     tracing::debug!(node = %self.node, "a question about attempts was dropped");
                 }
             }
-            Ok(Decoded::Message(Up::AudioPlaced { sound, error })) => {
+            Ok(Decoded::Message(Up::AudioPlaced { sound, ahead, error })) => {
                 let answer = error.map_or(Ok(()), |error| Err(error.to_string()));
-                self.member.placed(&sound, &answer);
+                let wanted = if ahead { Wanted::Ahead } else { Wanted::Now };
+                self.member.placed(&sound, wanted, &answer);
             }
             Ok(Decoded::Message(Up::AmiRefused { stream_id, reason })) => {
                 self.shared.links.ami_refused(self.member.node(), &stream_id, reason.as_str());

@@ -1,6 +1,6 @@
 //! `/v1/audio`: recordings that calls play as `message.audio_id`.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     Json,
@@ -16,7 +16,7 @@ use controlplane_core::{ids::RecordingId, sound::SoundHash};
 use controlplane_store::audio::{NewRecording, Recorded, Recording, RecordingsPage, Sound};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
-use tokio::{task::spawn_blocking, time::timeout};
+use tokio::task::spawn_blocking;
 
 use super::{
     State,
@@ -24,15 +24,12 @@ use super::{
     body,
     problem::{Code, Problem},
     shape::ListView,
+    uploads,
 };
 use crate::audio::{Format, LENGTH_MAX_S, convert, format_of};
 
 /// Most bytes of an upload.
 const UPLOAD_MAX: usize = 10 * 1024 * 1024;
-/// How long an upload may take to come.
-const UPLOAD_WITHIN: Duration = Duration::from_secs(120);
-/// Uploads at a time, of all organisations: each holds its file, and then its samples, in memory.
-pub(crate) const UPLOADS_MAX: usize = 8;
 /// Recordings of a page where none is asked.
 const LIMIT_DEFAULT: u16 = 20;
 /// Most recordings of a page.
@@ -65,12 +62,8 @@ pub(super) async fn create(
 ) -> Result<Response, Problem> {
     customer.may(Scope::CallsWrite)?;
     let claimed = claimed(&request)?;
-    let busy =
-        |_| Problem::new(Code::Unavailable, "Too many uploads are under way. Nothing was kept; ask again.");
-    let _one = state.uploads.try_acquire().map_err(busy)?;
-    let reading = body::read_up_to(request, UPLOAD_MAX, "At most 10 MiB.");
-    let late = |_| Problem::new(Code::Malformed, "The body did not come within two minutes.");
-    let file = timeout(UPLOAD_WITHIN, reading).await.map_err(late)??;
+    let _place = state.uploads.begin(&customer.org)?;
+    let file = body::read_paced(request, UPLOAD_MAX, "At most 10 MiB.", uploads::PACE).await?;
     if let Some(found) = format_of(&file)
         && found != claimed
     {
@@ -84,6 +77,7 @@ pub(super) async fn create(
         sound,
         at,
         org_bytes_max: state.audio.org_bytes_max(),
+        bytes_max: state.audio.bytes_max(),
         actor: customer.actor,
         audit_id: state.chance.audit_id(at),
     };
@@ -93,9 +87,15 @@ pub(super) async fn create(
         }
         Recorded::Full => {
             let max = state.audio.org_bytes_max();
-            let text =
-                format!("All recordings together may take {max} bytes as they are kept. Delete some first.");
+            let text = format!(
+                "All recordings together may take {max} bytes as they are kept. Delete some first: what is \
+                         deleted counts until no call can need it, some minutes at least."
+            );
             Err(Problem::new(Code::AudioFull, text))
+        }
+        Recorded::AllFull => {
+            let text = "There is no room for recordings. Nothing was kept; ask the operators for more.";
+            Err(Problem::new(Code::Unavailable, text))
         }
     }
 }

@@ -1,5 +1,7 @@
 //! JSON bodies whose errors name the field.
 
+use std::time::Duration;
+
 use axum::{
     body::Bytes,
     extract::{FromRequest, Request},
@@ -7,6 +9,7 @@ use axum::{
 };
 use futures_util::StreamExt;
 use serde::de::{DeserializeOwned, IgnoredAny};
+use tokio::time::{Instant, timeout_at};
 
 use super::problem::{Code, Problem};
 
@@ -50,9 +53,55 @@ pub(super) async fn read_up_to(
     max: usize,
     too_large: &'static str,
 ) -> Result<Bytes, Problem> {
+    read_by(request, max, too_large, None).await
+}
+
+/// How fast a body has to come.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    /// All of it within.
+    pub(super) within: Duration,
+    /// So late it may be, however little has come.
+    pub(super) grace: Duration,
+    /// And no slower than that.
+    pub(super) bytes_per_s_min: u32,
+}
+
+impl Pace {
+    /// When the next part has to be there after `length` bytes.
+    fn due(&self, began: Instant, length: usize) -> Instant {
+        let earned = Duration::from_millis(length as u64 * 1_000 / u64::from(self.bytes_per_s_min.max(1)));
+        began + (self.grace + earned).min(self.within)
+    }
+}
+
+/// As [`read_up_to`], and no slower than `pace`.
+pub(super) async fn read_paced(
+    request: Request,
+    max: usize,
+    too_large: &'static str,
+    pace: Pace,
+) -> Result<Bytes, Problem> {
+    read_by(request, max, too_large, Some(pace)).await
+}
+
+async fn read_by(
+    request: Request,
+    max: usize,
+    too_large: &'static str,
+    pace: Option<Pace>,
+) -> Result<Bytes, Problem> {
     let mut parts = request.into_body().into_data_stream();
     let (mut whole, mut length) = (Vec::new(), 0);
-    while let Some(part) = parts.next().await {
+    let began = Instant::now();
+    loop {
+        let part = match pace {
+            Some(pace) => timeout_at(pace.due(began, length), parts.next()).await.map_err(|_| {
+                Problem::new(Code::Malformed, "The body came too slowly. Nothing was kept; send it faster.")
+            })?,
+            None => parts.next().await,
+        };
+        let Some(part) = part else { break };
         let part = part.map_err(|_| Problem::new(Code::Malformed, "The body did not arrive whole."))?;
         length += part.len();
         if length <= max {
@@ -88,5 +137,42 @@ fn missing(parent: &str, message: &str) -> String {
         (Some(name), ".") => name.to_owned(),
         (Some(name), parent) => format!("{parent}.{name}"),
         (None, parent) => parent.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use futures_util::stream;
+
+    use super::*;
+
+    const PACE: Pace =
+        Pace { within: Duration::from_secs(60), grace: Duration::from_secs(5), bytes_per_s_min: 1_000 };
+
+    /// Parts of so many bytes, each so long after the last.
+    async fn came(parts: usize, bytes: usize, apart: Duration) -> (Result<usize, String>, Duration) {
+        let parts = stream::iter(0..parts).then(move |_| async move {
+            tokio::time::sleep(apart).await;
+            Ok::<_, std::io::Error>(Bytes::from(vec![1; bytes]))
+        });
+        let began = Instant::now();
+        let read = read_paced(Request::new(Body::from_stream(parts)), 1_000_000, "much", PACE).await;
+        (read.map(|bytes| bytes.len()).map_err(|problem| problem.detail().to_owned()), began.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_comes_fast_enough_or_is_let_go() {
+        let second = Duration::from_secs(1);
+        assert_eq!(came(20, 1_000, second).await.0, Ok(20_000));
+        // A byte a second for ever.
+        let (read, took) = came(usize::MAX, 1, second).await;
+        assert!(read.unwrap_err().contains("slowly") && took < 6 * second, "{took:?}");
+        // Nothing at all.
+        let (read, took) = came(1, 1, 3_600 * second).await;
+        assert!(read.is_err() && took == 5 * second, "{took:?}");
+        // Just fast enough, and without an end.
+        let (read, took) = came(usize::MAX, 1_001, second).await;
+        assert!(read.is_err() && took == 60 * second, "{took:?}");
     }
 }

@@ -81,6 +81,20 @@ pub(super) async fn accept(
             let text = "Too many texts wait to be spoken. Nothing was accepted; ask again.";
             return Err(Problem::new(Code::Unavailable, text));
         }
+        Err(Refusal::OrgBusy) => {
+            let text = "Too many of your texts wait to be spoken. Nothing was accepted; ask again later.";
+            return Err(Problem::new(Code::TooManyTexts, text));
+        }
+        Err(Refusal::Full) => {
+            let text =
+                "There is no room for texts that were not spoken before. Nothing was accepted; ask again.";
+            return Err(Problem::new(Code::Unavailable, text));
+        }
+        Err(Refusal::OrgFull) => {
+            let text =
+                "Your open calls need all the room that your spoken texts may take. Nothing was accepted.";
+            return Err(Problem::new(Code::SpeechFull, text));
+        }
     }
     let new = NewCall {
         id: state.chance.call_id(now),

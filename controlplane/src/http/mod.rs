@@ -31,9 +31,10 @@ mod operators;
 mod patient;
 mod problem;
 mod shape;
+mod uploads;
 mod webhooks;
 
-pub(crate) use self::{audio::UPLOADS_MAX, patient::Patient};
+pub(crate) use self::{patient::Patient, uploads::Uploads};
 
 use std::sync::Arc;
 
@@ -48,7 +49,6 @@ use axum::{
 };
 use controlplane_core::ids::RequestId;
 use controlplane_store::Store;
-use tokio::sync::Semaphore;
 
 use self::problem::{Code, Problem, ProblemBody};
 pub(crate) use self::shape::CallView;
@@ -85,8 +85,8 @@ pub struct Parts {
     pub calls: Arc<Calls>,
     /// What callees hear.
     pub(crate) audio: Arc<Audio>,
-    /// Uploads at a time.
-    pub(crate) uploads: Semaphore,
+    /// Uploads under way.
+    pub(crate) uploads: Uploads,
     /// Health over a restart, and operators' holds.
     pub(crate) keeping: Arc<Keeping>,
     /// Events on their way to customers.

@@ -47,6 +47,12 @@ pub(super) enum Code {
     InvalidAudio,
     /// The organisation has no room for another recording.
     AudioFull,
+    /// The organisation's open calls need all the room for its spoken texts.
+    SpeechFull,
+    /// Too many of the organisation's texts wait to be spoken.
+    TooManyTexts,
+    /// The organisation has as many uploads under way as it may.
+    TooManyUploads,
     /// No client certificate, where one is needed.
     CertificateRequired,
     /// A certificate that the store does not know.
@@ -143,6 +149,13 @@ impl Code {
                 ("invalid_audio", StatusCode::UNPROCESSABLE_ENTITY, "Not a recording that can be played")
             }
             Self::AudioFull => ("audio_full", StatusCode::CONFLICT, "No room for another recording"),
+            Self::SpeechFull => ("speech_full", StatusCode::CONFLICT, "No room for another spoken text"),
+            Self::TooManyTexts => {
+                ("too_many_texts", StatusCode::TOO_MANY_REQUESTS, "Too many texts wait to be spoken")
+            }
+            Self::TooManyUploads => {
+                ("too_many_uploads", StatusCode::TOO_MANY_REQUESTS, "Too many uploads under way")
+            }
             Self::Unavailable => ("unavailable", StatusCode::SERVICE_UNAVAILABLE, "Not now"),
             Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "A fault of ours"),
         }

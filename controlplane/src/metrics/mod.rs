@@ -11,6 +11,7 @@ use prometheus::{
 use self::fleet::FleetMetrics;
 use crate::{
     agents::{AgentMetrics, Links},
+    audio::AudioMetrics,
     registry::Registry as Fleet,
     webhooks::WebhookMetrics,
 };
@@ -44,6 +45,8 @@ pub struct Metrics {
     agents: AgentMetrics,
     /// What is told of events and webhooks.
     pub(crate) webhooks: WebhookMetrics,
+    /// What is told of speech and of sounds on their way.
+    pub(crate) audio: AudioMetrics,
 }
 
 impl Metrics {
@@ -109,7 +112,9 @@ impl Metrics {
         }
         let (fleet, agents) = (FleetMetrics::new(&registry)?, AgentMetrics::new(&registry)?);
         let webhooks = WebhookMetrics::new(&registry)?;
+        let audio = AudioMetrics::new(&registry)?;
         Ok(Self {
+            audio,
             webhooks,
             fleet,
             agents,

@@ -141,7 +141,8 @@ impl Registry {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn nudge(&self) {
+    /// Something changed that a waiting call may go on by.
+    pub(crate) fn nudge(&self) {
         self.changes.send_modify(|n| *n = n.wrapping_add(1));
     }
 

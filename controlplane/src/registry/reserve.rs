@@ -36,6 +36,8 @@ pub struct Assignment {
     pub incarnation: Incarnation,
     /// How busy trunk and carrier are with this attempt.
     pub load: Load,
+    /// By what the trunk's and the carrier's window know the start.
+    started: (Instant, Option<Instant>),
 }
 
 /// What came of asking for a trunk.
@@ -159,6 +161,18 @@ impl Registry {
         }
     }
 
+    /// The attempt was not sent, and will not be: its start counts against no pace.
+    pub fn not_sent(&self, assignment: &Assignment) {
+        let mut state = self.state();
+        let (on_trunk, at_carrier) = assignment.started;
+        if let Some(trunk) = state.trunks.get_mut(&assignment.trunk.name) {
+            trunk.limits.window.give_back(on_trunk);
+        }
+        if let (Some(carrier), Some(at)) = (state.carriers.get_mut(&assignment.trunk.carrier), at_carrier) {
+            carrier.window.give_back(at);
+        }
+    }
+
     /// Gives an attempt's slots back. Twice does no harm.
     pub fn release(&self, trunk: &TrunkName, carrier: &CarrierName, attempt: &AttemptId) {
         {
@@ -274,12 +288,12 @@ fn take(
     let Link::Up { session, incarnation } = &parts.nodes.get(&trunk.node)?.link else { return None };
     let limits = &mut parts.trunks.get_mut(name)?.limits;
     limits.channels.acquire(attempt).ok()?;
-    limits.window.take(now);
+    let mut started = (limits.window.take(now), None);
     let mut near = limits.channels.is_near_full() || limits.window.is_near_full(now);
     if let Some(carrier) = parts.carriers.get_mut(&trunk.carrier) {
         // Checked by `availability` under the same lock; a failure here would only count one less.
         let _ = carrier.channels.acquire(attempt);
-        carrier.window.take(now);
+        started.1 = Some(carrier.window.take(now));
         near |= carrier.channels.is_near_full() || carrier.window.is_near_full(now);
     }
     Some(Assignment {
@@ -288,6 +302,7 @@ fn take(
         session: session.clone(),
         incarnation: incarnation.clone(),
         load: if near { Load::NearLimit } else { Load::Normal },
+        started,
         trunk,
     })
 }

@@ -54,8 +54,10 @@ pub struct NewRecording {
     pub sound: Sound,
     /// Now.
     pub at: OffsetDateTime,
-    /// Most bytes of all recordings of the organisation together.
+    /// Most bytes of all recordings of the organisation together, those not yet erased among them.
     pub org_bytes_max: u64,
+    /// Most bytes of the recordings of all organisations, counted so.
+    pub bytes_max: u64,
     /// For the audit row.
     pub actor: Actor,
     /// Id of the audit row.
@@ -69,6 +71,8 @@ pub enum Recorded {
     Done(Recording),
     /// The organisation has no room for it. Nothing was written.
     Full,
+    /// All organisations together have no room for it. Nothing was written.
+    AllFull,
 }
 
 /// Which of an organisation's recordings, newest first.
@@ -91,6 +95,36 @@ pub struct Speech {
     pub last_used_at: OffsetDateTime,
 }
 
+/// A spoken text about to be kept.
+#[derive(Debug, Clone)]
+pub struct NewSpeech {
+    /// A hash of engine, language and text.
+    pub key: [u8; 32],
+    /// Whose call asked for it first.
+    pub org: OrgId,
+    /// What it became.
+    pub sound: Sound,
+    /// Now.
+    pub at: OffsetDateTime,
+    /// Texts that were used since then stay: open calls need them.
+    pub stays_since: OffsetDateTime,
+    /// Most bytes of the texts that the organisation asked for first.
+    pub org_bytes_max: u64,
+    /// Most bytes of all texts.
+    pub bytes_max: u64,
+}
+
+/// What came of [`AudioStore::keep_speech`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeptSpeech {
+    /// The text is this sound.
+    Sound(SoundHash),
+    /// The organisation's open calls need all its room. Nothing was written.
+    Full,
+    /// All open calls together need all the room. Nothing was written.
+    AllFull,
+}
+
 /// What need not be kept.
 #[derive(Debug, Clone, Copy)]
 pub struct PruneAudio {
@@ -100,7 +134,7 @@ pub struct PruneAudio {
     pub speech_bytes_max: u64,
     /// Texts that were used since then stay, however many there are: an open call may need them.
     pub speech_stays_since: OffsetDateTime,
-    /// Recordings that were deleted before.
+    /// Recordings that were deleted before, unless an open call plays them.
     pub deleted_before: OffsetDateTime,
 }
 
@@ -130,13 +164,9 @@ pub trait AudioStore {
     async fn sound(&self, sha256: &SoundHash) -> Result<Option<Sound>, StoreError>;
     /// What the text with this key became.
     async fn speech(&self, key: &[u8; 32]) -> Result<Option<Speech>, StoreError>;
-    /// Keeps what a text became; the first to do so counts, and what counts is answered.
-    async fn keep_speech(
-        &self,
-        key: [u8; 32],
-        sound: Sound,
-        at: OffsetDateTime,
-    ) -> Result<SoundHash, StoreError>;
+    /// Keeps what a text became; the first to do so counts, and what counts is answered. Texts that were used longest
+    /// ago make room.
+    async fn keep_speech(&self, new: NewSpeech) -> Result<KeptSpeech, StoreError>;
     /// Notes that a text was used.
     async fn use_speech(&self, key: [u8; 32], at: OffsetDateTime) -> Result<(), StoreError>;
     /// Erases what need not be kept, and sounds that nothing refers to. How many sounds.

@@ -54,6 +54,9 @@ pub enum Up {
     AudioPlaced {
         /// The sound.
         sound: SoundHash,
+        /// As it was asked.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        ahead: bool,
         /// Why it is not there, in words; absent: it is.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<Text<300>>,
@@ -88,6 +91,10 @@ pub enum Down {
     PlaceAudio {
         /// The sound.
         sound: SoundHash,
+        /// No call is about to play it yet: it may go again as soon as room is wanted, and is asked for once more
+        /// before a call leaves. Agents that do not know this keep it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        ahead: bool,
     },
     /// Answers [`Up::Attempts`] for its records. What it does not name is open.
     Attempts {

@@ -2,11 +2,14 @@
 //!
 //! Used by the agent on its node, and by a control plane that reaches a node's folder itself. A sound is what its
 //! name says or it is not there: its hash is checked before it is written, and again when its file has changed
-//! since. What was asked for least recently goes first when room is needed; nothing goes that was asked for within
-//! [`KEPT_MIN`], since a call may be playing it.
+//! since.
+//!
+//! When room is wanted, what was asked for least recently goes first. Three things stay: what a live call plays
+//! ([`InUse`]), what was asked for within [`HELD_FOR`], since its call is about to leave, and, where nobody knows what
+//! live calls play, what was asked for within [`KEPT_MIN`]. Everything else may go at once.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::{self, File, FileTimes},
     io::{self, Write},
     os::unix::fs::{MetadataExt, PermissionsExt},
@@ -23,6 +26,8 @@ use sha2::{Digest, Sha256};
 
 /// Largest sound, in bytes: five minutes and a header, with room to spare.
 pub const SOUND_MAX: usize = 5 * 1024 * 1024;
+/// From the word that a sound is there to the channel that plays it, generously.
+pub const HELD_FOR: Duration = Duration::from_secs(30);
 /// A call that was placed lasts an hour at most.
 pub const KEPT_MIN: Duration = Duration::from_secs(2 * 3_600);
 
@@ -40,7 +45,7 @@ pub enum SoundError {
     /// The bytes are not what their name says.
     #[error("the sound that came is not the one that was asked for: its hash is {0}")]
     WrongHash(SoundHash),
-    /// Everything that could go was asked for within [`KEPT_MIN`].
+    /// Nothing that is there may go.
     #[error("the sounds in {} may take {max} bytes, and all of them are in use", path.display())]
     Full {
         /// Which folder.
@@ -48,6 +53,35 @@ pub enum SoundError {
         /// Its bound.
         max: u64,
     },
+}
+
+/// For what a sound is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Wanted {
+    /// A call is about to play it.
+    Now,
+    /// A call may come to play it: it will be asked for again before that.
+    Ahead,
+}
+
+/// Sounds that live calls play.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InUse {
+    /// These, and no others.
+    These(HashSet<SoundHash>),
+    /// Nobody knows: the program was just started.
+    Unknown,
+}
+
+impl InUse {
+    fn may_go(&self, found: &Found, now: SystemTime) -> bool {
+        let idle = age(found.modified, now);
+        match (self, &found.hash) {
+            (Self::These(sounds), Some(hash)) => idle >= HELD_FOR && !sounds.contains(hash),
+            (Self::These(_), None) => idle >= HELD_FOR,
+            (Self::Unknown, _) => idle > KEPT_MIN,
+        }
+    }
 }
 
 /// What tells one state of a file from another.
@@ -83,11 +117,11 @@ impl SoundFolder {
         self.path.join(format!("{hash}.wav"))
     }
 
-    /// Whether the sound is there, as it should be; notes that it is wanted now.
+    /// Whether the sound is there, as it should be; notes that it is wanted.
     ///
     /// # Errors
     /// [`SoundError::Io`]: there is something that cannot be read.
-    pub fn has(&self, hash: &SoundHash, now: SystemTime) -> Result<bool, SoundError> {
+    pub fn has(&self, hash: &SoundHash, now: SystemTime, wanted: Wanted) -> Result<bool, SoundError> {
         let path = self.file(hash);
         let failed = |source| SoundError::Io { path: path.clone(), source };
         let file = match File::open(&path) {
@@ -105,18 +139,28 @@ impl SoundFolder {
                 return Ok(false);
             }
         }
-        // Who may read but not write it can play it all the same.
-        let _ = file.set_times(FileTimes::new().set_modified(now));
+        let wanted_at = wanted.as_of(now);
+        if file.metadata().and_then(|metadata| metadata.modified()).map_err(failed)? < wanted_at {
+            // Who may read but not write it can play it all the same.
+            let _ = file.set_times(FileTimes::new().set_modified(wanted_at));
+        }
         let state = self::state(&file).map_err(failed)?;
         self.known().insert(*hash, state);
         Ok(true)
     }
 
-    /// Puts a sound there.
+    /// Puts a sound there, in the place of others where there is no room.
     ///
     /// # Errors
     /// [`SoundError`]; nothing is left behind then.
-    pub fn put(&self, hash: &SoundHash, wav: &[u8], now: SystemTime) -> Result<(), SoundError> {
+    pub fn put(
+        &self,
+        hash: &SoundHash,
+        wav: &[u8],
+        now: SystemTime,
+        wanted: Wanted,
+        in_use: &InUse,
+    ) -> Result<(), SoundError> {
         let found = SoundHash::new(Sha256::digest(wav).into());
         if found != *hash {
             return Err(SoundError::WrongHash(found));
@@ -125,13 +169,13 @@ impl SoundFolder {
         let of_folder = |source| SoundError::Io { path: self.path.clone(), source };
         fs::create_dir_all(&self.path).map_err(of_folder)?;
         let keep = self.bytes_max.saturating_sub(wav.len() as u64);
-        if wav.len() as u64 > self.bytes_max || self.make_room(keep, now).map_err(of_folder)? > keep {
+        if wav.len() as u64 > self.bytes_max || self.make_room(keep, now, in_use).map_err(of_folder)? > keep {
             return Err(SoundError::Full { path: self.path.clone(), max: self.bytes_max });
         }
         let number = self.temporary.fetch_add(1, Ordering::Relaxed);
         let beside = self.path.join(format!(".{hash}.{}.{number}", std::process::id()));
         let path = self.file(hash);
-        let written = write(&beside, wav, now).and_then(|state| {
+        let written = write(&beside, wav, wanted.as_of(now)).and_then(|state| {
             fs::rename(&beside, &path)?;
             File::open(&self.path)?.sync_all()?;
             Ok(state)
@@ -167,11 +211,11 @@ impl SoundFolder {
     }
 
     /// Removes the oldest until `keep` bytes are left, as far as that may be; what is left.
-    fn make_room(&self, keep: u64, now: SystemTime) -> io::Result<u64> {
+    fn make_room(&self, keep: u64, now: SystemTime, in_use: &InUse) -> io::Result<u64> {
         let mut all = self.list()?;
         let mut bytes: u64 = all.iter().map(|found| found.bytes).sum();
         all.sort_by_key(|found| found.modified);
-        for found in all.iter().filter(|found| age(found.modified, now) > KEPT_MIN) {
+        for found in all.iter().filter(|found| in_use.may_go(found, now)) {
             if bytes <= keep {
                 break;
             }
@@ -228,8 +272,20 @@ struct Found {
     modified: SystemTime,
 }
 
+/// What seems to be of the future is of a clock that was set back: old, or it would stay for ever.
 fn age(modified: SystemTime, now: SystemTime) -> Duration {
-    now.duration_since(modified).unwrap_or_default()
+    now.duration_since(modified)
+        .unwrap_or_else(|ahead| if ahead.duration() > HELD_FOR { Duration::MAX } else { Duration::ZERO })
+}
+
+impl Wanted {
+    /// When a sound that is wanted so counts as asked for.
+    fn as_of(self, now: SystemTime) -> SystemTime {
+        match self {
+            Self::Now => now,
+            Self::Ahead => now - HELD_FOR,
+        }
+    }
 }
 
 fn state(file: &File) -> io::Result<State> {
@@ -275,23 +331,23 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let folder = SoundFolder::new(place.path().join("a/b"), 10_000);
         let (hash, wav) = sound(1);
-        assert!(!folder.has(&hash, at(0)).unwrap());
-        let lie = folder.put(&hash, b"something else", at(0)).unwrap_err();
+        assert!(!folder.has(&hash, at(0), Wanted::Now).unwrap());
+        let lie = folder.put(&hash, b"something else", at(0), Wanted::Now, &InUse::Unknown).unwrap_err();
         assert!(matches!(lie, SoundError::WrongHash(_)), "{lie}");
         assert!(!folder.path().exists());
-        folder.put(&hash, &wav, at(0)).unwrap();
-        assert!(folder.has(&hash, at(0)).unwrap());
+        folder.put(&hash, &wav, at(0), Wanted::Now, &InUse::Unknown).unwrap();
+        assert!(folder.has(&hash, at(0), Wanted::Now).unwrap());
         assert_eq!(names(&folder), [format!("{hash}.wav")]);
         let file = folder.path().join(format!("{hash}.wav"));
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);
         // Cut or changed by whatever: found out, and mended by the next.
         fs::write(&file, &wav[..500]).unwrap();
-        assert!(!folder.has(&hash, at(0)).unwrap());
-        folder.put(&hash, &wav, at(0)).unwrap();
-        assert!(folder.has(&hash, at(0)).unwrap());
+        assert!(!folder.has(&hash, at(0), Wanted::Now).unwrap());
+        folder.put(&hash, &wav, at(0), Wanted::Now, &InUse::Unknown).unwrap();
+        assert!(folder.has(&hash, at(0), Wanted::Now).unwrap());
         // By a folder that never wrote it, too.
         let another = SoundFolder::new(folder.path().to_owned(), 10_000);
-        assert!(another.has(&hash, at(0)).unwrap());
+        assert!(another.has(&hash, at(0), Wanted::Now).unwrap());
     }
 
     #[test]
@@ -301,13 +357,14 @@ mod tests {
         fs::write(place.path().join("mine.wav"), "not ours").unwrap();
         let all: Vec<_> = (1..=5).map(sound).collect();
         for (n, (hash, wav)) in (0..3).zip(&all) {
-            folder.put(hash, wav, at(n)).unwrap();
+            folder.put(hash, wav, at(n), Wanted::Now, &InUse::Unknown).unwrap();
         }
-        assert!(folder.has(&all[0].0, at(4)).unwrap());
-        folder.put(&all[3].0, &all[3].1, at(4)).unwrap();
-        let is_there: Vec<_> = all.iter().map(|(hash, _)| folder.has(hash, at(4)).unwrap()).collect();
+        assert!(folder.has(&all[0].0, at(4), Wanted::Now).unwrap());
+        folder.put(&all[3].0, &all[3].1, at(4), Wanted::Now, &InUse::Unknown).unwrap();
+        let is_there: Vec<_> =
+            all.iter().map(|(hash, _)| folder.has(hash, at(4), Wanted::Now).unwrap()).collect();
         assert_eq!(is_there, [true, false, true, true, false]);
-        let full = folder.put(&all[4].0, &all[4].1, at(5)).unwrap_err();
+        let full = folder.put(&all[4].0, &all[4].1, at(5), Wanted::Now, &InUse::Unknown).unwrap_err();
         assert!(matches!(full, SoundError::Full { .. }), "{full}");
         // What a crash left goes with the old ones.
         fs::write(place.path().join(format!(".{}.1.0", all[4].0)), "half").unwrap();
@@ -317,12 +374,55 @@ mod tests {
     }
 
     #[test]
+    fn a_full_folder_makes_room_for_what_is_wanted_unless_a_live_call_plays_it() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = SoundFolder::new(place.path().to_owned(), 3_500);
+        let (start, soon) = (at(0), at(0) + HELD_FOR);
+        let all: Vec<_> = (1..=7).map(sound).collect();
+        let these = |n: &[usize]| InUse::These(n.iter().map(|n| all[*n].0).collect());
+        let put =
+            |n: usize, now, wanted, in_use: &InUse| folder.put(&all[n].0, &all[n].1, now, wanted, in_use);
+        let is_there = |n: usize| place.path().join(format!("{}.wav", all[n].0)).exists();
+        for n in 0..3 {
+            put(n, start, Wanted::Now, &these(&[])).unwrap();
+        }
+        // Their calls are about to leave.
+        assert!(matches!(put(3, start, Wanted::Now, &these(&[])), Err(SoundError::Full { .. })));
+        // One call has left and lives; the others of this moment are not waited for any longer.
+        put(3, soon, Wanted::Now, &these(&[0])).unwrap();
+        assert!(is_there(0) && is_there(3) && [1, 2].iter().filter(|n| is_there(**n)).count() == 1);
+        // All are played: there is no room for anybody.
+        let full = put(4, soon + HELD_FOR, Wanted::Now, &these(&[0, 1, 2, 3])).unwrap_err();
+        assert!(matches!(full, SoundError::Full { .. }), "{full}");
+        // Their calls are over: they go at once. What is placed ahead goes for what is wanted now.
+        let later = soon + 2 * HELD_FOR;
+        for n in [4, 5, 6] {
+            put(n, later, Wanted::Ahead, &these(&[])).unwrap();
+        }
+        assert!(folder.has(&all[5].0, later, Wanted::Now).unwrap());
+        assert!(folder.has(&all[5].0, later, Wanted::Ahead).unwrap(), "still wanted now");
+        put(0, later, Wanted::Now, &these(&[])).unwrap();
+        put(1, later, Wanted::Now, &these(&[])).unwrap();
+        assert_eq!([0, 1, 4, 5, 6].map(is_there), [true, true, false, true, false]);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_keeps_nothing_for_ever() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = SoundFolder::new(place.path().to_owned(), 1_500);
+        let (first, second) = (sound(1), sound(2));
+        folder.put(&first.0, &first.1, at(9), Wanted::Now, &InUse::These(HashSet::new())).unwrap();
+        folder.put(&second.0, &second.1, at(1), Wanted::Now, &InUse::These(HashSet::new())).unwrap();
+        assert!(!folder.has(&first.0, at(1), Wanted::Now).unwrap());
+    }
+
+    #[test]
     fn a_folder_that_cannot_be_written_is_told() {
         let place = tempfile::tempdir().unwrap();
         fs::write(place.path().join("file"), "").unwrap();
         let folder = SoundFolder::new(place.path().join("file"), 10_000);
         let (hash, wav) = sound(1);
-        let error = folder.put(&hash, &wav, at(0)).unwrap_err();
+        let error = folder.put(&hash, &wav, at(0), Wanted::Now, &InUse::Unknown).unwrap_err();
         assert!(matches!(error, SoundError::Io { .. }), "{error}");
         assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1);
     }

@@ -246,3 +246,20 @@ fn near_a_limit_is_four_fifths_of_it_and_never_one_or_two_calls() {
     assert!(!of(1, 1) && !of(2, 2) && of(3, 3) && !of(10, 7) && of(10, 8) && of(10, 12));
     assert!(!Channels::new(None).is_near_full());
 }
+
+#[test]
+fn a_start_that_never_left_is_given_back_and_no_other() {
+    let t = origin();
+    let mut window = Window::new(2);
+    let first = window.take(t);
+    window.take(t + 400 * MS);
+    assert_eq!(window.check(t + 500 * MS), Err(t + SECOND));
+    window.give_back(first);
+    assert_eq!(window.check(t + 500 * MS), Ok(()));
+    window.take(t + 500 * MS);
+    // The one that left counts from when it left.
+    assert_eq!(window.check(t + 600 * MS), Err(t + 1_400 * MS));
+    // Long forgotten: nothing happens.
+    window.give_back(first);
+    assert_eq!(window.check(t + 600 * MS), Err(t + 1_400 * MS));
+}

@@ -7,7 +7,7 @@ use controlplane_core::{
     names::NodeName,
     sound::SoundHash,
 };
-use node_agent_protocol::{BarAnswer, Capability, Down};
+use node_agent_protocol::{BarAnswer, Capability, Down, sounds::Wanted};
 use tokio::{
     io::DuplexStream,
     sync::oneshot,
@@ -29,8 +29,9 @@ const AWAITED_MAX: usize = 1_024;
 
 /// Sounds that one node is asked to place at a time.
 const PLACING_MAX: usize = 1_024;
-/// For so long an agent's word that it has a sound is believed: it removes none that it was asked for within hours.
-const PLACED_FOR: Duration = Duration::from_secs(60);
+/// For so long an agent's word that it has a sound is believed: it holds one that a call is about to play for longer
+/// (`node_agent_protocol::sounds::HELD_FOR`). What was asked for ahead of calls is not believed at all.
+const PLACED_FOR: Duration = Duration::from_secs(10);
 /// Sounds of one node that are remembered as placed.
 const PLACED_MAX: usize = 4_096;
 
@@ -104,6 +105,7 @@ impl Links {
         &self,
         node: &NodeName,
         sound: &SoundHash,
+        wanted: Wanted,
         limit: Duration,
     ) -> Result<(), PlaceAudioError> {
         let (reply, answer) = oneshot::channel();
@@ -122,14 +124,16 @@ impl Links {
                 waiting.retain(|reply| !reply.is_closed());
                 !waiting.is_empty()
             });
-            if entry.placing.len() >= PLACING_MAX {
+            // What no call waits for leaves room for what one does.
+            let places = if wanted == Wanted::Ahead { PLACING_MAX / 2 } else { PLACING_MAX };
+            if entry.placing.len() >= places {
                 return Err(PlaceAudioError::Busy);
             }
-            entry.placing.entry(*sound).or_default().push(reply);
+            entry.placing.entry((*sound, wanted)).or_default().push(reply);
             down
         };
         let ask = async {
-            let asked = down.send(Down::PlaceAudio { sound: *sound }).await;
+            let asked = down.send(Down::PlaceAudio { sound: *sound, ahead: wanted == Wanted::Ahead }).await;
             asked.map_err(|_| PlaceAudioError::NotLinked)?;
             let answer = answer.await.map_err(|_| PlaceAudioError::NotLinked)?;
             answer.map_err(PlaceAudioError::Refused)
@@ -139,7 +143,10 @@ impl Links {
 
     /// Whether this node is being asked to place this sound: then it may have it.
     pub(crate) fn is_placing(&self, node: &NodeName, sound: &SoundHash) -> bool {
-        self.state().nodes.get(node).is_some_and(|entry| entry.placing.contains_key(sound))
+        let state = self.state();
+        let is_asked =
+            |wanted| state.nodes.get(node).is_some_and(|entry| entry.placing.contains_key(&(*sound, wanted)));
+        is_asked(Wanted::Now) || is_asked(Wanted::Ahead)
     }
 
     /// Asks the node's gate to let no Originate of this attempt through, which is `age` old; `None`: an hour at

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use controlplane_core::{ids::AttemptId, names::NodeName, sound::SoundHash};
-use node_agent_protocol::{BarAnswer, Down, HEARTBEAT, Observations};
+use node_agent_protocol::{BarAnswer, Down, HEARTBEAT, Observations, sounds::Wanted};
 use time::OffsetDateTime;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -75,15 +75,19 @@ impl Membership {
     }
 
     /// A sound is on the node now, or cannot be.
-    pub(in crate::agents) fn placed(&self, sound: &SoundHash, answer: &Result<(), String>) {
+    pub(in crate::agents) fn placed(&self, sound: &SoundHash, wanted: Wanted, answer: &Result<(), String>) {
         let mut state = self.links.state();
         let Some(entry) = state.nodes.get_mut(&self.node) else { return };
         if entry.held.as_ref().is_none_or(|held| held.id != self.id) {
             return;
         }
         // Only what was asked for: an agent cannot fill this memory.
-        let Some(waiting) = entry.placing.remove(sound) else { return };
-        if answer.is_ok() {
+        let mut waiting = entry.placing.remove(&(*sound, wanted)).unwrap_or_default();
+        if wanted == Wanted::Now {
+            // What may be played is there ahead of calls, too; agents of older versions give no other answer.
+            waiting.extend(entry.placing.remove(&(*sound, Wanted::Ahead)).unwrap_or_default());
+        }
+        if answer.is_ok() && wanted == Wanted::Now && !waiting.is_empty() {
             entry.note_placed(*sound, Instant::now());
         }
         for reply in waiting {

@@ -19,7 +19,7 @@ use controlplane_core::{
     sound::SoundHash,
 };
 use controlplane_store::agents::NodeCertificate;
-use node_agent_protocol::{BarAnswer, Down, Hello, Observations};
+use node_agent_protocol::{BarAnswer, Down, Hello, Observations, sounds::Wanted};
 use time::OffsetDateTime;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -93,7 +93,7 @@ struct Entry {
     connections: HashMap<u64, Fingerprint>,
     bars: HashMap<AttemptId, Vec<oneshot::Sender<BarAnswer>>>,
     /// Sounds that it was asked to place.
-    placing: HashMap<SoundHash, Vec<oneshot::Sender<Result<(), String>>>>,
+    placing: HashMap<(SoundHash, Wanted), Vec<oneshot::Sender<Result<(), String>>>>,
     /// Sounds that it said it has, and when.
     placed: HashMap<SoundHash, Instant>,
 }

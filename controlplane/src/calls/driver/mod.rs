@@ -21,6 +21,7 @@ use controlplane_core::{
     fleet::{OnRefusal, Trunk},
     health::{self, Destination, Load, Party},
     ids::AttemptId,
+    number::E164,
     selection::Tried,
 };
 use controlplane_store::calls::{Attempt as Stored, BeginAttempt, Begun, Call, EndAttempt, Follows, Written};
@@ -36,7 +37,7 @@ use super::{
     place::{Place, Slots},
 };
 use crate::{
-    audio::{PLACE_MAX, Playable},
+    audio::{PLACE_MAX, Playable, TextInUse},
     registry::{Assignment, Refused, Reserved},
 };
 
@@ -69,6 +70,7 @@ pub(super) async fn drive(calls: &Calls, call: Call, canceled: watch::Receiver<b
         unusable_since: None,
         hold: None,
         plays: None,
+        _in_use: None,
         is_unplaced: false,
         late: Reason::DeadlineExceeded,
     };
@@ -102,6 +104,8 @@ struct Driver<'a> {
     hold: Option<OffsetDateTime>,
     /// What it plays, once that is there.
     plays: Option<Playable>,
+    /// Keeps it.
+    _in_use: Option<TextInUse>,
     /// Whether the last node that could have been tried could not get what it plays.
     is_unplaced: bool,
     /// Why it ends if its deadline comes now.
@@ -164,7 +168,7 @@ impl Driver<'_> {
             let id = self.calls.chance.attempt_id();
             changes.borrow_and_update();
             let (to, from) = (&self.call.request.to, self.call.request.from.as_ref());
-            let wait = match self.calls.registry.reserve(to, from, &self.tried, &id, now.into_std()) {
+            let wait = match self.reserve(to, from, &plays, &id, now) {
                 Reserved::Trunk(to) => {
                     self.unusable_since = None;
                     if self.attempt(&id, &plays, &to).await == Step::Ended {
@@ -189,6 +193,31 @@ impl Driver<'_> {
         }
     }
 
+    /// Nodes that could not get what calls play lately come after all others.
+    fn reserve(
+        &self,
+        to: &E164,
+        from: Option<&E164>,
+        plays: &Playable,
+        id: &AttemptId,
+        now: Instant,
+    ) -> Reserved {
+        let registry = &self.calls.registry;
+        let reserve = |tried: &Tried| registry.reserve(to, from, tried, id, now.into_std());
+        let shunned = self.calls.audio.placing().shunned(plays);
+        if shunned.is_empty() {
+            return reserve(&self.tried);
+        }
+        let (mut tried, (fleet, _)) = (self.tried.clone(), registry.fleet());
+        shunned.iter().for_each(|node| tried.pass_over_node(node, &fleet));
+        match reserve(&tried) {
+            Reserved::Refused(Refused::NothingLeft | Refused::NothingUsable) => reserve(&self.tried),
+            reserved @ (Reserved::Trunk(_) | Reserved::Refused(Refused::Wait { .. } | Refused::NoRoute)) => {
+                reserved
+            }
+        }
+    }
+
     /// What the call plays: a text is spoken now. `Err`: the call ends so.
     async fn find_what_plays(&mut self, deadline: Instant) -> Result<(), Reason> {
         let audio = &self.calls.audio;
@@ -198,12 +227,12 @@ impl Driver<'_> {
             found = audio.ready(&self.call.org, &self.call.request.message.content) => found,
             () = sleep_until(deadline) => return Err(Reason::MediaError),
         };
-        let plays = found.map_err(|error| {
+        let (plays, in_use) = found.map_err(|error| {
             tracing::warn!(call = %self.call.id, %error, "there is nothing to play");
             Reason::MediaError
         })?;
         audio.placing().ahead(&self.call.request.to, &plays);
-        self.plays = Some(plays);
+        (self.plays, self._in_use) = (Some(plays), in_use);
         Ok(())
     }
 
@@ -314,15 +343,20 @@ impl Driver<'_> {
         let trunk = &to.trunk;
         let place = Place::on(trunk, id);
         let _slots = Slots { registry: &self.calls.registry, place: &place };
+        let _playing = self.calls.audio.placing().playing(plays);
         let placed = tokio::select! {
             biased;
             placed = self.calls.audio.placing().place(&trunk.node, plays, PLACE_MAX) => placed,
-            _ = self.canceled.wait_for(|canceled| *canceled) => return Step::Next,
+            _ = self.canceled.wait_for(|canceled| *canceled) => {
+                self.calls.registry.not_sent(to);
+                return Step::Next;
+            }
         };
         self.is_unplaced = placed.is_err();
         if let Err(error) = placed {
             // Nothing was sent, and nothing is written: another node may have it.
             tracing::warn!(call = %self.call.id, node = %trunk.node, %error, "a node cannot play the call's sound");
+            self.calls.registry.not_sent(to);
             self.tried.pass_over_node(&trunk.node, &self.calls.registry.fleet().0);
             return Step::Next;
         }
@@ -344,6 +378,7 @@ impl Driver<'_> {
             // Another call to this number was faster.
             Some(Begun::Held { until }) => {
                 self.hold = Some(until);
+                self.calls.registry.not_sent(to);
                 return Step::Next;
             }
             // It has ended, or another attempt of it lives: nothing is sent from here.

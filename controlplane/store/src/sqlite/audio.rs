@@ -11,7 +11,9 @@ use sqlx::{SqliteConnection, types::time::OffsetDateTime};
 use super::{SqliteStore, audit};
 use crate::{
     AudioStore, StoreError,
-    audio::{NewRecording, PruneAudio, Recorded, Recording, RecordingsPage, Sound, Speech},
+    audio::{
+        KeptSpeech, NewRecording, NewSpeech, PruneAudio, Recorded, Recording, RecordingsPage, Sound, Speech,
+    },
     audio_rows::{RecordingRow, SoundRow, SpeechRow, page, select_recordings},
     calls::Actor,
     columns::{Micros, kept},
@@ -97,16 +99,8 @@ impl AudioStore for SqliteStore {
         speech.map_err(|error| self.failed("find a spoken text", error))
     }
 
-    async fn keep_speech(
-        &self,
-        key: [u8; 32],
-        sound: Sound,
-        at: OffsetDateTime,
-    ) -> Result<SoundHash, StoreError> {
-        let input = (key, sound, at);
-        self.writer
-            .write("keep a spoken text", input, |c, (key, sound, at)| Box::pin(keep(c, key, sound, *at)))
-            .await
+    async fn keep_speech(&self, new: NewSpeech) -> Result<KeptSpeech, StoreError> {
+        self.writer.write("keep a spoken text", new, |c, new| Box::pin(keep(c, new))).await
     }
 
     async fn use_speech(&self, key: [u8; 32], at: OffsetDateTime) -> Result<(), StoreError> {
@@ -133,9 +127,10 @@ async fn put(c: &mut SqliteConnection, sound: &Sound) -> Result<(), Failure> {
 }
 
 async fn create(c: &mut SqliteConnection, new: &NewRecording) -> Result<Recorded, Failure> {
-    let held: i64 = sqlx::query_scalar(
-        "SELECT coalesce(sum(a.bytes), 0) FROM recording r JOIN audio a ON a.sha256 = r.sha256
-         WHERE r.org_id = $1 AND r.deleted_at IS NULL",
+    // What was deleted lies there until it is erased, and counts until then.
+    let (held, all): (i64, i64) = sqlx::query_as(
+        "SELECT coalesce(sum(a.bytes) FILTER (WHERE r.org_id = $1), 0), coalesce(sum(a.bytes), 0)
+         FROM recording r JOIN audio a ON a.sha256 = r.sha256",
     )
     .bind(new.org.as_str())
     .fetch_one(&mut *c)
@@ -143,6 +138,9 @@ async fn create(c: &mut SqliteConnection, new: &NewRecording) -> Result<Recorded
     let bytes = new.sound.wav.len() as u64;
     if held.unsigned_abs().saturating_add(bytes) > new.org_bytes_max {
         return Ok(Recorded::Full);
+    }
+    if all.unsigned_abs().saturating_add(bytes) > new.bytes_max {
+        return Ok(Recorded::AllFull);
     }
     put(c, &new.sound).await?;
     sqlx::query("INSERT INTO recording (id, org_id, sha256, created_at) VALUES ($1, $2, $3, $4)")
@@ -207,27 +205,73 @@ async fn delete(
     Ok(true)
 }
 
-async fn keep(
-    c: &mut SqliteConnection,
-    key: &[u8; 32],
-    sound: &Sound,
-    at: OffsetDateTime,
-) -> Result<SoundHash, Failure> {
-    put(c, sound).await?;
+async fn keep(c: &mut SqliteConnection, new: &NewSpeech) -> Result<KeptSpeech, Failure> {
+    let known = sqlx::query_as::<_, SpeechRow>("SELECT sha256, last_used_at FROM speech WHERE key = $1")
+        .bind(new.key.as_slice())
+        .fetch_optional(&mut *c)
+        .await?;
+    if let Some(known) = known {
+        touch(c, &new.key, new.at).await?;
+        return Ok(KeptSpeech::Sound(Speech::try_from(known)?.sha256));
+    }
+    let bytes = new.sound.wav.len() as u64;
+    for (org, max, full) in
+        [(Some(&new.org), new.org_bytes_max, KeptSpeech::Full), (None, new.bytes_max, KeptSpeech::AllFull)]
+    {
+        let Some(left) = max.checked_sub(bytes) else { return Ok(full) };
+        if !make_room(c, org, left, new.stays_since).await? {
+            return Ok(full);
+        }
+    }
+    put(c, &new.sound).await?;
     sqlx::query(
-        "INSERT INTO speech (key, sha256, created_at, last_used_at) VALUES ($1, $2, $3, $3)
-         ON CONFLICT (key) DO UPDATE SET last_used_at = excluded.last_used_at",
+        "INSERT INTO speech (key, org_id, sha256, created_at, last_used_at) VALUES ($1, $2, $3, $4, $4)",
     )
-    .bind(key.as_slice())
-    .bind(sound.sha256.as_bytes().as_slice())
-    .bind(Micros::from(at))
+    .bind(new.key.as_slice())
+    .bind(new.org.as_str())
+    .bind(new.sound.sha256.as_bytes().as_slice())
+    .bind(Micros::from(new.at))
     .execute(&mut *c)
     .await?;
-    let row = sqlx::query_as::<_, SpeechRow>("SELECT sha256, last_used_at FROM speech WHERE key = $1")
-        .bind(key.as_slice())
-        .fetch_one(c)
+    Ok(KeptSpeech::Sound(new.sound.sha256))
+}
+
+/// Erases texts that were used longest ago, of one organisation or of all, until they take no more than `left`
+/// bytes. `false`: what open calls need takes more.
+async fn make_room(
+    c: &mut SqliteConnection,
+    org: Option<&OrgId>,
+    left: u64,
+    stays_since: OffsetDateTime,
+) -> Result<bool, Failure> {
+    let org = org.map(OrgId::as_str);
+    let left = i64::try_from(left).unwrap_or(i64::MAX);
+    let (held, needed): (i64, i64) = sqlx::query_as(
+        "SELECT coalesce(sum(a.bytes), 0), coalesce(sum(a.bytes) FILTER (WHERE s.last_used_at >= $2), 0)
+         FROM speech s JOIN audio a ON a.sha256 = s.sha256 WHERE $1 IS NULL OR s.org_id = $1",
+    )
+    .bind(org)
+    .bind(Micros::from(stays_since))
+    .fetch_one(&mut *c)
+    .await?;
+    if needed > left {
+        return Ok(false);
+    }
+    if held > left {
+        sqlx::query(
+            "DELETE FROM speech WHERE key IN (SELECT key FROM (
+                 SELECT s.key, sum(a.bytes) OVER (ORDER BY s.last_used_at DESC, s.key) AS newer, s.last_used_at
+                 FROM speech s JOIN audio a ON a.sha256 = s.sha256 WHERE $1 IS NULL OR s.org_id = $1) sized
+             WHERE newer > $2 AND last_used_at < $3)",
+        )
+        .bind(org)
+        .bind(left)
+        .bind(Micros::from(stays_since))
+        .execute(&mut *c)
         .await?;
-    Ok(Speech::try_from(row)?.sha256)
+        erase_unused(c).await?;
+    }
+    Ok(true)
 }
 
 async fn touch(c: &mut SqliteConnection, key: &[u8; 32], at: OffsetDateTime) -> Result<(), Failure> {
@@ -253,10 +297,18 @@ async fn erase(c: &mut SqliteConnection, prune: PruneAudio) -> Result<u64, Failu
     .bind(Micros::from(prune.speech_stays_since))
     .execute(&mut *c)
     .await?;
-    sqlx::query("DELETE FROM recording WHERE deleted_at < $1")
-        .bind(Micros::from(prune.deleted_before))
-        .execute(&mut *c)
-        .await?;
+    sqlx::query(
+        "DELETE FROM recording WHERE deleted_at < $1 AND NOT EXISTS (
+             SELECT 1 FROM call c WHERE c.ended_at IS NULL AND json_extract(c.request, '$.message.audio_id') = recording.id)",
+    )
+    .bind(Micros::from(prune.deleted_before))
+    .execute(&mut *c)
+    .await?;
+    erase_unused(c).await
+}
+
+/// Sounds that nothing refers to. How many.
+async fn erase_unused(c: &mut SqliteConnection) -> Result<u64, Failure> {
     let erased = sqlx::query(
         "DELETE FROM audio
          WHERE NOT EXISTS (SELECT 1 FROM speech s WHERE s.sha256 = audio.sha256)

@@ -2,9 +2,13 @@
 
 use controlplane_core::{
     ids::{OrgId, RecordingId},
+    request::{AudioId, Content},
     sound::SoundHash,
 };
-use controlplane_store::audio::{NewRecording, PruneAudio, Recorded, Recording, RecordingsPage, Sound};
+use controlplane_store::audio::{
+    KeptSpeech, NewRecording, NewSpeech, PruneAudio, Recorded, Recording, RecordingsPage, Sound,
+};
+use controlplane_store::calls::{Created, Written};
 use time::{Duration, OffsetDateTime};
 
 use crate::fixture::{Fixture, NOON, at_once, system};
@@ -20,6 +24,7 @@ fn new(f: &mut Fixture, sound: Sound, at: OffsetDateTime) -> NewRecording {
         sound,
         at,
         org_bytes_max: 1_000,
+        bytes_max: 2_000,
         actor: system(),
         audit_id: f.audit_id(),
     }
@@ -29,6 +34,17 @@ async fn create(f: &mut Fixture, sound: Sound, at: OffsetDateTime) -> Recording 
     let new = new(f, sound, at);
     let Recorded::Done(recording) = f.store.create_recording(new).await.unwrap() else { panic!("full") };
     recording
+}
+
+/// A text with room enough.
+fn text(key: u8, sound: Sound, at: OffsetDateTime) -> NewSpeech {
+    let (org, key) = (OrgId::first(), [key; 32]);
+    NewSpeech { key, org, sound, at, stays_since: at, org_bytes_max: 10_000, bytes_max: 10_000 }
+}
+
+async fn delete(f: &mut Fixture, id: &RecordingId, at: OffsetDateTime) {
+    let audit_id = f.audit_id();
+    assert!(f.store.delete_recording(&OrgId::first(), id, at, system(), audit_id).await.unwrap());
 }
 
 async fn sounds(f: &Fixture) -> i64 {
@@ -78,9 +94,12 @@ pub(crate) async fn an_organisation_has_room_for_so_much(mut f: Fixture) {
     let large = new(&mut f, sound(2, 401), NOON);
     assert_eq!(f.store.create_recording(large).await.unwrap(), Recorded::Full);
     assert_eq!((sounds(&f).await, f.count("SELECT count(*) FROM audit_log").await), (1, 1));
-    // What is deleted counts no more; another organisation's never did.
-    let audit_id = f.audit_id();
-    f.store.delete_recording(&OrgId::first(), &first.id, NOON, system(), audit_id).await.unwrap();
+    // What is deleted counts until it is erased; another organisation's never did.
+    delete(&mut f, &first.id, NOON).await;
+    let large = new(&mut f, sound(2, 401), NOON);
+    assert_eq!(f.store.create_recording(large).await.unwrap(), Recorded::Full);
+    let past = NOON + Duration::seconds(1);
+    f.store.prune_audio(PruneAudio { deleted_before: past, ..NOTHING_OLD }).await.unwrap();
     let org = f.other_org().await;
     let theirs = NewRecording { org, ..new(&mut f, sound(3, 900), NOON) };
     assert!(matches!(f.store.create_recording(theirs).await.unwrap(), Recorded::Done(_)));
@@ -91,6 +110,63 @@ pub(crate) async fn an_organisation_has_room_for_so_much(mut f: Fixture) {
     });
     let answers = at_once(work.collect()).await;
     assert_eq!(answers.iter().filter(|answer| **answer != Recorded::Full).count(), 2);
+    // All organisations together have theirs: 900 and 901 of it are taken.
+    let org = f.other_org().await;
+    let more = NewRecording { org, bytes_max: 1_850, ..new(&mut f, sound(4, 50), NOON) };
+    assert_eq!(f.store.create_recording(more).await.unwrap(), Recorded::AllFull);
+}
+
+pub(crate) async fn a_loop_of_uploads_and_deletions_holds_no_more_than_the_quota(mut f: Fixture) {
+    for n in 0..20 {
+        let upload = new(&mut f, sound(n, 300), NOON);
+        if let Recorded::Done(recording) = f.store.create_recording(upload).await.unwrap() {
+            delete(&mut f, &recording.id, NOON).await;
+        }
+    }
+    assert_eq!(f.count("SELECT CAST(sum(bytes) AS bigint) FROM audio").await, 900);
+}
+
+pub(crate) async fn a_deleted_recording_stays_for_as_long_as_an_open_call_plays_it(mut f: Fixture) {
+    let recording = create(&mut f, sound(1, 300), NOON).await;
+    let mut call = f.new_call(NOON);
+    call.request.message.content = Content::Audio(AudioId::Recording(recording.id.clone()));
+    let created = f.store.create_call(call).await.unwrap();
+    let Created::New(call) = created else { panic!("{created:?}") };
+    delete(&mut f, &recording.id, NOON).await;
+    let prune = PruneAudio { deleted_before: NOON + Duration::days(9), ..NOTHING_OLD };
+    assert_eq!(f.store.prune_audio(prune).await.unwrap(), 0);
+    assert!(f.store.recording(&OrgId::first(), &recording.id).await.unwrap().is_some());
+    let end = f.end_call(&call.id, NOON);
+    assert!(matches!(f.store.end_call(end).await.unwrap(), Written::Yes { .. }));
+    assert_eq!(f.store.prune_audio(prune).await.unwrap(), 1);
+    assert_eq!(f.store.recording(&OrgId::first(), &recording.id).await.unwrap(), None);
+}
+
+pub(crate) async fn texts_take_no_more_than_they_may_of_one_organisation_and_of_all(mut f: Fixture) {
+    let other = f.other_org().await;
+    let at = |minute: i64| NOON + Duration::minutes(minute);
+    let keep = |n: u8, org: &OrgId, minute: i64, stays: i64| {
+        let bounds = NewSpeech { org_bytes_max: 300, bytes_max: 500, ..text(n, sound(n, 100), at(minute)) };
+        f.store.keep_speech(NewSpeech { org: org.clone(), stays_since: at(stays), ..bounds })
+    };
+    let ours = OrgId::first();
+    for n in 1..=3 {
+        assert!(matches!(keep(n, &ours, n.into(), 0).await.unwrap(), KeptSpeech::Sound(_)));
+    }
+    // Open calls need all three.
+    assert_eq!(keep(4, &ours, 4, 1).await.unwrap(), KeptSpeech::Full);
+    // One is needed no more, and goes.
+    assert!(matches!(keep(4, &ours, 4, 2).await.unwrap(), KeptSpeech::Sound(_)));
+    assert_eq!(f.store.speech(&[1; 32]).await.unwrap(), None);
+    // Another organisation is not its neighbour's victim, until all have taken all.
+    for n in 5..=6 {
+        assert!(matches!(keep(n, &other, 5, 2).await.unwrap(), KeptSpeech::Sound(_)));
+    }
+    assert_eq!(keep(7, &other, 5, 2).await.unwrap(), KeptSpeech::AllFull);
+    assert!(matches!(keep(7, &other, 5, 3).await.unwrap(), KeptSpeech::Sound(_)));
+    assert_eq!((f.store.speech(&[2; 32]).await.unwrap(), sounds(&f).await), (None, 5));
+    // One that is there needs no room.
+    assert_eq!(keep(7, &ours, 6, 0).await.unwrap(), KeptSpeech::Sound(sound(7, 1).sha256));
 }
 
 pub(crate) async fn recordings_are_listed_newest_first_in_pages(mut f: Fixture) {
@@ -121,12 +197,14 @@ pub(crate) async fn a_text_is_spoken_once_and_shares_its_sound(mut f: Fixture) {
     assert_eq!(f.store.speech(&key).await.unwrap(), None);
     // Of two that spoke it at once, the first counts.
     let (first, second) = (sound(1, 100), sound(2, 100));
-    assert_eq!(f.store.keep_speech(key, first.clone(), NOON).await.unwrap(), first.sha256);
-    assert_eq!(f.store.keep_speech(key, second, NOON).await.unwrap(), first.sha256);
+    for sound in [first.clone(), second] {
+        let kept = f.store.keep_speech(text(5, sound, NOON)).await.unwrap();
+        assert_eq!(kept, KeptSpeech::Sound(first.sha256));
+    }
     let recording = create(&mut f, first.clone(), NOON).await;
     assert_eq!(recording.sha256, first.sha256);
-    // The second's sound belongs to nothing.
-    assert_eq!(f.store.prune_audio(NOTHING_OLD).await.unwrap(), 1);
+    // The second's sound is not there.
+    assert_eq!((sounds(&f).await, f.store.prune_audio(NOTHING_OLD).await.unwrap()), (1, 0));
     let later = NOON + Duration::hours(2);
     f.store.use_speech(key, later).await.unwrap();
     f.store.use_speech(key, NOON).await.unwrap();
@@ -141,7 +219,7 @@ pub(crate) async fn a_text_is_spoken_once_and_shares_its_sound(mut f: Fixture) {
 pub(crate) async fn texts_used_longest_ago_go_first_where_there_are_too_many_bytes(f: Fixture) {
     for n in 1..=4 {
         let at = NOON + Duration::minutes(n.into());
-        f.store.keep_speech([n; 32], sound(n, 100), at).await.unwrap();
+        f.store.keep_speech(text(n, sound(n, 100), at)).await.unwrap();
     }
     f.store.use_speech([1; 32], NOON + Duration::hours(1)).await.unwrap();
     let prune = PruneAudio { speech_bytes_max: 250, ..NOTHING_OLD };

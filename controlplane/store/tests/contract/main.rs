@@ -142,7 +142,10 @@ contract! {
         an_organisation_has_room_for_so_much
         recordings_are_listed_newest_first_in_pages
         a_text_is_spoken_once_and_shares_its_sound
-        texts_used_longest_ago_go_first_where_there_are_too_many_bytes;
+        texts_used_longest_ago_go_first_where_there_are_too_many_bytes
+        a_loop_of_uploads_and_deletions_holds_no_more_than_the_quota
+        a_deleted_recording_stays_for_as_long_as_an_open_call_plays_it
+        texts_take_no_more_than_they_may_of_one_organisation_and_of_all;
     audit:
         rows_are_newest_first_and_name_the_actor
         rows_cannot_be_changed_or_erased

@@ -61,6 +61,8 @@ struct Live {
     endpoint: EndpointName,
     admitted_at: Instant,
     has_channel: bool,
+    /// What it plays; `None`: this process did not admit it, and does not know.
+    plays: Option<String>,
 }
 
 /// A channel of ours in Asterisk's own list.
@@ -87,6 +89,8 @@ pub struct Ledger {
     node: NodeLimits,
     policy: Policy,
     admitted: u64,
+    /// Whether Asterisk's own list of channels was seen.
+    is_reconciled: bool,
 }
 
 impl Ledger {
@@ -110,6 +114,7 @@ impl Ledger {
             node,
             policy: Policy::default(),
             admitted: 0,
+            is_reconciled: false,
         }
     }
 
@@ -169,7 +174,7 @@ impl Ledger {
         self.paces.entry(endpoint.clone()).or_default().take(now);
         self.node_pace.take(now);
         self.remember(originate.attempt, Fate::Admitted { ended_at: None }, now);
-        self.hold(originate.attempt, endpoint.clone(), now);
+        self.hold(originate.attempt, endpoint.clone(), Some(originate.plays().to_owned()), now);
         self.admitted += 1;
         Ok(())
     }
@@ -217,9 +222,9 @@ impl Ledger {
         }
     }
 
-    fn hold(&mut self, attempt: AttemptId, endpoint: EndpointName, now: Instant) {
+    fn hold(&mut self, attempt: AttemptId, endpoint: EndpointName, plays: Option<String>, now: Instant) {
         self.per_endpoint.entry(endpoint.clone()).or_default().insert(attempt);
-        self.live.insert(attempt, Live { endpoint, admitted_at: now, has_channel: false });
+        self.live.insert(attempt, Live { endpoint, admitted_at: now, has_channel: false, plays });
     }
 
     fn release(&mut self, attempt: AttemptId, now: Instant) {
@@ -263,6 +268,7 @@ impl Ledger {
     /// had let through: of a control plane with a session of its own, or of before this agent's start. They
     /// count from now on.
     pub fn reconcile(&mut self, listed: &[Listed], asked_at: Instant, now: Instant) -> Vec<Listed> {
+        self.is_reconciled = true;
         let there: HashSet<AttemptId> = listed.iter().map(|listed| listed.attempt).collect();
         let gone = |(attempt, live): (&AttemptId, &Live)| {
             let is_gone = !there.contains(attempt) && live.admitted_at + CHANNEL_APPEARS_WITHIN <= asked_at;
@@ -287,7 +293,7 @@ impl Ledger {
                 unclaimed.push(listed.clone());
             }
             self.remember(listed.attempt, Fate::Admitted { ended_at: None }, now);
-            self.hold(listed.attempt, listed.endpoint.clone(), now);
+            self.hold(listed.attempt, listed.endpoint.clone(), None, now);
             self.channel_seen(listed.attempt);
         }
         unclaimed
@@ -304,6 +310,16 @@ impl Ledger {
     pub fn living_for(&self, at_least: Duration, now: Instant) -> Vec<AttemptId> {
         let is_old = |live: &Live| now.saturating_duration_since(live.admitted_at) > at_least;
         self.live.iter().filter(|(_, live)| is_old(live)).map(|(attempt, _)| *attempt).collect()
+    }
+
+    /// Names of what channels of ours play. `None`: there may be one of before this process, and what it plays is
+    /// not known.
+    #[must_use]
+    pub fn playing(&self) -> Option<HashSet<&str>> {
+        if !self.is_reconciled {
+            return None;
+        }
+        self.live.values().map(|live| live.plays.as_deref()).collect()
     }
 
     /// Channels of ours on this endpoint.

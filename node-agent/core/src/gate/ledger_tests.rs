@@ -264,3 +264,26 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_live_calls_play_is_known_but_for_channels_of_an_earlier_process() {
+    let (mut ledger, now) = (ledger(WIDE, policy(10, 10)), start());
+    let play = |ledger: &mut Ledger, n: u128, sound: &str| {
+        let originate = Originate::to_test(id(n), endpoint("acme"), "+48221234567").playing(sound);
+        ledger.admit(&originate, now).unwrap();
+    };
+    play(&mut ledger, 1, "abc");
+    assert_eq!(ledger.playing(), None, "Asterisk may have channels of before this process");
+    ledger.reconcile(&[], now, now);
+    play(&mut ledger, 2, "abc");
+    play(&mut ledger, 3, "def");
+    assert_eq!(ledger.playing(), Some(HashSet::from(["abc", "def"])));
+    ledger.hung_up(id(1), now);
+    ledger.hung_up(id(3), now);
+    assert_eq!(ledger.playing(), Some(HashSet::from(["abc"])));
+    let stranger = Listed { attempt: id(9), endpoint: endpoint("acme") };
+    ledger.reconcile(&[stranger, Listed { attempt: id(2), endpoint: endpoint("acme") }], now, now);
+    assert_eq!(ledger.playing(), None);
+    ledger.hung_up(id(9), now);
+    assert_eq!(ledger.playing(), Some(HashSet::from(["abc"])));
+}

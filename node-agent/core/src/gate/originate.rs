@@ -17,6 +17,8 @@ const RECORDER: &str = "CHANNEL(hangup_handler_push)=\"ringward-record,s,1\"";
 /// All variables of ours begin so; their values are checked again where the dialplan uses them.
 const OUR_VARIABLES: &str = "RINGWARD_";
 const VARIABLES_MAX: usize = 24;
+/// Of ours, the one that names what is played.
+const PLAYS: &str = "RINGWARD_AUDIO";
 /// Longest wait for an answer, in ms.
 const TIMEOUT_MS_MAX: u32 = 300_000;
 /// Most repeats of a message: more would keep a line for ever.
@@ -78,6 +80,20 @@ impl Originate {
     pub(super) fn to_test(attempt: AttemptId, endpoint: EndpointName, number: &str) -> Self {
         let number = DialDigits::parse(number).unwrap();
         Self { attempt, endpoint, number, timeout_ms: 1000, caller_id: None, variables: Vec::new() }
+    }
+
+    /// The name of what it plays; empty: nothing.
+    pub(super) fn plays(&self) -> &str {
+        let named = self.variables.iter().find(|(name, _)| name.as_str() == PLAYS);
+        named.map_or("", |(_, value)| value.as_str())
+    }
+
+    /// As parsed, but playing this.
+    #[cfg(test)]
+    pub(super) fn playing(mut self, sound: &str) -> Self {
+        let variable = (VariableName::parse(PLAYS).unwrap(), VariableValue::parse(sound).unwrap());
+        self.variables.push(variable);
+        self
     }
 
     pub(super) fn headers(&self) -> Vec<(&'static str, String)> {
@@ -160,7 +176,7 @@ fn fits(name: &str, value: &str) -> bool {
     };
     match name {
         // A name in a folder of sounds, never a path: recordings of other calls are sounds, too.
-        "RINGWARD_AUDIO" => value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-')),
+        PLAYS => value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-')),
         "RINGWARD_REPEAT" => up_to(REPEAT_MAX),
         "RINGWARD_TIME_LIMIT" => up_to(TIME_LIMIT_S_MAX),
         "RINGWARD_KEYS" => keys(KEYS_MAX),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use controlplane_core::sound::SoundHash;
-use node_agent_protocol::{Capabilities, Capability, Down, Up, audio_path, tls};
+use node_agent_protocol::{Capabilities, Capability, Down, Up, audio_path, sounds::Wanted, tls};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -66,7 +66,7 @@ async fn a_sound_is_given_to_the_node_that_is_asked_to_place_it_and_only_then() 
     let place = json!({"to": NUMBER, "message": {"text": "Only for waw-1."}});
     plane.post("/admin/v1/calls", &place).await;
     let sound = loop {
-        if let Down::PlaceAudio { sound } = link.next().await.unwrap() {
+        if let Down::PlaceAudio { sound, .. } = link.next().await.unwrap() {
             break sound;
         }
     };
@@ -74,17 +74,20 @@ async fn a_sound_is_given_to_the_node_that_is_asked_to_place_it_and_only_then() 
     assert_eq!((status, &wav[..4]), (200, b"RIFF".as_slice()));
     // Another node's certificate opens nothing, and neither does this one's once it is placed.
     assert_eq!(get(&fra, &audio_path(&sound)).await.0, 404);
-    link.send(&Up::AudioPlaced { sound, error: None }).await;
+    link.send(&Up::AudioPlaced { sound, ahead: false, error: None }).await;
     let links = plane.links();
-    let placed = async || links.place_audio(&node("waw-1"), &sound, Duration::from_millis(200)).await;
+    let placed =
+        async || links.place_audio(&node("waw-1"), &sound, Wanted::Now, Duration::from_millis(200)).await;
     until("its word to be taken", async || placed().await.is_ok()).await;
     assert_eq!(get(&waw, &audio_path(&sound)).await.0, 404);
     // A sound that nobody asked for is noted nowhere.
-    link.send(&Up::AudioPlaced { sound: other, error: None }).await;
+    link.send(&Up::AudioPlaced { sound: other, ahead: false, error: None }).await;
     link.send(&Up::Observations(Box::new(observations(1)))).await;
     until("what came before the snapshot", async || plane.agent("waw-1").await["observed_ms_ago"].is_u64())
         .await;
-    assert!(links.place_audio(&node("waw-1"), &other, Duration::from_millis(300)).await.is_err());
+    assert!(
+        links.place_audio(&node("waw-1"), &other, Wanted::Now, Duration::from_millis(300)).await.is_err()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -96,7 +99,8 @@ async fn an_older_agent_is_asked_for_nothing_and_its_node_is_passed_over() {
     let (_link, ..) = Link::open(&waw, older).await;
     let links = plane.links();
     let sound: SoundHash = "ab".repeat(32).parse().unwrap();
-    let refused = links.place_audio(&node("waw-1"), &sound, Duration::from_secs(5)).await.unwrap_err();
+    let refused =
+        links.place_audio(&node("waw-1"), &sound, Wanted::Now, Duration::from_secs(5)).await.unwrap_err();
     assert!(refused.to_string().contains("update it"), "{refused}");
     let agent = plane.agent("waw-1").await;
     assert!(agent["lacking"].as_array().unwrap().contains(&json!("audio")), "{agent}");

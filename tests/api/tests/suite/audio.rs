@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use crate::fixture::{Answer, Builder, Call, Fleet, NUMBER, eventually, talks};
 
 /// A folder that every node plays from.
-fn folder() -> (TempDir, String) {
+pub(crate) fn folder() -> (TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
     let line = format!("audio_folder = {:?}\n", folder.path());
     (folder, line)
@@ -26,7 +26,7 @@ fn folder() -> (TempDir, String) {
 const SPOKEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tone.wav");
 
 /// Every text becomes the same tone.
-fn tones(settings: &mut Settings) {
+pub(crate) fn tones(settings: &mut Settings) {
     settings.audio.speech.command = ["/bin/cp", SPOKEN, "{output_file}"].map(str::to_owned).to_vec();
     settings.audio.speech.languages = vec!["en".parse().unwrap()];
 }
@@ -37,7 +37,7 @@ async fn small(lines: &str) -> Fleet {
     fleet
 }
 
-fn says(text: &str, language: &str) -> Value {
+pub(crate) fn says(text: &str, language: &str) -> Value {
     json!({"text": text, "language": language})
 }
 
@@ -63,7 +63,7 @@ fn peak_and_ms(wav: &[u8]) -> (u16, usize) {
 }
 
 /// A second of a tone, as a WAV of 16 kHz.
-fn tone(hertz: f32) -> Vec<u8> {
+pub(crate) fn tone(hertz: f32) -> Vec<u8> {
     let samples = (0..16_000_u16).map(|n| {
         let angle = f32::from(n) * hertz * std::f32::consts::TAU / 16_000.0;
         (angle.sin() * 8_000.0) as i16
@@ -81,7 +81,7 @@ async fn upload(fleet: &Fleet, media: &str, body: Vec<u8>) -> Answer {
     Answer::to(request.body(body)).await
 }
 
-async fn ended(fleet: &Fleet, message: Value) -> Value {
+pub(crate) async fn ended(fleet: &Fleet, message: Value) -> Value {
     fleet.call(NUMBER).with("message", message).place().await.ends().await.0
 }
 
@@ -231,7 +231,7 @@ fn long(seconds: usize) -> Vec<u8> {
 }
 
 /// The fleet file with another folder for each node.
-fn with_folders(fleet: &Fleet, folders: &[(&str, &Path)]) -> String {
+pub(crate) fn with_folders(fleet: &Fleet, folders: &[(&str, &Path)]) -> String {
     folders.iter().fold(fleet.toml(), |toml, (node, folder)| {
         let name = format!("name = \"{node}\"\nregion");
         assert!(toml.contains(&name));
@@ -271,7 +271,7 @@ async fn a_call_goes_to_the_node_that_can_play_it() {
 }
 
 /// A program of a test's own in place of espeak-ng, which runs `lines` with the output file as `$1`.
-fn engine(folder: &Path, lines: &str, line: &str) -> Builder {
+pub(crate) fn engine(folder: &Path, lines: &str, line: &str) -> Builder {
     let program: PathBuf = folder.join("engine");
     std::fs::write(&program, format!("#!/bin/sh\necho run >> {}\n{lines}\n", folder.join("runs").display()))
         .unwrap();
@@ -284,7 +284,7 @@ fn engine(folder: &Path, lines: &str, line: &str) -> Builder {
     })
 }
 
-fn runs(folder: &Path) -> usize {
+pub(crate) fn runs(folder: &Path) -> usize {
     std::fs::read_to_string(folder.join("runs")).unwrap_or_default().lines().count()
 }
 

@@ -21,6 +21,7 @@ mod redials;
 mod refusals;
 mod restarts;
 mod snapshots;
+mod sounds;
 mod throttle;
 mod webhooks;
 mod writes;
