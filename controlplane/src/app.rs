@@ -202,6 +202,7 @@ impl App {
             keeping.keep(Arc::clone(&registry), clock),
             keeping.count_customers(registry),
             Canaries::new(Arc::clone(&calls)).keep(),
+            tokio::spawn(Arc::clone(&calls).hear_late()).abort_handle(),
             tokio::spawn(calls.watch_over()).abort_handle(),
         ];
         tasks.extend(audio.keep());

@@ -12,8 +12,8 @@ use std::{
 
 use controlplane_core::names::EndpointName;
 use node_agent_ami::{
-    Action, ActionIds, AskError, BackOff, ConnectConfig, DownReason, Event, EventItem, Events, LinkChange,
-    NotSent, Purpose, Secret, Session, Supervisor,
+    Action, ActionIds, AskError, BackOff, ConnectConfig, ContextName, DownReason, Event, EventItem, Events,
+    LinkChange, NotSent, Purpose, Secret, Session, Supervisor,
 };
 use node_agent_core::observe::{self, Finding, RegistrationStatus as Standing, Seen};
 use node_agent_protocol::{AmiState, Asterisk, EndpointSeen, FindingSeen, List, Text, fact_kind};
@@ -188,12 +188,18 @@ async fn read(status: &Status, memory: &mut Memory, session: &Session) -> Result
         }
     }
     register_again(memory, session, &registrations).await?;
+    let hears_keys = hears_keys(session).await?;
     let names: BTreeSet<&str> = declared.iter().flatten().map(|endpoint| endpoint.as_str()).collect();
     let declared = declared.is_some().then_some(&names);
     tell(
         status,
         memory,
-        observe::findings(Seen { endpoints: &endpoints, registrations: &registrations, declared }),
+        observe::findings(Seen {
+            endpoints: &endpoints,
+            registrations: &registrations,
+            declared,
+            hears_keys,
+        }),
     );
 
     let mut seen = Vec::new();
@@ -244,6 +250,14 @@ async fn read(status: &Status, memory: &mut Memory, session: &Session) -> Result
         endpoints_left_out: left_out,
         host: host(&memory.host),
     })
+}
+
+/// Whether the dialplan hears keys. `None`: not known.
+async fn hears_keys(session: &Session) -> Result<Option<bool>, AskError> {
+    match ContextName::parse(observe::TALK_CONTEXT) {
+        Ok(context) => session.has_context(&context).await,
+        Err(_) => Ok(None),
+    }
 }
 
 fn names_has(names: Option<&BTreeSet<&str>>, name: &str) -> bool {

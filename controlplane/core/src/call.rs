@@ -124,7 +124,8 @@ words! {
         DeadlineExceeded = "deadline_exceeded",
         /// Whether the phone rang cannot be known, and the customer asked not to try again then.
         OutcomeUnknown = "outcome_unknown",
-        /// The PBX died while the phone rang or the message played, and no other attempt was wanted.
+        /// The PBX died while the phone rang or the message played, or cannot tell whether a key was pressed, and no
+        /// other attempt was wanted.
         Interrupted = "interrupted",
         /// Limits held it back until its deadline.
         Throttled = "throttled",
@@ -249,7 +250,7 @@ impl Tried {
         endings.into_iter().fold(Self::default(), |tried, class| Self {
             reached_carrier: tried.reached_carrier || class.may_have_reached_carrier(),
             unsettled: tried.unsettled || class.is_unsettled(),
-            answered: tried.answered || *class == EndingClass::Answered,
+            answered: tried.answered || matches!(class, EndingClass::Answered | EndingClass::NoKeys),
         })
     }
 }

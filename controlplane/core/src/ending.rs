@@ -22,6 +22,8 @@ words! {
         Answered = "answered",
         /// It was answered, and the node did not have the message: nobody heard it.
         NoMedia = "no_media",
+        /// It was answered, and a key was waited for that the node's dialplan cannot hear.
+        NoKeys = "no_keys",
         /// 486 or 600.
         UserBusy = "user_busy",
         /// 603.
@@ -64,7 +66,8 @@ words! {
         Rejected = "rejected",
         /// The customer canceled it.
         Canceled = "canceled",
-        /// The node died while the phone rang or the message played.
+        /// The node died or was cut off while the phone rang or the message played, or took with it whether a key
+        /// was pressed.
         Interrupted = "interrupted",
         /// It cannot be known how it ended.
         Unknown = "unknown",
@@ -79,6 +82,7 @@ impl EndingClass {
             Self::ContactDown | Self::NodeFault | Self::NotSent | Self::Rejected => false,
             Self::Answered
             | Self::NoMedia
+            | Self::NoKeys
             | Self::UserBusy
             | Self::Declined
             | Self::RingTimeout
@@ -155,6 +159,8 @@ pub struct Evidence {
     pub answered: bool,
     /// What happened since.
     pub talk: Talk,
+    /// A key was waited for, and the node's dialplan hears none.
+    pub is_deaf: bool,
     /// Nobody watched it for a while (a cut, a restart): a 183 may have come then and left no trace.
     pub blind: bool,
     /// SIP code of the final answer: the carrier's or, for time-outs, Asterisk's own.
@@ -187,11 +193,14 @@ pub struct Talk {
     pub played: bool,
     /// The node did not have the message.
     pub no_media: bool,
+    /// A key was waited for, and none was heard, which does not say that none was pressed: the node could not be asked.
+    /// Its flight record may still tell.
+    pub untold: bool,
 }
 
 impl Talk {
     /// Nothing was heard of any of it.
-    pub const NONE: Self = Self { key: None, machine: None, played: false, no_media: false };
+    pub const NONE: Self = Self { key: None, machine: None, played: false, no_media: false, untold: false };
 }
 
 /// How an attempt ended.
@@ -231,6 +240,8 @@ pub fn classify(seen: &Evidence, reading: Reading) -> Ending {
     let silent = seen.talk.no_media && !seen.talk.played && seen.talk.key.is_none();
     let class = if seen.answered && silent {
         EndingClass::NoMedia
+    } else if seen.answered && seen.is_deaf {
+        EndingClass::NoKeys
     } else if seen.answered {
         EndingClass::Answered
     } else if !seen.channel {
@@ -355,6 +366,7 @@ mod tests {
             ringing: false,
             answered: false,
             talk: Talk::default(),
+            is_deaf: false,
             blind: false,
             sip_code: Some(sip_code),
             q850: Some(q850),
@@ -517,7 +529,7 @@ mod tests {
         fn ringing_is_never_forgotten(sip in prop::option::of(0u16..800), q850 in prop::option::of(0u16..200),
                                       progress: bool, answered: bool, ms in 0u64..60_000) {
             let seen = Evidence {
-                channel: true, progress, ringing: true, answered, talk: Talk::default(), blind: false, sip_code: sip, q850,
+                channel: true, progress, ringing: true, answered, talk: Talk::default(), is_deaf: false, blind: false, sip_code: sip, q850,
                 dialled: Duration::from_millis(ms), ended_by: EndedBy::Carrier,
             };
             prop_assert_eq!(classify(&seen, READING).rang, Rang::Yes);

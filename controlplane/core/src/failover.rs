@@ -84,6 +84,7 @@ pub fn exhausted(last: EndingClass, on_unknown: OnUnknown) -> Reason {
         // The customer asked for no second ring and got none: what stands is that nobody knows.
         OnUnknown::Fail if last.is_unsettled() => Reason::OutcomeUnknown,
         OnUnknown::Retry if last == EndingClass::Interrupted => Reason::Interrupted,
+        _ if last == EndingClass::NoKeys => Reason::Interrupted,
         OnUnknown::Retry if last == EndingClass::NoMedia => Reason::MediaError,
         OnUnknown::Retry if last.is_unsettled() => Reason::OutcomeUnknown,
         OnUnknown::Fail | OnUnknown::Retry => Reason::TrunkUnavailable,
@@ -106,6 +107,8 @@ fn wish(ending: &Ending, earlier: &[EndingClass], policy: Policy<'_>) -> Next {
         // The callee took the call and heard nothing. He is not dialled twice where that must not be; where the
         // alert must be heard, another node says it.
         (C::NoMedia, _) => unknown(Reason::MediaError),
+        // Whatever he pressed was not heard: another node may hear it.
+        (C::NoKeys, _) => unknown(Reason::Interrupted),
         // Nothing was left to be said when the PBX died.
         (C::Interrupted, _) if ending.talk.played && policy.request.acknowledgement.is_none() => {
             Next::Stop(Reason::Played)
@@ -180,6 +183,7 @@ mod tests {
         let rows = [
             (C::Answered, Yes, Stop(R::Played), Stop(R::Played)),
             (C::NoMedia, Yes, Other, Stop(R::MediaError)),
+            (C::NoKeys, Yes, Other, Stop(R::Interrupted)),
             (C::UserBusy, No, Stop(R::UserBusy), Stop(R::UserBusy)),
             (C::UserBusy, Yes, Stop(R::UserBusy), Stop(R::UserBusy)),
             (C::Declined, No, Stop(R::Declined), Stop(R::Declined)),
@@ -303,6 +307,16 @@ mod tests {
         // Nobody knows whether a key was about to be pressed.
         let ack = request(r#", "acknowledgement": {}"#);
         assert_eq!(next(&ending, &[], policy(&ack)), Next::Other);
+    }
+
+    #[test]
+    fn a_fleet_that_hears_no_keys_ends_as_not_known_and_not_as_without_acknowledgement() {
+        let ack = request(r#", "acknowledgement": {}"#);
+        let deaf = ended(EndingClass::NoKeys, Rang::Yes);
+        assert_eq!(next(&deaf, &[], policy(&ack)), Next::Other);
+        let earlier = [EndingClass::NoKeys; 2];
+        assert_eq!(next(&deaf, &earlier, policy(&ack)), Next::Stop(Reason::Interrupted));
+        assert_eq!(exhausted(EndingClass::NoKeys, OnUnknown::Retry), Reason::Interrupted);
     }
 
     #[test]

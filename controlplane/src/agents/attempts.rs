@@ -33,7 +33,7 @@ pub(super) async fn answer(
     while let Some(Question { records, channels }) = questions.recv().await {
         let asked = [records.as_slice(), &channels].concat();
         let mut ends: Ends = match shared.store.attempt_ends(&node, &asked).await {
-            Ok(ends) => ends.into_iter().map(|end| (end.attempt, end.ended_at)).collect(),
+            Ok(ends) => ends.into_iter().map(|end| (end.attempt, (end.ended_at, end.is_untold))).collect(),
             Err(error) => {
                 tracing::warn!(%node, error = %crate::calls::chain(&error), "attempts could not be looked up");
                 continue;
@@ -41,7 +41,9 @@ pub(super) async fn answer(
         };
         let now = shared.clock.now();
         // The database does not know canaries.
-        ends.extend(shared.registry.past_canaries(&asked).into_iter().map(|canary| (canary, Some(now))));
+        ends.extend(
+            shared.registry.past_canaries(&asked).into_iter().map(|canary| (canary, (Some(now), false))),
+        );
         for attempt in channels.into_iter().filter(|attempt| is_left(&ends, attempt, now)) {
             // The node's task looks for it as for any that was given up.
             tracing::warn!(%node, %attempt, "a channel lives although its attempt has ended: hanging it up");
@@ -53,19 +55,20 @@ pub(super) async fn answer(
     }
 }
 
-type Ends = HashMap<AttemptId, Option<OffsetDateTime>>;
+/// When each ended, and whether its record is still to be read.
+type Ends = HashMap<AttemptId, (Option<OffsetDateTime>, bool)>;
 
 fn is_left(ends: &Ends, attempt: &AttemptId, now: OffsetDateTime) -> bool {
-    ends.get(attempt).is_some_and(|end| end.is_some_and(|at| now - at > CHANNEL_GRACE))
+    ends.get(attempt).is_some_and(|(end, _)| end.is_some_and(|at| now - at > CHANNEL_GRACE))
 }
 
-/// Open ones are not named.
+/// Open ones are not named, and none whose record is still to be read.
 fn settle(ends: &Ends, records: Vec<AttemptId>) -> Down {
     let (mut settled, mut unknown) = (Vec::new(), Vec::new());
     for attempt in records {
         match ends.get(&attempt) {
-            Some(Some(_)) => settled.push(attempt),
-            Some(None) => {}
+            Some((Some(_), false)) => settled.push(attempt),
+            Some((Some(_), true) | (None, _)) => {}
             None => unknown.push(attempt),
         }
     }
@@ -84,15 +87,16 @@ mod tests {
     #[test]
     fn what_is_open_is_neither_settled_nor_left() {
         let mut rng = StdRng::seed_from_u64(1);
-        let [ended, just, open, unknown] = std::array::from_fn(|_| AttemptId::new(&mut rng));
+        let [ended, just, open, untold, unknown] = std::array::from_fn(|_| AttemptId::new(&mut rng));
         let second = Duration::seconds(1);
         let ends = Ends::from([
-            (ended.clone(), Some(NOW - CHANNEL_GRACE - second)),
-            (just.clone(), Some(NOW - second)),
-            (open.clone(), None),
+            (ended.clone(), (Some(NOW - CHANNEL_GRACE - second), false)),
+            (just.clone(), (Some(NOW - second), false)),
+            (open.clone(), (None, false)),
+            (untold.clone(), (Some(NOW - CHANNEL_GRACE - second), true)),
         ]);
-        let all = [&ended, &just, &open, &unknown];
-        assert_eq!(all.map(|attempt| is_left(&ends, attempt, NOW)), [true, false, false, false]);
+        let all = [&ended, &just, &open, &untold, &unknown];
+        assert_eq!(all.map(|attempt| is_left(&ends, attempt, NOW)), [true, false, false, true, false]);
         let Down::Attempts { settled, unknown: not_known } = settle(&ends, all.map(Clone::clone).to_vec())
         else {
             panic!("another message")

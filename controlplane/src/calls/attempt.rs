@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use controlplane_core::{
-    attempt::{Attempt, Do, Event, Limits, Listening},
+    attempt::{Attempt, Do, Event, Limits, Listening, Record, Settlement},
     call::{AttemptStatus, Rang},
     ending::{Ending, EndingClass, Reading},
     ids::CallId,
@@ -164,8 +164,16 @@ impl Run<'_> {
                 found = ready(&mut looking) => {
                     looking = None;
                     match found {
-                        Found::Record(event) => machine.handle(now(), event),
+                        Found::Record(event) => {
+                            if let Event::Recorded(Some(record)) = event {
+                                self.learn_dialplan(&record);
+                            }
+                            machine.handle(now(), event)
+                        }
                         Found::Fate(fate) => {
+                            if let Settlement::Recorded(record) = fate.settlement {
+                                self.learn_dialplan(&record);
+                            }
                             link = fate.watch.map(|(session, watch)| (session, Arc::new(watch)));
                             machine.handle(now(), Event::Settled(fate.settlement))
                         }
@@ -247,6 +255,11 @@ impl Run<'_> {
                 Event::Unresolved
             }
         }
+    }
+
+    /// A record says of its dialplan whether that hears keys.
+    fn learn_dialplan(&self, record: &Record) {
+        self.calls.registry.hears_keys(self.place.node, record.tells_keys);
     }
 
     /// Does not wait: the machine waits for the channel's Hangup, not for this answer.

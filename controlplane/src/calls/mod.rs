@@ -4,6 +4,7 @@
 //! - `attempt` runs one Originate, feeding the machine of `controlplane_core::attempt`;
 //! - `canary` runs one of our own;
 //! - `reconcile` finds out what became of an attempt after a cut;
+//! - `late` asks for what a node could not be asked in time;
 //! - `durable` writes, and does not give up when the database is away.
 //!
 //! The database is the truth: an attempt is written before its Originate leaves, and an end is written
@@ -13,6 +14,7 @@ mod attempt;
 mod canary;
 mod driver;
 mod durable;
+mod late;
 mod news;
 mod originate;
 mod place;
@@ -25,11 +27,11 @@ pub(crate) use originate::{CONTEXTS, VARIABLES};
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use controlplane_core::{ids::CallId, throttle::Throttle};
+use controlplane_core::{call::Reason, ids::CallId, throttle::Throttle};
 use controlplane_store::{Store, StoreError, calls::Call};
 use tokio::{sync::watch, time::sleep};
 
@@ -57,6 +59,14 @@ pub struct Patience {
     pub trunk: Duration,
 }
 
+/// What is said to a call's task.
+struct Open {
+    /// The switch that cancels it.
+    cancel: watch::Sender<bool>,
+    /// A key of an earlier attempt has decided the call so.
+    decided: Option<Reason>,
+}
+
 /// See the module.
 pub struct Calls {
     pub(crate) store: Arc<dyn Store>,
@@ -69,8 +79,8 @@ pub struct Calls {
     pub(crate) patience: Patience,
     /// How often one number may be dialled.
     pub(crate) throttle: Throttle,
-    /// Calls with a task, each with the switch that cancels it.
-    open: Mutex<HashMap<CallId, watch::Sender<bool>>>,
+    /// Calls with a task.
+    open: Mutex<HashMap<CallId, Open>>,
 }
 
 impl Calls {
@@ -103,7 +113,7 @@ impl Calls {
     /// Whether another call can be taken.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).len() < OPEN_CALLS_MAX
+        self.open().len() < OPEN_CALLS_MAX
     }
 
     /// Starts the task of a call that was accepted just now.
@@ -130,8 +140,7 @@ impl Calls {
     /// Asks an open call to end; its task sees to it. `false`: it has no task here (it has ended).
     #[must_use]
     pub fn cancel(&self, id: &CallId) -> bool {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.get(id).is_some_and(|cancel| cancel.send(true).is_ok())
+        self.open().get(id).is_some_and(|task| task.cancel.send(true).is_ok())
     }
 
     /// Starts every open call that has no task here: those that an earlier process left, and those whose
@@ -177,7 +186,11 @@ impl Calls {
     }
 
     fn has_task(&self, id: &CallId) -> bool {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).contains_key(id)
+        self.open().contains_key(id)
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<CallId, Open>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -191,11 +204,11 @@ impl Task {
     /// `None`: it has one.
     fn register(calls: &Arc<Calls>, call: &Call) -> Option<(Self, watch::Receiver<bool>)> {
         let (cancel, canceled) = watch::channel(call.cancel_requested_at.is_some());
-        let mut open = calls.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = calls.open();
         if open.contains_key(&call.id) {
             return None;
         }
-        open.insert(call.id.clone(), cancel);
+        open.insert(call.id.clone(), Open { cancel, decided: None });
         calls.metrics.calls_open(open.len());
         Some((Self { calls: Arc::clone(calls), id: call.id.clone() }, canceled))
     }
@@ -203,7 +216,7 @@ impl Task {
 
 impl Drop for Task {
     fn drop(&mut self) {
-        let mut open = self.calls.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.calls.open();
         open.remove(&self.id);
         self.calls.metrics.calls_open(open.len());
     }

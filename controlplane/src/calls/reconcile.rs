@@ -143,7 +143,9 @@ pub(super) async fn record(session: &Session, id: &ChannelId) -> Result<Option<R
                 machine: record.machine.map(detection),
                 played: record.played,
                 no_media: record.no_media,
+                untold: false,
             },
+            tells_keys: record.tells_keys(),
         })),
         Err(error) => {
             tracing::error!(channel = %id, %error, "the dialplan wrote a flight record that cannot be read");

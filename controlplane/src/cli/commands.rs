@@ -15,6 +15,8 @@ use crate::{bootstrap, settings::Settings};
 /// Between two looks at a call that is followed.
 const FOLLOW_EVERY: Duration = Duration::from_millis(200);
 
+/// A node's finding that an agent tells of too.
+const DIALPLAN_TOO_OLD: &str = "dialplan_too_old";
 /// Findings of a node that `status` names; `node show` has all.
 const FINDINGS_MAX: usize = 5;
 
@@ -100,6 +102,17 @@ pub(super) async fn status(door: &Door) -> Done {
             }
         }
         let strained = but(&trunks, |trunk| !is_usable(trunk) || trunk["state"] == "healthy");
+        let is_told = |node: &Value| {
+            let mut of =
+                agents["data"].as_array().into_iter().flatten().filter(|agent| agent["node"] == node["name"]);
+            of.any(|agent| {
+                super::agents::findings(agent).iter().any(|line| line.starts_with(DIALPLAN_TOO_OLD))
+            })
+        };
+        for node in but(&nodes, |node| node["finding"].is_null() || is_told(node)) {
+            let (name, fix) = (cell(&node, "name"), cell(&node, "finding"));
+            text.push_str(&format!("  {name} finding {DIALPLAN_TOO_OLD}: {fix}\n"));
+        }
         for item in lost.iter().chain(&refused).chain(&strained) {
             text.push_str(&format!(
                 "  {} {}: {}\n",

@@ -26,6 +26,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// not registered yet.
 const REGISTERING_MAX: Duration = Duration::from_secs(5);
 
+/// An agent's word for a dialplan that hears no keys (`FindingKind::DialplanTooOld`).
+const DEAF: &str = "dialplan_too_old";
+
 /// A contact, whoever saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Contact {
@@ -161,7 +164,7 @@ pub(super) fn by_agent(shared: Shared, node: NodeName) -> AbortHandle {
     let work = async move {
         let mut news = shared.links.news(&node);
         let mut teller = Teller::default();
-        let (mut was_linked, mut taken) = (false, None);
+        let (mut was_linked, mut taken, mut was_deaf) = (false, None, false);
         loop {
             news.borrow_and_update();
             let agent = shared.links.agent(&node);
@@ -176,6 +179,12 @@ pub(super) fn by_agent(shared: Shared, node: NodeName) -> AbortHandle {
                 shared.registry.node_event(now(), &node, NodeEvent::Heartbeat);
                 let whole = matches!(seen.observations.ami, AmiState::Up { .. })
                     && seen.observations.asterisk.as_ref().is_some_and(|asterisk| asterisk.fully_booted);
+                let deaf = seen.observations.findings.iter().any(|f| f.finding.as_str() == DEAF);
+                // An agent of before this finding says nothing by its silence.
+                if whole && (deaf || was_deaf) {
+                    shared.registry.hears_keys(&node, !deaf);
+                    was_deaf = deaf;
+                }
                 let (fleet, _) = shared.registry.fleet();
                 for trunk in fleet.trunks_of(&node).filter(|_| whole) {
                     let endpoint = seen.observations.endpoints.iter().find(|e| e.endpoint == trunk.endpoint);

@@ -12,9 +12,10 @@ use controlplane_core::{
     names::{NodeName, TrunkName},
 };
 use node_agent_ami::{
-    AskError, ChannelId, DownReason, Event, EventItem, Events, Incarnation, LinkChange, Purpose, Session,
-    Supervisor,
+    AskError, ChannelId, ContextName, DownReason, Event, EventItem, Events, Incarnation, LinkChange, Purpose,
+    Session, Supervisor,
 };
+use node_agent_core::observe::TALK_CONTEXT;
 use node_agent_protocol::BarAnswer;
 use tokio::{
     sync::Notify,
@@ -203,6 +204,13 @@ async fn look(
             return CHECK_AGAIN;
         }
     };
+    // A gate lets nobody read variables: there the agent looks.
+    if matches!(way, Way::Direct(_))
+        && let Ok(context) = ContextName::parse(TALK_CONTEXT)
+        && let Ok(Some(hears)) = session.has_context(&context).await
+    {
+        shared.registry.hears_keys(node, hears);
+    }
     let amiss = checked.iter().any(|(_, result)| result.is_err());
     let now = shared.clock.now();
     let bars_until = Instant::now() + SURVIVORS_BARRED_WITHIN;

@@ -12,6 +12,7 @@ mod view;
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use controlplane_core::{
@@ -23,6 +24,7 @@ use controlplane_core::{
     selection::Selector,
 };
 use node_agent_ami::{Incarnation, Session};
+use node_agent_core::observe::DIALPLAN_FIX;
 use rand::rngs::StdRng;
 use time::OffsetDateTime;
 use tokio::{
@@ -42,6 +44,10 @@ const ABANDONED_MAX: usize = 10_000;
 /// How long a given-up attempt is asked for at each look: "queued" comes before the channel does, and what a
 /// kernel still holds of a cut connection may arrive late (Linux sends again for up to 15 minutes).
 const ABANDONED_FOR: time::Duration = time::Duration::minutes(16);
+
+/// How long a node is held to hear no keys since that was seen last: a flight record says it of one moment only, and
+/// who looks at the node says it anew.
+const DEAF_FOR: Duration = Duration::from_secs(10 * 60);
 
 /// A node's AMI session, as far as it goes.
 #[derive(Debug, Clone)]
@@ -79,6 +85,14 @@ struct NodeState {
     abandoned: VecDeque<(AttemptId, OffsetDateTime)>,
     /// Wakes the node's task to look at once.
     look: Arc<Notify>,
+    /// Until then its dialplan is held to hear no keys.
+    deaf_until: Option<Instant>,
+}
+
+impl NodeState {
+    fn is_deaf(&self, now: Instant) -> bool {
+        self.deaf_until.is_some_and(|until| now < until)
+    }
 }
 
 struct Limits {
@@ -175,6 +189,7 @@ impl Registry {
                 tampering: 0,
                 abandoned: VecDeque::new(),
                 look: Arc::default(),
+                deaf_until: None,
             });
         }
         let mut all_moved = Vec::new();
@@ -275,6 +290,18 @@ impl Registry {
     pub fn tampered(&self, node: &NodeName) {
         if let Some(entry) = self.state().nodes.get_mut(node) {
             entry.tampering += 1;
+        }
+    }
+
+    /// What was seen of a node's dialplan: whether it hears keys.
+    pub fn hears_keys(&self, node: &NodeName, hears: bool) {
+        let mut state = self.state();
+        let Some(entry) = state.nodes.get_mut(node) else { return };
+        let was_deaf = entry.is_deaf(Instant::now());
+        entry.deaf_until = (!hears).then(|| Instant::now() + DEAF_FOR);
+        drop(state);
+        if !hears && !was_deaf {
+            tracing::warn!(%node, fix = DIALPLAN_FIX, "the node's dialplan hears no keys");
         }
     }
 

@@ -66,12 +66,14 @@ pub enum Refused {
 }
 
 impl Registry {
-    /// Chooses a trunk for a call to `to` and takes its slots for `attempt`.
+    /// Chooses a trunk for a call to `to` and takes its slots for `attempt`. `waits_for_key`: a node whose dialplan hears
+    /// none is the last resort.
     #[must_use]
     pub fn reserve(
         &self,
         to: &E164,
         from: Option<&E164>,
+        waits_for_key: bool,
         tried: &Tried,
         attempt: &AttemptId,
         now: Instant,
@@ -79,7 +81,7 @@ impl Registry {
         let mut state = self.state();
         let state = &mut *state;
         let State { fleet, nodes, trunks, carriers, selector, board, .. } = state;
-        let ground = Ground { nodes, trunks, carriers, from, now };
+        let ground = Ground { nodes, trunks, carriers, from, waits_for_key, now };
         let health = ground.for_call(board, fleet, to);
         let decision = selector.choose(fleet, to, tried, |trunk| ground.availability(health.as_ref(), trunk));
         let name = match decision.choice {
@@ -105,7 +107,7 @@ impl Registry {
     pub fn explain(&self, to: &E164, from: Option<&E164>, now: Instant) -> (Decision, bool) {
         let state = self.state();
         let State { fleet, nodes, trunks, carriers, selector, board, .. } = &*state;
-        let ground = Ground { nodes, trunks, carriers, from, now };
+        let ground = Ground { nodes, trunks, carriers, from, waits_for_key: false, now };
         let health = ground.for_call(board, fleet, to);
         let decision = selector
             .explain(fleet, to, &Tried::default(), |trunk| ground.availability(health.as_ref(), trunk));
@@ -125,7 +127,7 @@ impl Registry {
                 if withheld.why == Refusal::TrialsUnderWay && board.trunk(name)?.wants_canary(now) => {}
             Err(_) => return None,
         }
-        let ground = Ground { nodes, trunks, carriers, from: None, now };
+        let ground = Ground { nodes, trunks, carriers, from: None, waits_for_key: false, now };
         if !matches!(ground.limits(trunk, Standing::Preferred), Availability::Ready(_)) {
             return None;
         }
@@ -198,6 +200,7 @@ struct Ground<'a> {
     trunks: &'a Trunks,
     carriers: &'a Carriers,
     from: Option<&'a E164>,
+    waits_for_key: bool,
     now: Instant,
 }
 
@@ -212,6 +215,12 @@ impl<'a> Ground<'a> {
         Some(board.for_call(self.now, fleet, route, to, self.from, can_serve))
     }
 
+    /// Whether the call waits for a key that this trunk's node would not hear.
+    fn is_deaf_to(&self, trunk: &Trunk) -> bool {
+        let now = tokio::time::Instant::from_std(self.now);
+        self.waits_for_key && self.nodes.get(&trunk.node).is_some_and(|node| node.is_deaf(now))
+    }
+
     fn may_present(&self, trunk: &Trunk) -> bool {
         self.from.is_none_or(|from| trunk.may_present(from))
     }
@@ -222,6 +231,7 @@ impl<'a> Ground<'a> {
         }
         let Some(health) = health else { return Availability::Unusable(PassedOver::NodeUnverified) };
         match health.standing(trunk) {
+            Ok(_) if self.is_deaf_to(trunk) => self.limits(trunk, Standing::LastResort),
             Ok(standing) => self.limits(trunk, standing),
             Err(withheld) => match self.limits(trunk, Standing::LastResort) {
                 // What is missing altogether is told before what health makes of it.

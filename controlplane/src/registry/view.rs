@@ -4,6 +4,7 @@ use controlplane_core::{
     health::{NodeState, Refusal, TrunkState},
     names::{CarrierName, EndpointName, NodeName, RegionName, TrunkName},
 };
+use node_agent_core::observe::DIALPLAN_FIX;
 use serde::Serialize;
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -32,6 +33,8 @@ pub struct NodeView {
     pub asterisk_started: Option<String>,
     /// AMI round trip in ms.
     pub ami_rtt_ms: Option<f64>,
+    /// What is amiss with its dialplan, and what to do.
+    pub finding: Option<&'static str>,
     /// Blocks of strangers' text seen in its sessions since the control plane started.
     pub tampering: u64,
 }
@@ -78,7 +81,8 @@ impl Registry {
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeView> {
         let state = self.state();
-        let now = Instant::now().into_std();
+        let at = Instant::now();
+        let now = at.into_std();
         let view = |node: &controlplane_core::fleet::Node| {
             let entry = state.nodes.get(&node.name)?;
             let health = state.board.node(&node.name)?;
@@ -103,6 +107,7 @@ impl Registry {
                 since: entry.since,
                 asterisk_started,
                 ami_rtt_ms,
+                finding: entry.is_deaf(at).then_some(DIALPLAN_FIX),
                 tampering: entry.tampering,
             })
         };

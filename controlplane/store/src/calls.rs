@@ -1,5 +1,6 @@
 //! Calls, their attempts, the log of their transitions, idempotency and the outbox.
 
+mod late;
 mod stored;
 
 use async_trait::async_trait;
@@ -14,7 +15,10 @@ use controlplane_core::{
 };
 use time::OffsetDateTime;
 
-pub use self::stored::{Attempt, AttemptEnd, Call, Pressed, Transition};
+pub use self::{
+    late::{HearLate, HeardLate, LateKey, Untold},
+    stored::{Attempt, AttemptEnd, Call, Pressed, Transition},
+};
 use crate::StoreError;
 
 /// How long an idempotency key is kept after its call has ended; then it is free again.
@@ -336,6 +340,13 @@ pub trait CallStore {
     ) -> Result<Option<OffsetDateTime>, StoreError>;
     /// A key that decides the call, before anything else happens. The first of an attempt counts.
     async fn hear(&self, hear: Hear) -> Result<Written, StoreError>;
+    /// Nodes that attempts were sent to of which nobody knows yet whether a key was pressed.
+    async fn untold_nodes(&self) -> Result<Vec<NodeName>, StoreError>;
+    /// Of one of these nodes such attempts, at most so many.
+    async fn untold(&self, node: &NodeName, limit: u16) -> Result<Vec<Untold>, StoreError>;
+    /// What a node tells of an attempt that had ended untold. A key decides a call that has not ended: one that waits
+    /// ends by it. One that has ended stays as it is.
+    async fn hear_late(&self, late: HearLate) -> Result<HeardLate, StoreError>;
     /// News of a living attempt, and the call's status with it.
     async fn advance(&self, advance: Advance) -> Result<Written, StoreError>;
     /// The end of an attempt, and what follows it: another attempt, another round, or the call's end.

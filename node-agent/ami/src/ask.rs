@@ -4,7 +4,7 @@ use crate::action::Action;
 use crate::answer::{ActionError, List, ListEnd, ListError, NotSent, Response, Unresolved};
 use crate::flight_record::ChannelState;
 use crate::message::Message;
-use crate::names::{ChannelId, DbFamily, DbKey, VariableName};
+use crate::names::{ChannelId, ContextName, DbFamily, DbKey, VariableName};
 use crate::session::Session;
 
 /// Why a question has no answer.
@@ -221,6 +221,22 @@ impl Session {
         }
         let value = response.message().text("Value").map(|value| value.into_owned());
         Ok(value.filter(|value| !value.is_empty()))
+    }
+
+    /// Whether the dialplan has extension `s` of a context. `None`: this user may not ask, or there is no word of it.
+    ///
+    /// # Errors
+    /// [`AskError`]: the link was lost, or no answer came.
+    pub async fn has_context(&self, context: &ContextName) -> Result<Option<bool>, AskError> {
+        let function = format!("DIALPLAN_EXISTS({context},s,1)");
+        let action = Action::fixed("Getvar").header("Variable", function).map_err(NotSent::from)?;
+        let response = self.action(action).await?;
+        let value = response.message().text("Value").filter(|_| response.is_success());
+        Ok(match value.as_deref().map(str::trim) {
+            Some("1") => Some(true),
+            Some("0") => Some(false),
+            Some(_) | None => None,
+        })
     }
 
     /// Asks which run of Asterisk this is and how many calls it has.

@@ -73,6 +73,8 @@ impl ChannelState {
 /// A parsed record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FlightRecord {
+    /// By which dialplan: 1, which hears no keys and asks for no machine, or 2.
+    pub version: u8,
     /// Up or ended.
     pub phase: FlightPhase,
     /// The channel's state when it was written: `Ringing` at the end means that the phone rang.
@@ -102,6 +104,12 @@ pub struct InvalidFlightRecord {
 }
 
 impl FlightRecord {
+    /// Whether it would tell of a key that was pressed.
+    #[must_use]
+    pub const fn tells_keys(&self) -> bool {
+        self.version > 1
+    }
+
     /// Reads a record; strict, since it decides whether a phone may ring again.
     ///
     /// # Errors
@@ -110,9 +118,9 @@ impl FlightRecord {
         let bad = |field| InvalidFlightRecord { field };
         let mut parts = text.split('|');
         let mut next = |field| parts.next().ok_or(bad(field));
-        let has_talk = match next("version")? {
-            "1" => false,
-            "2" => true,
+        let version = match next("version")? {
+            "1" => 1,
+            "2" => 2,
             _ => return Err(bad("version")),
         };
         let phase = match next("phase")? {
@@ -127,7 +135,7 @@ impl FlightRecord {
         let digits = !epoch.is_empty() && epoch.len() <= 12 && epoch.bytes().all(|b| b.is_ascii_digit());
         let written_at_epoch_s = if digits { epoch.parse().ok() } else { None }.ok_or(bad("written_at"))?;
         let (mut key, mut machine, mut ending) = (None, None, "-");
-        if has_talk {
+        if version > 1 {
             key = word(next("key")?, key_word).ok_or(bad("key"))?;
             machine = word(next("machine")?, Verdict::parse).ok_or(bad("machine"))?;
             ending = next("played")?;
@@ -140,9 +148,18 @@ impl FlightRecord {
         };
         match parts.next() {
             Some(_) => Err(bad("end of record")),
-            None => {
-                Ok(Self { phase, state, sip_code, q850, written_at_epoch_s, key, machine, played, no_media })
-            }
+            None => Ok(Self {
+                version,
+                phase,
+                state,
+                sip_code,
+                q850,
+                written_at_epoch_s,
+                key,
+                machine,
+                played,
+                no_media,
+            }),
         }
     }
 }
@@ -162,8 +179,9 @@ impl fmt::Display for FlightRecord {
             (true, false) => "played",
             (false, false) => "-",
         };
-        write!(f, "2|{phase}|{}|{sip}|{q850}|{}", self.state.as_str(), self.written_at_epoch_s)?;
-        write!(f, "|{key}|{machine}|{ending}")
+        let (version, state, at) = (self.version, self.state.as_str(), self.written_at_epoch_s);
+        write!(f, "{version}|{phase}|{state}|{sip}|{q850}|{at}")?;
+        if version > 1 { write!(f, "|{key}|{machine}|{ending}") } else { Ok(()) }
     }
 }
 
@@ -208,7 +226,7 @@ mod tests {
                 (record.key, record.machine, record.played, record.no_media),
                 (None, None, false, false)
             );
-            assert_eq!(record.to_string(), format!("2{}|-|-|-", &text[1..]));
+            assert_eq!((record.version, record.to_string()), (1, text.to_owned()));
         }
     }
 

@@ -50,7 +50,12 @@ fn what_is_amiss_is_found_with_its_remedy() {
     let (endpoints, _) = endpoints(&recorded("endpoints"));
     let registrations = registrations(&recorded("registrations"));
     let declared = BTreeSet::from(["acme", "named", "pair", "bare", "nosuch"]);
-    let seen = Seen { endpoints: &endpoints, registrations: &registrations, declared: Some(&declared) };
+    let seen = Seen {
+        endpoints: &endpoints,
+        registrations: &registrations,
+        declared: Some(&declared),
+        hears_keys: None,
+    };
     let found = findings(seen);
     let found: Vec<_> = found.iter().map(|finding| (finding.kind, finding.subject.as_str())).collect();
     let expected = [

@@ -295,7 +295,7 @@ impl Call {
         }
         let sip = end.tech_cause.map_or_else(|| "-".to_owned(), |code| code.to_string());
         let (state, now) = (channel.state.0, self.shared.epoch_s());
-        self.record(format!("2|end|{state}|{sip}|{}|{now}|{}", end.cause, channel.talk));
+        self.record(&format!("end|{state}|{sip}|{}|{now}", end.cause), channel.talk);
         let up = channel.state == UP;
         let last = self.plan.has(Fault::OriginateResponseLast);
         if !up && !last {
@@ -329,7 +329,8 @@ impl Call {
         );
     }
 
-    pub(crate) fn record(&self, value: String) {
+    pub(crate) fn record(&self, call: &str, talk: Talk) {
+        let value = if self.script.hears_keys { format!("2|{call}|{talk}") } else { format!("1|{call}") };
         let pushed = self.action.all("Variable").any(|variable| variable.contains("hangup_handler_push"));
         if self.script.flight_recorder && pushed {
             self.shared.state().db.insert(("ringward".to_owned(), self.id.clone()), value);

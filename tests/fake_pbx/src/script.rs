@@ -71,6 +71,8 @@ pub enum Fault {
     NoHangupEvent,
     /// Every link is cut when a key has been recorded and before it is told; the call goes on.
     DropAtKey,
+    /// A key is recorded, and its event is lost.
+    NoKeyEvent,
 }
 
 /// What the dialplan tells of an answered call. It ends the call where the real one would: after a key of
@@ -167,6 +169,8 @@ pub struct Script {
     pub half_lines: bool,
     /// Whether the dialplan has a flight recorder (it runs if the Originate pushes a hangup handler).
     pub flight_recorder: bool,
+    /// Whether the dialplan hears keys. One of before that does not, and its records are of version 1.
+    pub hears_keys: bool,
     /// What `TechCause` is left out for: versions before 20.17 and 22.7.
     pub tech_cause: bool,
     /// How `CoreStatus` is answered.
@@ -184,6 +188,7 @@ impl Default for Script {
             banner_delay: Duration::ZERO,
             half_lines: false,
             flight_recorder: true,
+            hears_keys: true,
             tech_cause: true,
             core_status: CoreStatus::Answers,
         }

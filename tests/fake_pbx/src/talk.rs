@@ -31,12 +31,15 @@ impl Call {
     /// Records and tells it, in this order.
     pub(crate) fn say(&self, said: Said) -> Next {
         match said {
+            Said::Key(_) | Said::Machine(_) if !self.script.hears_keys => Next::GoesOn,
             Said::Key(key) => {
                 self.note(|talk| talk.key = Some(key));
                 if self.plan.has(Fault::DropAtKey) {
                     self.shared.cut_links();
                 }
-                self.user_event("RingwardKey", &[("Key", key.to_string())]);
+                if !self.plan.has(Fault::NoKeyEvent) {
+                    self.user_event("RingwardKey", &[("Key", key.to_string())]);
+                }
                 // As it is written in the variable: the star is an s, the hash an h.
                 let code = match key {
                     '*' => 's',
@@ -84,7 +87,7 @@ impl Call {
             change(&mut channel.talk);
             channel.talk
         };
-        self.record(format!("2|up|Up|-|-|{}|{talk}", self.shared.epoch_s()));
+        self.record(&format!("up|Up|-|-|{}", self.shared.epoch_s()), talk);
     }
 
     fn variable(&self, name: &str) -> Option<&str> {

@@ -253,6 +253,32 @@ fn a_missing_sound_a_time_limit_and_a_hang_up_are_told_for_what_they_are() {
     assert!(left.record().starts_with("2|end|Up|200|") && left.record().ends_with("|-|-|-"), "{left:?}");
 }
 
+/// The sound is pruned while its first round plays: it was heard, so the key is still waited for, and it is no missing sound.
+#[test]
+fn a_sound_that_goes_between_two_rounds_was_heard() {
+    let lab = Lab::up(one_plan()).unwrap();
+    let pbx = lab.pbx("pbx-1").unwrap();
+    let mut wire = Wire::login(pbx, AmiUser::Calls);
+    let hash = "0123456789abcdef".repeat(4);
+    let file = pbx.host().sounds().join(format!("{hash}.sln"));
+    for (keys, waits_s) in [("RINGWARD_KEYS=1 RINGWARD_ACK_TIMEOUT=2", 2.0), ("", 0.0)] {
+        // 3 s of silence at 8 kHz, 16 bit.
+        std::fs::write(&file, [0_u8; 48_000]).unwrap();
+        let going = file.clone();
+        let prune = std::thread::spawn(move || {
+            lab::pause(Duration::from_millis(1_800));
+            std::fs::remove_file(going).unwrap();
+        });
+        let talk = format!("RINGWARD_AUDIO={hash} RINGWARD_REPEAT=2 {keys}");
+        let story = story(&mut wire, pbx, numbers::MUTE, &talk);
+        prune.join().unwrap();
+        assert_eq!(story.words(), ["Answered", "Played"], "{keys}: {story:?}");
+        assert_eq!(story.record(), "2|end|Up|200|16|-|-|played", "{keys}");
+        let lasted = story.after_answer("Played").as_secs_f64();
+        assert!((2.8 + waits_s..4.2 + waits_s).contains(&lasted), "{keys}: {lasted}");
+    }
+}
+
 /// What AMI would let through if nobody guarded it: the dialplan takes from each value what it is for.
 #[test]
 fn values_are_filtered_again_by_the_dialplan() {

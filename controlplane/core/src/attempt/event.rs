@@ -71,6 +71,8 @@ pub struct Record {
     pub answer: Answer,
     /// What happened after the answer, as far as it tells: the last key, whatever it means.
     pub talk: Talk,
+    /// Whether it would tell of a key: one of an older dialplan does not, since that hears none.
+    pub tells_keys: bool,
 }
 
 /// How far a channel has come.

@@ -94,6 +94,8 @@ pub struct Attempt {
     hang_ups: u8,
     /// Its channel was seen to go.
     gone: bool,
+    /// Its record was read, and is of a dialplan that hears no keys.
+    is_deaf: bool,
     reported: AttemptStatus,
     reported_rang: Rang,
 }
@@ -118,6 +120,7 @@ impl Attempt {
             blind: false,
             hang_ups: 0,
             gone: false,
+            is_deaf: false,
             reported: AttemptStatus::Sending,
             reported_rang: Rang::No,
         }
@@ -193,8 +196,11 @@ impl Attempt {
             State::Up { .. } => self.hang_up(now, EndedBy::TimeLimit),
             State::HangingUp { .. } => self.reconcile(now),
             State::AwaitingHangup { .. } => self.ask_record(now, Answer::default()),
+            State::AskingRecord { answer, .. } if self.waits_for_a_key() && self.answered => {
+                self.end_untold(now, answer)
+            }
             State::AskingRecord { answer, .. } => self.end(now, answer),
-            State::Reconciling { .. } => self.give_up(now),
+            State::Reconciling { .. } => self.give_up_unasked(now),
         }
     }
 
@@ -306,6 +312,15 @@ impl Attempt {
     fn hung_up(&mut self, now: Instant, answer: Answer) -> Vec<Do> {
         self.channel = true;
         self.gone = true;
+        if let State::AskingRecord { since, answer: known } = self.state
+            && self.may_have_missed_a_key()
+        {
+            // It is being read.
+            let answer =
+                Answer { sip_code: known.sip_code.or(answer.sip_code), q850: known.q850.or(answer.q850) };
+            self.state = State::AskingRecord { since, answer };
+            return Vec::new();
+        }
         let tells = answer.sip_code.is_some() || self.answered || self.ended_by != EndedBy::Carrier;
         if tells && !self.may_have_missed_a_key() {
             self.end(now, answer)
@@ -352,6 +367,7 @@ impl Attempt {
             ringing: self.ringing,
             answered: self.answered,
             talk: self.talk,
+            is_deaf: self.is_deaf && self.waits_for_a_key(),
             blind: self.blind,
             sip_code: answer.sip_code,
             q850: answer.q850,

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::{Answer, Attempt, Do, HANG_UPS_MAX, Live, Record, Settlement, State};
 use crate::{
     call::{AttemptStatus, Rang},
-    ending::{EndedBy, EndingClass},
+    ending::{EndedBy, Ending, EndingClass, classify},
 };
 
 impl Attempt {
@@ -18,6 +18,7 @@ impl Attempt {
     pub(super) fn recorded(&mut self, now: Instant, answer: Answer, record: Option<Record>) -> Vec<Do> {
         let Some(record) = record else { return self.end(now, answer) };
         self.gone |= record.ended;
+        self.is_deaf = !record.tells_keys;
         self.learn(record.state);
         let mut todo: Vec<Do> = self.learn_talk(record.talk).into_iter().collect();
         let answer = Answer {
@@ -55,6 +56,7 @@ impl Attempt {
             // A channel that does not die (Asterisk has deadlocks): its fate does not hold up the call's.
             Settlement::Living(live) if self.hang_ups >= HANG_UPS_MAX => {
                 self.learn(live);
+                self.talk.untold = self.waits_for_a_key();
                 self.end(now, Answer::default())
             }
             // What we were ending when the link was cut is ended still.
@@ -75,6 +77,7 @@ impl Attempt {
             }
             Settlement::Recorded(record) if record.ended => {
                 self.gone = true;
+                self.is_deaf = !record.tells_keys;
                 self.learn(record.state);
                 let mut todo: Vec<Do> = self.learn_talk(record.talk).into_iter().collect();
                 todo.extend(self.end_of_record(now, record));
@@ -88,7 +91,7 @@ impl Attempt {
                 todo
             }
             // What Asterisk itself told weighs more than a gate's memory.
-            Settlement::Barred if self.was_sent() => self.give_up(now),
+            Settlement::Barred if self.was_sent() => self.give_up_unasked(now),
             Settlement::Barred => {
                 // Nothing was there to be missed.
                 self.blind = false;
@@ -107,9 +110,24 @@ impl Attempt {
             || self.reported > AttemptStatus::Sending
     }
 
+    /// The node did not say in time. What it would have said may still be found in its record.
+    pub(super) fn give_up_unasked(&mut self, now: Instant) -> Vec<Do> {
+        self.talk.untold = self.waits_for_a_key() && (self.answered || !self.gone);
+        self.give_up(now)
+    }
+
+    /// It was answered and was seen to end, and its record does not come: what the callee did is not known.
+    pub(super) fn end_untold(&mut self, now: Instant, answer: Answer) -> Vec<Do> {
+        self.talk.untold = true;
+        let told = classify(&self.evidence(now, answer), self.reading);
+        let ending = Ending { class: EndingClass::Interrupted, ..told };
+        self.state = State::Ended;
+        vec![Do::End(ending)]
+    }
+
     /// Nothing more can be learnt.
-    pub(super) fn give_up(&mut self, now: Instant) -> Vec<Do> {
-        let was_seen_to_end = self.gone && self.answered;
+    fn give_up(&mut self, now: Instant) -> Vec<Do> {
+        let was_seen_to_end = self.gone && self.answered && !self.talk.untold;
         if was_seen_to_end || (self.ended_by != EndedBy::Carrier && self.channel) {
             return self.end(now, Answer::default());
         }

@@ -73,10 +73,15 @@ impl Attempt {
         talk.key.and_then(|key| self.heard(key))
     }
 
-    /// Whether something that decides may have come while nobody watched: the flight record knows.
+    /// Whether the flight record may know of something that decides: a key whose event was lost or was overtaken by
+    /// the end of the call, or a verdict that came while nobody watched.
     pub(super) fn may_have_missed_a_key(&self) -> bool {
-        let listens = self.listening.machine || !self.listening.keys.is_empty();
-        self.blind && self.answered && listens && self.talk.key.is_none()
+        let machine = self.listening.machine && self.blind && self.talk.key.is_none();
+        self.answered && (machine || self.waits_for_a_key())
+    }
+
+    pub(super) fn waits_for_a_key(&self) -> bool {
+        !self.listening.keys.is_empty() && self.talk.key.is_none()
     }
 }
 
@@ -134,7 +139,7 @@ mod tests {
     }
 
     fn record(ended: bool, talk: Talk) -> Record {
-        Record { state: Live::Up, ended, answer: Answer::default(), talk }
+        Record { state: Live::Up, ended, answer: Answer::default(), talk, tells_keys: true }
     }
 
     #[test]
@@ -192,13 +197,90 @@ mod tests {
         assert_eq!((heard(&p), p.ending().0), (vec![key('1')], EndingClass::Answered));
     }
 
+    /// The key came too late for its event, or its event was lost: the record is asked, once.
+    #[test]
+    fn a_key_that_crosses_the_end_of_the_call_is_found_in_the_record() {
+        let talk = Talk { key: Some(key('1')), ..Talk::NONE };
+        let mut p = answered();
+        p.at(2_000, Event::Machine(Detection::Human)).at(3_000, GONE);
+        assert_eq!(p.done.last(), Some(&Do::AskRecord));
+        p.at(3_005, Event::Recorded(Some(record(true, talk))));
+        assert_eq!((heard(&p), p.ending().0), (vec![key('1')], EndingClass::Answered));
+        assert!(!end(&p).talk.untold);
+
+        // None was pressed: the record says so, and is not asked again.
+        let mut p = answered();
+        p.at(3_000, GONE).at(3_001, GONE).at(3_005, Event::Recorded(Some(record(true, Talk::NONE))));
+        assert_eq!((heard(&p), p.ending()), (vec![], (EndingClass::Answered, Rang::Yes)));
+        assert_eq!(p.done.iter().filter(|d| **d == Do::AskRecord).count(), 1);
+        assert!(!end(&p).talk.untold);
+
+        // Who was heard has been heard, and who was not asked is not waited for.
+        let mut p = answered();
+        p.at(2_000, Event::Key(key('1'))).at(3_000, GONE);
+        assert_eq!(p.ending().0, EndingClass::Answered);
+        let mut p = Played::new();
+        p.at(0, Event::Accepted).at(9, Event::Answered).at(99, GONE);
+        assert_eq!(p.ending().0, EndingClass::Answered);
+    }
+
+    /// A node that is gone with the record is not waited for longer than for any other answer, and then nobody knows.
+    #[test]
+    fn a_record_that_cannot_be_had_leaves_the_talk_untold() {
+        // It does not answer.
+        let mut p = answered();
+        p.at(3_000, GONE).wait(5_000);
+        assert_eq!((p.ending(), end(&p).talk.untold), ((EndingClass::Interrupted, Rang::Yes), true));
+        // It is gone.
+        let mut p = answered();
+        p.at(3_000, GONE).at(3_010, Event::Cut).wait(8_009);
+        assert_eq!(p.done.last(), Some(&Do::Reconcile));
+        p.wait(8_010);
+        assert_eq!((p.ending(), end(&p).talk.untold), ((EndingClass::Interrupted, Rang::Yes), true));
+        // It is there, and has none.
+        let mut p = answered();
+        p.at(3_000, GONE).at(3_010, Event::Recorded(None));
+        assert_eq!((p.ending(), end(&p).talk.untold), ((EndingClass::Answered, Rang::Yes), false));
+        // A cut while it rang may hide an answer and a key.
+        let mut p = Played::new();
+        p.attempt = p.attempt.listening(listening(), None);
+        p.at(0, Event::Accepted).at(10, Event::Ringing).at(100, Event::Cut).wait(5_100);
+        assert!(end(&p).talk.untold);
+        // What never was answered hides none.
+        let mut p = Played::new();
+        p.attempt = p.attempt.listening(listening(), None);
+        p.at(0, Event::Accepted)
+            .at(10, Event::Ringing)
+            .at(100, Event::HungUp(Answer { sip_code: Some(486), q850: None }));
+        assert_eq!((p.ending().0, end(&p).talk.untold), (EndingClass::UserBusy, false));
+    }
+
+    #[test]
+    fn a_dialplan_that_hears_no_keys_is_told_from_a_callee_who_pressed_none() {
+        let old = Record { tells_keys: false, ..record(true, Talk::NONE) };
+        let mut p = answered();
+        p.at(3_000, GONE).at(3_005, Event::Recorded(Some(old)));
+        assert_eq!(p.ending(), (EndingClass::NoKeys, Rang::Yes));
+        let mut p = answered();
+        p.at(2_000, Event::Cut).at(2_500, Event::Settled(Settlement::Recorded(old)));
+        assert_eq!(p.ending(), (EndingClass::NoKeys, Rang::Yes));
+        // Nobody asked for any.
+        let mut p = Played::new();
+        p.at(0, Event::Accepted).at(9, Event::Answered).at(50, Event::Cut);
+        p.at(99, Event::Settled(Settlement::Recorded(old)));
+        assert_eq!(p.ending().0, EndingClass::Answered);
+    }
+
     /// It was seen to be hung up: that is no interruption, also where the record cannot be had any more.
     #[test]
     fn an_answered_call_that_was_seen_to_end_is_no_interrupted_one() {
-        let mut p = answered();
+        let mut p = Played::new();
+        let machine = Listening { machine: true, ..Listening::default() };
+        p.attempt = p.attempt.listening(machine, None);
+        p.at(0, Event::Accepted).at(900, Event::Answered);
         p.at(2_000, Event::Cut).at(2_500, Event::Settled(Settlement::Living(Live::Up))).at(2_600, GONE);
         p.at(2_700, Event::Cut).wait(7_701);
-        assert_eq!(p.ending(), (EndingClass::Answered, Rang::Yes));
+        assert_eq!((p.ending(), end(&p).talk.untold), ((EndingClass::Answered, Rang::Yes), false));
     }
 
     proptest! {

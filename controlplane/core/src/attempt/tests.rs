@@ -105,7 +105,16 @@ fn a_channel_whose_events_were_missed_is_found_in_the_recorder() {
     let mut p = Played::new();
     p.at(1, Event::Accepted).at(2, Event::OriginateFailed { timed_out: false }).wait(103);
     let answer = Answer { sip_code: Some(486), q850: Some(17) };
-    p.at(105, Event::Recorded(Some(Record { state: Live::Ringing, ended: true, answer, talk: Talk::NONE })));
+    p.at(
+        105,
+        Event::Recorded(Some(Record {
+            state: Live::Ringing,
+            ended: true,
+            answer,
+            talk: Talk::NONE,
+            tells_keys: true,
+        })),
+    );
     assert_eq!(p.ending(), (EndingClass::UserBusy, Rang::Yes));
 }
 
@@ -212,7 +221,7 @@ fn a_cut_while_dialling_is_settled_by_what_is_found() {
         p
     };
     let answer = Answer { sip_code: Some(603), q850: Some(21) };
-    let record = Record { state: Live::Dialling, ended: true, answer, talk: Talk::NONE };
+    let record = Record { state: Live::Dialling, ended: true, answer, talk: Talk::NONE, tells_keys: true };
     assert_eq!(
         cut().at(200, Event::Settled(Settlement::Recorded(record))).ending(),
         (EndingClass::Declined, Rang::Maybe)
@@ -239,7 +248,13 @@ fn a_pbx_that_dies_while_it_rings_or_speaks_is_an_interruption() {
     assert_eq!(p.ending(), (EndingClass::Interrupted, Rang::Yes));
     let mut p = Played::new();
     p.at(0, Event::Accepted).at(100, Event::Cut);
-    let up = Record { state: Live::Up, ended: false, answer: Answer::default(), talk: Talk::NONE };
+    let up = Record {
+        state: Live::Up,
+        ended: false,
+        answer: Answer::default(),
+        talk: Talk::NONE,
+        tells_keys: true,
+    };
     p.at(300, Event::Settled(Settlement::Recorded(up)));
     assert_eq!(p.ending(), (EndingClass::Interrupted, Rang::Yes));
 }
@@ -249,7 +264,7 @@ fn a_pbx_that_dies_while_it_rings_or_speaks_is_an_interruption() {
 fn what_rang_and_was_ended_by_its_own_asterisk_is_an_interruption_until_it_may_have_rung_out() {
     let record = |sip_code| {
         let answer = Answer { sip_code, q850: Some(0) };
-        Record { state: Live::Ringing, ended: true, answer, talk: Talk::NONE }
+        Record { state: Live::Ringing, ended: true, answer, talk: Talk::NONE, tells_keys: true }
     };
     let found = |at: u64, record| {
         let mut p = Played::new();
@@ -315,6 +330,7 @@ fn a_silent_carrier_stays_silent_over_a_restart() {
             ended: true,
             answer,
             talk: Talk::NONE,
+            tells_keys: true,
         }))
     };
     let resumed = || {
@@ -376,10 +392,10 @@ pub(super) fn any_event() -> impl Strategy<Value = Event> {
             .prop_map(|(sip_code, q850)| Answer { sip_code, q850 })
     };
     let record = move || {
-        (live(), any::<bool>(), answer(), prop::option::of(key()), any::<bool>()).prop_map(
-            |(state, ended, answer, key, no_media)| {
-                let talk = Talk { key, no_media, ..Talk::NONE };
-                Record { state, ended, answer, talk }
+        (live(), any::<bool>(), answer(), prop::option::of(key()), any::<bool>(), any::<bool>()).prop_map(
+            |(state, ended, answer, key, no_media, tells_keys)| {
+                let talk = Talk { key: key.filter(|_| tells_keys), no_media, ..Talk::NONE };
+                Record { state, ended, answer, talk, tells_keys }
             },
         )
     };

@@ -83,7 +83,8 @@ pub fn charge(ending: &Ending, load: Load, waited: Duration, policy: &Policy) ->
         Load::Normal => Charge::Trunk,
     };
     match ending.class {
-        C::Answered => Charge::Success,
+        // The carrier has done its part, whatever the node's dialplan is.
+        C::Answered | C::NoKeys => Charge::Success,
         C::UserBusy | C::Declined | C::RingTimeout | C::EndedAfterRinging => Charge::Delivered,
         // "As the code says", for a 183 may be an announcement that the carrier is out of lines.
         C::EndedAfterProgress => match ending.sip_code {
@@ -128,6 +129,7 @@ mod tests {
         let rows = [
             (C::Answered, H::Success),
             (C::NoMedia, H::Node),
+            (C::NoKeys, H::Success),
             (C::UserBusy, H::Delivered),
             (C::Declined, H::Delivered),
             (C::RingTimeout, H::Delivered),

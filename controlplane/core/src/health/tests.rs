@@ -36,6 +36,7 @@ pub(super) fn rang(class: EndingClass) -> Rang {
     match class {
         EndingClass::Answered
         | EndingClass::NoMedia
+        | EndingClass::NoKeys
         | EndingClass::RingTimeout
         | EndingClass::EndedAfterRinging
         | EndingClass::Interrupted => Rang::Yes,

@@ -203,7 +203,8 @@ impl Driver<'_> {
         now: Instant,
     ) -> Reserved {
         let registry = &self.calls.registry;
-        let reserve = |tried: &Tried| registry.reserve(to, from, tried, id, now.into_std());
+        let keys = !listening(&self.call.request).keys.is_empty();
+        let reserve = |tried: &Tried| registry.reserve(to, from, keys, tried, id, now.into_std());
         let shunned = self.calls.audio.placing().shunned(plays);
         if shunned.is_empty() {
             return reserve(&self.tried);
@@ -421,6 +422,7 @@ impl Driver<'_> {
             on_603: believe(|trunk| trunk.on_603),
         };
         let next = failover::next(&ending, &self.endings, policy);
+        let next = self.decided().map_or(next, Next::Stop);
         let at = self.calls.clock.now();
         if may_live_on {
             self.calls.registry.abandon(place.node, place.id.clone(), at);

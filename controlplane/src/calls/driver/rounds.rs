@@ -11,7 +11,7 @@ use controlplane_store::calls::{CallEnd, EndCall, Follows, RedialCall, Written};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::{AGAIN_MIN, Driver, Step};
+use super::{super::late, AGAIN_MIN, Driver, Step};
 
 /// Calls that wait for the same window of one number are spread over so long, so that they do not all ask at once.
 const THROTTLE_SPREAD: Duration = Duration::from_secs(2);
@@ -46,6 +46,12 @@ impl Driver<'_> {
         self.calls.metrics.call_throttled();
         tracing::info!(call = %self.call.id, to = ?self.call.request.to, %until, "its number was dialled too often");
         self.at(until, Instant::now()) + self.calls.chance.up_to(THROTTLE_SPREAD)
+    }
+
+    /// How the call ends by a key that was found after its attempt had ended, here or by an earlier process.
+    pub(super) fn decided(&self) -> Option<Reason> {
+        let found = self.calls.open().get(&self.call.id).and_then(|task| task.decided);
+        found.or_else(|| late::reason(self.call.acknowledgement?.action))
     }
 
     /// What follows a round that ended so.
@@ -88,7 +94,7 @@ impl Driver<'_> {
     /// Closes a round that has no attempt under way: with the call's end, or with another round.
     pub(super) async fn close(&mut self, reason: Reason) -> Step {
         let at = self.calls.clock.now();
-        let follows = self.after_round(reason, at);
+        let follows = self.after_round(self.decided().unwrap_or(reason), at);
         let (call, event_id) = (self.call.id.clone(), self.calls.chance.event_id(at));
         let store = &self.calls.store;
         let written = match follows {

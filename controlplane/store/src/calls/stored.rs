@@ -128,4 +128,6 @@ pub struct AttemptEnd {
     pub attempt: AttemptId,
     /// `None`: it is open.
     pub ended_at: Option<OffsetDateTime>,
+    /// Its flight record is still to be read.
+    pub is_untold: bool,
 }

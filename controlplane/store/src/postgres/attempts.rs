@@ -136,7 +136,7 @@ pub(super) async fn end(c: &mut PgConnection, end: &EndAttempt) -> Result<Writte
     };
     sqlx::query(
         "UPDATE attempt SET status = 'ended', ending = $1, sip_code = $2, q850 = $3, rang = $4, ended_at = $5,
-             heard_key = coalesce(heard_key, $7), machine = $8
+             heard_key = coalesce(heard_key, $7), machine = $8, is_untold = $9
          WHERE id = $6",
     )
     .bind(end.ending.as_str())
@@ -147,6 +147,7 @@ pub(super) async fn end(c: &mut PgConnection, end: &EndAttempt) -> Result<Writte
     .bind(end.attempt.as_str())
     .bind(end.talk.key.map(|key| key.to_string()))
     .bind(end.talk.machine.map(Detection::as_str))
+    .bind(end.talk.untold)
     .execute(&mut *c)
     .await?;
     let status = call.status.0;

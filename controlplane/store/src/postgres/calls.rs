@@ -13,13 +13,13 @@ use controlplane_core::{
 use serde_json::json;
 use sqlx::{PgConnection, types::Json, types::time::OffsetDateTime};
 
-use super::{PostgresStore, attempts, audit, cancels, reading, rounds};
+use super::{PostgresStore, attempts, audit, cancels, reading, rounds, untold};
 use crate::{
     CallStore, StoreError,
     calls::{
         Advance, AttemptEnd, BeginAttempt, Begun, Call, CallEnd, CallPage, CancelRequested, Created,
-        EndAttempt, EndCall, Hear, IDEMPOTENCY_KEPT, NewCall, Page, RedialCall, RequestCancel, Transition,
-        Written,
+        EndAttempt, EndCall, Hear, HearLate, HeardLate, IDEMPOTENCY_KEPT, NewCall, Page, RedialCall,
+        RequestCancel, Transition, Untold, Written,
     },
     columns::{Micros, Word, kept},
     error::Failure,
@@ -104,6 +104,20 @@ impl CallStore for PostgresStore {
 
     async fn hear(&self, hear: Hear) -> Result<Written, StoreError> {
         self.transaction("hear a key", hear, |c, hear| Box::pin(attempts::hear(c, hear))).await
+    }
+
+    async fn untold_nodes(&self) -> Result<Vec<NodeName>, StoreError> {
+        let nodes = untold::nodes(&self.pool).await;
+        nodes.map_err(|error| self.failed("read what nodes are to be asked", error))
+    }
+
+    async fn untold(&self, node: &NodeName, limit: u16) -> Result<Vec<Untold>, StoreError> {
+        let untold = untold::of(&self.pool, node, limit).await;
+        untold.map_err(|error| self.failed("read what a node is to be asked", error))
+    }
+
+    async fn hear_late(&self, late: HearLate) -> Result<HeardLate, StoreError> {
+        self.transaction("hear a key late", late, |c, late| Box::pin(untold::hear(c, late))).await
     }
 
     async fn redial_call(&self, redial: RedialCall) -> Result<Written, StoreError> {

@@ -20,6 +20,7 @@ mod open;
 mod reading;
 mod rounds;
 mod sole;
+mod untold;
 mod webhooks;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};

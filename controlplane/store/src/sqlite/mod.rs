@@ -17,6 +17,7 @@ mod keys;
 mod open;
 mod reading;
 mod rounds;
+mod untold;
 mod webhooks;
 mod writer;
 

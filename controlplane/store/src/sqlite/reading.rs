@@ -139,13 +139,18 @@ pub(super) async fn ends(
     attempts: &[AttemptId],
 ) -> Result<Vec<AttemptEnd>, sqlx::Error> {
     let ids: Vec<&str> = attempts.iter().map(AttemptId::as_str).collect();
-    let rows = sqlx::query_as::<_, (Word<AttemptId>, Option<Micros>)>(
-        "SELECT id, ended_at FROM attempt
+    let rows = sqlx::query_as::<_, (Word<AttemptId>, Option<Micros>, bool)>(
+        "SELECT id, ended_at, is_untold FROM attempt
          WHERE node = $1 AND id IN (SELECT value FROM json_each($2)) ORDER BY id",
     )
     .bind(node.as_str())
     .bind(Json(ids))
     .fetch_all(pool)
     .await?;
-    Ok(rows.into_iter().map(|(id, at)| AttemptEnd { attempt: id.0, ended_at: moment(at) }).collect())
+    let end = |(id, at, is_untold): (Word<AttemptId>, _, _)| AttemptEnd {
+        attempt: id.0,
+        ended_at: moment(at),
+        is_untold,
+    };
+    Ok(rows.into_iter().map(end).collect())
 }

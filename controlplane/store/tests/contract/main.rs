@@ -24,6 +24,7 @@ mod fixture;
 mod fleet;
 mod health;
 mod keys;
+mod late;
 mod listing;
 mod model;
 mod paging;
@@ -54,6 +55,11 @@ macro_rules! contract {
 }
 
 contract! {
+    late:
+        what_ended_untold_is_found_until_it_is_told
+        a_key_heard_late_ends_a_call_that_waits
+        a_key_heard_late_decides_a_call_that_is_dialled_again
+        a_key_heard_late_does_not_change_how_a_call_ended;
     accepting:
         a_call_is_read_back_as_it_was_answered
         a_call_is_accepted_with_its_log_outbox_and_audit

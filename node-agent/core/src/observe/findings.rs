@@ -6,6 +6,13 @@ use node_agent_ami::EndpointName;
 
 use super::read::{Endpoint, Registration, RegistrationStatus, uri_host};
 
+/// The context of the dialplan that hears keys. One of before it plays the message and hears none.
+pub const TALK_CONTEXT: &str = "ringward-talk";
+/// What to do where a node does not have it.
+pub const DIALPLAN_FIX: &str = "No key is heard here, so calls that wait for one go elsewhere while they can. Drain the \
+                                node, put the present extensions_ringward.conf and amd.conf there, run `asterisk -rx \
+                                'dialplan reload'`, and undrain it (dialplans/README.md, Upgrade)";
+
 /// Undeclared endpoints that are named one by one; a PBX with more has phones.
 const UNDECLARED_MAX: usize = 10;
 
@@ -24,6 +31,8 @@ pub enum FindingKind {
     Undeclared,
     /// A trunk of the fleet whose endpoint this node does not have.
     Missing,
+    /// The dialplan is of before keys: none that a callee presses is heard.
+    DialplanTooOld,
 }
 
 impl FindingKind {
@@ -37,6 +46,7 @@ impl FindingKind {
             Self::RegistrationStopped => "registration_stopped",
             Self::Undeclared => "endpoint_undeclared",
             Self::Missing => "endpoint_missing",
+            Self::DialplanTooOld => "dialplan_too_old",
         }
     }
 }
@@ -61,6 +71,8 @@ pub struct Seen<'a> {
     pub registrations: &'a [Registration],
     /// Endpoints that the fleet declares; `None` before a policy came: nothing is undeclared or missing then.
     pub declared: Option<&'a BTreeSet<&'a str>>,
+    /// Whether the dialplan hears keys; `None`: not known.
+    pub hears_keys: Option<bool>,
 }
 
 /// Everything amiss, sorted.
@@ -94,6 +106,13 @@ pub fn findings(seen: Seen<'_>) -> Vec<Finding> {
                 ),
             });
         }
+    }
+    if seen.hears_keys == Some(false) {
+        found.push(Finding {
+            kind: FindingKind::DialplanTooOld,
+            subject: TALK_CONTEXT.to_owned(),
+            fix: DIALPLAN_FIX.to_owned(),
+        });
     }
     for registration in seen.registrations {
         if registration.status == RegistrationStatus::Stopped {

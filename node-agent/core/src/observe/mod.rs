@@ -7,7 +7,7 @@ mod findings;
 mod host;
 mod read;
 
-pub use findings::{Finding, FindingKind, Seen, endpoint_of, findings};
+pub use findings::{DIALPLAN_FIX, Finding, FindingKind, Seen, TALK_CONTEXT, endpoint_of, findings};
 pub use host::{Host, HostText, memory, rtp_ports_in_use, rtp_range};
 pub use read::{
     Contact, ContactStatus, Endpoint, Registration, RegistrationStatus, channels, contacts, endpoints,

@@ -125,6 +125,131 @@ async fn a_key_that_nobody_watched_is_found() {
     assert_eq!((ended.each("key"), fleet.seen(NUMBER).invites), (vec!["1"], 1), "{}", ended.text());
 }
 
+/// The event is lost, or the end of the call overtakes it: the record is asked before the call is called unacknowledged.
+#[tokio::test]
+async fn a_key_whose_event_is_lost_is_found() {
+    let fleet = pair().await;
+    fleet.callee(NUMBER, saying(Said::Key('1')).with(Fault::NoKeyEvent));
+    let call = fleet.call(NUMBER).with("acknowledgement", keys()).place().await;
+    let ended = call.ends_as("completed", "acknowledged").await;
+    assert_eq!((ended.each("key"), fleet.seen(NUMBER).invites), (vec!["1"], 1), "{}", ended.text());
+    // One question for each call that nobody acknowledged, and none for the others.
+    let asked = || fleet.pbxes().map(|pbx| pbx.count_actions("DBGet")).sum::<usize>();
+    for (plan, reason, more) in
+        [(saying(Said::Key('7')), "answered_no_ack", 1), (saying(Said::Key('1')), "acknowledged", 0)]
+    {
+        let before = asked();
+        fleet.callee(NUMBER, plan);
+        fleet.call(NUMBER).with("acknowledgement", keys()).place().await.ends_as("completed", reason).await;
+        assert_eq!(asked(), before + more, "{reason}");
+    }
+}
+
+/// A node whose dialplan is of before keys: its callee may press what he wants.
+#[tokio::test]
+async fn a_dialplan_that_hears_no_keys_is_told_and_avoided() {
+    for known_before in [false, true] {
+        let fleet = pair().await;
+        fleet.callee(NUMBER, saying(Said::Key('1')));
+        let old = fleet.pbx("waw-1");
+        old.change_script(|script| script.hears_keys = false);
+        if known_before {
+            old.set_global("DIALPLAN_EXISTS(ringward-talk,s,1)", "0");
+            old.restart();
+            eventually("it is found", async || !fleet.node("waw-1").await["finding"].is_null()).await;
+        }
+        fleet.all_trunks_are_usable(true).await;
+        for n in 0..4 {
+            let call = fleet.call(NUMBER).with("acknowledgement", keys()).place().await;
+            let ended = call.ends_as("completed", "acknowledged").await;
+            let met = ended.endings();
+            assert!(met == ["answered"] || (!known_before && met == ["no_keys", "answered"]), "{n}: {met:?}");
+        }
+        let finding = fleet.node("waw-1").await["finding"].to_string();
+        assert!(finding.contains("dialplan reload"), "{finding}");
+        assert!(fleet.node("fra-1").await["finding"].is_null());
+        // A call that waits for no key may go there.
+        let nodes = async || fleet.call(NUMBER).place().await.ends().await.each("node")[0].to_owned();
+        let used = [nodes().await, nodes().await, nodes().await, nodes().await];
+        assert!(used.iter().any(|node| node == "waw-1"), "{used:?}");
+    }
+    // No other is left: nobody knows what the callee wanted to say.
+    let fleet = Fleet::of(&["waw-1"], &["acme"]).script(|script| script.hears_keys = false).start().await;
+    fleet.callee(NUMBER, saying(Said::Key('1')));
+    let call = fleet.call(NUMBER).with("acknowledgement", keys()).place().await;
+    let ended = call.ends_as("failed", "interrupted").await;
+    assert_eq!((ended.outcome(), ended.endings()), ("unknown", vec!["no_keys"]), "{}", ended.text());
+}
+
+/// The key was pressed behind a cut that lasted longer than anybody waits for. When the node is there again the key is
+/// found, and nobody is dialled any more.
+#[tokio::test]
+async fn a_key_pressed_behind_a_long_cut_is_heard_when_the_node_is_back() {
+    for (redials, reason, outcome) in
+        [(true, "acknowledged", "acknowledged"), (false, "interrupted", "unknown")]
+    {
+        let mut fleet = Fleet::of(&["waw-1"], &["acme"])
+            .settings(|settings| settings.reconcile_timeout_ms = 300)
+            .start()
+            .await;
+        fleet.callee(NUMBER, Plan::of(talks(3_000)).saying(SOON * 12, Said::Key('1')));
+        let mut request = fleet.call(NUMBER).or_fail().with("acknowledgement", keys());
+        if redials {
+            request = request.with("redial", json!({"on": ["interrupted"], "max": 1, "delay_s": 60}));
+        }
+        let call = request.place().await;
+        call.becomes("in_progress").await;
+        let pbx = fleet.pbx("waw-1");
+        pbx.close_port();
+        pbx.cut_links();
+        if redials {
+            let waits = call.becomes("queued").await;
+            assert_eq!(waits["attempts"][0]["reason"], "interrupted", "{waits}");
+        } else {
+            call.ends_as("failed", "interrupted").await;
+        }
+        tokio::time::sleep(SOON * 12).await;
+        let id = call.id.clone();
+        // It is not forgotten over a restart.
+        fleet.kill().await;
+        fleet.pbx("waw-1").open_port().await.unwrap();
+        fleet.start_again().await;
+        let call = Call::again(&fleet, &id);
+        eventually("the key is found", async || call.now().await["attempts"][0]["key"] == "1").await;
+        let ended = call.ends().await;
+        assert_eq!((&ended.0["reason"], ended.outcome()), (&json!(reason), outcome), "{}", ended.text());
+        assert_eq!(fleet.seen(NUMBER).invites, 1);
+        let audit = fleet.audit().await;
+        assert_eq!(audit.iter().filter(|row| row["action"] == "call.hear_late").count(), 1, "{audit:?}");
+    }
+}
+
+/// Meanwhile another node rings for it: that ends at once.
+#[tokio::test]
+async fn a_key_heard_late_ends_what_rings_by_then() {
+    let fleet = Fleet::of(&["waw-1", "fra-1"], &["acme"])
+        .settings(|settings| settings.reconcile_timeout_ms = 300)
+        .start()
+        .await;
+    fleet.callee(NUMBER, Plan::of(talks(3_000)).saying(SOON * 12, Said::Key('1')));
+    let call = fleet.call(NUMBER).with("acknowledgement", keys()).place().await;
+    let now = call.becomes("in_progress").await;
+    let first = now["attempts"][0]["node"].as_str().unwrap().to_owned();
+    for pbx in ["waw-1", "fra-1"].into_iter().filter(|node| *node != first) {
+        fleet.pbx(pbx).set_ending(NUMBER, Ending::NoAnswer);
+    }
+    let pbx = fleet.pbx(&first);
+    pbx.close_port();
+    pbx.cut_links();
+    eventually("the other one rings", async || call.now().await["attempts"][1]["rang"] == "yes").await;
+    tokio::time::sleep(SOON * 12).await;
+    pbx.open_port().await.unwrap();
+    let ended = call.ends_as("completed", "acknowledged").await;
+    assert_eq!((ended.endings(), ended.outcome()), (vec!["interrupted", "canceled"], "acknowledged"));
+    assert_eq!(ended.attempts()[0]["key"], "1", "{}", ended.text());
+    assert!(fleet.pbxes().all(|pbx| pbx.live_channels().is_empty()), "nothing rings any more");
+}
+
 /// The control plane is killed at many moments around a key: it is acknowledged, once, and dialled once.
 #[tokio::test]
 async fn killed_at_any_moment_around_a_key_it_is_acknowledged_once() {
