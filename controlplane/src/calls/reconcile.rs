@@ -146,6 +146,7 @@ pub(super) async fn record(session: &Session, id: &ChannelId) -> Result<Option<R
                 untold: false,
             },
             tells_keys: record.tells_keys(),
+            stopped: record.stopped,
         })),
         Err(error) => {
             tracing::error!(channel = %id, %error, "the dialplan wrote a flight record that cannot be read");

@@ -1,7 +1,8 @@
 //! The flight record: what the dialplan wrote about an attempt, read back from AstDB.
 //!
 //! Family `ringward`, key = the attempt's channel id, value
-//! `2|<phase>|<channel state>|<sip code>|<q850>|<epoch seconds>|<key>|<human, machine or notsure>|<played or nomedia>`
+//! `2|<phase>|<channel state>|<sip code>|<q850>|<epoch seconds>|<key>|<human, machine or notsure>|<ending>`, where the
+//! ending is `played`, `nomedia` or `stopped`,
 //! with `-` for "none", such as `2|end|Ringing|486|17|1790000000|-|-|-` or `2|up|Up|-|-|1790000000|1|human|-`.
 //! Version 1, of dialplans before it, ends with the seconds. Digits, keys and fixed words only, so that nothing
 //! of a stranger's can ride in it.
@@ -93,6 +94,8 @@ pub struct FlightRecord {
     pub played: bool,
     /// The sound was not on the node, or could not be played.
     pub no_media: bool,
+    /// Asterisk itself has ended the answered call, before its time and before the message was played: it stops.
+    pub stopped: bool,
 }
 
 /// Why a value is no flight record; it names the field.
@@ -140,10 +143,11 @@ impl FlightRecord {
             machine = word(next("machine")?, Verdict::parse).ok_or(bad("machine"))?;
             ending = next("played")?;
         }
-        let (played, no_media) = match ending {
-            "-" => (false, false),
-            "played" => (true, false),
-            "nomedia" => (false, true),
+        let (played, no_media, stopped) = match ending {
+            "-" => (false, false, false),
+            "played" => (true, false, false),
+            "nomedia" => (false, true, false),
+            "stopped" => (false, false, true),
             _ => return Err(bad("played")),
         };
         match parts.next() {
@@ -159,6 +163,7 @@ impl FlightRecord {
                 machine,
                 played,
                 no_media,
+                stopped,
             }),
         }
     }
@@ -174,10 +179,11 @@ impl fmt::Display for FlightRecord {
         let (sip, q850) = (or_dash(self.sip_code), or_dash(self.q850));
         let key = self.key.unwrap_or('-');
         let machine = self.machine.map_or("-", Verdict::as_str);
-        let ending = match (self.played, self.no_media) {
-            (_, true) => "nomedia",
-            (true, false) => "played",
-            (false, false) => "-",
+        let ending = match (self.played, self.no_media, self.stopped) {
+            (_, true, _) => "nomedia",
+            (true, false, _) => "played",
+            (false, false, true) => "stopped",
+            (false, false, false) => "-",
         };
         let (version, state, at) = (self.version, self.state.as_str(), self.written_at_epoch_s);
         write!(f, "{version}|{phase}|{state}|{sip}|{q850}|{at}")?;
@@ -212,6 +218,7 @@ mod tests {
             "2|end|Up|200|16|1790000000|#|notsure|played",
             "2|end|Up|200|16|1790000000|-|machine|nomedia",
             "2|end|Down|-|0|1|-|-|-",
+            "2|end|Up|200|0|1790000000|-|-|stopped",
         ] {
             let record = FlightRecord::parse(text).unwrap();
             assert_eq!(record.to_string(), text);

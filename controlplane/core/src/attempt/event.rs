@@ -73,6 +73,8 @@ pub struct Record {
     pub talk: Talk,
     /// Whether it would tell of a key: one of an older dialplan does not, since that hears none.
     pub tells_keys: bool,
+    /// Its own Asterisk ended it, answered, because that stops: the callee had no hand in it.
+    pub stopped: bool,
 }
 
 /// How far a channel has come.

@@ -322,7 +322,7 @@ impl Attempt {
             return Vec::new();
         }
         let tells = answer.sip_code.is_some() || self.answered || self.ended_by != EndedBy::Carrier;
-        if tells && !self.may_have_missed_a_key() {
+        if tells && !self.may_have_missed_a_key() && !self.may_have_been_stopped(answer) {
             self.end(now, answer)
         } else {
             self.ask_record(now, answer)

@@ -39,7 +39,13 @@ impl Attempt {
             && record.answer.sip_code.is_none()
             && self.ended_by == EndedBy::Carrier
             && !self.answered;
-        if by_itself && !rang_out {
+        // A key that was heard is what came of it, and what was played to its end was not cut short, unless a key was
+        // waited for.
+        let cut_short = record.stopped
+            && self.ended_by == EndedBy::Carrier
+            && self.talk.key.is_none()
+            && (!self.talk.played || self.waits_for_a_key());
+        if cut_short || (by_itself && !rang_out) {
             return self.finish(EndingClass::Interrupted);
         }
         self.end(now, record.answer)

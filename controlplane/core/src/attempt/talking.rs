@@ -5,9 +5,9 @@
 
 use std::time::Instant;
 
-use super::{Attempt, Do, Event};
+use super::{Answer, Attempt, Do, Event};
 use crate::{
-    ending::Talk,
+    ending::{EndedBy, Talk},
     request::{Key, Keys},
 };
 
@@ -80,6 +80,12 @@ impl Attempt {
         self.answered && (machine || self.waits_for_a_key())
     }
 
+    /// Whether its own Asterisk may have ended it while it spoke: that has no other cause than a callee's BYE may have.
+    pub(super) fn may_have_been_stopped(&self, answer: Answer) -> bool {
+        let by_nobody = self.ended_by == EndedBy::Carrier && answer.q850.unwrap_or(0) == 0;
+        self.answered && by_nobody && !self.talk.played && !self.talk.no_media && self.talk.key.is_none()
+    }
+
     pub(super) fn waits_for_a_key(&self) -> bool {
         !self.listening.keys.is_empty() && self.talk.key.is_none()
     }
@@ -93,7 +99,7 @@ mod tests {
 
     use super::{
         super::{
-            Answer, Live, Record, Settlement,
+            Live, Record, Settlement,
             tests::{LIMITS, Played, READING, any_event},
         },
         *,
@@ -139,7 +145,7 @@ mod tests {
     }
 
     fn record(ended: bool, talk: Talk) -> Record {
-        Record { state: Live::Up, ended, answer: Answer::default(), talk, tells_keys: true }
+        Record { state: Live::Up, ended, answer: Answer::default(), talk, tells_keys: true, stopped: false }
     }
 
     #[test]

@@ -11,7 +11,8 @@ use controlplane_store::calls::{CallEnd, EndCall, Follows, RedialCall, Written};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::{super::late, AGAIN_MIN, Driver, Step};
+use super::{AGAIN_MIN, Driver, Step};
+use crate::calls::late;
 
 /// Calls that wait for the same window of one number are spread over so long, so that they do not all ask at once.
 const THROTTLE_SPREAD: Duration = Duration::from_secs(2);
