@@ -214,8 +214,8 @@ pub(crate) async fn ends_are_told_of_a_node_s_own_attempts(mut f: Fixture) {
     let asked = [stranger, open.1.clone(), ended.1.clone(), ended.1.clone()];
     let told = f.store.attempt_ends(&"waw-1".parse().unwrap(), &asked).await.unwrap();
     let mut expected = vec![
-        AttemptEnd { attempt: ended.1, ended_at: Some(at) },
-        AttemptEnd { attempt: open.1, ended_at: None },
+        AttemptEnd { attempt: ended.1, ended_at: Some(at), is_untold: false },
+        AttemptEnd { attempt: open.1, ended_at: None, is_untold: false },
     ];
     expected.sort_by_key(|end| end.attempt.to_string());
     assert_eq!(told, expected);
