@@ -261,6 +261,7 @@ fn a_pbx_that_dies_while_it_rings_or_speaks_is_an_interruption() {
         answer: Answer::default(),
         talk: Talk::NONE,
         tells_keys: true,
+        stopped: false,
     };
     p.at(300, Event::Settled(Settlement::Recorded(up)));
     assert_eq!(p.ending(), (EndingClass::Interrupted, Rang::Yes));
