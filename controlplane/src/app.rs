@@ -16,7 +16,7 @@ use crate::{
     agents::{Agents, AuthorityError, Door, Links, Peer},
     audio::Audio,
     bootstrap::{Bootstrap, TokenError},
-    calls::{Calls, Patience},
+    calls::{Calls, Limits, Patience},
     clock::{Chance, Clock},
     health::{self, Canaries, Keeping},
     http::{self, Parts, Patient, State},
@@ -150,7 +150,7 @@ impl App {
             clock.clone(),
             chance.clone(),
             patience,
-            settings.throttle.clone(),
+            Limits { throttle: settings.throttle.clone(), open: settings.calls.open_max() },
         ));
         let webhooks = Webhooks::new(
             &settings.webhooks,

@@ -9,6 +9,7 @@ use std::{
 };
 
 use controlplane_core::{request::Language, throttle::Throttle};
+use controlplane_store::calls::OpenMax;
 use figment::{
     Figment,
     providers::{Env, Format, Serialized, Toml},
@@ -16,6 +17,8 @@ use figment::{
 use ipnet::IpNet;
 use node_agent_protocol::PlaneUrl;
 use serde::{Deserialize, Serialize};
+
+use crate::calls::OPEN_CALLS_MAX;
 
 /// Environment variables that begin with `RINGWARD_` and are not settings of the server.
 const NOT_SETTINGS: &[&str] =
@@ -47,9 +50,33 @@ pub struct Settings {
     /// How often one number may be dialled for one organisation, as `[{calls, per_s}, …]`; an empty list: no limit.
     /// What is over it waits, whatever its priority.
     pub throttle: Throttle,
+    /// How many calls may be open at a time.
+    pub calls: CallsSettings,
     /// Webhooks.
     #[serde(default)]
     pub webhooks: WebhookSettings,
+}
+
+/// How many calls may be open (accepted and not ended) at a time; further ones are answered 429.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CallsSettings {
+    /// Of one organisation. One process drives 50,000 in all.
+    pub org_open_max: u32,
+    /// Of one organisation to one number.
+    pub number_open_max: u32,
+}
+
+impl CallsSettings {
+    pub(crate) const fn open_max(self) -> OpenMax {
+        OpenMax { org: self.org_open_max, number: self.number_open_max }
+    }
+}
+
+impl Default for CallsSettings {
+    fn default() -> Self {
+        Self { org_open_max: 10_000, number_open_max: 200 }
+    }
 }
 
 /// Where events may be sent beyond the public Internet.
@@ -150,6 +177,7 @@ impl Default for Settings {
             reconcile_timeout_ms: 5_000,
             patience_ms: 10_000,
             throttle: Throttle::default(),
+            calls: CallsSettings::default(),
             webhooks: WebhookSettings::default(),
         }
     }
@@ -197,7 +225,12 @@ impl Settings {
             ("keep_days", (2..=3_650).contains(&speech.keep_days), "2 to 3650"),
         ];
         let wrong = bounds.iter().find(|(_, is_right, _)| !is_right);
-        wrong.map_or(Ok(()), |(key, _, bounds)| Err(format!("audio.speech.{key}: {bounds}")))
+        wrong.map_or(Ok(()), |(key, _, bounds)| Err(format!("audio.speech.{key}: {bounds}")))?;
+        let open =
+            [("org_open_max", self.calls.org_open_max), ("number_open_max", self.calls.number_open_max)];
+        let is_right = |max: u32| usize::try_from(max).is_ok_and(|max| (1..=OPEN_CALLS_MAX).contains(&max));
+        let wrong = open.iter().find(|(_, max)| !is_right(*max));
+        wrong.map_or(Ok(()), |(key, _)| Err(format!("calls.{key}: 1 to {OPEN_CALLS_MAX}")))
     }
 
     /// Where the database is.
@@ -272,6 +305,13 @@ mod tests {
             let error = Settings::load(Some(Path::new("r.toml"))).unwrap_err().to_string();
             assert!(error.contains("throttle") && error.contains("1 to 1000"), "{error}");
             jail.set_env("RINGWARD_THROTTLE", "[{calls=1,per_s=5},{calls=3,per_s=900}]");
+            jail.set_env("RINGWARD_CALLS__ORG_OPEN_MAX", "300");
+            let settings = Settings::load(Some(Path::new("r.toml"))).map_err(|e| e.to_string())?;
+            assert_eq!((settings.calls.org_open_max, settings.calls.number_open_max), (300, 200));
+            jail.set_env("RINGWARD_CALLS__ORG_OPEN_MAX", "0");
+            let error = Settings::load(Some(Path::new("r.toml"))).unwrap_err().to_string();
+            assert!(error.contains("calls.org_open_max: 1 to 50000"), "{error}");
+            jail.set_env("RINGWARD_CALLS__ORG_OPEN_MAX", "300");
 
             jail.create_file("r.toml", "")?;
             jail.set_env("RINGWARD_API__LISTEN", "nonsense");

@@ -92,7 +92,8 @@ impl Throttle {
     }
 
     /// Until when another start is held, given the `latest` starts, newest first; `None`: it may be now. Of a clock
-    /// that was set back: a start that seems to lie ahead counts as one of now.
+    /// that was set back: a start that seems to lie ahead ([`lie_ahead`]) counts as one of now, and must be written as
+    /// one, or it would do so again and again.
     #[must_use]
     pub fn held_until(&self, latest: &[OffsetDateTime], now: OffsetDateTime) -> Option<OffsetDateTime> {
         let free = |window: &Window| {
@@ -101,6 +102,12 @@ impl Throttle {
         };
         self.0.iter().filter_map(free).max().filter(|until| *until > now)
     }
+}
+
+/// Whether some of the `latest` starts, newest first, lie ahead of now: a clock that was set back wrote them.
+#[must_use]
+pub fn lie_ahead(latest: &[OffsetDateTime], now: OffsetDateTime) -> bool {
+    latest.first().is_some_and(|newest| *newest > now)
 }
 
 #[cfg(test)]
@@ -130,6 +137,8 @@ mod tests {
     #[test]
     fn a_clock_that_was_set_back_holds_for_one_window_at_most() {
         assert_eq!(Throttle::default().held_until(&[at(100_000)], NOON), Some(at(60)));
+        assert!(lie_ahead(&[at(1), at(-1)], NOON));
+        assert!(!lie_ahead(&[at(0)], NOON) && !lie_ahead(&[], NOON));
     }
 
     #[test]

@@ -18,18 +18,23 @@ const WAIT_MIN: Duration = Duration::from_millis(50);
 const WAIT_MAX: Duration = Duration::from_secs(2);
 
 impl Calls {
-    /// Writes an attempt; its Originate may leave once this says [`Begun::Yes`].
-    pub(super) async fn begin_attempt(&self, begin: BeginAttempt) -> Option<Begun> {
+    /// Writes an attempt; its Originate may leave once this says [`Begun::Yes`]. Each try is made as of its own moment,
+    /// which `begin.at` then says.
+    pub(super) async fn begin_attempt(&self, begin: &mut BeginAttempt) -> Option<Begun> {
         #[cfg(feature = "planted-bugs")]
         if planted::is(Bug::WriteAfterSend) {
-            let store = std::sync::Arc::clone(&self.store);
+            let (store, begin) = (std::sync::Arc::clone(&self.store), begin.clone());
             tokio::spawn(async move {
                 planted::late().await;
                 store.begin_attempt(begin).await
             });
             return Some(Begun::Yes { sequence: 0 });
         }
-        self.durably("begin an attempt", || self.store.begin_attempt(begin.clone())).await
+        let write = || {
+            begin.at = self.clock.now();
+            self.store.begin_attempt(begin.clone())
+        };
+        self.durably("begin an attempt", write).await
     }
 
     /// Writes until it is written. Every write of a call is safe to repeat: it names its rows by ids made

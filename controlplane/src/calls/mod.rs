@@ -5,6 +5,7 @@
 //! - `canary` runs one of our own;
 //! - `reconcile` finds out what became of an attempt after a cut;
 //! - `late` asks for what a node could not be asked in time;
+//! - `turns` says which of the calls to one number is to dial it;
 //! - `durable` writes, and does not give up when the database is away.
 //!
 //! The database is the truth: an attempt is written before its Originate leaves, and an end is written
@@ -21,6 +22,7 @@ mod place;
 #[cfg(feature = "planted-bugs")]
 pub(crate) mod planted;
 mod reconcile;
+mod turns;
 
 pub(crate) use durable::chain;
 pub(crate) use originate::{CONTEXTS, VARIABLES};
@@ -32,9 +34,13 @@ use std::{
 };
 
 use controlplane_core::{call::Reason, ids::CallId, throttle::Throttle};
-use controlplane_store::{Store, StoreError, calls::Call};
+use controlplane_store::{
+    Store, StoreError,
+    calls::{Call, OpenMax},
+};
 use tokio::{sync::watch, time::sleep};
 
+use self::turns::Turns;
 use crate::{
     agents::Links,
     audio::Audio,
@@ -67,6 +73,15 @@ struct Open {
     decided: Option<Reason>,
 }
 
+/// How much of everything an organisation may have.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// How often one number may be dialled.
+    pub throttle: Throttle,
+    /// How many calls may be open.
+    pub open: OpenMax,
+}
+
 /// See the module.
 pub struct Calls {
     pub(crate) store: Arc<dyn Store>,
@@ -77,8 +92,9 @@ pub struct Calls {
     pub(crate) clock: Clock,
     pub(crate) chance: Chance,
     pub(crate) patience: Patience,
-    /// How often one number may be dialled.
-    pub(crate) throttle: Throttle,
+    pub(crate) limits: Limits,
+    /// Who is to dial a number next.
+    turns: Arc<Turns>,
     /// Calls with a task.
     open: Mutex<HashMap<CallId, Open>>,
 }
@@ -94,7 +110,7 @@ impl Calls {
         clock: Clock,
         chance: Chance,
         patience: Patience,
-        throttle: Throttle,
+        limits: Limits,
     ) -> Self {
         Self {
             store,
@@ -105,7 +121,8 @@ impl Calls {
             clock,
             chance,
             patience,
-            throttle,
+            limits,
+            turns: Arc::default(),
             open: Mutex::default(),
         }
     }

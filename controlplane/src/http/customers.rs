@@ -19,7 +19,7 @@ use controlplane_core::{
 };
 use controlplane_store::{
     StoreError,
-    calls::{Actor, CancelRequested, Created, Idempotency, NewCall, Page, RequestCancel},
+    calls::{Actor, CancelRequested, Created, Full, Idempotency, NewCall, Page, RequestCancel},
 };
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -99,6 +99,7 @@ pub(super) async fn accept(
     let new = NewCall {
         id: state.chance.call_id(now),
         deadline_at: request.deadline(now),
+        open_max: state.calls.limits.open,
         org,
         request,
         at: now,
@@ -117,7 +118,7 @@ pub(super) async fn accept(
             Created::Replayed(call) | Created::Deduplicated(call) => {
                 calls.ensure(call.clone());
             }
-            Created::KeyReused => {}
+            Created::KeyReused | Created::Full(_) => {}
         }
         Ok::<_, StoreError>(created)
     });
@@ -140,6 +141,15 @@ pub(super) async fn accept(
             Code::IdempotencyKeyReused,
             "This Idempotency-Key came before with another body. Nothing was done.",
         )),
+        Created::Full(Full::Org) => Err(Problem::new(
+            Code::TooManyOpenCalls,
+            "As many calls as may be are open. Nothing was accepted; ask again when some have ended.",
+        )),
+        Created::Full(Full::Number) => Err(Problem::new(
+            Code::TooManyOpenCalls,
+            "As many calls to this number as may be are open. Nothing was accepted; ask again when some have ended.",
+        )
+        .param("to")),
     }
 }
 

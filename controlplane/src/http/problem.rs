@@ -75,6 +75,8 @@ pub(super) enum Code {
     NodeNotDeclared,
     /// There are as many of these as there may be.
     LimitReached,
+    /// The organisation has as many open calls as it may have, in all or to one number.
+    TooManyOpenCalls,
     /// There are as many open streams as there may be.
     TooManyStreams,
     /// There are as many tests of webhooks under way as there may be.
@@ -135,6 +137,9 @@ impl Code {
             }
             Self::NodeNotDeclared => ("node_not_declared", StatusCode::FORBIDDEN, "The node is not declared"),
             Self::LimitReached => ("limit_reached", StatusCode::CONFLICT, "There may be no more of these"),
+            Self::TooManyOpenCalls => {
+                ("too_many_open_calls", StatusCode::TOO_MANY_REQUESTS, "Too many calls are open")
+            }
             Self::TooManyStreams => {
                 ("too_many_streams", StatusCode::TOO_MANY_REQUESTS, "Too many open event streams")
             }
@@ -159,6 +164,22 @@ impl Code {
             Self::Unavailable => ("unavailable", StatusCode::SERVICE_UNAVAILABLE, "Not now"),
             Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "A fault of ours"),
         }
+    }
+}
+
+impl Code {
+    /// `Retry-After`, in seconds, where asking again helps.
+    fn retry_after(self) -> Option<&'static str> {
+        // Calls end within seconds to minutes, and then there is room.
+        const LATER: [(Code, &str); 6] = [
+            (Code::Unavailable, "1"),
+            (Code::TooManyStreams, "1"),
+            (Code::TooManyTests, "1"),
+            (Code::TooManyTexts, "1"),
+            (Code::TooManyUploads, "1"),
+            (Code::TooManyOpenCalls, "5"),
+        ];
+        LATER.iter().find(|(code, _)| *code == self).map(|(_, seconds)| *seconds)
     }
 }
 
@@ -226,8 +247,8 @@ impl IntoResponse for Problem {
         if self.code == Code::Unauthenticated {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if matches!(self.code, Code::Unavailable | Code::TooManyStreams | Code::TooManyTests) {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if let Some(seconds) = self.code.retry_after() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
         }
         // For the middleware that knows the request.
         response.extensions_mut().insert(ProblemBody(body));

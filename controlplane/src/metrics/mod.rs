@@ -78,7 +78,7 @@ impl Metrics {
         registry.register(Box::new(calls_redialled.clone()))?;
         let calls_throttled = IntCounter::new(
             "ringward_calls_throttled_total",
-            "Waits of calls whose number was dialled too often.",
+            "Calls that waited because their number was dialled too often.",
         )?;
         registry.register(Box::new(calls_throttled.clone()))?;
         let store_failures = IntCounter::new(
@@ -151,8 +151,8 @@ impl Metrics {
         self.calls_redialled.inc();
     }
 
-    pub(crate) fn call_throttled(&self) {
-        self.calls_throttled.inc();
+    pub(crate) fn calls_throttled(&self, calls: usize) {
+        self.calls_throttled.inc_by(u64::try_from(calls).unwrap_or(u64::MAX));
     }
 
     pub(crate) fn reconciled(&self, found: Settlement) {

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use controlplane_core::ids::{AuditId, CallId, EventId, OrgId};
 use controlplane_store::{
     Store, StoreError,
-    calls::{Actor, NewCall},
+    calls::{Actor, NewCall, OpenMax},
 };
 use rand::{SeedableRng, rngs::StdRng};
 use time::{Duration, OffsetDateTime};
 
 const CALLERS: usize = 64;
 const CALLS_EACH: usize = 500;
+/// None of them is refused.
+const OPEN_MAX: u32 = 50_000;
 
 #[tokio::main]
 #[allow(clippy::print_stdout, reason = "its output is its purpose")]
@@ -58,6 +60,7 @@ async fn call(
             request: request.clone(),
             at,
             deadline_at: at + Duration::minutes(5),
+            open_max: OpenMax { org: OPEN_MAX, number: OPEN_MAX },
             idempotency: None,
             actor: Actor { key: None, request: None, ip: None },
             audit_id: AuditId::new(at, &mut rng),

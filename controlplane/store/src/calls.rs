@@ -48,6 +48,8 @@ pub struct NewCall {
     pub at: OffsetDateTime,
     /// When it gives up waiting.
     pub deadline_at: OffsetDateTime,
+    /// How many calls may be open with it.
+    pub open_max: OpenMax,
     /// `Idempotency-Key` and SHA-256 of the canonical body.
     pub idempotency: Option<Idempotency>,
     /// For the audit row.
@@ -67,6 +69,37 @@ pub struct Idempotency {
     pub body_sha256: [u8; 32],
 }
 
+/// How many calls of one organisation may be open at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenMax {
+    /// In all.
+    pub org: u32,
+    /// To one number.
+    pub number: u32,
+}
+
+impl OpenMax {
+    /// Which bound another call would exceed beside so many, and `others` that nobody sees yet.
+    pub(crate) fn exceeded(self, of_org: i64, of_number: i64, others: i64) -> Option<Full> {
+        if of_number + others >= i64::from(self.number) {
+            Some(Full::Number)
+        } else if of_org + others >= i64::from(self.org) {
+            Some(Full::Org)
+        } else {
+            None
+        }
+    }
+}
+
+/// Which of an organisation's bounds on open calls is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// All its calls.
+    Org,
+    /// Its calls to the number.
+    Number,
+}
+
 /// What came of [`CallStore::create_call`].
 #[derive(Debug, Clone)]
 pub enum Created {
@@ -78,6 +111,8 @@ pub enum Created {
     KeyReused,
     /// An open call has this `dedup_key`: that call.
     Deduplicated(Call),
+    /// As many calls as may be are open. Nothing was written.
+    Full(Full),
 }
 
 /// An attempt about to be sent: durable before a byte of it leaves.
@@ -99,7 +134,7 @@ pub struct BeginAttempt {
     pub to: E164,
     /// How often that number may be dialled: what the first attempt of a round must pass.
     pub throttle: Throttle,
-    /// Now.
+    /// Now: anew with each repetition, since the deadline may come in between.
     pub at: OffsetDateTime,
     /// Id of the transition's row (the call becomes `initiated`).
     pub event_id: EventId,
@@ -284,11 +319,28 @@ pub enum Begun {
     },
     /// It must not leave: the call or this attempt has ended, or another attempt of the call has not.
     AlreadyEnded,
+    /// It must not leave: it is too late for it.
+    TooLate {
+        /// Why.
+        why: TooLate,
+        /// Whether this very write had landed before, unheard by its caller: then the attempt is open, and is to be
+        /// ended as one that was never sent.
+        is_open: bool,
+    },
     /// It must not leave yet, and nothing was written: its number was dialled too often.
     Held {
         /// When it may be tried again.
         until: OffsetDateTime,
     },
+}
+
+/// Why an attempt must not leave any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TooLate {
+    /// The customer wants the call ended.
+    Canceled,
+    /// The call's deadline has come.
+    PastDeadline,
 }
 
 /// A part of a list, newest first.
@@ -316,7 +368,7 @@ pub struct CallPage {
 /// Calls and what happens to them.
 #[async_trait]
 pub trait CallStore {
-    /// Accepts a call: idempotency, `dedup_key`, row, transition 1, outbox and audit in one transaction.
+    /// Accepts a call: idempotency, `dedup_key`, bounds, row, transition 1, outbox and audit in one transaction.
     async fn create_call(&self, new: NewCall) -> Result<Created, StoreError>;
     /// One call of an organisation. `None` for a missing one and for another's alike.
     async fn call(&self, org: &OrgId, id: &CallId) -> Result<Option<Call>, StoreError>;

@@ -11,7 +11,7 @@ use sqlx::{FromRow, types::Json};
 use time::OffsetDateTime;
 
 use crate::{
-    calls::{Actor, Attempt, Call, Pressed, Transition},
+    calls::{Actor, Attempt, Call, Pressed, TooLate, Transition},
     columns::{Micros, Stored, Word},
     fleet::DeclaredFleet,
     keys::{AuditRow, Key as ApiKey},
@@ -213,6 +213,17 @@ macro_rules! select_transitions {
 }
 pub(crate) use select_transitions;
 
+/// Columns of [`CallHead`].
+macro_rules! select_head {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, org_id, status, sequence, round, cancel_requested_at, deadline_at FROM call ",
+            $rest
+        )
+    };
+}
+pub(crate) use select_head;
+
 /// What a write must know of its call.
 #[derive(Debug, FromRow)]
 pub(crate) struct CallHead {
@@ -221,6 +232,21 @@ pub(crate) struct CallHead {
     pub(crate) status: Word<CallStatus>,
     pub(crate) sequence: i64,
     pub(crate) round: i32,
+    pub(crate) cancel_requested_at: Option<Micros>,
+    pub(crate) deadline_at: Micros,
+}
+
+impl CallHead {
+    /// Why no attempt of it may leave at this moment, if that is so while it is open.
+    pub(crate) fn too_late(&self, at: OffsetDateTime) -> Option<TooLate> {
+        if self.cancel_requested_at.is_some() {
+            Some(TooLate::Canceled)
+        } else if at >= self.deadline_at.0 {
+            Some(TooLate::PastDeadline)
+        } else {
+            None
+        }
+    }
 }
 
 /// What a write must know of its attempt.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use controlplane_core::ids::{AuditId, CallId, EventId, OrgId};
 use controlplane_store::{
     CallStore, StoreError,
-    calls::{Actor, Created, NewCall},
+    calls::{Actor, Created, NewCall, OpenMax},
     postgres::PostgresStore,
 };
 use rand::{SeedableRng, TryRngCore, rngs::StdRng};
@@ -53,6 +53,7 @@ async fn write(store: &PostgresStore, rng: &mut StdRng) -> Result<Created, Store
         request: serde_json::from_value(request).unwrap(),
         at,
         deadline_at: at,
+        open_max: OpenMax { org: 50_000, number: 50_000 },
         idempotency: None,
         actor: Actor { key: None, request: None, ip: None },
         audit_id: AuditId::new(at, rng),

@@ -19,7 +19,7 @@ use std::{
 use controlplane_core::ids::{AuditId, CallId, EventId, OrgId};
 use controlplane_store::{
     CallStore, StoreError,
-    calls::{Actor, NewCall},
+    calls::{Actor, NewCall, OpenMax},
     sqlite::SqliteStore,
 };
 use rand::{SeedableRng, rngs::StdRng};
@@ -40,6 +40,7 @@ fn new_call(rng: &mut StdRng, ms: i64) -> NewCall {
         request: serde_json::from_value(request).unwrap(),
         at,
         deadline_at: at,
+        open_max: OpenMax { org: 50_000, number: 50_000 },
         idempotency: None,
         actor: Actor { key: None, request: None, ip: None },
         audit_id: AuditId::new(at, rng),

@@ -9,6 +9,7 @@
 //! anew. That a round is over, and what follows it, is one write: a process that dies before it finds the attempt open,
 //! one that dies after it finds the call waiting, or ended.
 
+mod begin;
 mod rounds;
 
 use std::time::Duration;
@@ -24,17 +25,19 @@ use controlplane_core::{
     number::E164,
     selection::Tried,
 };
-use controlplane_store::calls::{Attempt as Stored, BeginAttempt, Begun, Call, EndAttempt, Follows, Written};
+use controlplane_store::calls::{Attempt as Stored, Call, EndAttempt, Follows};
 use time::OffsetDateTime;
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
 };
 
+use self::rounds::Window;
 use super::{
     Calls,
     attempt::{Ended, Run, limits, listening},
     place::{Place, Slots},
+    turns::Turn,
 };
 use crate::{
     audio::{PLACE_MAX, Playable, TextInUse},
@@ -68,7 +71,9 @@ pub(super) async fn drive(calls: &Calls, call: Call, canceled: watch::Receiver<b
         again: AGAIN_MIN,
         nothing_left_since: None,
         unusable_since: None,
-        hold: None,
+        window: Window::Unasked,
+        turn: None,
+        was_held: false,
         plays: None,
         _in_use: None,
         is_unplaced: false,
@@ -100,8 +105,12 @@ struct Driver<'a> {
     again: Duration,
     nothing_left_since: Option<Instant>,
     unusable_since: Option<Instant>,
-    /// Its number was dialled too often when its attempt was to begin.
-    hold: Option<OffsetDateTime>,
+    /// What is known of its number's windows.
+    window: Window,
+    /// Its place among the calls that are to dial its number.
+    turn: Option<Turn>,
+    /// Whether a window of its number has held it back before that.
+    was_held: bool,
     /// What it plays, once that is there.
     plays: Option<Playable>,
     /// Keeps it.
@@ -144,7 +153,7 @@ impl Driver<'_> {
     async fn run(&mut self) -> Option<Reason> {
         let mut changes = self.calls.registry.changes();
         loop {
-            if *self.canceled.borrow() {
+            if self.is_canceled() {
                 return Some(Reason::Api);
             }
             let now = Instant::now();
@@ -158,11 +167,7 @@ impl Driver<'_> {
                 }
                 continue;
             };
-            if let Some(until) = self.held(now).await {
-                tokio::select! {
-                    () = sleep_until(until.min(deadline)) => {}
-                    _ = self.canceled.changed() => {}
-                }
+            if !self.may_begin(now, deadline).await {
                 continue;
             }
             let id = self.calls.chance.attempt_id();
@@ -176,7 +181,10 @@ impl Driver<'_> {
                     }
                     continue;
                 }
-                Reserved::Refused(refused) => self.refused(refused, now),
+                Reserved::Refused(refused) => {
+                    self.leave_turn();
+                    self.refused(refused, now)
+                }
             };
             match wait {
                 Wait::End(reason) => return Some(reason),
@@ -185,10 +193,7 @@ impl Driver<'_> {
                     _ = changes.changed() => {}
                     _ = self.canceled.changed() => {}
                 },
-                Wait::Pause(until) => tokio::select! {
-                    () = sleep_until(until.min(deadline)) => {}
-                    _ = self.canceled.changed() => {}
-                },
+                Wait::Pause(until) => self.pause(until.min(deadline)).await,
             }
         }
     }
@@ -217,6 +222,18 @@ impl Driver<'_> {
                 reserved
             }
         }
+    }
+
+    /// Waits until then, or until the call is canceled.
+    async fn pause(&mut self, until: Instant) {
+        tokio::select! {
+            () = sleep_until(until) => {}
+            _ = self.canceled.changed() => {}
+        }
+    }
+
+    fn is_canceled(&self) -> bool {
+        self.call.cancel_requested_at.is_some() || *self.canceled.borrow()
     }
 
     /// What the call plays: a text is spoken now. `Err`: the call ends so.
@@ -261,15 +278,6 @@ impl Driver<'_> {
                 if now >= until { Wait::End(self.without_trunk()) } else { Wait::Until(until) }
             }
             Refused::NothingLeft => Wait::End(self.without_trunk()),
-        }
-    }
-
-    /// Why it ends when no trunk is left for it.
-    fn without_trunk(&self) -> Reason {
-        match self.endings.last() {
-            None if self.is_unplaced => Reason::MediaError,
-            None => Reason::NoHealthyRoute,
-            Some(last) => failover::exhausted(*last, self.call.request.on_unknown),
         }
     }
 
@@ -359,33 +367,16 @@ impl Driver<'_> {
             tracing::warn!(call = %self.call.id, node = %trunk.node, %error, "a node cannot play the call's sound");
             self.calls.registry.not_sent(to);
             self.tried.pass_over_node(&trunk.node, &self.calls.registry.fleet().0);
+            self.leave_turn();
             return Step::Next;
         }
-        let at = self.calls.clock.now();
-        let begin = BeginAttempt {
-            call: self.call.id.clone(),
-            attempt: id.clone(),
-            node: trunk.node.clone(),
-            trunk: trunk.name.clone(),
-            carrier: trunk.carrier.clone(),
-            incarnation: Some(to.incarnation.as_str().to_owned()),
-            to: self.call.request.to.clone(),
-            throttle: self.calls.throttle.clone(),
-            at,
-            event_id: self.calls.chance.event_id(at),
-        };
-        match self.calls.begin_attempt(begin).await {
-            Some(Begun::Yes { .. }) => {}
-            // Another call to this number was faster.
-            Some(Begun::Held { until }) => {
-                self.hold = Some(until);
+        let at = match self.begin(&place, to).await {
+            Ok(at) => at,
+            Err(step) => {
                 self.calls.registry.not_sent(to);
-                return Step::Next;
+                return step;
             }
-            // It has ended, or another attempt of it lives: nothing is sent from here.
-            Some(Begun::AlreadyEnded) | None => return Step::Ended,
-        }
-        self.call.redial_at = None;
+        };
         if self.endings.is_empty() && self.earlier.is_empty() {
             self.calls.metrics.setup((at - self.call.created_at).as_seconds_f64());
         }
@@ -417,7 +408,7 @@ impl Driver<'_> {
         let believe = |say: fn(&Trunk) -> OnRefusal| place.declared.map_or(OnRefusal::Stop, say);
         let policy = Policy {
             request: &self.call.request,
-            canceled: *self.canceled.borrow(),
+            canceled: self.is_canceled(),
             on_480: believe(|trunk| trunk.on_480),
             on_603: believe(|trunk| trunk.on_603),
         };
@@ -449,12 +440,7 @@ impl Driver<'_> {
             follows,
             event_id: self.calls.chance.event_id(at),
         };
-        let written =
-            self.calls.durably("end an attempt", || self.calls.store.end_attempt(end.clone())).await;
-        match written {
-            Some(Written::Yes { .. }) => self.follow(follows),
-            Some(Written::AlreadyEnded) | None => Step::Ended,
-        }
+        self.write_end(end).await
     }
 
     /// What an ending tells of its trunk's health.

@@ -8,12 +8,12 @@ use controlplane_core::{
     names::NodeName,
     number::E164,
     request::Key,
-    throttle::Throttle,
+    throttle::{Throttle, lie_ahead},
 };
 use serde_json::json;
 use sqlx::{PgConnection, types::Json, types::time::OffsetDateTime};
 
-use super::{PostgresStore, attempts, audit, cancels, reading, rounds, untold};
+use super::{PostgresStore, attempts, audit, bounds, cancels, reading, rounds, untold};
 use crate::{
     CallStore, StoreError,
     calls::{
@@ -24,13 +24,22 @@ use crate::{
     columns::{Micros, Word, kept},
     error::Failure,
     progress::event,
-    rows::{CallHead, TransitionRow, select_transitions},
+    rows::{CallHead, TransitionRow, select_head, select_transitions},
 };
 
 #[async_trait]
 impl CallStore for PostgresStore {
     async fn create_call(&self, new: NewCall) -> Result<Created, StoreError> {
-        self.transaction("create call", new, |c, new| Box::pin(create(c, new))).await
+        let operation = "create call";
+        let asked = (new, bounds::Turn::Shared);
+        let created = self.transaction(operation, asked.clone(), |c, new| Box::pin(create(c, new))).await?;
+        if let Some(created) = created {
+            return Ok(created);
+        }
+        let asked = (asked.0, bounds::Turn::Alone);
+        let created = self.transaction(operation, asked, |c, new| Box::pin(create(c, new))).await?;
+        created
+            .ok_or_else(|| self.failed(operation, Failure::Unexpected("it was not decided alone".to_owned())))
     }
 
     async fn call(&self, org: &OrgId, id: &CallId) -> Result<Option<Call>, StoreError> {
@@ -98,8 +107,20 @@ impl CallStore for PostgresStore {
     ) -> Result<Option<OffsetDateTime>, StoreError> {
         let operation = "read how often a number was dialled";
         let mut moment = self.reading(operation).await?;
-        let held = rounds::held_until(&mut moment, org, to, throttle, now).await;
-        held.map_err(|failure| self.failed(operation, failure))
+        let latest = rounds::latest(&mut moment, org, to, throttle, now).await;
+        let latest = latest.map_err(|failure| self.failed(operation, failure))?;
+        drop(moment);
+        if !lie_ahead(&latest, now) {
+            return Ok(throttle.held_until(&latest, now));
+        }
+        let asked = (org.clone(), to.clone(), throttle.clone(), now);
+        self.transaction(operation, asked, |c, (org, to, throttle, now)| {
+            Box::pin(async move {
+                take_turns(c, NUMBER_TURN, org, to.as_str()).await?;
+                rounds::held_until(c, org, to, throttle, *now).await
+            })
+        })
+        .await
     }
 
     async fn hear(&self, hear: Hear) -> Result<Written, StoreError> {
@@ -129,7 +150,11 @@ impl CallStore for PostgresStore {
     }
 }
 
-async fn create(c: &mut PgConnection, new: &NewCall) -> Result<Created, Failure> {
+/// `None`: nothing was written, and it is to be asked again alone.
+async fn create(
+    c: &mut PgConnection,
+    (new, turn): &(NewCall, bounds::Turn),
+) -> Result<Option<Created>, Failure> {
     let at = Micros::from(new.at);
     if let Some(asked) = &new.idempotency {
         take_turns(c, IDEMPOTENCY_TURN, &new.org, &asked.key).await?;
@@ -143,8 +168,8 @@ async fn create(c: &mut PgConnection, new: &NewCall) -> Result<Created, Failure>
         .fetch_optional(&mut *c)
         .await?;
         match before {
-            Some((_, body)) if body != asked.body_sha256 => return Ok(Created::KeyReused),
-            Some((id, _)) => return load(c, &new.org, &id.0).await.map(Created::Replayed),
+            Some((_, body)) if body != asked.body_sha256 => return Ok(Some(Created::KeyReused)),
+            Some((id, _)) => return load(c, &new.org, &id.0).await.map(Created::Replayed).map(Some),
             None => {}
         }
     }
@@ -159,8 +184,13 @@ async fn create(c: &mut PgConnection, new: &NewCall) -> Result<Created, Failure>
         .await?;
         if let Some(id) = open {
             remember(c, new, &id.0).await?;
-            return load(c, &new.org, &id.0).await.map(Created::Deduplicated);
+            return load(c, &new.org, &id.0).await.map(Created::Deduplicated).map(Some);
         }
+    }
+    match bounds::room(c, new, *turn).await? {
+        bounds::Room::Free => {}
+        bounds::Room::Full(full) => return Ok(Some(Created::Full(full))),
+        bounds::Room::Near => return Ok(None),
     }
     let inserted = sqlx::query(
         "INSERT INTO call (id, org_id, request, dedup_key, status, sequence, created_at, deadline_at)
@@ -176,7 +206,7 @@ async fn create(c: &mut PgConnection, new: &NewCall) -> Result<Created, Failure>
     .await?;
     if inserted.rows_affected() == 0 {
         // The same write again, by a caller that did not hear the first one's answer.
-        return load(c, &new.org, &new.id).await.map(Created::New);
+        return load(c, &new.org, &new.id).await.map(Created::New).map(Some);
     }
     remember(c, new, &new.id).await?;
     let queued = CallHead {
@@ -185,6 +215,8 @@ async fn create(c: &mut PgConnection, new: &NewCall) -> Result<Created, Failure>
         status: Word(CallStatus::Queued),
         sequence: 1,
         round: 1,
+        cancel_requested_at: None,
+        deadline_at: Micros::from(new.deadline_at),
     };
     log(c, &queued, Entry::of(&new.event_id, QUEUED, new.at)).await?;
     let entry = audit::Entry {
@@ -198,7 +230,7 @@ async fn create(c: &mut PgConnection, new: &NewCall) -> Result<Created, Failure>
         changes: &json!({"to": new.request.to.shortened()}),
     };
     audit::write(c, entry).await?;
-    Ok(Created::New(Call {
+    Ok(Some(Created::New(Call {
         id: new.id.clone(),
         org: new.org.clone(),
         request: new.request.clone(),
@@ -214,14 +246,16 @@ async fn create(c: &mut PgConnection, new: &NewCall) -> Result<Created, Failure>
         redial_at: None,
         acknowledgement: None,
         attempts: Vec::new(),
-    }))
+    })))
 }
 
 /// Classes of advisory locks. Always taken in this order, so that two accepting transactions never wait for
 /// each other.
 const IDEMPOTENCY_TURN: i32 = 1;
 const DEDUP_TURN: i32 = 2;
-/// Taken alone, by transactions that hold their own call's row.
+/// Shared by all who accept far from an organisation's bound.
+pub(super) const OPEN_TURN: i32 = 4;
+/// Taken alone, by transactions that hold their own call's row or none.
 pub(super) const NUMBER_TURN: i32 = 3;
 
 /// Equal keys are accepted one after the other: the second sees what the first has committed. Two keys of
@@ -392,13 +426,11 @@ async fn log(c: &mut PgConnection, call: &CallHead, entry: Entry<'_>) -> Result<
 
 /// What a write must know of its call, which it locks: writes of one call are one after the other.
 pub(super) async fn head(c: &mut PgConnection, id: &CallId) -> Result<CallHead, Failure> {
-    sqlx::query_as::<_, CallHead>(
-        "SELECT id, org_id, status, sequence, round FROM call WHERE id = $1 FOR UPDATE",
-    )
-    .bind(id.as_str())
-    .fetch_optional(c)
-    .await?
-    .ok_or_else(|| Failure::Missing(id.to_string()))
+    sqlx::query_as::<_, CallHead>(select_head!("WHERE id = $1 FOR UPDATE"))
+        .bind(id.as_str())
+        .fetch_optional(c)
+        .await?
+        .ok_or_else(|| Failure::Missing(id.to_string()))
 }
 
 pub(super) async fn load(c: &mut PgConnection, org: &OrgId, id: &CallId) -> Result<Call, Failure> {

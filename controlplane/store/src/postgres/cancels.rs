@@ -8,20 +8,18 @@ use crate::{
     calls::{CancelRequested, RequestCancel},
     columns::Micros,
     error::Failure,
-    rows::CallHead,
+    rows::{CallHead, select_head},
 };
 
 pub(super) async fn request(
     c: &mut PgConnection,
     cancel: &RequestCancel,
 ) -> Result<CancelRequested, Failure> {
-    let call = sqlx::query_as::<_, CallHead>(
-        "SELECT id, org_id, status, sequence, round FROM call WHERE id = $1 AND org_id = $2 FOR UPDATE",
-    )
-    .bind(cancel.call.as_str())
-    .bind(cancel.org.as_str())
-    .fetch_optional(&mut *c)
-    .await?;
+    let call = sqlx::query_as::<_, CallHead>(select_head!("WHERE id = $1 AND org_id = $2 FOR UPDATE"))
+        .bind(cancel.call.as_str())
+        .bind(cancel.org.as_str())
+        .fetch_optional(&mut *c)
+        .await?;
     let Some(call) = call else { return Ok(CancelRequested::NotFound) };
     if call.status.0.is_terminal() {
         return load(c, &cancel.org, &cancel.call).await.map(CancelRequested::AlreadyEnded);

@@ -14,7 +14,7 @@ use super::{PostgresStore, sole};
 use crate::StoreError;
 
 /// Connections of one replica. Transactions are a few milliseconds: more would only queue in the server.
-const CONNECTIONS_MAX: u32 = 16;
+pub(super) const CONNECTIONS_MAX: u32 = 16;
 /// How long a caller waits for a free connection, or for the server to be back.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// What every session is set to. Time-outs below the patience of an HTTP client, so that a stuck server

@@ -1,6 +1,11 @@
 //! Rounds on PostgreSQL: another one for a call, and how often a number may be dialled.
 
-use controlplane_core::{call::CallStatus, ids::OrgId, number::E164, throttle::Throttle};
+use controlplane_core::{
+    call::CallStatus,
+    ids::OrgId,
+    number::E164,
+    throttle::{Throttle, lie_ahead},
+};
 use sqlx::{PgConnection, types::time::OffsetDateTime};
 
 use super::{
@@ -30,7 +35,7 @@ pub(super) async fn redial(c: &mut PgConnection, redial: &RedialCall) -> Result<
     next(c, call, CallStatus::Queued, entry).await
 }
 
-/// Counts the start of a round with its first attempt; `Some`: its number is held until then, and nothing is
+/// Counts the start of a round with its first attempt; `Some`: its number is held until then, and no start is
 /// written. Starts of one number are counted one after the other.
 pub(super) async fn begin(
     c: &mut PgConnection,
@@ -75,7 +80,8 @@ pub(super) async fn begin(
     Ok(None)
 }
 
-/// Until when a number is held, by what is written.
+/// Until when a number is held, by what is written. Starts that lie ahead are of a clock that was ahead: they become
+/// starts of now, so that they hold for their window, and not until that moment has come.
 pub(super) async fn held_until(
     c: &mut PgConnection,
     org: &OrgId,
@@ -83,6 +89,28 @@ pub(super) async fn held_until(
     throttle: &Throttle,
     now: OffsetDateTime,
 ) -> Result<Option<OffsetDateTime>, Failure> {
+    let latest = latest(c, org, to, throttle, now).await?;
+    if lie_ahead(&latest, now) {
+        sqlx::query(
+            "UPDATE dialled SET started_at = $3 WHERE org_id = $1 AND number = $2 AND started_at > $3",
+        )
+        .bind(org.as_str())
+        .bind(to.as_str())
+        .bind(Micros::from(now))
+        .execute(c)
+        .await?;
+    }
+    Ok(throttle.held_until(&latest, now))
+}
+
+/// The starts that a number's windows look at, newest first.
+pub(super) async fn latest(
+    c: &mut PgConnection,
+    org: &OrgId,
+    to: &E164,
+    throttle: &Throttle,
+    now: OffsetDateTime,
+) -> Result<Vec<OffsetDateTime>, Failure> {
     let latest = sqlx::query_scalar::<_, Micros>(
         "SELECT started_at FROM dialled WHERE org_id = $1 AND number = $2 AND started_at > $3
          ORDER BY started_at DESC LIMIT $4",
@@ -93,6 +121,5 @@ pub(super) async fn held_until(
     .bind(i64::from(throttle.calls_max()))
     .fetch_all(c)
     .await?;
-    let latest: Vec<_> = latest.into_iter().map(OffsetDateTime::from).collect();
-    Ok(throttle.held_until(&latest, now))
+    Ok(latest.into_iter().map(OffsetDateTime::from).collect())
 }

@@ -24,11 +24,15 @@ pub(super) async fn begin(c: &mut SqliteConnection, begin: &BeginAttempt) -> Res
     if call.status.0.is_terminal() {
         return Ok(Begun::AlreadyEnded);
     }
-    match under_way(c, &begin.call).await? {
-        None => {}
+    match (under_way(c, &begin.call).await?, call.too_late(begin.at)) {
+        (None, None) => {}
+        (None, Some(why)) => return Ok(Begun::TooLate { why, is_open: false }),
         // The same write again, by a caller that did not hear the first one's answer.
-        Some(attempt) if attempt == begin.attempt => return Ok(Begun::Yes { sequence: call.sequence }),
-        Some(_) => return Ok(Begun::AlreadyEnded),
+        (Some(attempt), late) if attempt == begin.attempt => {
+            let yes = Begun::Yes { sequence: call.sequence };
+            return Ok(late.map_or(yes, |why| Begun::TooLate { why, is_open: true }));
+        }
+        (Some(_), _) => return Ok(Begun::AlreadyEnded),
     }
     if let Some(until) = rounds::begin(c, &call, begin).await? {
         return Ok(Begun::Held { until });

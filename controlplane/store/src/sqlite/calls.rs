@@ -8,12 +8,12 @@ use controlplane_core::{
     names::NodeName,
     number::E164,
     request::Key,
-    throttle::Throttle,
+    throttle::{Throttle, lie_ahead},
 };
 use serde_json::json;
 use sqlx::{SqliteConnection, types::Json, types::time::OffsetDateTime};
 
-use super::{SqliteStore, attempts, audit, cancels, reading, rounds, untold};
+use super::{SqliteStore, attempts, audit, bounds, cancels, reading, rounds, untold};
 use crate::{
     CallStore, StoreError,
     calls::{
@@ -24,7 +24,7 @@ use crate::{
     columns::{Micros, Word, kept},
     error::Failure,
     progress::event,
-    rows::{CallHead, TransitionRow, select_transitions},
+    rows::{CallHead, TransitionRow, select_head, select_transitions},
 };
 
 #[async_trait]
@@ -99,8 +99,18 @@ impl CallStore for SqliteStore {
     ) -> Result<Option<OffsetDateTime>, StoreError> {
         let operation = "read how often a number was dialled";
         let mut moment = self.reading(operation).await?;
-        let held = rounds::held_until(&mut moment, org, to, throttle, now).await;
-        held.map_err(|failure| self.failed(operation, failure))
+        let latest = rounds::latest(&mut moment, org, to, throttle, now).await;
+        let latest = latest.map_err(|failure| self.failed(operation, failure))?;
+        drop(moment);
+        if !lie_ahead(&latest, now) {
+            return Ok(throttle.held_until(&latest, now));
+        }
+        let asked = (org.clone(), to.clone(), throttle.clone(), now);
+        self.writer
+            .write(operation, asked, |c, (org, to, throttle, now)| {
+                Box::pin(rounds::held_until(c, org, to, throttle, *now))
+            })
+            .await
     }
 
     async fn hear(&self, hear: Hear) -> Result<Written, StoreError> {
@@ -161,6 +171,9 @@ async fn create(c: &mut SqliteConnection, new: &NewCall) -> Result<Created, Fail
             return load(c, &new.org, &id.0).await.map(Created::Deduplicated);
         }
     }
+    if let Some(full) = bounds::full(c, new).await? {
+        return Ok(Created::Full(full));
+    }
     let inserted = sqlx::query(
         "INSERT INTO call (id, org_id, request, dedup_key, status, sequence, created_at, deadline_at)
          VALUES ($1, $2, $3, $4, 'queued', 1, $5, $6) ON CONFLICT (id) DO NOTHING",
@@ -184,6 +197,8 @@ async fn create(c: &mut SqliteConnection, new: &NewCall) -> Result<Created, Fail
         status: Word(CallStatus::Queued),
         sequence: 1,
         round: 1,
+        cancel_requested_at: None,
+        deadline_at: Micros::from(new.deadline_at),
     };
     log(c, &queued, Entry::of(&new.event_id, QUEUED, new.at)).await?;
     let entry = audit::Entry {
@@ -368,7 +383,7 @@ async fn log(c: &mut SqliteConnection, call: &CallHead, entry: Entry<'_>) -> Res
 
 /// What a write must know of its call. On PostgreSQL this locks the row; here there is one writer.
 pub(super) async fn head(c: &mut SqliteConnection, id: &CallId) -> Result<CallHead, Failure> {
-    sqlx::query_as::<_, CallHead>("SELECT id, org_id, status, sequence, round FROM call WHERE id = $1")
+    sqlx::query_as::<_, CallHead>(select_head!("WHERE id = $1"))
         .bind(id.as_str())
         .fetch_optional(c)
         .await?

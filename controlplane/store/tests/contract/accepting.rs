@@ -1,7 +1,7 @@
 //! Accepting calls: once, whole, and remembered.
 
 use controlplane_core::ids::OrgId;
-use controlplane_store::calls::{Created, IDEMPOTENCY_KEPT};
+use controlplane_store::calls::{Created, Full, IDEMPOTENCY_KEPT, NewCall, OpenMax};
 use time::Duration;
 
 use crate::fixture::{Fixture, NOON, at_once, promise};
@@ -40,7 +40,7 @@ pub(crate) async fn fifty_equal_posts_make_one_call(mut f: Fixture) {
         match created {
             Created::New(call) => made.push(call),
             Created::Replayed(call) => replayed.push(call),
-            Created::KeyReused | Created::Deduplicated(_) => panic!("{created:?}"),
+            Created::KeyReused | Created::Deduplicated(_) | Created::Full(_) => panic!("{created:?}"),
         }
     }
     assert_eq!((made.len(), replayed.len()), (1, 49));
@@ -169,4 +169,62 @@ pub(crate) async fn a_refused_write_leaves_nothing(mut f: Fixture) {
         assert_eq!(f.count(&format!("SELECT count(*) FROM {table}")).await, 1, "{table}");
     }
     assert_eq!(f.count("SELECT count(*) FROM idempotency").await, 0);
+}
+
+/// What came of a call that may be one of so many.
+async fn bounded(f: &Fixture, new: NewCall, org: u32, number: u32) -> Result<Created, Full> {
+    let new = NewCall { open_max: OpenMax { org, number }, ..new };
+    match f.store.create_call(new).await.unwrap() {
+        Created::Full(full) => Err(full),
+        created => Ok(created),
+    }
+}
+
+fn to(mut new: NewCall, number: &str) -> NewCall {
+    new.request.to = number.parse().unwrap();
+    new
+}
+
+pub(crate) async fn an_organisation_has_so_many_open_calls(mut f: Fixture) {
+    let (first, second, third) = (f.new_call(NOON), f.new_call(NOON), f.new_call(NOON));
+    let other = f.other_org().await;
+    assert!(bounded(&f, first.clone(), 2, 9).await.is_ok());
+    assert!(bounded(&f, second, 2, 9).await.is_ok());
+    assert_eq!(bounded(&f, third.clone(), 2, 9).await.unwrap_err(), Full::Org);
+    assert_eq!(f.count("SELECT count(*) FROM audit_log").await, 2, "nothing was written of it");
+    let foreign = NewCall { org: other, ..f.new_call(NOON) };
+    assert!(bounded(&f, foreign, 2, 9).await.is_ok(), "each has its own");
+    // The same write again is no other call.
+    assert!(matches!(bounded(&f, first.clone(), 2, 9).await, Ok(Created::New(call)) if call.id == first.id));
+    let end = f.end_call(&first.id, NOON);
+    let _ = f.store.end_call(end).await.unwrap();
+    assert!(matches!(bounded(&f, third.clone(), 2, 9).await, Ok(Created::New(call)) if call.id == third.id));
+}
+
+pub(crate) async fn a_number_has_so_many_open_calls(mut f: Fixture) {
+    let first = NewCall { idempotency: promise("alert-1", 1), ..f.new_call(NOON) };
+    let mut second = f.new_call(NOON);
+    second.request.dedup_key = Some("disk full".to_owned());
+    assert!(bounded(&f, first.clone(), 9, 2).await.is_ok());
+    assert!(bounded(&f, second.clone(), 9, 2).await.is_ok());
+    let third = f.new_call(NOON);
+    assert_eq!(bounded(&f, third.clone(), 9, 2).await.unwrap_err(), Full::Number);
+    assert!(bounded(&f, to(third, "+48221234568"), 9, 2).await.is_ok(), "another number");
+    // What is no new call is answered as ever.
+    let (again, same) = (f.again(&first, NOON), f.again(&second, NOON));
+    assert!(matches!(bounded(&f, again, 9, 2).await, Ok(Created::Replayed(_))));
+    assert!(matches!(bounded(&f, same, 9, 2).await, Ok(Created::Deduplicated(_))));
+}
+
+pub(crate) async fn fifty_at_the_bound_never_exceed_it(mut f: Fixture) {
+    for (org, number, open) in [(30, 99, 30), (99, 60, 60)] {
+        let work = (0..50).map(|_| {
+            let new = NewCall { open_max: OpenMax { org, number }, ..f.new_call(NOON) };
+            let store = f.store.clone();
+            async move { matches!(store.create_call(new).await.unwrap(), Created::New(_)) }
+        });
+        let made = at_once(work.collect()).await;
+        assert_eq!(made.into_iter().filter(|made| *made).count(), 30);
+        assert_eq!(f.count("SELECT count(*) FROM call WHERE ended_at IS NULL").await, open);
+    }
 }

@@ -7,7 +7,7 @@ use controlplane_core::{
 };
 use controlplane_store::{
     StoreError,
-    calls::{AttemptEnd, Begun, EndAttempt, Follows, Written},
+    calls::{AttemptEnd, Begun, EndAttempt, Follows, TooLate, Written},
 };
 use time::Duration;
 
@@ -62,6 +62,52 @@ pub(crate) async fn no_attempt_begins_after_the_end(mut f: Fixture) {
     let begin = f.begin(&call);
     assert_eq!(f.store.begin_attempt(begin).await.unwrap(), Begun::AlreadyEnded);
     assert!(f.call(&call).await.attempts.is_empty());
+}
+
+fn too_late(why: TooLate, is_open: bool) -> Begun {
+    Begun::TooLate { why, is_open }
+}
+
+pub(crate) async fn no_attempt_begins_at_the_deadline(mut f: Fixture) {
+    let call = f.accepted(NOON).await;
+    let deadline = f.call(&call).await.deadline_at;
+    let mut begin = f.begin(&call);
+    for late in [Duration::ZERO, Duration::hours(1)] {
+        begin.at = deadline + late;
+        let begun = f.store.begin_attempt(begin.clone()).await.unwrap();
+        assert_eq!(begun, too_late(TooLate::PastDeadline, false), "{late}");
+    }
+    let untouched = f.call(&call).await;
+    assert_eq!((untouched.sequence, untouched.attempts.len()), (1, 0));
+    begin.at = deadline - Duration::microseconds(1);
+    assert_eq!(f.store.begin_attempt(begin).await.unwrap(), Begun::Yes { sequence: 2 });
+}
+
+pub(crate) async fn no_attempt_begins_once_a_cancel_is_recorded(mut f: Fixture) {
+    let call = f.accepted(NOON).await;
+    f.cancel(&call).await;
+    let begin = f.begin(&call);
+    let begun = f.store.begin_attempt(begin).await.unwrap();
+    assert_eq!(begun, too_late(TooLate::Canceled, false));
+    assert!(f.call(&call).await.attempts.is_empty());
+}
+
+/// The first answer was lost, and by the second one it is too late: nothing has left, and the attempt is open.
+pub(crate) async fn a_begin_that_is_repeated_too_late_must_not_leave(mut f: Fixture) {
+    for why in [TooLate::PastDeadline, TooLate::Canceled] {
+        let call = f.accepted(NOON).await;
+        let mut begin = f.begin(&call);
+        assert_eq!(f.store.begin_attempt(begin.clone()).await.unwrap(), Begun::Yes { sequence: 2 });
+        match why {
+            TooLate::PastDeadline => begin.at = f.call(&call).await.deadline_at,
+            TooLate::Canceled => f.cancel(&call).await,
+        }
+        let of = (call.clone(), begin.attempt.clone());
+        assert_eq!(f.store.begin_attempt(begin.clone()).await.unwrap(), too_late(why, true));
+        let end = f.end_attempt(&of, Some(failed()));
+        assert_eq!(f.store.end_attempt(end).await.unwrap(), Written::Yes { sequence: 3 });
+        assert_eq!(f.store.begin_attempt(begin).await.unwrap(), Begun::AlreadyEnded);
+    }
 }
 
 pub(crate) async fn news_moves_the_call_forward_only(mut f: Fixture) {

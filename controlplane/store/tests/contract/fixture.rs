@@ -12,8 +12,8 @@ use controlplane_core::{
 use controlplane_store::{
     Store,
     calls::{
-        Actor, Advance, BeginAttempt, Begun, Call, CallEnd, Created, EndAttempt, EndCall, Follows, Hear,
-        Idempotency, NewCall, RedialCall, Transition,
+        Actor, Advance, BeginAttempt, Begun, Call, CallEnd, CancelRequested, Created, EndAttempt, EndCall,
+        Follows, Hear, Idempotency, NewCall, OpenMax, RedialCall, RequestCancel, Transition,
     },
     keys::Key,
 };
@@ -108,6 +108,7 @@ impl Fixture {
             request: request(),
             at,
             deadline_at: at + Duration::minutes(5),
+            open_max: OpenMax { org: 50_000, number: 50_000 },
             idempotency: None,
             actor: system(),
             audit_id: AuditId::new(at, &mut self.rng),
@@ -128,6 +129,14 @@ impl Fixture {
         id
     }
 
+    /// A call that waits for long.
+    pub(crate) async fn long(&mut self, deadline_at: OffsetDateTime) -> CallId {
+        let new = NewCall { deadline_at, ..self.new_call(NOON) };
+        let id = new.id.clone();
+        assert!(matches!(self.store.create_call(new).await.unwrap(), Created::New(_)));
+        id
+    }
+
     /// A call with its first attempt under way.
     pub(crate) async fn sending(&mut self) -> (CallId, AttemptId) {
         let call = self.accepted(NOON).await;
@@ -135,6 +144,14 @@ impl Fixture {
         let attempt = begin.attempt.clone();
         assert_eq!(self.store.begin_attempt(begin).await.unwrap(), Begun::Yes { sequence: 2 });
         (call, attempt)
+    }
+
+    /// Asks that a call ends.
+    pub(crate) async fn cancel(&mut self, call: &CallId) {
+        let (org, audit_id) = (OrgId::first(), self.audit_id());
+        let wish = RequestCancel { org, call: call.clone(), at: NOON, actor: system(), audit_id };
+        let answer = self.store.request_cancel(wish).await.unwrap();
+        assert!(matches!(answer, CancelRequested::Recorded(_)), "{answer:?}");
     }
 
     pub(crate) fn event(&mut self) -> EventId {

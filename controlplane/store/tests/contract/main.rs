@@ -71,11 +71,17 @@ contract! {
         fifty_calls_with_one_dedup_key_make_one
         the_idempotency_key_is_looked_at_before_the_dedup_key
         the_same_write_twice_is_one_call
+        an_organisation_has_so_many_open_calls
+        a_number_has_so_many_open_calls
+        fifty_at_the_bound_never_exceed_it
         a_refused_write_leaves_nothing;
     attempts:
         an_attempt_is_numbered_and_logged
         fifty_attempts_at_once_are_one
         no_attempt_begins_after_the_end
+        no_attempt_begins_at_the_deadline
+        no_attempt_begins_once_a_cancel_is_recorded
+        a_begin_that_is_repeated_too_late_must_not_leave
         news_moves_the_call_forward_only
         news_of_ringing_only_grows
         an_attempt_ends_once_and_its_call_goes_on
@@ -111,6 +117,8 @@ contract! {
         a_key_that_escalates_is_no_acknowledged_event
         a_number_is_held_by_what_was_dialled
         fifty_calls_to_one_number_at_once_are_one_start
+        a_start_that_lies_ahead_holds_for_one_window
+        a_hint_does_not_forget_a_start_that_lies_ahead
         a_waiting_call_ends_as_any_other;
     listing:
         pages_are_stable_under_inserts

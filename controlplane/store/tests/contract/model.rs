@@ -46,6 +46,7 @@ enum Answer {
     Yes(i64),
     AlreadyEnded,
     AttemptOpen,
+    TooLate,
 }
 
 fn rank(status: At) -> usize {
@@ -193,6 +194,7 @@ fn created(result: Result<Created, StoreError>) -> Answer {
         Created::Replayed(call) => Answer::Replayed(call.id),
         Created::KeyReused => Answer::KeyReused,
         Created::Deduplicated(call) => Answer::Deduplicated(call.id),
+        Created::Full(full) => panic!("{full:?} is full of fewer calls"),
     }
 }
 
@@ -200,6 +202,7 @@ fn begun(result: Result<Begun, StoreError>) -> Answer {
     match result.unwrap() {
         Begun::Yes { sequence } => Answer::Yes(sequence),
         Begun::AlreadyEnded => Answer::AlreadyEnded,
+        Begun::TooLate { .. } => Answer::TooLate,
         Begun::Held { until } => panic!("held until {until} without a throttle"),
     }
 }
@@ -234,6 +237,8 @@ pub(crate) async fn random_work_is_answered_as_the_model_does(mut f: Fixture) {
         assert_eq!(f.log(&known.id).await.len(), usize::try_from(known.sequence).unwrap());
     }
     let open = f.store.open_calls(None, 1_000).await.unwrap();
+    let counted = f.count("SELECT CAST(coalesce(sum(calls), 0) AS bigint) FROM open_calls").await;
+    assert_eq!(counted, open.len() as i64, "seed {seed}");
     let expected = model.calls.iter().filter(|c| !c.status.is_terminal()).map(|c| &c.id);
     assert!(open.iter().map(|c| &c.id).eq(expected), "seed {seed}");
 }

@@ -152,7 +152,8 @@ async fn held(f: &Fixture, org: &OrgId, to: &str, at: OffsetDateTime) -> Option<
 }
 
 pub(crate) async fn a_number_is_held_by_what_was_dialled(mut f: Fixture) {
-    let (first, second) = (f.accepted(NOON).await, f.accepted(NOON).await);
+    let deadline = NOON + s(10_000);
+    let (first, second) = (f.long(deadline).await, f.long(deadline).await);
     let (org, number) = (OrgId::first(), "+48221234567");
     assert_eq!(held(&f, &org, number, NOON).await, None);
     let begin = throttled(&mut f, &first, NOON);
@@ -199,6 +200,30 @@ pub(crate) async fn fifty_calls_to_one_number_at_once_are_one_start(mut f: Fixtu
     assert_eq!(answers.iter().filter(|b| **b == Begun::Yes { sequence: 2 }).count(), 1);
     assert_eq!(answers.iter().filter(|b| **b == Begun::Held { until }).count(), 49);
     assert_eq!(f.count("SELECT count(*) FROM attempt").await, 1);
+}
+
+/// A clock that was ahead wrote the start; it is right again.
+pub(crate) async fn a_start_that_lies_ahead_holds_for_one_window(mut f: Fixture) {
+    let (first, second) = (f.accepted(NOON).await, f.long(NOON + s(40_000)).await);
+    let ahead = BeginAttempt { throttle: one_per_minute(), at: NOON + s(200), ..f.begin(&first) };
+    let _ = f.store.begin_attempt(ahead).await.unwrap();
+    let begin = throttled(&mut f, &second, NOON);
+    assert_eq!(f.store.begin_attempt(begin).await.unwrap(), Begun::Held { until: NOON + s(60) });
+    // As of the moment at which it was seen: waiting helps.
+    let again = throttled(&mut f, &second, NOON + s(30));
+    assert_eq!(f.store.begin_attempt(again).await.unwrap(), Begun::Held { until: NOON + s(60) });
+    let in_time = throttled(&mut f, &second, NOON + s(60));
+    assert!(matches!(f.store.begin_attempt(in_time).await.unwrap(), Begun::Yes { .. }));
+}
+
+pub(crate) async fn a_hint_does_not_forget_a_start_that_lies_ahead(mut f: Fixture) {
+    let first = f.accepted(NOON).await;
+    let (org, number) = (OrgId::first(), "+48221234567");
+    let ahead = BeginAttempt { throttle: one_per_minute(), at: NOON + s(200), ..f.begin(&first) };
+    let _ = f.store.begin_attempt(ahead).await.unwrap();
+    assert_eq!(held(&f, &org, number, NOON).await, Some(NOON + s(60)));
+    assert_eq!(held(&f, &org, number, NOON + s(30)).await, Some(NOON + s(60)));
+    assert_eq!(held(&f, &org, number, NOON + s(60)).await, None);
 }
 
 /// What waits may end, and a call that ended is dialled no more.

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use crate::fixture::{Fleet, NUMBER, talks};
+use crate::fixture::{Call, Fleet, NUMBER, talks};
 
 fn number(n: usize) -> String {
     format!("+48{:09}", 220_000_000 + n)
@@ -123,6 +123,52 @@ async fn a_call_that_limits_held_back_until_its_deadline_is_throttled() {
     holds.cancel().await;
     next.ends_as("completed", "played").await;
     holds.ends_as("canceled", "api").await;
+}
+
+/// One customer cannot take everybody's room: what is refused was not accepted, and says when to ask again.
+#[tokio::test]
+async fn an_organisation_has_so_many_open_calls() {
+    let fleet = Fleet::of(&["waw-1"], &["acme"])
+        .trunks_have("cps_max = 1000")
+        .settings(|settings| (settings.calls.org_open_max, settings.calls.number_open_max) = (10, 4))
+        .start()
+        .await;
+    fleet.pbxes().for_each(|pbx| pbx.set_default(Ending::NoAnswer));
+    let posts = (0..50).map(|n| {
+        let request = fleet.call(&number(n));
+        async move { request.answer().await }
+    });
+    let answers = join_all(posts).await;
+    let refused: Vec<_> = answers.iter().filter(|answer| answer.status != 201).collect();
+    assert_eq!(refused.len(), 40);
+    for answer in refused {
+        let problem = answer.is_problem(429, "too_many_open_calls");
+        assert_eq!((answer.header("retry-after"), &problem["param"]), ("5", &Value::Null));
+    }
+    let open = answers.iter().find(|answer| answer.status == 201).unwrap().is(201);
+    let open = Call::again(&fleet, open["id"].as_str().unwrap());
+    open.cancel().await;
+    open.ends_as("canceled", "api").await;
+    fleet.call(NUMBER).place().await;
+    fleet.call(NUMBER).answer().await.is_problem(429, "too_many_open_calls");
+}
+
+#[tokio::test]
+async fn a_number_has_so_many_open_calls() {
+    let fleet = Fleet::of(&["waw-1"], &["acme"])
+        .trunks_have("cps_max = 1000")
+        .settings(|settings| settings.calls.number_open_max = 2)
+        .start()
+        .await;
+    fleet.pbxes().for_each(|pbx| pbx.set_default(Ending::NoAnswer));
+    let first = fleet.call(NUMBER).idempotency_key("a");
+    first.answer().await.is(201);
+    fleet.call(NUMBER).place().await;
+    let refused = fleet.call(NUMBER).answer().await;
+    let problem = refused.is_problem(429, "too_many_open_calls");
+    assert_eq!((refused.header("retry-after"), problem["param"].as_str()), ("5", Some("to")));
+    assert_eq!(first.answer().await.header("idempotent-replayed"), "true");
+    fleet.call(&number(1)).place().await;
 }
 
 fn time_in(time: Duration) -> String {

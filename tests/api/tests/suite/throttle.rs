@@ -58,6 +58,56 @@ async fn fifty_parallel_calls_to_one_number_ring_it_once_per_window() {
     assert!(fleet.metrics().await.contains("ringward_calls_throttled_total"));
 }
 
+/// One window frees for one call after the other: in the order of their acceptance, each held call counted once.
+#[tokio::test]
+async fn waiting_calls_are_dialled_oldest_first() {
+    let fleet = small(&[(1, 1)]).await;
+    fleet.callee(NUMBER, talks(20));
+    let began = Instant::now();
+    let mut calls = Vec::new();
+    for _ in 0..5 {
+        calls.push(fleet.call(NUMBER).place().await);
+    }
+    let mut started = Vec::new();
+    for call in &calls {
+        let ended = call.ends_as("completed", "played").await;
+        started.push(ended.each("started_at")[0].to_owned());
+    }
+    assert!(started.is_sorted(), "{started:?}");
+    let took = began.elapsed();
+    assert!((Duration::from_secs(4)..Duration::from_secs(6)).contains(&took), "{took:?}");
+    let metrics = fleet.metrics().await;
+    assert!(metrics.contains("ringward_calls_throttled_total 4\n"), "{metrics}");
+}
+
+/// What held it back at first is not why it ends.
+#[tokio::test]
+async fn a_call_that_was_dialled_is_not_told_as_throttled() {
+    let fleet = small(&[(1, 1)]).await;
+    fleet.callee(NUMBER, talks(20));
+    fleet.call(NUMBER).place().await.ends_as("completed", "played").await;
+    fleet.callee(NUMBER, Ending::SilentTrying);
+    let held = fleet.call(NUMBER).with("progress_timeout_s", 3).with("deadline_at", in_seconds(3));
+    let ended = held.place().await.ends_as("failed", "deadline_exceeded").await;
+    assert_eq!(ended.attempts().len(), 1, "{}", ended.text());
+}
+
+/// Its beginning is written, but the deadline comes before the database says so.
+#[tokio::test]
+async fn nothing_leaves_after_the_deadline() {
+    let fleet = small(&[(1, 2)]).await;
+    fleet.callee(NUMBER, talks(20));
+    fleet.call(NUMBER).place().await.ends_as("completed", "played").await;
+    let late = fleet.call(NUMBER).with("deadline_at", in_seconds(3)).place().await;
+    sleep(Duration::from_secs(1)).await;
+    let held = fleet.database.hold().await;
+    sleep(Duration::from_millis(2_700)).await;
+    held.let_go().await;
+    let ended = late.ends_as("failed", "deadline_exceeded").await;
+    assert_eq!((fleet.seen(NUMBER).invites, ended.outcome()), (1, "not_tried"), "{}", ended.text());
+    assert_eq!(ended.endings(), ["not_sent"]);
+}
+
 /// What was dialled before a restart counts after it.
 #[tokio::test]
 async fn the_limit_holds_over_a_restart() {

@@ -94,3 +94,24 @@ async fn killed_before_each_write_that_decides() {
         assert_eq!((fleet.seen(NUMBER).invites, rounds), (death.invites, death.rounds), "{text}");
     }
 }
+
+/// A task that broke: the scan for open calls without one starts it again.
+#[tokio::test]
+async fn a_call_whose_task_broke_is_started_again() {
+    if cfg!(feature = "postgres-tests") {
+        return;
+    }
+    let fleet = Fleet::small().await;
+    fleet.callee(NUMBER, talks(20));
+    let death = "CREATE TRIGGER death BEFORE INSERT ON attempt BEGIN SELECT RAISE(ABORT, 'death'); END";
+    fleet.database.run(death).await;
+    let call = fleet.call(NUMBER).place().await;
+    eventually("its task gives up", async || {
+        fleet.metrics().await.lines().any(|line| line.starts_with("ringward_calls_open 0"))
+    })
+    .await;
+    fleet.database.run("DROP TRIGGER death").await;
+    call.ends_as("completed", "played").await;
+    assert_eq!(fleet.seen(NUMBER).invites, 1);
+    assert!(fleet.metrics().await.contains("ringward_calls_taken_up_total 1\n"));
+}

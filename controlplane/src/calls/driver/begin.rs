@@ -1,0 +1,97 @@
+//! The beginning of an attempt: written, and looked at once more before its Originate leaves.
+//!
+//! The write may take long, or be repeated until a database is back. Nothing leaves at or after the call's deadline,
+//! nor once a cancel was answered: the write refuses it, and what came while it was under way is seen after it.
+
+use controlplane_core::{
+    call::{Rang, Reason},
+    ending::{EndingClass, Talk},
+};
+use controlplane_store::calls::{BeginAttempt, Begun, EndAttempt, TooLate, Written};
+use time::OffsetDateTime;
+
+use super::{Driver, Step, rounds::Window};
+use crate::{calls::place::Place, registry::Assignment};
+
+impl Driver<'_> {
+    /// Writes an attempt. `Ok`: the moment of the write; its Originate is to leave at once. `Err`: it must not leave,
+    /// and this follows.
+    pub(super) async fn begin(&mut self, place: &Place<'_>, to: &Assignment) -> Result<OffsetDateTime, Step> {
+        let at = self.calls.clock.now();
+        let mut begin = BeginAttempt {
+            call: self.call.id.clone(),
+            attempt: place.id.clone(),
+            node: place.node.clone(),
+            trunk: place.trunk.clone(),
+            carrier: place.carrier.clone(),
+            incarnation: Some(to.incarnation.as_str().to_owned()),
+            to: self.call.request.to.clone(),
+            throttle: self.calls.limits.throttle.clone(),
+            at,
+            event_id: self.calls.chance.event_id(at),
+        };
+        let is_open = match self.calls.begin_attempt(&mut begin).await {
+            Some(Begun::Yes { .. }) => true,
+            Some(Begun::TooLate { why, is_open }) => {
+                if why == TooLate::Canceled {
+                    // The wish is written; the switch may turn a moment later.
+                    self.call.cancel_requested_at.get_or_insert(begin.at);
+                }
+                is_open
+            }
+            // Another call to this number was faster.
+            Some(Begun::Held { until }) => {
+                self.window = Window::Held(until);
+                return Err(Step::Next);
+            }
+            // It has ended, or another attempt of it lives: nothing is sent from here.
+            Some(Begun::AlreadyEnded) | None => return Err(Step::Ended),
+        };
+        if !is_open {
+            return Err(Step::Next);
+        }
+        self.leave_turn();
+        self.call.redial_at = None;
+        // What held it back does so no more.
+        self.late = Reason::DeadlineExceeded;
+        if self.is_canceled() {
+            return Err(self.never_sent(place, Reason::Api).await);
+        }
+        if self.calls.clock.now() >= self.call.deadline_at {
+            return Err(self.never_sent(place, self.late).await);
+        }
+        Ok(begin.at)
+    }
+
+    /// Ends an attempt of which nothing has left, and the call with it. Its trunk has no part in that.
+    async fn never_sent(&mut self, place: &Place<'_>, reason: Reason) -> Step {
+        let (at, ending) = (self.calls.clock.now(), EndingClass::NotSent);
+        self.calls.metrics.fleet.attempt_ended(place.node, place.trunk, place.carrier, ending);
+        self.endings.push(ending);
+        let follows = self.after_round(reason, at);
+        tracing::info!(call = %self.call.id, attempt = %place.id, %reason, "too late for its Originate");
+        let end = EndAttempt {
+            call: self.call.id.clone(),
+            attempt: place.id.clone(),
+            ending,
+            sip_code: None,
+            q850: None,
+            rang: Rang::No,
+            talk: Talk::NONE,
+            at,
+            follows,
+            event_id: self.calls.chance.event_id(at),
+        };
+        self.write_end(end).await
+    }
+
+    /// Makes an attempt's end durable, and goes where it leads.
+    pub(super) async fn write_end(&mut self, end: EndAttempt) -> Step {
+        let written =
+            self.calls.durably("end an attempt", || self.calls.store.end_attempt(end.clone())).await;
+        match written {
+            Some(Written::Yes { .. }) => self.follow(end.follows),
+            Some(Written::AlreadyEnded) | None => Step::Ended,
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! How many calls an organisation may have open, on PostgreSQL, where many are accepted at the same time.
+//!
+//! Transactions do not see each other's calls before they commit. Far from a bound that does no harm: there are at
+//! most [`CONNECTIONS_MAX`] of them, and they share the organisation's turn. Near it a call is accepted alone, when
+//! those that share are done; so no bound is exceeded, and nobody queues who is far from one.
+
+use sqlx::PgConnection;
+
+use super::{calls::OPEN_TURN, open::CONNECTIONS_MAX};
+use crate::{
+    calls::{Full, NewCall},
+    error::Failure,
+};
+
+/// How a call is accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// While others are.
+    Shared,
+    /// While none other of its organisation is.
+    Alone,
+}
+
+/// Whether there is room for a new call.
+pub(super) enum Room {
+    Free,
+    Full(Full),
+    /// There may be none: to be asked again [`Turn::Alone`].
+    Near,
+}
+
+/// Takes the turn, to the end of the transaction, and looks. The same write again is no new call.
+pub(super) async fn room(c: &mut PgConnection, new: &NewCall, turn: Turn) -> Result<Room, Failure> {
+    let (take, others) = match turn {
+        Turn::Shared => ("SELECT pg_advisory_xact_lock_shared($1, hashtext($2))", i64::from(CONNECTIONS_MAX)),
+        Turn::Alone => ("SELECT pg_advisory_xact_lock($1, hashtext($2))", 0),
+    };
+    sqlx::query(take).bind(OPEN_TURN).bind(new.org.as_str()).execute(&mut *c).await?;
+    // A statement of its own: it must see what was committed while this one waited for its turn.
+    let (of_org, of_number) = sqlx::query_as::<_, (i64, i64)>(
+        "SELECT
+             (SELECT coalesce(sum(calls), 0)::bigint FROM open_calls WHERE org_id = $1),
+             (SELECT count(*) FROM (SELECT 1 FROM call
+                  WHERE org_id = $1 AND request ->> 'to' = $2 AND ended_at IS NULL LIMIT $3) AS of_number)",
+    )
+    .bind(new.org.as_str())
+    .bind(new.request.to.as_str())
+    .bind(i64::from(new.open_max.number))
+    .fetch_one(&mut *c)
+    .await?;
+    let Some(full) = new.open_max.exceeded(of_org, of_number, others) else { return Ok(Room::Free) };
+    if turn == Turn::Shared {
+        return Ok(Room::Near);
+    }
+    let again = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM call WHERE id = $1")
+        .bind(new.id.as_str())
+        .fetch_one(c)
+        .await?;
+    Ok(if again == 0 { Room::Full(full) } else { Room::Free })
+}
