@@ -101,7 +101,7 @@ pub(crate) async fn an_organisation_has_room_for_so_much(mut f: Fixture) {
     let past = NOON + Duration::seconds(1);
     f.store.prune_audio(PruneAudio { deleted_before: past, ..NOTHING_OLD }).await.unwrap();
     let org = f.other_org().await;
-    let theirs = NewRecording { org, ..new(&mut f, sound(3, 900), NOON) };
+    let theirs = NewRecording { org: org.clone(), ..new(&mut f, sound(3, 900), NOON) };
     assert!(matches!(f.store.create_recording(theirs).await.unwrap(), Recorded::Done(_)));
     create(&mut f, sound(2, 401), NOON).await;
     let work = (0..20).map(|n| {
@@ -111,7 +111,6 @@ pub(crate) async fn an_organisation_has_room_for_so_much(mut f: Fixture) {
     let answers = at_once(work.collect()).await;
     assert_eq!(answers.iter().filter(|answer| **answer != Recorded::Full).count(), 2);
     // All organisations together have theirs: 900 and 901 of it are taken.
-    let org = f.other_org().await;
     let more = NewRecording { org, bytes_max: 1_850, ..new(&mut f, sound(4, 50), NOON) };
     assert_eq!(f.store.create_recording(more).await.unwrap(), Recorded::AllFull);
 }
