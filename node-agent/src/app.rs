@@ -24,6 +24,7 @@ use crate::{
     sounds::Sounds,
     spool::Spool,
     status::Status,
+    ward::{self, Ward},
 };
 
 /// Between two syncs of the spool.
@@ -52,6 +53,7 @@ pub struct App {
     /// See [`link::Shared::running`].
     _running: watch::Sender<()>,
     status: Status,
+    ward: Ward,
     metrics_at: std::net::SocketAddr,
 }
 
@@ -86,6 +88,10 @@ impl App {
         spool.add(fact_kind::AGENT_STARTED, body);
 
         let mut tasks = JoinSet::new();
+        let node = status.identity.borrow().node.to_string();
+        let (ward, warding) =
+            ward::start(ward::Parts { node, settings: settings.firewall.clone(), clock: clock.clone() });
+        tasks.spawn(warding);
         tasks.spawn(metrics::serve(listener, Arc::clone(&metrics), status.clone()));
         tasks.spawn(joining::keep_fresh(identity, urls.clone(), state, clock));
         let ids = ActionIds::from_os()?;
@@ -100,19 +106,33 @@ impl App {
         tasks.spawn(sounds.clone().keep_pruned());
         let login = settings.ami;
         let (_running, running) = watch::channel(());
-        let shared =
-            link::Shared { status: status.clone(), sounds, login, chance, incarnation, metrics, running };
+        let shared = link::Shared {
+            status: status.clone(),
+            sounds,
+            login,
+            chance,
+            incarnation,
+            metrics,
+            running,
+            ward: ward.clone(),
+        };
         for url in urls {
             tasks.spawn(link::keep(url, shared.clone()));
         }
         tasks.spawn(house_keeping(spool, gate));
-        Ok(Self { tasks, _running, status, metrics_at })
+        Ok(Self { tasks, _running, status, ward, metrics_at })
     }
 
     /// Where metrics are served.
     #[must_use]
     pub fn metrics_address(&self) -> std::net::SocketAddr {
         self.metrics_at
+    }
+
+    /// Bans and the firewall.
+    #[must_use]
+    pub fn ward(&self) -> &Ward {
+        &self.ward
     }
 
     /// What the agent knows.

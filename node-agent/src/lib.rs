@@ -3,7 +3,7 @@
 //! Start reading at [`app`]: it shows what runs. [`link`] speaks with the control planes, [`ami_stream`]
 //! carries their AMI sessions through the [`gate`], [`observer`] watches Asterisk, `records` clears away what settled
 //! attempts have left there, `sounds` places what calls play, [`spool`] keeps facts until
-//! they are acknowledged. Rules are in `node_agent_core`.
+//! they are acknowledged. [`ward`] owns bans and the firewall. Rules are in `node_agent_core`.
 
 pub mod ami_stream;
 pub mod app;
@@ -25,3 +25,4 @@ pub mod settings;
 mod sounds;
 pub mod spool;
 pub mod status;
+pub mod ward;

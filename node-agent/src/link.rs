@@ -32,6 +32,7 @@ use crate::{
     settings::Login,
     sounds::Sounds,
     status::{Sight, Status},
+    ward::Ward,
 };
 
 /// The first and the longest wait between two dials.
@@ -70,6 +71,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Its sender is dropped when the agent stops: AMI streams, which outlive their link, end then.
     pub running: watch::Receiver<()>,
+    /// Bans and the firewall.
+    pub ward: Ward,
 }
 
 /// Why a link is over.
@@ -205,7 +208,9 @@ async fn once(
             frame = timeout(SILENCE_MAX.saturating_sub(heard.elapsed()), frames.next()) => {
                 let frame = frame.map_err(|_| LinkError::Silent)?;
                 heard = Instant::now();
-                match read(frame)? {
+                let message = read(frame)?;
+                shared.ward.confirmed();
+                match message {
                     Some(Down::Policy(policy)) if policy.node == identity.node => shared.status.gate.take(&policy),
                     Some(Down::Policy(policy)) => {
                         return Err(broken(format_args!("a policy for node {}", policy.node)));

@@ -10,7 +10,7 @@ use figment::{
     Figment,
     providers::{Env, Format, Serialized, Toml},
 };
-use node_agent_core::rules::RulesSettings;
+use node_agent_core::{bans::Widths, firewall::Policy, rules::RulesSettings};
 use node_agent_protocol::PlaneUrl;
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +41,8 @@ pub struct Settings {
     pub disk: PathBuf,
     /// Jails and what they share.
     pub rules: RulesSettings,
+    /// The firewall.
+    pub firewall: FirewallSettings,
     /// Sounds that calls play.
     pub audio: AudioSettings,
     /// Logs as JSON lines instead of text.
@@ -101,6 +103,48 @@ pub struct AudioSettings {
     pub keep_days: u16,
 }
 
+/// What the agent does with the firewall.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FirewallMode {
+    /// Nothing: no rule is written and nobody is banned.
+    Off,
+    /// It says what it would do, and does nothing.
+    Simulate,
+    /// It applies the policy once that names a management network, and bans.
+    On,
+}
+
+/// What reverts a change of rules that nobody confirms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RevertTimer {
+    /// A transient unit where systemd runs this host, a process elsewhere.
+    Auto,
+    /// A transient unit of systemd.
+    Systemd,
+    /// A process in a session of its own.
+    Process,
+}
+
+/// The firewall.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FirewallSettings {
+    /// Off by default.
+    pub mode: FirewallMode,
+    /// A change of rules that is not confirmed within so many seconds is reverted; 10 to 3600.
+    pub confirm_s: u32,
+    /// What reverts it.
+    pub timer: RevertTimer,
+    /// The program `nft`.
+    pub nft: PathBuf,
+    /// The widest networks that may be banned.
+    pub widths: Widths,
+    /// The rules.
+    pub policy: Policy,
+}
+
 /// A listener.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -126,6 +170,14 @@ impl Default for Settings {
             rtp_conf: PathBuf::from("/etc/asterisk/rtp.conf"),
             disk: PathBuf::from("/var/spool/asterisk"),
             rules: RulesSettings::default(),
+            firewall: FirewallSettings {
+                mode: FirewallMode::Off,
+                confirm_s: 60,
+                timer: RevertTimer::Auto,
+                nft: PathBuf::from("nft"),
+                widths: Widths::default(),
+                policy: Policy::default(),
+            },
             audio: AudioSettings {
                 folder: PathBuf::from("/var/cache/ringward-agent"),
                 bytes_max: 512 * 1024 * 1024,
