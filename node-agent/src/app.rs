@@ -24,7 +24,7 @@ use crate::{
     sounds::Sounds,
     spool::Spool,
     status::Status,
-    ward::{self, Ward},
+    ward::{self, Ward, door},
 };
 
 /// Between two syncs of the spool.
@@ -88,10 +88,19 @@ impl App {
         spool.add(fact_kind::AGENT_STARTED, body);
 
         let mut tasks = JoinSet::new();
-        let node = status.identity.borrow().node.to_string();
-        let (ward, warding) =
-            ward::start(ward::Parts { node, settings: settings.firewall.clone(), clock: clock.clone() });
+        let (ward, warding) = ward::start(ward::Parts {
+            node: status.identity.borrow().node.to_string(),
+            settings: settings.firewall.clone(),
+            state: state.clone(),
+            clock: clock.clone(),
+            chance: chance.clone(),
+            spool: spool.clone(),
+            metrics: Arc::clone(&metrics),
+            program: std::env::current_exe()?,
+        });
         tasks.spawn(warding);
+        let door = door::listen(&state)?;
+        tasks.spawn(door::serve(door, ward.clone(), status.identity.borrow().node.to_string()));
         tasks.spawn(metrics::serve(listener, Arc::clone(&metrics), status.clone()));
         tasks.spawn(joining::keep_fresh(identity, urls.clone(), state, clock));
         let ids = ActionIds::from_os()?;

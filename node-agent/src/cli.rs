@@ -1,4 +1,4 @@
-//! `ringward-agent run | join TOKEN | status | check | jail test FILE`.
+//! `ringward-agent run | join TOKEN | status | check | jail test FILE | ban … | allow … | firewall …`.
 
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
@@ -22,6 +22,7 @@ use crate::{
     jail::JailCommand,
     joining,
     settings::{Login, Settings},
+    ward::commands::{self, AllowCommand, BanCommand, FirewallCommand},
 };
 
 /// The Ringward node agent.
@@ -58,17 +59,34 @@ enum Command {
     /// Tries patterns and rules on a log, and touches nothing.
     #[command(subcommand)]
     Jail(JailCommand),
+    /// Bans on this node.
+    #[command(subcommand)]
+    Ban(BanCommand),
+    /// Networks that are never banned on this node.
+    #[command(subcommand)]
+    Allow(AllowCommand),
+    /// The firewall of this node.
+    #[command(subcommand)]
+    Firewall(FirewallCommand),
 }
 
 /// Runs it. 0: done; 1: it failed, or `check` found something; 2: wrong usage or settings.
 pub fn run(cli: &Cli) -> ExitCode {
-    let settings = match Settings::load(cli.config.as_deref()) {
-        Ok(settings) => settings,
-        Err(error) => return fail(&error.to_string(), 2),
+    let settings = match (Settings::load(cli.config.as_deref()), &cli.command) {
+        (Ok(settings), _) => settings,
+        // What brings the old rules back must not hang on a file that somebody is editing.
+        (Err(_), Command::Firewall(FirewallCommand::Revert(_))) => Settings::default(),
+        (Err(error), _) => return fail(&error.to_string(), 2),
     };
     let threads = match cli.command {
         Command::Run => 2,
-        Command::Join { .. } | Command::Status { .. } | Command::Check | Command::Jail(_) => 1,
+        Command::Join { .. }
+        | Command::Status { .. }
+        | Command::Check
+        | Command::Jail(_)
+        | Command::Ban(_)
+        | Command::Allow(_)
+        | Command::Firewall(_) => 1,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
     let runtime = match runtime {
@@ -82,6 +100,9 @@ pub fn run(cli: &Cli) -> ExitCode {
             Command::Status { json } => status(&settings, *json).await,
             Command::Check => check(&settings).await,
             Command::Jail(command) => command.run(&settings, say),
+            Command::Ban(command) => command.run(&settings, say).await,
+            Command::Allow(command) => command.run(&settings, say).await,
+            Command::Firewall(command) => command.run(&settings, say).await,
         }
     });
     match done {
@@ -194,6 +215,14 @@ async fn check(settings: &Settings) -> anyhow::Result<ExitCode> {
         [("AMI, user that places calls", &settings.ami), ("AMI, observer", &settings.observer)]
     {
         report(what, try_ami(login).await);
+    }
+    report("firewall", commands::check(settings).await);
+    for finding in commands::foreign(settings).await {
+        if finding.is_certain {
+            report("rules of others", Err(anyhow::anyhow!(finding.text)));
+        } else {
+            say(&format!("note  rules of others: {}", finding.text));
+        }
     }
     let identity = StateDir::open(&settings.state_dir).and_then(|state| state.identity());
     match identity {

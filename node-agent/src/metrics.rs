@@ -13,7 +13,7 @@ use node_agent_protocol::{AmiState, ContactStatus, Observations, RegistrationSta
 use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 use tokio::{net::TcpListener, sync::Semaphore};
 
-use crate::status::Status;
+use crate::{status::Status, ward::metrics::WardMetrics};
 
 /// Scrapes at a time.
 const CONNECTIONS_MAX: usize = 16;
@@ -56,6 +56,7 @@ pub struct Metrics {
     registered: IntGaugeVec,
     channels: IntGaugeVec,
     ami_up: IntGauge,
+    pub(crate) ward: WardMetrics,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -141,6 +142,7 @@ impl Metrics {
                 &["endpoint"],
             )?,
             ami_up,
+            ward: WardMetrics::new(&registry)?,
             registry,
         };
         RefusalKind::ALL.iter().for_each(|kind| drop(metrics.refused.with_label_values(&[kind.as_str()])));

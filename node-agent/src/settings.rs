@@ -133,7 +133,7 @@ pub enum RevertTimer {
 pub struct FirewallSettings {
     /// Off by default.
     pub mode: FirewallMode,
-    /// A change of rules that is not confirmed within so many seconds is reverted; 10 to 3600.
+    /// A change of rules that is not confirmed within so many seconds is reverted; 5 to 3600.
     pub confirm_s: u32,
     /// What reverts it.
     pub timer: RevertTimer,

@@ -59,6 +59,14 @@ impl Nft {
         self.run(&["-f", "-"], script).await.map(drop)
     }
 
+    /// Whether the kernel would take it; nothing is changed.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    pub async fn check(&self, script: &str) -> Result<(), KernelError> {
+        self.run(&["-c", "-f", "-"], script).await.map(drop)
+    }
+
     /// What nft prints for a question.
     ///
     /// # Errors

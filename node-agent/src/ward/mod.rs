@@ -6,13 +6,18 @@
 //!
 //! Stopping the task leaves the table and its bans where they are.
 
+pub mod commands;
+mod confirm;
+pub(crate) mod door;
 mod kernel;
+mod look;
+pub(crate) mod metrics;
+mod own;
+mod rules;
+mod snapshot;
 mod task;
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use node_agent_core::{
@@ -27,6 +32,7 @@ use node_agent_core::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use self::confirm::{Timer, TrialError, remove_table, revert};
 pub use self::kernel::{KernelError, Nft};
 pub use self::task::{Parts, start};
 
@@ -233,10 +239,4 @@ impl Ward {
 #[must_use]
 pub fn by_operator(node: &str, author: &str, reason: &str) -> By {
     By { origin: node.to_owned(), author: author.to_owned(), reason: reason.to_owned() }
-}
-
-/// An address that a control plane is reached at, as a network.
-#[must_use]
-pub fn host_net(address: SocketAddr) -> IpNet {
-    IpNet::from(address.ip().to_canonical())
 }

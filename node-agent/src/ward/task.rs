@@ -1,23 +1,51 @@
-//! The task behind the handle: requests in, one batch to the kernel, answers out.
+//! The task behind the handle: requests in, one batch to the kernel, answers out; between them it looks after the
+//! kernel, the trial of a change and the snapshot.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 use node_agent_core::{
-    bans::{Bans, Change, Refusal},
-    firewall::{InvalidPolicy, Plan, Policy, elements::Batch},
+    bans::{Bans, By, Change, Order},
+    firewall::elements::Batch,
     moment::UnixMs,
+    protected::Protected,
 };
-use tokio::sync::{mpsc, watch};
+use node_agent_protocol::fact_kind;
+use serde_json::json;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::{Instant, MissedTickBehavior, interval},
+};
 
-use super::{Fleet, Listing, Nft, REQUESTS_MAX, Refused, Request, Standing, Ward};
+use super::{
+    Answer, Fleet, KernelError, Listing, Nft, REQUESTS_MAX, Refused, Request, Standing, Ward,
+    confirm::{Ledger, Timer},
+    look::Look,
+    metrics::WardMetrics,
+    own,
+    rules::Rules,
+    snapshot::Keeper,
+};
 use crate::{
-    clock::Clock,
+    clock::{Chance, Clock},
+    identity::StateDir,
+    metrics::Metrics,
     settings::{FirewallMode, FirewallSettings},
+    spool::Spool,
 };
 
 /// Requests that go to the kernel together at most.
 const BATCH_REQUESTS_MAX: usize = 512;
+/// Between two looks at the kernel; a trial is looked at each time, else every fourth.
+const TICK: Duration = Duration::from_millis(500);
+pub(super) const LOOK_EVERY: u32 = 4;
+/// Kinds of facts: an operator allowed a network, or took that back. Body as of a ban by an operator:
+/// `{net, seconds, origin, author, reason}`.
+const ALLOW: &str = "allow";
+const DISALLOW: &str = "disallow";
+/// Own addresses are read anew after so many ticks.
+const OWN_EVERY: u32 = 60;
 
 /// What the task works with.
 #[derive(Debug, Clone)]
@@ -26,30 +54,55 @@ pub struct Parts {
     pub node: String,
     /// `[firewall]`.
     pub settings: FirewallSettings,
+    /// Where bans, confirmed rules and the way back lie.
+    pub state: StateDir,
     /// The wall clock.
     pub clock: Clock,
+    /// Names of changes.
+    pub chance: Chance,
+    /// Findings go there.
+    pub spool: Spool,
+    /// Counted.
+    pub metrics: Arc<Metrics>,
+    /// This very program: it reverts what nobody confirms.
+    pub program: PathBuf,
 }
 
 /// Starts the task and gives its handle. The future is to be spawned; dropping it leaves the kernel as it is.
 #[must_use]
 pub fn start(parts: Parts) -> (Ward, impl Future<Output = ()> + Send) {
     let (requests, queue) = mpsc::channel(REQUESTS_MAX);
-    let (heard, _) = watch::channel(0);
+    let (heard_in, heard) = watch::channel(0);
     let (revision_out, revision) = watch::channel(0);
     let (protected_out, protected) = watch::channel(Arc::default());
     let (standing_out, standing) = watch::channel(Standing::default());
-    let ward = Ward { requests, heard: Arc::new(heard), revision, protected, standing };
-    let policy = parts.settings.policy.clone();
-    let bans = Bans::new(&parts.node, parts.settings.widths, policy.protected());
-    let nft = Nft::new(parts.settings.nft.clone());
+    let ward = Ward { requests, heard: Arc::new(heard_in), revision, protected, standing };
+    let timer = Timer {
+        program: parts.program,
+        state_dir: parts.state.path(""),
+        nft: parts.settings.nft.clone(),
+        kind: parts.settings.timer,
+    };
     let task = Task {
-        nft,
-        bans,
+        nft: Nft::new(parts.settings.nft.clone()),
+        bans: Bans::new(&parts.node, parts.settings.widths, Protected::default()),
         fleet: Fleet::default(),
+        own: own::addresses(),
+        keeper: Keeper::new(parts.state.clone()),
+        ledger: Ledger::new(parts.state.clone()),
+        rules: Rules::None { state: "off", reason: "the settings say off".to_owned() },
+        timer,
+        node: parts.node,
         settings: parts.settings,
+        state: parts.state,
         clock: parts.clock,
-        plan: None,
-        reason: String::new(),
+        chance: parts.chance,
+        spool: parts.spool,
+        metrics: parts.metrics.ward.clone(),
+        look: None,
+        ticks: 0,
+        heard,
+        written: 0,
         revision: revision_out,
         protected: protected_out,
         standing: standing_out,
@@ -59,18 +112,32 @@ pub fn start(parts: Parts) -> (Ward, impl Future<Output = ()> + Send) {
 
 type Settle = Box<dyn FnOnce(Result<(), Refused>) + Send>;
 
-struct Task {
-    nft: Nft,
-    bans: Bans,
-    fleet: Fleet,
-    settings: FirewallSettings,
+pub(super) struct Task {
+    pub(super) nft: Nft,
+    pub(super) bans: Bans,
+    pub(super) fleet: Fleet,
+    pub(super) own: Vec<std::net::IpAddr>,
+    pub(super) keeper: Keeper,
+    pub(super) ledger: Ledger,
+    pub(super) rules: Rules,
+    pub(super) timer: Timer,
+    pub(super) node: String,
+    pub(super) settings: FirewallSettings,
+    pub(super) state: StateDir,
     clock: Clock,
-    /// What the kernel should hold.
-    plan: Option<Plan>,
-    reason: String,
+    pub(super) chance: Chance,
+    pub(super) spool: Spool,
+    pub(super) metrics: WardMetrics,
+    /// Under way; dropped when the rules are written meanwhile.
+    pub(super) look: Option<JoinHandle<Result<Look, KernelError>>>,
+    pub(super) ticks: u32,
+    /// Messages of control planes.
+    heard: watch::Receiver<u64>,
+    /// The revision of bans that was last told and written.
+    written: u64,
     revision: watch::Sender<u64>,
-    protected: watch::Sender<Arc<node_agent_core::protected::Protected>>,
-    standing: watch::Sender<Standing>,
+    protected: watch::Sender<Arc<Protected>>,
+    pub(super) standing: watch::Sender<Standing>,
 }
 
 /// What goes to the kernel next, and who waits for it.
@@ -81,161 +148,243 @@ struct Work {
 }
 
 impl Work {
-    fn add(&mut self, change: &Change, settle: Settle) {
+    fn add<T: Send + 'static>(&mut self, change: &Change, answer: Answer<T>, done: T) {
         self.change.bans.extend(&change.bans);
         self.change.longer.extend(&change.longer);
         self.change.lifts.extend(&change.lifts);
-        self.settle.push(settle);
+        self.settle.push(Box::new(|kernel| drop(answer.send(kernel.map(|()| done)))));
     }
 }
 
 impl Task {
-    fn now(&self) -> UnixMs {
+    pub(super) fn now(&self) -> UnixMs {
         UnixMs(u64::try_from(self.clock.unix_ms()).unwrap_or_default())
-    }
-
-    /// The settings' policy with what the control plane says.
-    fn policy(&self) -> Policy {
-        let mut policy = self.settings.policy.clone();
-        policy.carriers.extend(self.fleet.carriers.iter().cloned());
-        policy.control_plane.extend(&self.fleet.control_plane);
-        policy.management.extend(&self.fleet.management);
-        policy
     }
 
     async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         self.begin().await;
-        while let Some(request) = queue.recv().await {
-            let mut work = Work::default();
-            self.take(request, &mut work).await;
-            while work.settle.len() < BATCH_REQUESTS_MAX
-                && let Ok(request) = queue.try_recv()
-            {
-                self.take(request, &mut work).await;
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                request = queue.recv() => {
+                    let Some(request) = request else { return };
+                    let mut work = Work::default();
+                    self.take(request, &mut work).await;
+                    while work.settle.len() < BATCH_REQUESTS_MAX
+                        && let Ok(request) = queue.try_recv()
+                    {
+                        self.take(request, &mut work).await;
+                    }
+                    self.bring_about(work).await;
+                }
+                changed = self.heard.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.rules.heard(Instant::now());
+                }
+                look = async { match &mut self.look {
+                    Some(look) => look.await,
+                    None => std::future::pending().await,
+                } } => {
+                    self.look = None;
+                    match look {
+                        Ok(look) => self.seen(look).await,
+                        Err(error) => tracing::error!(%error, "looking at the kernel broke"),
+                    }
+                }
+                _ = ticks.tick() => self.tick().await,
+                () = self.keeper.is_due() => self.keeper.write(self.bans.snapshot()),
             }
-            self.bring_about(work).await;
         }
     }
 
-    async fn begin(&mut self) {
-        let policy = self.policy();
-        self.protected.send_replace(Arc::new(self.bans.protected()));
-        let standing = match self.settings.mode {
-            FirewallMode::Off => Err(("off", "the settings say off".to_owned())),
-            FirewallMode::Simulate => Ok("simulate"),
-            FirewallMode::On => match policy.check(&[], false) {
-                Err(error @ (InvalidPolicy::LockOut(_) | InvalidPolicy::Wrong(_))) => {
-                    Err(("waiting", error.to_string()))
-                }
-                Ok(()) => {
-                    let plan = Plan::of(&policy);
-                    match self.nft.load(&plan.refresh()).await {
-                        Ok(()) => {
-                            self.plan = Some(plan);
-                            Ok("in_force")
-                        }
-                        Err(error) => Err(("waiting", error.to_string())),
-                    }
-                }
-            },
-        };
-        let (state, reason) = match standing {
-            Ok(state) => (state, String::new()),
-            Err((state, reason)) => (state, reason),
-        };
-        self.reason.clone_from(&reason);
-        self.standing.send_replace(Standing { state: state.to_owned(), reason, reverts_at_unix_ms: None });
+    async fn tick(&mut self) {
+        self.ticks = self.ticks.wrapping_add(1);
+        self.expire();
+        if self.ticks.is_multiple_of(OWN_EVERY) {
+            let own = own::addresses();
+            if own != self.own {
+                self.own = own;
+                let work = Work { change: self.protect(), settle: Vec::new() };
+                self.bring_about(work).await;
+            }
+        }
+        let is_trial = self.rules.is_trial();
+        if is_trial {
+            self.watch_trial().await;
+        }
+        if self.look.is_none() && (is_trial || self.ticks.is_multiple_of(LOOK_EVERY)) {
+            self.begin_look();
+        }
+        if self.ticks.is_multiple_of(LOOK_EVERY) {
+            self.metrics.held(&self.bans);
+        }
+    }
+
+    fn expire(&mut self) {
+        let now = self.now();
+        if self.bans.next_deadline().is_some_and(|deadline| deadline <= now) {
+            let over = self.bans.expire(now).len();
+            tracing::debug!(over, "bans are over");
+            self.tell_protected();
+        }
     }
 
     /// Whether bans can be made at all.
     fn stands(&self) -> Result<(), Refused> {
-        let is_dry = self.settings.mode == FirewallMode::Simulate;
-        if is_dry || self.plan.is_some() { Ok(()) } else { Err(Refused::NotInForce(self.reason.clone())) }
+        match &self.rules {
+            Rules::None { state: "simulate", .. } | Rules::InForce { .. } | Rules::OnTrial { .. } => Ok(()),
+            Rules::None { reason, .. } => Err(Refused::NotInForce(reason.clone())),
+        }
     }
 
     async fn take(&mut self, request: Request, work: &mut Work) {
+        self.expire();
         let now = self.now();
-        for net in self.bans.expire(now) {
-            tracing::debug!(%net, "a ban is over");
-        }
-        let stands = self.stands();
-        let of_rules = |result: Result<Change, Refusal>| result.map_err(Refused::Rules);
         match request {
             Request::Ban(order, answer) => {
-                let done = stands.and_then(|()| of_rules(self.bans.ban(*order, now)));
+                let done = self.stands().and_then(|()| Ok(self.bans.ban((*order).clone(), now)?));
+                self.tell_ban(&order, &done);
                 later(work, done, answer);
             }
-            Request::Import { text, seconds, by, answer } => match stands {
+            Request::Import { text, seconds, by, answer } => match self.stands() {
                 Err(refused) => drop(answer.send(Err(refused))),
                 Ok(()) => {
                     let imported = self.bans.import(&text, seconds, &by, now);
-                    work.add(
-                        &imported.change.clone(),
-                        Box::new(|kernel| drop(answer.send(kernel.map(|()| imported)))),
+                    imported.change.bans.iter().for_each(|_| self.metrics.banned("operator"));
+                    tracing::info!(
+                        nets = imported.nets,
+                        not_taken = imported.not_taken,
+                        author = by.author,
+                        "a list"
                     );
+                    work.add(&imported.change.clone(), answer, imported);
                 }
             },
             Request::Lift(net, by, answer) => {
-                let done = of_rules(self.bans.lift(net));
-                if done.is_ok() {
-                    tracing::info!(%net, author = by.author, reason = by.reason, "a ban is lifted");
-                }
+                let done = self.bans.lift(net).map_err(Refused::Rules);
+                self.audit(fact_kind::UNBAN, &net, &by, None, done.is_ok());
                 later(work, done, answer);
             }
             Request::Allow { net, seconds, by, answer } => {
-                let done = of_rules(self.bans.allow(net, seconds, by, now));
-                self.protected.send_replace(Arc::new(self.bans.protected()));
+                let done = self.bans.allow(net, seconds, by.clone(), now).map_err(Refused::Rules);
+                self.audit(ALLOW, &net, &by, seconds, done.is_ok());
+                self.tell_protected();
                 later(work, done, answer);
             }
             Request::Disallow(net, by, answer) => {
                 let done = self.bans.disallow(net).map_err(Refused::Rules);
-                if done.is_ok() {
-                    tracing::info!(%net, author = by.author, reason = by.reason, "an allowance is taken back");
-                    self.protected.send_replace(Arc::new(self.bans.protected()));
-                }
+                self.audit(DISALLOW, &net, &by, None, done.is_ok());
+                self.tell_protected();
                 drop(answer.send(done));
             }
             Request::Why(address, answer) => drop(answer.send(Ok(self.bans.why(address)))),
             Request::List(answer) => {
-                let listing = Listing {
-                    bans: self.bans.all().cloned().collect(),
-                    allows: self.bans.allows().cloned().collect(),
-                };
+                let bans = self.bans.all().cloned().collect();
+                let listing = Listing { bans, allows: self.bans.allows().cloned().collect() };
                 drop(answer.send(Ok(listing)));
             }
             Request::Since(revision, answer) => drop(answer.send(Ok(self.bans.since(revision)))),
-            Request::Fleet(difference, answer) => match stands {
+            Request::Fleet(difference, answer) => match self.stands() {
                 Err(refused) => drop(answer.send(Err(refused))),
                 Ok(()) => {
                     let merged = self.bans.merge(difference, now);
-                    work.add(
-                        &merged.change.clone(),
-                        Box::new(|kernel| drop(answer.send(kernel.map(|()| merged)))),
-                    );
+                    merged.change.bans.iter().for_each(|_| self.metrics.banned("fleet"));
+                    merged.refused.iter().for_each(|r| self.metrics.refused(&Refused::Rules(r.clone())));
+                    work.add(&merged.change.clone(), answer, merged);
                 }
             },
             Request::Protect(fleet, answer) => {
-                self.fleet = *fleet;
-                let change = self.bans.protect(self.policy().protected());
-                self.protected.send_replace(Arc::new(self.bans.protected()));
-                work.add(&change, Box::new(|kernel| drop(answer.send(kernel))));
+                let done = self.take_fleet(*fleet).await;
+                match done {
+                    Err(refused) => drop(answer.send(Err(refused))),
+                    Ok(()) => {
+                        let change = self.protect();
+                        work.add(&change, answer, ());
+                    }
+                }
             }
-            Request::Retry(answer) => drop(answer.send(stands)),
+            Request::Retry(answer) => {
+                let done = self.ledger.forgive().map_err(|error| Refused::Kernel(error.to_string()));
+                if done.is_ok() {
+                    self.reconcile_rules().await;
+                }
+                drop(answer.send(done.and_then(|()| self.stands())));
+            }
         }
     }
 
+    /// Protects whom the policy protects now; gives what that lifts.
+    fn protect(&mut self) -> Change {
+        let change = self.bans.protect(self.wanted().protected());
+        self.tell_protected();
+        change
+    }
+
+    /// What an operator ordered, as a fact for the control plane.
+    fn audit(&self, kind: &str, net: &IpNet, by: &By, seconds: Option<u32>, is_done: bool) {
+        if is_done {
+            tracing::info!(%net, seconds, author = by.author, reason = by.reason, "{kind}");
+            let By { origin, author, reason } = by;
+            let body = json!({
+                "net": net, "seconds": seconds, "origin": origin, "author": author, "reason": reason,
+            });
+            self.spool.add(kind, body);
+        }
+    }
+
+    fn tell_ban(&self, order: &Order, done: &Result<Change, Refused>) {
+        match done {
+            Ok(change) if change.is_empty() => {}
+            Ok(_) => {
+                self.metrics.banned(order.jail.as_ref().map_or("operator", |jail| jail.as_str()));
+                let simulated = self.settings.mode == FirewallMode::Simulate;
+                let (author, reason) = (&order.by.author, &order.by.reason);
+                tracing::info!(net = %order.net, seconds = order.seconds, author, reason, simulated, "banned");
+                if order.jail.is_none() {
+                    self.audit(fact_kind::BAN, &order.net, &order.by, order.seconds, !simulated);
+                }
+            }
+            Err(refused) => {
+                self.metrics.refused(refused);
+                tracing::info!(net = %order.net, author = order.by.author, %refused, "not banned");
+            }
+        }
+    }
+
+    /// Wakes who shares bans, and the snapshot.
+    pub(super) fn told(&mut self) {
+        self.written = self.bans.revision();
+        let revision = self.written;
+        self.revision.send_if_modified(|told| std::mem::replace(told, revision) != revision);
+        if self.settings.mode == FirewallMode::On {
+            self.keeper.changed();
+        }
+    }
+
+    /// Who is never banned may be others now.
+    pub(super) fn tell_protected(&mut self) {
+        self.protected.send_replace(Arc::new(self.bans.protected()));
+        self.told();
+    }
+
     async fn bring_about(&mut self, work: Work) {
-        self.revision.send_if_modified(|revision| {
-            let is_new = *revision != self.bans.revision();
-            *revision = self.bans.revision();
-            is_new
-        });
-        let result = if self.plan.is_some() && !work.change.is_empty() {
+        if self.written != self.bans.revision() {
+            self.told();
+        }
+        let mut result = Ok(());
+        if self.rules.plan().is_some() && !work.change.is_empty() {
             let script = self.script(&work.change);
-            self.nft.load(&script).await.map_err(|error| Refused::Kernel(error.to_string()))
-        } else {
-            Ok(())
-        };
+            if let Err(error) = self.nft.load(&script).await {
+                // Somebody flushed the table, or a network is still there that overlaps: all of it anew.
+                tracing::warn!(%error, "the kernel did not take bans");
+                self.metrics.failures.inc();
+                result = self.repair("bans were not taken").await.map_err(|e| Refused::Kernel(e.to_string()));
+            }
+        }
         for settle in work.settle {
             settle(result.clone());
         }
@@ -244,23 +393,27 @@ impl Task {
     fn script(&self, change: &Change) -> String {
         let (mut batch, now) = (Batch::new(), self.now());
         let held = |net: &IpNet| self.bans.get(net);
-        // What was banned and lifted again within one batch is only lifted.
-        change.lifts.iter().filter(|net| held(net).is_none()).for_each(|net| batch.lift(net));
-        change.bans.iter().filter_map(held).for_each(|ban| batch.ban(ban, now));
-        change.longer.iter().filter_map(held).for_each(|ban| batch.renew(ban, now));
+        // Lifted and banned again within one batch is renewed.
+        let is_lifted = |net: &&IpNet| held(net).is_none();
+        change.lifts.iter().filter(is_lifted).for_each(|net| batch.lift(net));
+        let again = change.lifts.iter().chain(&change.longer).filter_map(held);
+        let renewed: BTreeMap<IpNet, _> = again.map(|ban| (ban.net, ban)).collect();
+        renewed.values().for_each(|ban| batch.renew(ban, now));
+        let is_new = |net: &&IpNet| !renewed.contains_key(*net);
+        change.bans.iter().filter(is_new).filter_map(held).for_each(|ban| batch.ban(ban, now));
         batch.script()
     }
 }
 
-fn later<T: Send + 'static>(work: &mut Work, done: Result<Change, Refused>, answer: super::Answer<T>)
-where
-    Change: Into<T>,
-{
+fn later(work: &mut Work, done: Result<Change, Refused>, answer: Answer<Change>) {
     match done {
         Err(refused) => drop(answer.send(Err(refused))),
-        Ok(change) => {
-            let copy = change.clone();
-            work.add(&copy, Box::new(|kernel| drop(answer.send(kernel.map(|()| change.into())))));
-        }
+        Ok(change) => work.add(&change.clone(), answer, change),
+    }
+}
+
+impl From<KernelError> for Refused {
+    fn from(error: KernelError) -> Self {
+        Self::Kernel(error.to_string())
     }
 }

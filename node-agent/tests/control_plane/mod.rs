@@ -291,6 +291,11 @@ impl Link {
         self.socket.send(Frame::text(text.to_owned())).await.unwrap();
     }
 
+    /// Whether it could be sent: the agent may be gone.
+    pub(crate) async fn tell(&mut self, text: &str) -> bool {
+        self.socket.send(Frame::text(text.to_owned())).await.is_ok()
+    }
+
     pub(crate) async fn send(&mut self, message: &Down) {
         self.socket.send(Frame::text(encode(message).unwrap())).await.unwrap();
     }

@@ -8,6 +8,7 @@
 //! nothing wider than [`Widths`], never all of a family, nothing that touches who is protected or allowed.
 
 mod book;
+mod held;
 pub mod list;
 pub mod share;
 

@@ -9,6 +9,8 @@
 //!   SIP over its source's pace    drop                SIP, RTP, open ports        accept
 //!   policy                        accept              policy                      as the operator says
 //! ```
+//! Before all that, input notes who begins a connection to ssh from management and counts the packets that follow
+//! ([`HANDSHAKES`]): only a connection made under these very rules shows that they let operators in.
 //!
 //! [`Policy`] is parsed and checked; [`Plan`] is what it comes to; [`Plan::refresh`] and [`Plan::replace`] render
 //! scripts for one `nft -f -`, which the kernel takes as a whole or not at all; [`readback`] compares what
@@ -19,12 +21,13 @@
 //! `docs/adr/0016-one-table-of-our-own.md`).
 
 pub mod elements;
+pub mod foreign;
 mod plan;
 mod policy;
 pub mod readback;
 mod rule;
 
-pub use plan::{Plan, TABLE};
+pub use plan::{HANDSHAKES, Plan, TABLE};
 pub use policy::{Carrier, InvalidPolicy, Others, Path, Policy, Ports, Rate, ReachedFrom};
 
 #[cfg(test)]

@@ -17,6 +17,12 @@ pub const TABLE: &str = "inet ringward";
 const PACE_S: u32 = 60;
 /// Sources whose pace is kept; further ones pass, and their bans still hold.
 const PACE_SOURCES: u32 = 65_535;
+/// Who connected to ssh is noted for so long: a handshake takes less.
+const KNOCK_S: u32 = 60;
+/// Connections to ssh that are noted at a time.
+const KNOCKS: u32 = 4096;
+/// The rule that counts packets of connections from management to ssh whose very beginning came under these rules.
+pub const HANDSHAKES: &str = "ssh handshakes from management";
 /// ICMP that asks something of this host.
 const PING: super::Rate = super::Rate { per_second: 50, burst: 100 };
 
@@ -43,6 +49,8 @@ pub(super) enum Holds {
     BannedNets,
     /// What the kernel notes of sources' pace.
     Pace,
+    /// What the kernel notes of connections to ssh.
+    Knocks,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,10 +63,13 @@ pub(super) struct Set {
 }
 
 impl Set {
-    pub(super) fn type_word(&self) -> &'static str {
-        match self.family {
-            Family::V4 => "ipv4_addr",
-            Family::V6 => "ipv6_addr",
+    /// The types of an element's parts.
+    pub(super) fn types(&self) -> &'static [&'static str] {
+        match (self.family, self.holds == Holds::Knocks) {
+            (Family::V4, false) => &["ipv4_addr"],
+            (Family::V6, false) => &["ipv6_addr"],
+            (Family::V4, true) => &["ipv4_addr", "inet_service"],
+            (Family::V6, true) => &["ipv6_addr", "inet_service"],
         }
     }
 
@@ -68,8 +79,9 @@ impl Set {
             Holds::BannedSingles => format!("flags timeout; size {SINGLE_SETS_SIZE};"),
             Holds::BannedNets => "flags interval,timeout;".to_owned(),
             Holds::Pace => format!("flags dynamic,timeout; timeout {PACE_S}s; size {PACE_SOURCES};"),
+            Holds::Knocks => format!("flags dynamic,timeout; timeout {KNOCK_S}s; size {KNOCKS};"),
         };
-        format!("type {}; {rest}", self.type_word())
+        format!("type {}; {rest}", self.types().join(" . "))
     }
 
     /// Flags (`dynamic` is not listed by nft 1.0.6), size and timeout, as `nft -j list` writes them.
@@ -79,6 +91,7 @@ impl Set {
             Holds::BannedSingles => (&["timeout"], Some(SINGLE_SETS_SIZE), None),
             Holds::BannedNets => (&["interval", "timeout"], None, None),
             Holds::Pace => (&["timeout"], Some(PACE_SOURCES), Some(PACE_S)),
+            Holds::Knocks => (&["timeout"], Some(KNOCKS), Some(KNOCK_S)),
         }
     }
 }
@@ -158,8 +171,11 @@ impl Plan {
         for set in &self.sets {
             let name = &set.name;
             let _ = writeln!(out, "add set {TABLE} {name} {{ {} }}", set.spec());
-            if set.holds == Holds::Nets {
+            // What was noted under other rules proves nothing under these.
+            if set.holds == Holds::Nets || set.holds == Holds::Knocks {
                 let _ = writeln!(out, "flush set {TABLE} {name}");
+            }
+            if set.holds == Holds::Nets {
                 let nets: Vec<_> = set.nets.iter().map(ToString::to_string).collect();
                 if !nets.is_empty() {
                     let _ = writeln!(out, "add element {TABLE} {name} {{ {} }}", nets.join(", "));
@@ -207,6 +223,7 @@ fn sets(policy: &Policy) -> Vec<Set> {
             ("bannet", Holds::BannedNets),
             ("pace", Holds::Pace),
             ("cpace", Holds::Pace),
+            ("knock", Holds::Knocks),
         ] {
             out.push(Set { name: format!("{name}{}", family.digit()), family, holds, nets: Vec::new() });
         }
@@ -236,16 +253,29 @@ fn early(policy: &Policy) -> Chain {
 
 fn input(policy: &Policy) -> Chain {
     let ssh = || Match::To(Protocol::Tcp, ranges(&policy.ssh_ports));
-    let mut rules = vec![
-        rule("loopback", vec![Match::Loopback], Verdict::Accept),
+    let mut rules = vec![rule("loopback", vec![Match::Loopback], Verdict::Accept)];
+    let knock = |family: Family| match family {
+        Family::V4 => "knock4",
+        Family::V6 => "knock6",
+    };
+    let established = || Match::State(&["established"]);
+    if !policy.ssh_ports.is_empty() {
+        // The answer to our answer: the way in is open, and so is the way out.
+        let done = |f| vec![ssh(), established(), Match::Noted(f, knock(f))];
+        rules.extend(both(HANDSHAKES, done, Verdict::Count));
+    }
+    rules.extend([
         rule("established", vec![Match::State(&["established", "related"])], Verdict::Accept),
         rule("ICMP errors", vec![Match::Icmp(Family::V4, ICMP4)], Verdict::Accept),
         rule("ICMPv6 errors and neighbours", vec![Match::Icmp(Family::V6, ICMP6)], Verdict::Accept),
         rule("ping", vec![Match::Icmp(Family::V4, &["echo-request"]), Match::Within(PING)], Verdict::Accept),
         rule("ping", vec![Match::Icmp(Family::V6, &["echo-request"]), Match::Within(PING)], Verdict::Accept),
         rule("DHCPv6", vec![Match::FromLink, Match::To(Protocol::Udp, vec![546..=546])], Verdict::Accept),
-    ];
+    ]);
     if !policy.ssh_ports.is_empty() {
+        // A packet amid a connection that began before conntrack did counts as new too, and must not be noted.
+        let first = |f| vec![from("management", f), ssh(), Match::FirstOfTcp, Match::Note(f, knock(f))];
+        rules.extend(both("new ssh from management", first, Verdict::Pass));
         rules.extend(both("ssh from management", |f| vec![from("management", f), ssh()], Verdict::Accept));
         rules.push(rule("ssh from elsewhere", vec![ssh()], Verdict::Drop));
     }

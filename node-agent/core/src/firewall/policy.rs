@@ -198,6 +198,24 @@ impl Policy {
         self.open.tcp.contains(&path.port) || self.others == Others::Accept
     }
 
+    /// Whether a change from `old` to here leaves management's way in as it is or wider: the rules are the same, and
+    /// only networks differ, of management none fewer. Such a change needs nobody to confirm it.
+    #[must_use]
+    pub fn keeps_way_in(&self, old: &Self) -> bool {
+        let rules = |policy: &Self| {
+            let mut bare = policy.clone();
+            for nets in [&mut bare.management, &mut bare.control_plane, &mut bare.allow] {
+                nets.clear();
+            }
+            bare.carriers.clear();
+            bare.own.clear();
+            bare
+        };
+        let has =
+            |net: &IpNet| self.management.iter().any(|wider| canonical(*wider).contains(&canonical(*net)));
+        rules(self) == rules(old) && old.management.iter().all(has)
+    }
+
     fn well_formed(&self) -> Result<(), String> {
         let lists = [&self.management, &self.control_plane, &self.allow];
         let of_carriers = self.carriers.iter().flat_map(|carrier| [&carrier.signalling, &carrier.media]);

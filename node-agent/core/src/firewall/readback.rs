@@ -53,7 +53,16 @@ impl Readback {
         let mut out = Self::default();
         let name =
             |value: &Value, key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-        for object in list {
+        // A listing may be of the whole ruleset: others' tables are passed over.
+        let is_ours = |object: &Value| {
+            let of = |kind: &Value, key: &str| kind.get(key).and_then(Value::as_str).map(str::to_owned);
+            object.as_object().and_then(|object| object.iter().next()).is_some_and(|(kind, what)| {
+                let table = if kind == "table" { of(what, "name") } else { of(what, "table") };
+                let is_inet = of(what, "family").is_none_or(|family| family == "inet");
+                is_inet && table.is_none_or(|table| table == "ringward")
+            })
+        };
+        for object in list.iter().filter(|object| is_ours(object)) {
             if object.get("table").is_some() {
                 out.is_there = true;
             } else if let Some(set) = object.get("set") {
@@ -78,6 +87,32 @@ impl Readback {
         sets.iter().flat_map(|set| self.elements(set)).filter_map(held).collect()
     }
 
+    /// Takes the elements of sets from another listing of the same table.
+    pub fn fill(&mut self, other: Self) {
+        self.sets.extend(other.sets);
+    }
+
+    /// Packets counted by the rules, by purpose.
+    #[must_use]
+    pub fn counters(&self) -> BTreeMap<String, u64> {
+        let mut counters = BTreeMap::new();
+        for rule in self.rules.values().flatten() {
+            let expressions = rule.get("expr").and_then(Value::as_array).into_iter().flatten();
+            let packets = expressions.filter_map(|e| e.get("counter")?.get("packets")?.as_u64()).sum::<u64>();
+            if let Some(purpose) = rule.get("comment").and_then(Value::as_str) {
+                let counter = counters.entry(purpose.to_owned()).or_default();
+                *counter = packets.saturating_add(*counter);
+            }
+        }
+        counters
+    }
+
+    /// Whether the table is there at all.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.is_there
+    }
+
     fn elements(&self, set: &str) -> impl Iterator<Item = &Value> {
         self.sets.get(set).and_then(|set| set.get("elem")).and_then(Value::as_array).into_iter().flatten()
     }
@@ -87,6 +122,21 @@ impl Plan {
     /// What would have to change in the kernel, one line each; nothing if all is as it should be.
     #[must_use]
     pub fn difference(&self, held: &Readback) -> Vec<String> {
+        self.compare(held, true)
+    }
+
+    /// The same without the policy's networks, which a terse listing leaves out.
+    #[must_use]
+    pub fn difference_of_rules(&self, held: &Readback) -> Vec<String> {
+        self.compare(held, false)
+    }
+
+    /// Names of the sets that hold the policy's networks.
+    pub fn net_sets(&self) -> impl Iterator<Item = &str> {
+        self.sets.iter().filter(|set| set.holds == Holds::Nets).map(|set| set.name.as_str())
+    }
+
+    fn compare(&self, held: &Readback, with_nets: bool) -> Vec<String> {
         if !held.is_there {
             return vec![format!("table {TABLE} is missing")];
         }
@@ -94,7 +144,7 @@ impl Plan {
         for set in &self.sets {
             match held.sets.get(&set.name) {
                 None => out.push(format!("set {} is missing", set.name)),
-                Some(listed) => self::set(set, listed, &mut out),
+                Some(listed) => self::set(set, listed, with_nets, &mut out),
             }
         }
         let foreign = held.sets.keys().filter(|name| !self.sets.iter().any(|set| set.name == **name));
@@ -118,7 +168,7 @@ impl Plan {
     }
 }
 
-fn set(wanted: &Set, listed: &Value, out: &mut Vec<String>) {
+fn set(wanted: &Set, listed: &Value, with_nets: bool, out: &mut Vec<String>) {
     let name = &wanted.name;
     let (flags, size, timeout) = wanted.listed();
     let mut has: Vec<_> =
@@ -127,11 +177,15 @@ fn set(wanted: &Set, listed: &Value, out: &mut Vec<String>) {
     has.retain(|flag| flag != "dynamic");
     has.sort_by_key(ToString::to_string);
     let number = |key: &str| listed.get(key).cloned().unwrap_or(Value::Null);
+    let types = match wanted.types() {
+        [one] => json!(one),
+        many => json!(many),
+    };
     let form = (listed.get("type"), Value::Array(has), number("size"), number("timeout"));
-    if form != (Some(&json!(wanted.type_word())), json!(flags), json!(size), json!(timeout)) {
+    if form != (Some(&types), json!(flags), json!(size), json!(timeout)) {
         out.push(format!("set {name} has another form"));
     }
-    if wanted.holds != Holds::Nets {
+    if wanted.holds != Holds::Nets || !with_nets {
         return;
     }
     let elements = listed.get("elem").and_then(Value::as_array).into_iter().flatten();

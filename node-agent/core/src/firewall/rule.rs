@@ -45,6 +45,11 @@ impl Family {
         }
     }
 
+    /// Address and TCP port of who sent it.
+    fn peer(self) -> Value {
+        json!({"concat": [self.address(), {"payload": {"protocol": "tcp", "field": "sport"}}]})
+    }
+
     fn address(self) -> Value {
         json!({"payload": {"protocol": self.word(), "field": "saddr"}})
     }
@@ -84,6 +89,12 @@ pub(super) enum Match {
     Within(Rate),
     /// Its source sends more than this, as this set remembers.
     Over(Family, String, Rate),
+    /// The first packet of a TCP connection, and nothing else.
+    FirstOfTcp,
+    /// Notes address and port of who connects.
+    Note(Family, &'static str),
+    /// Address and port are noted there.
+    Noted(Family, &'static str),
 }
 
 fn one_or_set(mut values: Vec<Value>) -> Value {
@@ -132,6 +143,11 @@ impl fmt::Display for Match {
                 rate.per_second,
                 rate.burst
             ),
+            Self::FirstOfTcp => f.write_str("tcp flags syn / fin,syn,rst,ack"),
+            Self::Note(family, set) => {
+                write!(f, "update @{set} {{ {} saddr . tcp sport }}", family.word())
+            }
+            Self::Noted(family, set) => write!(f, "{} saddr . tcp sport @{set}", family.word()),
         }
     }
 }
@@ -178,6 +194,14 @@ impl Match {
                     "rate": rate.per_second, "burst": rate.burst, "per": "second", "inv": true
                 }}],
             }}),
+            Self::FirstOfTcp => {
+                let flags = json!({"payload": {"protocol": "tcp", "field": "flags"}});
+                equal(json!({"&": [flags, ["fin", "syn", "rst", "ack"]]}), json!("syn"))
+            }
+            Self::Note(family, set) => json!({"set": {
+                "op": "update", "elem": family.peer(), "set": format!("@{set}"),
+            }}),
+            Self::Noted(family, set) => equal(family.peer(), json!(format!("@{set}"))),
         }
     }
 }
@@ -186,13 +210,25 @@ impl Match {
 pub(super) enum Verdict {
     Accept,
     Drop,
+    /// On to the next rule.
+    Pass,
+    /// Counted, and on to the next rule.
+    Count,
 }
 
 impl Verdict {
-    fn word(self) -> &'static str {
+    fn is_counted(self) -> bool {
         match self {
-            Self::Accept => "accept",
-            Self::Drop => "drop",
+            Self::Accept | Self::Pass => false,
+            Self::Drop | Self::Count => true,
+        }
+    }
+
+    fn word(self) -> Option<&'static str> {
+        match self {
+            Self::Accept => Some("accept"),
+            Self::Drop => Some("drop"),
+            Self::Pass | Self::Count => None,
         }
     }
 }
@@ -210,10 +246,10 @@ impl Rule {
     /// As `nft -j list` writes its `expr`, counters without their numbers.
     pub(super) fn json(&self) -> Value {
         let mut expr: Vec<_> = self.matches.iter().map(Match::json).collect();
-        if self.verdict == Verdict::Drop {
+        if self.verdict.is_counted() {
             expr.push(json!({"counter": null}));
         }
-        expr.push(json!({self.verdict.word(): null}));
+        expr.extend(self.verdict.word().map(|word| json!({word: null})));
         Value::Array(expr)
     }
 }
@@ -223,9 +259,12 @@ impl fmt::Display for Rule {
         for matched in &self.matches {
             write!(f, "{matched} ")?;
         }
-        if self.verdict == Verdict::Drop {
+        if self.verdict.is_counted() {
             f.write_str("counter ")?;
         }
-        write!(f, "{} comment \"{}\"", self.verdict.word(), self.purpose)
+        if let Some(word) = self.verdict.word() {
+            write!(f, "{word} ")?;
+        }
+        write!(f, "comment \"{}\"", self.purpose)
     }
 }

@@ -1,0 +1,447 @@
+//! Which rules should stand in the kernel, and how they get there: at once where nobody can be locked out by it,
+//! on trial otherwise; put right when somebody else has changed them.
+
+use std::time::Duration;
+
+use node_agent_core::{
+    bans::By,
+    firewall::{HANDSHAKES, Plan, Policy},
+    protected::canonical,
+};
+use node_agent_protocol::fact_kind;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::{
+    Fleet, KernelError, Refused, Standing,
+    confirm::{Confirmed, Trial, TrialError, boot, remove_table},
+    look::{Look, look, whole},
+    task::{LOOK_EVERY, Task},
+};
+use crate::settings::FirewallMode;
+
+const FLEET: &str = "firewall-fleet.json";
+/// What comes from a control plane so soon after a change may have been sent before it.
+const FRESH_AFTER: Duration = Duration::from_secs(1);
+/// The timer outside comes first; this one is for the case that it does not.
+const GRACE_MS: u64 = 3000;
+
+/// What stands.
+pub(super) enum Rules {
+    /// Nothing of ours, for this reason.
+    None { state: &'static str, reason: String },
+    /// Confirmed rules. `reason` tells of newer ones that were reverted or cannot be used.
+    InForce { plan: Box<Plan>, reason: String },
+    /// On trial since then; `heard`: a control plane's message came after it.
+    OnTrial { plan: Box<Plan>, trial: Box<Trial>, since: Instant, heard: bool },
+}
+
+impl Rules {
+    pub(super) fn plan(&self) -> Option<&Plan> {
+        match self {
+            Self::None { .. } => None,
+            Self::InForce { plan, .. } | Self::OnTrial { plan, .. } => Some(plan),
+        }
+    }
+
+    pub(super) fn is_trial(&self) -> bool {
+        matches!(self, Self::OnTrial { .. })
+    }
+
+    pub(super) fn heard(&mut self, now: Instant) {
+        if let Self::OnTrial { since, heard, .. } = self
+            && now.duration_since(*since) >= FRESH_AFTER
+        {
+            *heard = true;
+        }
+    }
+
+    fn standing(&self) -> Standing {
+        let (state, reason, reverts_at_unix_ms) = match self {
+            Self::None { state, reason } => (*state, reason.clone(), None),
+            Self::InForce { reason, .. } if reason.is_empty() => ("in_force", String::new(), None),
+            Self::InForce { reason, .. } => ("reverted", reason.clone(), None),
+            Self::OnTrial { trial, heard, .. } => {
+                let wanted = if *heard {
+                    "waits for a new ssh connection from a management network"
+                } else {
+                    "waits for a control plane's message and a new ssh connection from a management network"
+                };
+                ("on_trial", wanted.to_owned(), Some(trial.reverts_at_unix_ms))
+            }
+        };
+        Standing { state: state.to_owned(), reason, reverts_at_unix_ms }
+    }
+}
+
+/// The settings' policy with what a control plane says and this node's own addresses.
+pub(super) fn joined(settings: &Policy, fleet: &Fleet, own: &[std::net::IpAddr]) -> Policy {
+    let mut policy = settings.clone();
+    policy.carriers.extend(fleet.carriers.iter().cloned());
+    for (nets, more) in
+        [(&mut policy.control_plane, &fleet.control_plane), (&mut policy.management, &fleet.management)]
+    {
+        nets.extend(more.iter().map(|net| canonical(*net)));
+        nets.sort_unstable();
+        nets.dedup();
+    }
+    policy.own.extend(own);
+    policy
+}
+
+/// What a control plane last said, for a start without one.
+pub(super) fn fleet_on_disk(state: &crate::identity::StateDir) -> Fleet {
+    let bytes = std::fs::read(state.path(FLEET)).unwrap_or_default();
+    serde_json::from_slice(&bytes).unwrap_or_default()
+}
+
+impl Task {
+    /// What should stand by settings and control plane.
+    pub(super) fn wanted(&self) -> Policy {
+        joined(&self.settings.policy, &self.fleet, &self.own)
+    }
+
+    fn stand(&mut self, rules: Rules) {
+        self.rules = rules;
+        self.tell_standing();
+    }
+
+    fn tell_standing(&self) {
+        let standing = self.rules.standing();
+        self.metrics.state(&standing.state);
+        self.standing.send_if_modified(|told| {
+            let is_new = *told != standing;
+            if is_new {
+                tracing::info!(state = standing.state, reason = standing.reason, "the firewall");
+                *told = standing;
+            }
+            is_new
+        });
+    }
+
+    fn none(&mut self, state: &'static str, reason: impl Into<String>) {
+        self.stand(Rules::None { state, reason: reason.into() });
+    }
+
+    pub(super) fn finding(&self, finding: &str, subject: &str, fix: &str) {
+        let body = json!({"finding": finding, "subject": subject, "fix": fix});
+        self.spool.add(fact_kind::FINDING, body);
+    }
+
+    /// At the start: what was kept on disk, beside what the kernel holds.
+    pub(super) async fn begin(&mut self) {
+        self.fleet = fleet_on_disk(&self.state);
+        let _ = self.bans.protect(self.wanted().protected());
+        match self.settings.mode {
+            FirewallMode::Off => self.none("off", "the settings say off"),
+            FirewallMode::Simulate => {
+                let plan = Plan::of(&self.wanted());
+                match self.wanted().check(&[], false) {
+                    Err(error) => tracing::warn!(%error, "the firewall's policy could not be applied"),
+                    Ok(()) => match look(self.nft.clone(), plan, true, Vec::new()).await {
+                        Ok(look) => tracing::info!(differences = look.difference.len(), "would be changed"),
+                        Err(error) => tracing::warn!(%error, "nft does not answer"),
+                    },
+                }
+                self.none("simulate", "the settings say simulate");
+            }
+            FirewallMode::On => {
+                self.restore().await;
+                self.reconcile_rules().await;
+            }
+        }
+        self.tell_protected();
+    }
+
+    /// Bans from disk, with the kernel's word on their time.
+    async fn restore(&mut self) {
+        let mut snapshot = self.keeper.load().unwrap_or_else(|| self.bans.snapshot());
+        let now = self.now();
+        match whole(&self.nft).await {
+            Ok(held) => {
+                let by = By {
+                    origin: self.node.clone(),
+                    author: "unknown".to_owned(),
+                    reason: "found in the kernel's set after a restart".to_owned(),
+                };
+                if held.is_there() {
+                    snapshot.follow(&held.bans(), &by, now);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the kernel's bans cannot be read; those on disk are taken"),
+        }
+        for refused in self.bans.restore(snapshot, now) {
+            tracing::warn!(%refused, "a ban is not restored");
+        }
+    }
+
+    /// Takes what a control plane says, unless the policy that it makes cannot be used.
+    pub(super) async fn take_fleet(&mut self, fleet: Fleet) -> Result<(), Refused> {
+        if fleet == self.fleet {
+            return Ok(());
+        }
+        let policy = joined(&self.settings.policy, &fleet, &self.own);
+        if self.settings.mode == FirewallMode::On {
+            policy.check(&[], false).map_err(|error| Refused::NotInForce(error.to_string()))?;
+        }
+        self.fleet = fleet;
+        if let Err(error) =
+            serde_json::to_vec(&self.fleet).map_err(Into::into).and_then(|b| self.state.write(FLEET, &b))
+        {
+            tracing::warn!(%error, "what the control plane says is not kept on disk");
+        }
+        if self.settings.mode == FirewallMode::On {
+            self.reconcile_rules().await;
+        }
+        Ok(())
+    }
+
+    /// Brings the wanted rules about, or puts them on trial.
+    pub(super) async fn reconcile_rules(&mut self) {
+        if let Err(error) = self.try_reconcile().await {
+            tracing::error!(%error, "the firewall's rules cannot be changed");
+            self.metrics.failures.inc();
+            if self.rules.plan().is_none() {
+                self.none("waiting", error.to_string());
+            }
+        }
+    }
+
+    async fn try_reconcile(&mut self) -> Result<(), TrialError> {
+        let wanted = self.wanted();
+        let _lock = self.ledger.lock().await?;
+        self.look = None;
+        let plan = Plan::of(&wanted);
+        let rules = Confirmed { script: plan.refresh(), policy: wanted };
+        if let Some(trial) = self.ledger.trial() {
+            let is_running = trial.boot == boot() && self.now().0 < trial.reverts_at_unix_ms;
+            if is_running && trial.rules.script == rules.script {
+                // Killed on trial and started again: its time goes on.
+                let (plan, trial) = (Box::new(plan), Box::new(trial));
+                self.stand(Rules::OnTrial { plan, trial, since: Instant::now(), heard: false });
+                return Ok(());
+            }
+            self.ledger.revert(&self.nft, None).await?;
+            if !is_running {
+                self.tell_revert();
+            } else {
+                // Other rules are wanted by now; these were never judged.
+                self.ledger.forgive()?;
+            }
+        }
+        let confirmed = self.ledger.confirmed();
+        if let Err(error) = rules.policy.check(&[], false) {
+            return self.keep_confirmed(confirmed, "waiting", error.to_string()).await;
+        }
+        if self.ledger.rejected().is_some_and(|rejected| rejected.script == rules.script) {
+            let reason =
+                "nobody confirmed these rules: see `ringward-agent firewall plan`, then `firewall apply`";
+            return self.keep_confirmed(confirmed, "reverted", reason.to_owned()).await;
+        }
+        let is_harmless = confirmed.as_ref().is_some_and(|old| {
+            old.script == rules.script
+                || (rules.policy.keeps_way_in(&old.policy) && Plan::of(&old.policy).refresh() == old.script)
+        });
+        if is_harmless {
+            self.write_rules(&plan).await?;
+            self.ledger.confirm(&rules)?;
+            self.stand(Rules::InForce { plan: Box::new(plan), reason: String::new() });
+            return Ok(());
+        }
+        self.begin_trial(plan, rules, confirmed).await
+    }
+
+    /// The confirmed rules stay, or nothing if there are none.
+    async fn keep_confirmed(
+        &mut self,
+        confirmed: Option<Confirmed>,
+        state: &'static str,
+        reason: String,
+    ) -> Result<(), TrialError> {
+        match confirmed {
+            None => self.none(state, reason),
+            Some(confirmed) => {
+                let plan = Plan::of(&confirmed.policy);
+                self.write_rules(&plan).await?;
+                self.stand(Rules::InForce { plan: Box::new(plan), reason });
+            }
+        }
+        Ok(())
+    }
+
+    async fn begin_trial(
+        &mut self,
+        plan: Plan,
+        rules: Confirmed,
+        confirmed: Option<Confirmed>,
+    ) -> Result<(), TrialError> {
+        let seconds = self.settings.confirm_s.clamp(5, 3600);
+        let held = whole(&self.nft).await?;
+        // What stands is as it was confirmed: its script leaves the bans alone. Else: as it stands, with all bans.
+        let old = confirmed.filter(|old| Plan::of(&old.policy).difference(&held).is_empty());
+        let way_back = match old {
+            Some(old) => old.script,
+            None if !held.is_there() => remove_table(),
+            None => remove_table() + &self.nft.ask(&["list", "table", "inet", "ringward"]).await?,
+        };
+        let change = self.chance.word();
+        let reverts_at_unix_ms = self.now().plus_s(u64::from(seconds)).0;
+        let trial = Trial { change, rules, reverts_at_unix_ms, boot: boot() };
+        self.ledger.begin(&trial, &way_back)?;
+        if let Err(error) = self.timer.arm(&trial.change, seconds).await {
+            self.ledger.cancel()?;
+            return Err(error);
+        }
+        if let Err(error) = self.write_rules(&plan).await {
+            self.ledger.revert(&self.nft, Some(&trial.change)).await?;
+            return Err(error.into());
+        }
+        let (plan, trial) = (Box::new(plan), Box::new(trial));
+        self.stand(Rules::OnTrial { plan, trial, since: Instant::now(), heard: false });
+        Ok(())
+    }
+
+    /// The rules into the kernel. A table that is absent, of another form, or without our bans, is made anew with
+    /// all bans, in one transaction.
+    async fn write_rules(&mut self, plan: &Plan) -> Result<(), KernelError> {
+        self.look = None;
+        let held = whole(&self.nft).await?;
+        let has_bans = {
+            let held: std::collections::BTreeSet<_> = held.bans().into_iter().map(|ban| ban.net).collect();
+            held.len() == self.bans.all().count() && self.bans.all().all(|ban| held.contains(&ban.net))
+        };
+        let difference = plan.difference(&held);
+        if held.is_there() && has_bans {
+            if difference.is_empty() {
+                return Ok(());
+            }
+            if self.nft.load(&plan.refresh()).await.is_ok() && self.differs(plan).await?.is_none() {
+                return Ok(());
+            }
+        }
+        let script = plan.replace(self.bans.all(), self.now());
+        self.nft.load(&script).await?;
+        match self.differs(plan).await? {
+            None => Ok(()),
+            Some(first) => Err(KernelError::Answer(format!("the table reads back otherwise: {first}"))),
+        }
+    }
+
+    /// The first thing that the kernel holds otherwise than planned, bans apart.
+    async fn differs(&self, plan: &Plan) -> Result<Option<String>, KernelError> {
+        let look = look(self.nft.clone(), plan.clone(), true, Vec::new()).await?;
+        Ok(look.difference.into_iter().next())
+    }
+
+    pub(super) fn begin_look(&mut self) {
+        let Some(plan) = self.rules.plan() else { return };
+        let with_nets = self.ticks.is_multiple_of(LOOK_EVERY);
+        // One of each set, those that last longest: a flush of the set loses them, their end does not come between.
+        let mut samples = std::collections::BTreeMap::new();
+        for ban in self.bans.all().filter(|ban| ban.is_single()) {
+            let lasts = ban.ends.map_or(u64::MAX, |ends| ends.since_ms(self.now()));
+            let is_v4 = matches!(ban.net, ipnet::IpNet::V4(_));
+            let best = samples.entry(is_v4).or_insert((lasts, ban.net));
+            *best = (*best).max((lasts, ban.net));
+        }
+        let samples =
+            samples.into_values().filter(|(lasts, _)| *lasts > 30_000).map(|(_, net)| net).collect();
+        self.look = Some(tokio::spawn(look(self.nft.clone(), plan.clone(), with_nets, samples)));
+    }
+
+    pub(super) async fn seen(&mut self, look: Result<Look, KernelError>) {
+        let look = match look {
+            Ok(look) => look,
+            Err(error) => {
+                tracing::warn!(%error, "the kernel's rules cannot be read");
+                self.metrics.failures.inc();
+                return;
+            }
+        };
+        let counters = look.held.counters();
+        let handshakes = counters.get(HANDSHAKES).copied().unwrap_or_default();
+        self.metrics.dropped(counters);
+        let lost = look.lost.iter().filter(|net| self.bans.get(net).is_some()).count();
+        if let Some(first) = look.difference.first() {
+            let what = format!("{first} ({} differences)", look.difference.len());
+            if let Err(error) = self.repair(&what).await {
+                tracing::error!(%error, "the firewall cannot be put right");
+            }
+        } else if lost > 0 {
+            if let Err(error) = self.repair("bans are missing").await {
+                tracing::error!(%error, "bans cannot be put back");
+            }
+        } else if let Rules::OnTrial { trial, heard: true, .. } = &self.rules
+            && handshakes > 0
+        {
+            let trial = trial.clone();
+            if let Err(error) = self.confirm(&trial).await {
+                tracing::error!(%error, "a change of rules cannot be confirmed");
+            }
+        }
+    }
+
+    async fn confirm(&mut self, trial: &Trial) -> Result<(), TrialError> {
+        let _lock = self.ledger.lock().await?;
+        if self.ledger.trial().is_none_or(|now| now.change != trial.change) {
+            return Ok(());
+        }
+        self.ledger.confirm(&trial.rules)?;
+        self.metrics.confirms.inc();
+        tracing::info!("the change of rules is confirmed");
+        let plan = Box::new(Plan::of(&trial.rules.policy));
+        self.stand(Rules::InForce { plan, reason: String::new() });
+        Ok(())
+    }
+
+    /// Has the timer reverted it? Should it have?
+    pub(super) async fn watch_trial(&mut self) {
+        self.tell_standing();
+        let Rules::OnTrial { trial, .. } = &self.rules else { return };
+        let is_reverted = self.ledger.trial().is_none_or(|now| now.change != trial.change);
+        let is_late = self.now().0 > trial.reverts_at_unix_ms + GRACE_MS;
+        if is_reverted || is_late {
+            self.reverted().await;
+        }
+    }
+
+    async fn reverted(&mut self) {
+        if let Ok(_lock) = self.ledger.lock().await
+            && let Err(error) = self.ledger.revert(&self.nft, None).await
+        {
+            tracing::error!(%error, "the old rules cannot be brought back");
+            return;
+        }
+        self.tell_revert();
+        self.reconcile_rules().await;
+    }
+
+    fn tell_revert(&self) {
+        self.metrics.reverts.inc();
+        tracing::error!("nobody confirmed the change of rules in time: the old rules stand again");
+        self.finding(
+            "firewall_reverted",
+            "inet ringward",
+            "reach this node's sshd from a management network, see `ringward-agent firewall plan`, then `ringward-agent firewall apply`",
+        );
+    }
+
+    /// The kernel as it should be, unless the timer has just reverted what stands.
+    pub(super) async fn repair(&mut self, what: &str) -> Result<(), TrialError> {
+        let Some(plan) = self.rules.plan().cloned() else { return Ok(()) };
+        {
+            let _lock = self.ledger.lock().await?;
+            if self.rules.is_trial() && self.ledger.trial().is_none() {
+                return Err(TrialError::Reverted);
+            }
+            let began = Instant::now();
+            self.look = None;
+            let script = plan.replace(self.bans.all(), self.now());
+            self.nft.load(&script).await?;
+            tracing::warn!(what, took_ms = began.elapsed().as_millis(), "the firewall was put right");
+        }
+        self.metrics.repairs.inc();
+        self.finding("firewall_repaired", what, "see who else writes rules on this node: `nft monitor`");
+        Ok(())
+    }
+}

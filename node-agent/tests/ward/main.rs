@@ -1,0 +1,14 @@
+//! The ward on a real kernel, in network namespaces of the tests' own. Needs root and nft:
+//! `cargo test -p node-agent --features real-nft --test ward`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "real time is what is measured")]
+
+mod bans;
+mod bench;
+#[path = "../control_plane/mod.rs"]
+mod control_plane;
+mod lockouts;
+mod program;
+#[path = "../../core/tests/nft/space.rs"]
+#[allow(dead_code, reason = "each test binary uses its part")]
+mod space;
