@@ -16,6 +16,7 @@ mod own;
 mod rules;
 mod snapshot;
 mod task;
+mod trial;
 
 use std::{net::IpAddr, sync::Arc};
 

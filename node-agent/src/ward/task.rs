@@ -69,7 +69,6 @@ pub struct Parts {
 }
 
 /// Starts the task and gives its handle. The future is to be spawned; dropping it leaves the kernel as it is.
-#[must_use]
 pub fn start(parts: Parts) -> (Ward, impl Future<Output = ()> + Send) {
     let (requests, queue) = mpsc::channel(REQUESTS_MAX);
     let (heard_in, heard) = watch::channel(0);

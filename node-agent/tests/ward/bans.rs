@@ -155,7 +155,7 @@ fn a_hundred_thousand_bans_come_back_at_boot_and_one_more_is_quick() {
         let mut took: Vec<_> = (0..60u32)
             .map(|n| {
                 let began = Instant::now();
-                runtime.block_on(ward.ban(order(&format!("203.0.113.{n}/32"), Some(600)))).unwrap();
+                runtime.block_on(ward.ban(order(&format!("203.0.112.{n}/32"), Some(600)))).unwrap();
                 let took = began.elapsed();
                 std::thread::sleep(Duration::from_millis(50));
                 took
@@ -166,7 +166,9 @@ fn a_hundred_thousand_bans_come_back_at_boot_and_one_more_is_quick() {
             "from the start to 100,000 bans in force {restored:?}; one more: median {:?}, most {:?}",
             took[30], took[59]
         );
-        assert!(restored < Duration::from_secs(4), "{restored:?}");
+        // The second is a release build's; without optimisation the book and its JSON take most of it.
+        let bound = if cfg!(debug_assertions) { 20 } else { 1 };
+        assert!(restored < Duration::from_secs(bound), "{restored:?}");
         assert!(took[30] < Duration::from_millis(20), "{took:?}");
     });
 }

@@ -1,6 +1,12 @@
 //! The ward on a real kernel, in network namespaces of the tests' own. Needs root and nft:
 //! `cargo test -p node-agent --features real-nft --test ward`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails by panicking, and skips what it does not look at"
+)]
 #![allow(clippy::disallowed_methods, reason = "real time is what is measured")]
 
 mod bans;

@@ -140,7 +140,11 @@ fn listed(plan: &Plan) -> Value {
         let (flags, size, timeout) = set.listed();
         let elements: Vec<_> =
             set.nets.iter().map(|n| json!({"prefix": {"addr": n.addr(), "len": n.prefix_len()}})).collect();
-        let mut listed = json!({"name": set.name, "type": set.type_word(), "flags": flags, "elem": elements});
+        let types = match set.types() {
+            [one] => json!(one),
+            many => json!(many),
+        };
+        let mut listed = json!({"name": set.name, "type": types, "flags": flags, "elem": elements});
         for (key, value) in [("size", size), ("timeout", timeout)] {
             if let Some(value) = value {
                 listed[key] = json!(value);
@@ -223,6 +227,66 @@ fn each_departure_is_told_in_a_line() {
         }),
         [""; 0]
     );
+}
+
+#[test]
+fn what_keeps_management_s_way_in_needs_nobody_to_confirm_it() {
+    let keeps = |change: fn(&mut Policy)| {
+        let mut new = policy();
+        change(&mut new);
+        new.keeps_way_in(&policy())
+    };
+    for harmless in [
+        (|_| {}) as fn(&mut Policy),
+        |p| p.carriers.clear(),
+        |p| p.allow.clear(),
+        |p| p.control_plane.clear(),
+        |p| p.own.clear(),
+        |p| p.management = nets(&["2001:db8::/32", "10.0.0.0/8"]),
+    ] {
+        assert!(keeps(harmless));
+    }
+    for harmful in [
+        (|p| p.management = nets(&["10.9.0.0/17", "2001:db8:9::/48"])) as fn(&mut Policy),
+        |p| p.management = nets(&["10.9.0.0/16"]),
+        |p| p.ssh_ports = vec![2222],
+        |p| p.others = Others::Drop,
+        |p| p.open.tcp = vec![80],
+        |p| p.sip_rate.burst = 1,
+    ] {
+        assert!(!keeps(harmful));
+    }
+}
+
+#[test]
+fn a_terse_listing_of_all_tables_is_read_and_filled() {
+    let plan = Plan::of(&policy());
+    let mut value = listed(&plan);
+    let list = value["nftables"].as_array_mut().unwrap();
+    for object in list.iter_mut() {
+        if let Some(set) = object.get_mut("set") {
+            set.as_object_mut().unwrap().remove("elem");
+        }
+        if object["rule"]["comment"] == HANDSHAKES {
+            let expr = object["rule"]["expr"].as_array_mut().unwrap();
+            *expr.last_mut().unwrap() = json!({"counter": {"packets": 4, "bytes": 200}});
+        }
+    }
+    for family in ["inet", "ip"] {
+        let table = if family == "inet" { "other" } else { "ringward" };
+        let chain = json!({"family": family, "table": table, "name": "mine"});
+        list.push(json!({"table": {"family": family, "name": table}}));
+        list.push(json!({"chain": chain}));
+    }
+    let mut held = Readback::parse(&value.to_string()).unwrap();
+    assert!(held.is_there());
+    assert_eq!(plan.difference_of_rules(&held), [""; 0]);
+    assert_eq!(held.counters()[HANDSHAKES], 8);
+    assert!(!plan.difference(&held).is_empty());
+    held.fill(Readback::parse(&listed(&plan).to_string()).unwrap());
+    assert_eq!(plan.difference(&held), [""; 0]);
+    let others = json!({"nftables": [{"table": {"family": "ip", "name": "ringward"}}]});
+    assert!(!Readback::parse(&others.to_string()).unwrap().is_there());
 }
 
 proptest! {
