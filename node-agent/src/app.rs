@@ -13,6 +13,7 @@ use tokio::{
 
 use crate::{
     clock::{Chance, Clock},
+    evidence::{self, InvalidJails},
     gate::{self, Gate},
     identity::StateDir,
     joining,
@@ -41,6 +42,9 @@ pub enum StartError {
     /// State directory, identity, spool or listener.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// A jail of the settings.
+    #[error("settings: {0}")]
+    Jails(#[from] InvalidJails),
     /// A defect.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -101,9 +105,21 @@ impl App {
         tasks.spawn(warding);
         let door = door::listen(&state)?;
         tasks.spawn(door::serve(door, ward.clone(), status.identity.borrow().node.to_string()));
+        let ids = ActionIds::from_os()?;
+        let parts = evidence::Parts {
+            node: status.identity.borrow().node.to_string(),
+            ward: ward.clone(),
+            spool: spool.clone(),
+            metrics: Arc::clone(&metrics),
+            clock: clock.clone(),
+            chance: chance.clone(),
+            state: state.clone(),
+            sources: status.sources.clone(),
+            ids: ids.clone(),
+        };
+        evidence::start(&settings, parts, &mut tasks)?;
         tasks.spawn(metrics::serve(listener, Arc::clone(&metrics), status.clone()));
         tasks.spawn(joining::keep_fresh(identity, urls.clone(), state, clock));
-        let ids = ActionIds::from_os()?;
         tasks.spawn(observer::observe(settings.clone(), status.clone(), ids, chance.clone()));
         let sounds = Sounds::new(
             &settings.audio,

@@ -1,4 +1,4 @@
-//! `ringward-agent run | join TOKEN | status | check | jail test FILE | ban … | allow … | firewall …`.
+//! `ringward-agent run | join TOKEN | status | check | jail status | jail test FILE | ban … | allow … | firewall …`.
 
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
@@ -56,7 +56,7 @@ enum Command {
     },
     /// Tries settings, certificate, Asterisk and control planes, and says what to mend.
     Check,
-    /// Tries patterns and rules on a log, and touches nothing.
+    /// How jails stand; tries patterns and rules on a log.
     #[command(subcommand)]
     Jail(JailCommand),
     /// Bans on this node.
@@ -99,7 +99,7 @@ pub fn run(cli: &Cli) -> ExitCode {
             Command::Join { token, again } => join(&settings, token, *again).await,
             Command::Status { json } => status(&settings, *json).await,
             Command::Check => check(&settings).await,
-            Command::Jail(command) => command.run(&settings, say),
+            Command::Jail(command) => command.run(&settings, say).await,
             Command::Ban(command) => command.run(&settings, say).await,
             Command::Allow(command) => command.run(&settings, say).await,
             Command::Firewall(command) => command.run(&settings, say).await,
@@ -164,7 +164,8 @@ async fn join(settings: &Settings, token: &str, again: bool) -> anyhow::Result<E
     Ok(ExitCode::SUCCESS)
 }
 
-async fn status(settings: &Settings, as_json: bool) -> anyhow::Result<ExitCode> {
+/// What the running agent says of itself.
+pub(crate) async fn running(settings: &Settings) -> anyhow::Result<serde_json::Value> {
     let address = settings.metrics.listen;
     let stream = TcpStream::connect(address)
         .await
@@ -175,7 +176,11 @@ async fn status(settings: &Settings, as_json: bool) -> anyhow::Result<ExitCode> 
         .header(hyper::header::HOST, address.to_string())
         .body(http_body_util::Empty::<hyper::body::Bytes>::new())?;
     let body = sender.send_request(request).await?.into_body().collect().await?.to_bytes();
-    let status: serde_json::Value = serde_json::from_slice(&body)?;
+    Ok(serde_json::from_slice(&body)?)
+}
+
+async fn status(settings: &Settings, as_json: bool) -> anyhow::Result<ExitCode> {
+    let status = running(settings).await?;
     if as_json {
         say(&status.to_string());
         return Ok(ExitCode::SUCCESS);
@@ -211,9 +216,12 @@ async fn check(settings: &Settings) -> anyhow::Result<ExitCode> {
             say(&format!("BAD   {what}: {error:#}"));
         }
     };
-    for (what, login) in
-        [("AMI, user that places calls", &settings.ami), ("AMI, observer", &settings.observer)]
-    {
+    let users = [
+        ("AMI, user that places calls", &settings.ami),
+        ("AMI, observer", &settings.observer),
+        ("AMI, user that reads security events", &settings.security),
+    ];
+    for (what, login) in users {
         report(what, try_ami(login).await);
     }
     report("firewall", commands::check(settings).await);

@@ -1,8 +1,8 @@
-//! `ringward-agent jail test FILE`: what a filter and its jail would make of a log. Touches nothing.
+//! `ringward-agent jail status`: what the running agent's jails have seen. `ringward-agent jail test FILE`: what a filter
+//! and its jail would make of a log, which touches nothing.
 
 use std::{
     fs::{self, File},
-    io::{self, BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -11,23 +11,34 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use node_agent_core::{
     moment::UnixMs,
-    patterns::{Filter, LINE_BYTES_MAX, trial::Trial},
+    patterns::{Filter, trial::Trial},
     protected::Protected,
     rules::{JailName, RulesSettings},
 };
 use rand::RngCore;
 
 use crate::{
+    cli,
     clock::{Chance, Clock},
+    evidence::lines::Lines,
     settings::Settings,
 };
 
 /// Lines by which the filter is chosen when none is named.
 const LINES_TRIED: usize = 2000;
 
+/// What is shown of a line that is too long to be held.
+const OVERLONG: &[u8] = b"(longer than 16 KiB)";
+
 /// Jails.
 #[derive(Debug, Subcommand)]
 pub enum JailCommand {
+    /// Where evidence comes from, what jails have seen and what became of it.
+    Status {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// What a filter would match in a log, and who would be banned when.
     Test(JailTest),
 }
@@ -46,13 +57,41 @@ pub struct JailTest {
 }
 
 impl JailCommand {
-    /// Says what there is to say. 0: something matched; 1: nothing did.
-    pub(crate) fn run(&self, settings: &Settings, say: fn(&str)) -> anyhow::Result<ExitCode> {
-        let Self::Test(test) = self;
-        let trial = test.trial(&settings.rules)?;
-        say(&trial.to_string());
-        Ok(if trial.matched > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    /// Says what there is to say. 0: done, and something matched; 1: nothing did.
+    pub(crate) async fn run(&self, settings: &Settings, say: fn(&str)) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Status { json } => {
+                let seen = cli::running(settings).await?["evidence"].take();
+                say(&if *json { seen.to_string() } else { shown(&seen) });
+                Ok(ExitCode::SUCCESS)
+            }
+            Self::Test(test) => {
+                let trial = test.trial(&settings.rules)?;
+                say(&trial.to_string());
+                Ok(if trial.matched > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            }
+        }
     }
+}
+
+/// Counts that are not zero.
+fn shown(seen: &serde_json::Value) -> String {
+    use std::fmt::Write;
+    let mut text = String::new();
+    for (source, state) in seen["sources"].as_object().into_iter().flatten() {
+        let _ = writeln!(text, "source {source:24} {}", state.as_str().unwrap_or_default());
+    }
+    for (jail, of) in seen["jails"].as_object().into_iter().flatten() {
+        let _ = writeln!(text, "jail   {jail:24} {}", of["mode"].as_str().unwrap_or_default());
+        for what in ["lines", "offences", "nobody", "verdicts", "lost"] {
+            let counts = of[what].as_object().into_iter().flatten();
+            let counts: Vec<_> = counts.map(|(word, count)| format!("{word} {count}")).collect();
+            if !counts.is_empty() {
+                let _ = writeln!(text, "       {what:24} {}", counts.join(", "));
+            }
+        }
+    }
+    text.trim_end().to_owned()
 }
 
 impl JailTest {
@@ -102,47 +141,32 @@ fn begin(filter: Filter, rules: &RulesSettings) -> anyhow::Result<Trial> {
     Ok(Trial::new(filter, rules, Protected::default(), [chance.next_u64(), chance.next_u64()], now)?)
 }
 
-/// Reads so many lines. A line that is too long to match is read to its end and kept to the bound.
+/// Reads so many lines, as logs are read that are followed. One that is too long counts as one that nothing fits.
 fn read(file: &Path, trial: &mut Trial, lines_max: usize) -> anyhow::Result<()> {
-    let opened = File::open(file).with_context(|| format!("open {}", file.display()))?;
-    let mut reader = BufReader::with_capacity(256 * 1024, opened);
-    let mut line = Vec::new();
-    for _ in 0..lines_max {
-        line.clear();
-        let bound = LINE_BYTES_MAX as u64 + 2;
-        if reader.by_ref().take(bound).read_until(b'\n', &mut line)? == 0 {
-            break;
+    let mut opened = File::open(file).with_context(|| format!("open {}", file.display()))?;
+    let (mut lines, mut read) = (Lines::new(false), 0);
+    while lines.fill(&mut opened)? > 0 {
+        while read < lines_max
+            && let Some(line) = lines.next()
+        {
+            trial.line(line);
+            read += 1;
         }
-        if line.ends_with(b"\n") {
-            line.pop();
-            if line.ends_with(b"\r") {
-                line.pop();
-            }
-        } else if line.len() as u64 == bound {
-            skip_line(&mut reader)?;
+        (0..lines.take_overlong()).for_each(|_| trial.line(OVERLONG));
+        if read >= lines_max {
+            return Ok(());
         }
-        trial.line(&line);
+    }
+    if let Some(line) = lines.last() {
+        trial.line(line);
     }
     Ok(())
 }
 
-fn skip_line(reader: &mut impl BufRead) -> io::Result<()> {
-    loop {
-        let buffer = reader.fill_buf()?;
-        if buffer.is_empty() {
-            return Ok(());
-        }
-        let end = buffer.iter().position(|&b| b == b'\n');
-        let length = end.map_or(buffer.len(), |at| at + 1);
-        reader.consume(length);
-        if end.is_some() {
-            return Ok(());
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use node_agent_core::patterns::LINE_BYTES_MAX;
+
     use super::*;
 
     fn test(file: &Path, jail: Option<&str>, patterns: Option<&Path>) -> anyhow::Result<Trial> {

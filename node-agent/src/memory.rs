@@ -1,8 +1,11 @@
 //! What the observer remembers between two readings: since when things are as they are, what was told.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
 
-use node_agent_core::observe::{self, Finding, RegistrationStatus as Standing};
+use node_agent_core::observe::{self, Finding, FindingKind, RegistrationStatus as Standing};
 use node_agent_protocol::{Contact, ContactStatus, Registration, RegistrationStatus, Text};
 use tokio::time::Instant;
 
@@ -17,9 +20,44 @@ pub(crate) struct Memory {
     pub(crate) is_booted: bool,
     pub(crate) reads: u64,
     pub(crate) host: HostFiles,
+    /// When calls that Ringward did not place were last seen on a trunk.
+    pub(crate) foreign: BTreeMap<String, Instant>,
 }
 
+/// So long after the last such call the finding stands: one finding for a day's calls, not two for each.
+const FOREIGN_FOR: Duration = Duration::from_secs(600);
+
 impl Memory {
+    pub(crate) fn new(host: HostFiles) -> Self {
+        Self {
+            since: HashMap::new(),
+            findings: BTreeSet::new(),
+            registered_at: HashMap::new(),
+            version: None,
+            is_booted: false,
+            reads: 0,
+            host,
+            foreign: BTreeMap::new(),
+        }
+    }
+
+    /// Trunks over which such calls go out now or went out a while ago.
+    pub(crate) fn foreign_calls<'a>(&mut self, seen: impl Iterator<Item = &'a String>) -> Vec<Finding> {
+        let now = Instant::now();
+        self.foreign.extend(seen.map(|endpoint| (endpoint.clone(), now)));
+        self.foreign.retain(|_, at| now.saturating_duration_since(*at) < FOREIGN_FOR);
+        let finding = |endpoint: &String| {
+            Finding {
+            kind: FindingKind::ForeignCalls,
+            subject: endpoint.clone(),
+            fix: "Calls go out over this trunk that Ringward did not place. If no phone of this PBX may use it, somebody \
+                  has got in: look at `core show channels`, close the dialplan that reaches it, change the accounts"
+                .to_owned(),
+        }
+        };
+        self.foreign.keys().map(finding).collect()
+    }
+
     /// For how long this has been so, in ms.
     fn since(&mut self, what: (&str, &str), state: &str) -> u64 {
         let now = Instant::now();
@@ -54,5 +92,24 @@ impl Memory {
         };
         let since_ms = self.since(("registration", &registration.name), &format!("{status:?}"));
         Registration { name: Text::cut(&registration.name), status, since_ms }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn foreign_calls_are_one_finding_until_there_were_none_for_a_while() {
+        let host = HostFiles { rtp_conf: "/none".into(), disk: "/".into() };
+        let mut memory = Memory::new(host);
+        let acme = ["acme".to_owned()];
+        assert!(memory.foreign_calls([].iter()).is_empty());
+        let found = memory.foreign_calls(acme.iter());
+        assert_eq!((found.len(), found[0].kind.as_str()), (1, "foreign_calls"));
+        tokio::time::advance(FOREIGN_FOR - Duration::from_secs(1)).await;
+        assert_eq!(memory.foreign_calls([].iter()), found);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(memory.foreign_calls([].iter()).is_empty());
     }
 }

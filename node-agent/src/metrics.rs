@@ -13,7 +13,7 @@ use node_agent_protocol::{AmiState, ContactStatus, Observations, RegistrationSta
 use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 use tokio::{net::TcpListener, sync::Semaphore};
 
-use crate::{status::Status, ward::metrics::WardMetrics};
+use crate::{evidence::metrics::EvidenceMetrics, status::Status, ward::metrics::WardMetrics};
 
 /// Scrapes at a time.
 const CONNECTIONS_MAX: usize = 16;
@@ -57,6 +57,7 @@ pub struct Metrics {
     channels: IntGaugeVec,
     ami_up: IntGauge,
     pub(crate) ward: WardMetrics,
+    pub(crate) evidence: EvidenceMetrics,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -143,6 +144,7 @@ impl Metrics {
             )?,
             ami_up,
             ward: WardMetrics::new(&registry)?,
+            evidence: EvidenceMetrics::register(&registry)?,
             registry,
         };
         RefusalKind::ALL.iter().for_each(|kind| drop(metrics.refused.with_label_values(&[kind.as_str()])));
@@ -274,6 +276,7 @@ fn answer(path: &str, metrics: &Metrics, status: &Status) -> Response<Full<Bytes
         "/metrics" => {
             let (seen, declared) = status.observations();
             metrics.show(&seen, &declared);
+            status.sources.show(&metrics.evidence);
             match metrics.text() {
                 Ok(text) => (StatusCode::OK, "text/plain; version=0.0.4", text),
                 Err(error) => {
@@ -282,7 +285,7 @@ fn answer(path: &str, metrics: &Metrics, status: &Status) -> Response<Full<Bytes
                 }
             }
         }
-        "/status" => (StatusCode::OK, "application/json", status.json()),
+        "/status" => (StatusCode::OK, "application/json", status.json(metrics)),
         "/healthz" => (StatusCode::OK, "text/plain", b"ok\n".to_vec()),
         _ => (StatusCode::NOT_FOUND, "text/plain", b"/metrics, /status, /healthz\n".to_vec()),
     };

@@ -5,7 +5,7 @@
 //! (phones, perhaps hundreds) only what one list tells.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -43,15 +43,8 @@ const UNCLAIMED_MAX: usize = 32;
 
 /// Observes for as long as the program runs.
 pub async fn observe(settings: Settings, status: Status, ids: ActionIds, chance: Chance) {
-    let mut memory = Memory {
-        since: HashMap::new(),
-        findings: BTreeSet::new(),
-        registered_at: HashMap::new(),
-        version: None,
-        is_booted: false,
-        reads: 0,
-        host: HostFiles { rtp_conf: settings.rtp_conf.clone(), disk: settings.disk.clone() },
-    };
+    let host = HostFiles { rtp_conf: settings.rtp_conf.clone(), disk: settings.disk.clone() };
+    let mut memory = Memory::new(host);
     let secret = loop {
         match settings.observer.secret() {
             Ok(secret) => break secret,
@@ -174,9 +167,14 @@ async fn read(status: &Status, memory: &mut Memory, session: &Session) -> Result
         let items = session.items("PJSIPShowEndpoint", &[("Endpoint", endpoint.name.as_str())]).await?;
         contacts.insert(endpoint.name.clone(), observe::contacts(&items));
     }
+    let mut foreign = BTreeMap::new();
     if status.gate.counts().channels > 0 || memory.reads % 4 == 1 {
         let asked_at = Instant::now();
-        let channels = observe::channels(&session.items("CoreShowChannels", &[]).await?);
+        let items = session.items("CoreShowChannels", &[]).await?;
+        let channels = observe::channels(&items);
+        let names: BTreeSet<&str> = declared.iter().flatten().map(|endpoint| endpoint.as_str()).collect();
+        foreign = observe::foreign_calls(&items, &names);
+        status.sources.foreign_calls(&foreign);
         for unclaimed in status.gate.reconcile(&channels, asked_at).iter().take(UNCLAIMED_MAX) {
             let body = json!({
                 "finding": "unclaimed_channel", "subject": unclaimed.attempt.to_string(),
@@ -191,16 +189,14 @@ async fn read(status: &Status, memory: &mut Memory, session: &Session) -> Result
     let hears_keys = hears_keys(session).await?;
     let names: BTreeSet<&str> = declared.iter().flatten().map(|endpoint| endpoint.as_str()).collect();
     let declared = declared.is_some().then_some(&names);
-    tell(
-        status,
-        memory,
-        observe::findings(Seen {
-            endpoints: &endpoints,
-            registrations: &registrations,
-            declared,
-            hears_keys,
-        }),
-    );
+    let mut found = observe::findings(Seen {
+        endpoints: &endpoints,
+        registrations: &registrations,
+        declared,
+        hears_keys,
+    });
+    found.extend(memory.foreign_calls(foreign.keys()));
+    tell(status, memory, found);
 
     let mut seen = Vec::new();
     // Trunks first: the bound must not leave one out for a phone.

@@ -1,6 +1,7 @@
 //! Settings: defaults, then /etc/ringward-agent.toml, then the environment (`RINGWARD_AGENT_…`, `__` nests).
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -10,7 +11,11 @@ use figment::{
     Figment,
     providers::{Env, Format, Serialized, Toml},
 };
-use node_agent_core::{bans::Widths, firewall::Policy, rules::RulesSettings};
+use node_agent_core::{
+    bans::Widths,
+    firewall::Policy,
+    rules::{JailName, RulesSettings},
+};
 use node_agent_protocol::PlaneUrl;
 use serde::{Deserialize, Serialize};
 
@@ -39,8 +44,12 @@ pub struct Settings {
     pub rtp_conf: PathBuf,
     /// Of whose file system the free space is told.
     pub disk: PathBuf,
-    /// Jails and what they share.
+    /// The manager user that reads security events: the evidence of the jail `asterisk`.
+    pub security: Login,
+    /// Jails' numbers (documented in `node_agent_core::rules`) and what they share.
     pub rules: RulesSettings,
+    /// Where jails find their evidence, other than security events.
+    pub jails: BTreeMap<JailName, JailSources>,
     /// The firewall.
     pub firewall: FirewallSettings,
     /// Sounds that calls play.
@@ -101,6 +110,31 @@ pub struct AudioSettings {
     pub bytes_max: u64,
     /// A sound that was not asked for in so many days goes.
     pub keep_days: u16,
+}
+
+/// Where one jail finds its evidence. Whether it is weighed say `rules.jails.NAME.enabled` and `simulate`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JailSources {
+    /// Sshd's entries of systemd's journal; for the filter `sshd` alone.
+    pub journal: bool,
+    /// Log files; in a name, one `*` stands for anything.
+    pub files: Vec<PathBuf>,
+    /// A TOML file with a filter; absent: the shipped one of the jail's name.
+    pub patterns: Option<PathBuf>,
+}
+
+impl JailSources {
+    /// sshd from the journal; the others, which are switched off in the rules, from their usual files.
+    fn usual() -> BTreeMap<JailName, Self> {
+        let files = |path: &str| Self { files: vec![PathBuf::from(path)], ..Self::default() };
+        let of = [
+            ("sshd", Self { journal: true, ..Self::default() }),
+            ("asterisk_log", files("/var/log/asterisk/security.log")),
+            ("nginx", files("/var/log/nginx/*access.log")),
+        ];
+        of.into_iter().filter_map(|(name, of)| Some((name.parse().ok()?, of))).collect()
+    }
 }
 
 /// What the agent does with the firewall.
@@ -169,7 +203,9 @@ impl Default for Settings {
             metrics: Listener { listen: SocketAddr::from(([127, 0, 0, 1], 9465)) },
             rtp_conf: PathBuf::from("/etc/asterisk/rtp.conf"),
             disk: PathBuf::from("/var/spool/asterisk"),
+            security: login("ringward-security", "/etc/ringward-agent/security.secret"),
             rules: RulesSettings::default(),
+            jails: JailSources::usual(),
             firewall: FirewallSettings {
                 mode: FirewallMode::Off,
                 confirm_s: 60,

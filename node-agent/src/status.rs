@@ -9,7 +9,10 @@ use node_agent_protocol::{AmiState, Asterisk, EndpointSeen, FindingSeen, Host, L
 use serde_json::json;
 use tokio::{sync::watch, time::Instant};
 
-use crate::{clock::Clock, gate::Gate, identity::Identity, records::Records, sounds::Amiss, spool::Spool};
+use crate::{
+    clock::Clock, evidence::Sources, gate::Gate, identity::Identity, metrics::Metrics, records::Records,
+    sounds::Amiss, spool::Spool,
+};
 
 /// What the observer saw at one moment.
 #[derive(Debug, Clone)]
@@ -82,6 +85,8 @@ pub struct Status {
     pub(crate) clock: Clock,
     /// What is amiss with the folder of sounds.
     pub(crate) amiss: Amiss,
+    /// Where evidence comes from.
+    pub(crate) sources: Sources,
     links: Arc<Mutex<BTreeMap<String, String>>>,
 }
 
@@ -97,7 +102,9 @@ impl Status {
     pub fn new(gate: Gate, spool: Spool, identity: watch::Sender<Arc<Identity>>, clock: Clock) -> Self {
         let sight = watch::Sender::new(Arc::new(Sight::nothing("the agent has just started")));
         let records = Records::new(gate.clone(), clock.clone());
-        Self { sight, gate, spool, records, identity, clock, amiss: Amiss::default(), links: Arc::default() }
+        let sources = Sources::default();
+        let amiss = Amiss::default();
+        Self { sight, gate, spool, records, identity, clock, amiss, sources, links: Arc::default() }
     }
 
     /// What the observer sees, as it sees it.
@@ -134,8 +141,8 @@ impl Status {
         (seen, declared.iter().map(ToString::to_string).collect())
     }
 
-    /// For `ringward-agent status`.
-    pub(crate) fn json(&self) -> Vec<u8> {
+    /// For `ringward-agent status` and `jail status`.
+    pub(crate) fn json(&self, metrics: &Metrics) -> Vec<u8> {
         let links = self.links.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let identity = self.identity.borrow().clone();
         let (seen, declared) = self.observations();
@@ -143,6 +150,7 @@ impl Status {
             "node": identity.node, "version": env!("CARGO_PKG_VERSION"),
             "certificate": {"fingerprint": identity.fingerprint, "expires_unix_s": identity.expires_unix_s},
             "links": links, "declared": declared, "observations": seen,
+            "evidence": self.sources.seen(&metrics.evidence),
         });
         status.to_string().into_bytes()
     }

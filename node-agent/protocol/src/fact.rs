@@ -27,6 +27,14 @@ pub mod fact_kind {
     pub const BAN: &str = "ban";
     /// A ban ended: body as the hardening defines it.
     pub const UNBAN: &str = "unban";
+    /// A jail's ban was refused by the list of bans: body `{net, reason}`.
+    pub const BAN_REFUSED: &str = "ban_refused";
+    /// A jail that is a dry run would have banned an address: body as of [`BAN`].
+    pub const BAN_SIMULATED: &str = "ban_simulated";
+    /// What a jail saw in a while: body `{jail, offence, count, sources, seconds}`.
+    pub const OFFENCES: &str = "offences";
+    /// Somebody wrote into what Asterisk tells: body `{tampering, count, source}`.
+    pub const TAMPERING: &str = "tampering";
     /// The spool was full and facts were lost: body `{lost}`.
     pub const SPOOL_OVERFLOW: &str = "spool_overflow";
 }

@@ -64,7 +64,9 @@ impl Agent {
         if let Some(machine) = &self.machine {
             // The rest is as the program has it by itself.
             machine.write("/etc/ringward-agent.toml", GATE, 0o644)?;
-            for (user, name) in [(AmiUser::Calls, "ami"), (AmiUser::Agent, "observer")] {
+            for (user, name) in
+                [(AmiUser::Calls, "ami"), (AmiUser::Agent, "observer"), (AmiUser::Security, "security")]
+            {
                 machine.write(&format!("/etc/ringward-agent/{name}.secret"), &pbx.secret(user)?, 0o600)?;
             }
             return machine.write(&format!("/etc/systemd/system/{UNIT}"), UNIT_TEXT, 0o644);
@@ -73,7 +75,8 @@ impl Agent {
         let text = format!(
             "state_dir = \"{}\"\nrtp_conf = \"{}\"\ndisk = \"{}\"\naudio.folder = \"{}\"\n\
              [ami]\naddress = \"127.0.0.1:5038\"\nusername = \"{}\"\nsecret_file = \"{}\"\n\
-             [observer]\naddress = \"127.0.0.1:5038\"\nusername = \"{}\"\nsecret_file = \"{}\"\n{GATE}",
+             [observer]\naddress = \"127.0.0.1:5038\"\nusername = \"{}\"\nsecret_file = \"{}\"\n\
+             [security]\naddress = \"127.0.0.1:5038\"\nusername = \"{}\"\nsecret_file = \"{}\"\n{GATE}",
             self.state_dir().display(),
             folder.join("etc/rtp.conf").display(),
             folder.join("spool").display(),
@@ -82,6 +85,8 @@ impl Agent {
             pbx.secret_file_of(AmiUser::Calls).display(),
             AmiUser::Agent.username(),
             pbx.secret_file_of(AmiUser::Agent).display(),
+            AmiUser::Security.username(),
+            pbx.secret_file_of(AmiUser::Security).display(),
         );
         let path = self.settings_file();
         fs::write(&path, text).map_err(LabError::file("write", path))

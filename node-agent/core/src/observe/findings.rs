@@ -33,6 +33,8 @@ pub enum FindingKind {
     Missing,
     /// The dialplan is of before keys: none that a callee presses is heard.
     DialplanTooOld,
+    /// Calls went out over a trunk of the fleet that Ringward did not place.
+    ForeignCalls,
 }
 
 impl FindingKind {
@@ -47,6 +49,7 @@ impl FindingKind {
             Self::Undeclared => "endpoint_undeclared",
             Self::Missing => "endpoint_missing",
             Self::DialplanTooOld => "dialplan_too_old",
+            Self::ForeignCalls => "foreign_calls",
         }
     }
 }

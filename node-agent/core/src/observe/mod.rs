@@ -11,5 +11,5 @@ pub use findings::{DIALPLAN_FIX, Finding, FindingKind, Seen, TALK_CONTEXT, endpo
 pub use host::{Host, HostText, memory, rtp_ports_in_use, rtp_range};
 pub use read::{
     Contact, ContactStatus, Endpoint, Registration, RegistrationStatus, channels, contacts, endpoints,
-    has_tech_cause, registrations, uri_host,
+    foreign_calls, has_tech_cause, registrations, uri_host,
 };

@@ -1,5 +1,7 @@
 //! Lists of AMI messages, as Asterisk 16 to 22 give them.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use node_agent_ami::{EndpointName, Message};
 
 use crate::{attempt_id::AttemptId, gate::Listed};
@@ -154,6 +156,27 @@ pub fn channels(items: &[Message]) -> Vec<Listed> {
     events(items, "CoreShowChannel").filter_map(ours).collect()
 }
 
+/// CoreShowChannels: calls that go out over declared endpoints and that Ringward did not place, by endpoint. Calls that
+/// come in over a trunk are none of these.
+#[must_use]
+pub fn foreign_calls(items: &[Message], declared: &BTreeSet<&str>) -> BTreeMap<String, u32> {
+    let mut calls = BTreeMap::new();
+    for item in events(items, "CoreShowChannel") {
+        // What Dial() and Originate give the channels that they make.
+        let goes_out = item.get("Application").is_some_and(|name| name.starts_with(b"AppDial"))
+            || item.get("ApplicationData") == Some(b"(Outgoing Line)");
+        let is_ours = item.get("Uniqueid").is_some_and(|id| AttemptId::parse(id).is_ok());
+        let channel = text(item, "Channel").unwrap_or_default();
+        let endpoint = channel.strip_prefix("PJSIP/").and_then(|rest| rest.rsplit_once('-'));
+        if let (Some((endpoint, _)), true, false) = (endpoint, goes_out, is_ours)
+            && declared.contains(endpoint)
+        {
+            *calls.entry(endpoint.to_owned()).or_default() += 1;
+        }
+    }
+    calls
+}
+
 /// Whether this version says the SIP answer in `TechCause`: 20.17, 22.7 and newer.
 #[must_use]
 pub fn has_tech_cause(version: &str) -> bool {
@@ -193,5 +216,27 @@ mod tests {
         assert_eq!(uri_host("sips:carrier.example"), Some("carrier.example"));
         assert_eq!(uri_host("tel:+48"), None);
         assert_eq!(uri_host("sip:a\u{1b}[31m"), None);
+    }
+
+    #[test]
+    fn what_goes_out_over_a_trunk_and_has_no_attempt_s_id_is_foreign() {
+        let channel =
+            |name: &'static str, id: &'static str, application: &'static str, data: &'static str| {
+                let of = [("Event", "CoreShowChannel"), ("Channel", name), ("Uniqueid", id)];
+                Message::from_pairs(
+                    of.into_iter().chain([("Application", application), ("ApplicationData", data)]),
+                )
+            };
+        let items = [
+            channel("PJSIP/acme-00000001", "1795522722.1", "AppDial", "(Outgoing Line)"),
+            channel("PJSIP/acme-00000002", "1795522722.2", "AppDial2", "(Outgoing Line)"),
+            channel("PJSIP/acme-00000003", "att_0123456789abcdefghjkmnpqr0", "AppDial2", "(Outgoing Line)"),
+            channel("PJSIP/acme-00000004", "1795522722.4", "Dial", "PJSIP/phone"),
+            channel("PJSIP/phone-00000005", "1795522722.5", "AppDial", "(Outgoing Line)"),
+            channel("Local/acme-00000006", "1795522722.6", "AppDial", "(Outgoing Line)"),
+        ];
+        let foreign = foreign_calls(&items, &BTreeSet::from(["acme", "beta"]));
+        assert_eq!(foreign, BTreeMap::from([("acme".to_owned(), 2)]));
+        assert!(foreign_calls(&items, &BTreeSet::new()).is_empty());
     }
 }

@@ -4,6 +4,7 @@
 //! log files tell; both give a [`Finding`], which [`crate::rules`] weighs. An address stands in a finding only
 //! if Asterisk (or the logger) itself wrote it.
 
+pub mod once;
 pub mod security_event;
 mod source;
 

@@ -6,10 +6,13 @@
 //! and once as short; if these differ on the address, a stranger had a hand in it). Every pattern is anchored at
 //! both ends. What strangers may do with line breaks is each filter's own matter; see the shipped ones.
 //!
+//! [`journal`] makes such lines of sshd's entries in the journal.
+//!
 //! [`Filter`] is what a TOML file says, [`Matcher`] is it compiled: one automaton tells of each line which pattern
 //! fits, and only that pattern is then asked for its parts.
 
 mod filter;
+pub mod journal;
 mod matcher;
 mod stamp;
 pub mod trial;

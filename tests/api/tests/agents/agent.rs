@@ -63,7 +63,7 @@ fn settings(dir: &Path, pbx: SocketAddr) -> Settings {
     let secret = dir.join("ami.secret");
     fs::write(&secret, "secret\n").unwrap();
     let mut settings = Settings { state_dir: dir.join("state"), ..Settings::default() };
-    for login in [&mut settings.ami, &mut settings.observer] {
+    for login in [&mut settings.ami, &mut settings.observer, &mut settings.security] {
         login.address = pbx;
         login.username = "ringward".to_owned();
         login.secret_file.clone_from(&secret);
