@@ -21,15 +21,13 @@ pub mod fact_kind {
     pub const FINDING_CLEARED: &str = "finding_cleared";
     /// The agent was started: body `{agent_version, incarnation}`.
     pub const AGENT_STARTED: &str = "agent_started";
-    /// Evidence against an address: body as the hardening defines it.
+    /// What a ban of a jail's rests on: body `{net, author, reason, jail, seconds, evidence}`.
     pub const OFFENCE: &str = "offence";
     /// An address was banned: body as the hardening defines it.
     pub const BAN: &str = "ban";
     /// A ban ended: body as the hardening defines it.
     pub const UNBAN: &str = "unban";
-    /// A jail's ban was refused by the list of bans: body `{net, reason}`.
-    pub const BAN_REFUSED: &str = "ban_refused";
-    /// A jail that is a dry run would have banned an address: body as of [`BAN`].
+    /// A jail or a firewall that is a dry run would have banned an address: body as of [`OFFENCE`].
     pub const BAN_SIMULATED: &str = "ban_simulated";
     /// What a jail saw in a while: body `{jail, offence, count, sources, seconds}`.
     pub const OFFENCES: &str = "offences";

@@ -22,7 +22,7 @@ async fn offence(pieces: &mut mpsc::Receiver<Piece>) -> (Kind, String) {
     let piece = timeout(Duration::from_secs(20), pieces.recv()).await.expect("nothing came").unwrap();
     match piece.finding {
         Finding::Offence(offence) => (offence.kind, offence.source.to_string()),
-        other => panic!("{other:?}"),
+        other @ (Finding::Success(_) | Finding::Neutral | Finding::Nobody(_)) => panic!("{other:?}"),
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::{
     collections::BTreeMap,
-    io, mem,
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -84,24 +84,23 @@ pub(crate) async fn read(jail: JailName, patterns: Vec<PathBuf>, matcher: Matche
     };
     let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut searched, mut saved) = (None, Instant::now());
+    let (mut searched, mut saved, mut more) = (None, Instant::now(), false);
     loop {
-        ticks.tick().await;
+        if !more {
+            ticks.tick().await;
+        }
         if searched.is_none_or(|at: Instant| at.elapsed() >= SEARCH_EVERY) {
             searched = Some(Instant::now());
             (reader, ()) = blocking(reader, Reader::search).await;
             tell(&jail, &reader, &intake);
         }
         let now = intake.now();
-        let mut more = true;
-        while mem::take(&mut more) {
-            let round;
-            (reader, round) = blocking(reader, move |reader| reader.round(now)).await;
-            more = round.look.more;
-            count(&jail, &round, &intake);
-            for finding in round.findings {
-                intake.bring(&jail, finding).await;
-            }
+        let round;
+        (reader, round) = blocking(reader, move |reader| reader.round(now)).await;
+        more = round.look.more;
+        count(&jail, &round, &intake);
+        for finding in round.findings {
+            intake.bring(&jail, finding).await;
         }
         if saved.elapsed() >= SAVE_EVERY {
             saved = Instant::now();

@@ -41,6 +41,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(30);
 const OLD_PASSWORD: &str =
     "A phone there logs in with an old password again and again; it is not banned for that";
 const PROTECTED: &str = "It offends as attackers do, and is never banned: look what runs there";
+const REFUSED: &str = "The rules want to ban what may not be banned: look what it does";
 const NOT_ENFORCED: &str = "Bans are decided and not brought about: set firewall.mode = \"on\" and a policy with a \
                             management network, or rules.jails.NAME.simulate = true";
 
@@ -220,19 +221,20 @@ impl Judge {
         match result {
             Ok(_) => {
                 tracing::info!(%net, seconds, why = %verdict, "banned");
-                self.parts.spool.add(fact_kind::BAN, body(verdict));
+                self.parts.spool.add(fact_kind::OFFENCE, body(verdict));
                 Outcome::Ban
             }
             // It is in the list, and repair brings it into the kernel.
             Err(Refused::Kernel(error)) => {
                 tracing::error!(%net, %error, "a ban is late");
-                self.parts.spool.add(fact_kind::BAN, body(verdict));
+                self.parts.spool.add(fact_kind::OFFENCE, body(verdict));
                 Outcome::Ban
             }
             Err(Refused::Rules(refusal)) => {
                 tracing::warn!(%net, why = %refusal, "a ban of the rules is refused");
-                let reason = refusal.to_string();
-                self.parts.spool.add(fact_kind::BAN_REFUSED, json!({"net": net, "reason": reason}));
+                let now = super::now(&self.parts.clock);
+                let told = self.tally.finding("ban_refused", &refusal.to_string(), REFUSED, now);
+                self.tell(told);
                 Outcome::Refused
             }
             Err(refused @ (Refused::NotInForce(_) | Refused::Stopped)) => {
@@ -266,6 +268,7 @@ impl Judge {
     }
 }
 
+/// What a ban rests on. The ban itself is told of by the ward, like every other one.
 fn body(verdict: &Verdict) -> serde_json::Value {
     json!({
         "net": verdict.net, "author": format!("jail {}", verdict.jail), "reason": verdict.to_string(),
