@@ -108,14 +108,19 @@ async fn a_full_queue_makes_the_reader_wait_and_loses_nothing() {
     }
 }
 
-/// A child that prints what journald 252 prints, notes what it was asked, and ends.
-fn journalctl(dir: &Path, entries: &[serde_json::Value]) -> PathBuf {
-    let path = dir.join("journalctl");
+/// What the next child prints. Whole or not at all.
+fn print_next(dir: &Path, entries: &[serde_json::Value]) {
     let printed: String = entries.iter().map(|entry| format!("{entry}\n")).collect();
-    std::fs::write(dir.join("entries"), printed).unwrap();
+    std::fs::write(dir.join("new"), printed).unwrap();
+    std::fs::rename(dir.join("new"), dir.join("entries")).unwrap();
+}
+
+/// A child that prints what journald 252 prints, notes what it was asked, and ends.
+fn journalctl(dir: &Path) -> PathBuf {
+    let path = dir.join("journalctl");
     let dir = dir.display();
     let script = format!(
-        "#!/bin/sh\necho \"$*\" >> {dir}/asked\n[ -e {dir}/entries ] && /bin/cat {dir}/entries && /bin/rm {dir}/entries\n\
+        "#!/bin/sh\necho \"$*\" >> {dir}/asked\n/bin/mv {dir}/entries {dir}/taken && /bin/cat {dir}/taken\n\
          echo 'it ends' >&2\nexit 1\n"
     );
     std::fs::write(&path, script).unwrap();
@@ -137,14 +142,14 @@ async fn the_journal_is_read_by_a_child_that_is_started_again() {
     let (intake, mut pieces) = intake(dir.path());
     let mut overlong = entry(9, "0");
     overlong["MESSAGE"] = json!("x".repeat(200_000));
-    let program =
-        journalctl(dir.path(), &[entry(1, "0"), entry(66, "1000"), overlong, json!(7), entry(2, "0")]);
+    print_next(dir.path(), &[entry(1, "0"), entry(66, "1000"), overlong, json!(7), entry(2, "0")]);
+    let program = journalctl(dir.path());
     let matcher = matcher(&sshd(), None).unwrap();
     let journald = journald::Journald { jail: sshd(), program, matcher, intake: intake.clone() };
-    let _reading = Reading(tokio::spawn(journald.read()));
+    let reading = Reading(tokio::spawn(journald.read()));
     assert_eq!(offence(&mut pieces).await, guess(1));
     assert_eq!(offence(&mut pieces).await, guess(2), "a user who calls himself sshd was believed");
-    std::fs::write(dir.path().join("entries"), format!("{}\n", entry(3, "0"))).unwrap();
+    print_next(dir.path(), &[entry(3, "0")]);
     assert_eq!(offence(&mut pieces).await, guess(3));
     let asked = std::fs::read_to_string(dir.path().join("asked")).unwrap();
     assert!(asked.lines().next().unwrap().contains("--lines=0 _UID=0 SYSLOG_IDENTIFIER=sshd"), "{asked}");
@@ -153,9 +158,11 @@ async fn the_journal_is_read_by_a_child_that_is_started_again() {
     let kept = std::fs::read_to_string(dir.path().join("state/journal.cursor")).unwrap();
     assert!(kept.contains("s=5b1e;i="), "{kept}");
     // The next one goes on where that one was.
+    drop(reading);
+    std::fs::remove_file(dir.path().join("asked")).unwrap();
     let (program, matcher) = (dir.path().join("journalctl"), super::matcher(&sshd(), None).unwrap());
     let again = journald::Journald { jail: sshd(), program, matcher, intake: intake.clone() };
-    std::fs::write(dir.path().join("entries"), format!("{}\n", entry(4, "0"))).unwrap();
+    print_next(dir.path(), &[entry(4, "0")]);
     let _again = Reading(tokio::spawn(again.read()));
     assert_eq!(offence(&mut pieces).await, guess(4));
     let asked = std::fs::read_to_string(dir.path().join("asked")).unwrap();
