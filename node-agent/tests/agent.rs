@@ -68,6 +68,7 @@ fn policy(revision: u64, channels_max: u32) -> Policy {
         contexts: List::default(),
         variables: List::default(),
         db_families: List::default(),
+        hardening: None,
     }
 }
 

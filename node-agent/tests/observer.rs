@@ -109,6 +109,7 @@ fn status(dir: &Path) -> Status {
         contexts: List::default(),
         variables: List::default(),
         db_families: List::default(),
+        hardening: None,
     });
     let identity = Identity {
         node: "waw-1".parse().unwrap(),

@@ -1,4 +1,4 @@
-//! Names that operators give: nodes, trunks, carriers, regions and PJSIP endpoints.
+//! Names that operators give: nodes, trunks, carriers, regions, management networks and PJSIP endpoints.
 //!
 //! A name is the identity of what it names: a renamed trunk is another trunk, with health and history of
 //! its own. All go into metrics as label values and into AMI as parts of a channel's name, so the
@@ -100,6 +100,10 @@ name!(
 name!(
     /// A place whose nodes tend to fail together.
     RegionName, "region", is_slug, "1 to 63 of a-z, 0-9 and -, not beginning or ending with -"
+);
+name!(
+    /// A place from where operators reach nodes.
+    ManagementName, "management", is_slug, "1 to 63 of a-z, 0-9 and -, not beginning or ending with -"
 );
 name!(
     /// A PJSIP endpoint on a node.

@@ -8,6 +8,8 @@ mod agent_rows;
 pub mod agents;
 pub mod audio;
 mod audio_rows;
+mod ban_rows;
+pub mod bans;
 pub mod calls;
 mod columns;
 pub mod error;
@@ -31,6 +33,7 @@ pub mod webhooks;
 
 pub use agents::AgentStore;
 pub use audio::AudioStore;
+pub use bans::BanStore;
 pub use calls::CallStore;
 pub use error::StoreError;
 pub use events::EventStore;
@@ -46,6 +49,7 @@ pub use webhooks::WebhookStore;
 pub trait Store:
     AgentStore
     + AudioStore
+    + BanStore
     + CallStore
     + EventStore
     + FleetStore
@@ -59,6 +63,8 @@ pub trait Store:
 impl<
     T: AgentStore
         + AudioStore
+        + BanStore
+        + BanStore
         + CallStore
         + EventStore
         + FleetStore

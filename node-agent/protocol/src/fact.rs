@@ -23,15 +23,17 @@ pub mod fact_kind {
     pub const AGENT_STARTED: &str = "agent_started";
     /// What a ban of a jail's rests on: body `{net, author, reason, jail, seconds, evidence}`.
     pub const OFFENCE: &str = "offence";
-    /// An address was banned: body as the hardening defines it.
+    /// An address was banned here: body [`crate::BanMade`].
     pub const BAN: &str = "ban";
-    /// A ban ended: body as the hardening defines it.
+    /// An operator lifted a ban here: body [`crate::BanLifted`].
     pub const UNBAN: &str = "unban";
     /// A jail or a firewall that is a dry run would have banned an address: body as of [`OFFENCE`].
     pub const BAN_SIMULATED: &str = "ban_simulated";
-    /// What a jail saw in a while: body `{jail, offence, count, sources, seconds}`.
+    /// A ban of the fleet is not taken here: body [`crate::BanRefused`].
+    pub const BAN_REFUSED: &str = "ban_refused";
+    /// What a jail saw in a while: body [`crate::OffenceTally`].
     pub const OFFENCES: &str = "offences";
-    /// Somebody wrote into what Asterisk tells: body `{tampering, count, source}`.
+    /// Somebody wrote into what Asterisk or a log tells: body [`crate::TamperingSeen`].
     pub const TAMPERING: &str = "tampering";
     /// The spool was full and facts were lost: body `{lost}`.
     pub const SPOOL_OVERFLOW: &str = "spool_overflow";
@@ -68,6 +70,21 @@ impl FactBody {
             return Err(OverBound::Text { max: FACT_BODY_MAX });
         }
         Ok(Self(body))
+    }
+
+    /// As a typed body.
+    ///
+    /// # Errors
+    /// [`OverBound`] if it is larger than [`FACT_BODY_MAX`].
+    pub fn of(body: &impl Serialize) -> Result<Self, OverBound> {
+        let body = serde_json::to_value(body).map_err(|_| OverBound::Text { max: FACT_BODY_MAX })?;
+        Self::new(body)
+    }
+
+    /// The body of a kind that has a type; `None` if it is another.
+    #[must_use]
+    pub fn read<T: de::DeserializeOwned>(&self) -> Option<T> {
+        T::deserialize(&self.0).ok()
     }
 
     /// The content.

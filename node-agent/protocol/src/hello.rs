@@ -24,7 +24,7 @@ pub enum Capability {
     TechCause,
     /// The agent reports facts and keeps them until they are acknowledged.
     Facts,
-    /// The agent collects evidence of attacks and keeps bans in nftables.
+    /// Of an agent: collects evidence of attacks and keeps bans in nftables. Of a control plane: shares bans in the fleet.
     Hardening,
     /// The agent places audio files on the node.
     Audio,

@@ -23,6 +23,9 @@
 //! A sound is asked for when a call is about to play it ([`Down::PlaceAudio`]), every time anew: the agent answers at
 //! once where it has it, and else fetches it first. Neither side has to remember what the other has.
 //!
+//! The fleet's bans ([`Down::Bans`]) go to an agent that says up to which revision it holds them ([`Up::Bans`]): what
+//! changed since then, in pages, the next when the last is taken. See [`bans`].
+//!
 //! On an AMI stream the agent is a gate and logs in by itself: it sends Asterisk's banner, answers the control
 //! plane's `Login` (whose user and secret are [`AMI_LINK_USER`] and mean nothing) with its own session's
 //! answer, and admits what its policy admits.
@@ -31,6 +34,7 @@
 //! counted ([`Decoded::Unknown`]), unknown words in a set read as its `Unknown`. Every list and every text
 //! has a bound, and what is beyond it is refused as [`Malformed`].
 
+pub mod bans;
 mod bounded;
 mod fact;
 mod gate;
@@ -48,6 +52,10 @@ use std::time::Duration;
 use controlplane_core::{ids::StreamId, sound::SoundHash};
 
 pub use self::{
+    bans::{
+        BANS_PER_MESSAGE, BanBy, BanChanges, BanLifted, BanMade, BanPage, BanRefused, BansHeld, FleetAllow,
+        FleetBan, OffenceTally, TamperingSeen,
+    },
     bounded::{List, OverBound, Text},
     fact::{FACT_BODY_MAX, FACTS_PER_MESSAGE, Fact, FactBody, fact_kind},
     gate::BarAnswer,
@@ -58,7 +66,7 @@ pub use self::{
         AmiState, Asterisk, Contact, ContactStatus, EndpointSeen, FindingSeen, GateCounts, Host,
         Observations, Registration, RegistrationStatus, Spool,
     },
-    policy::{NumberRule, Policy, TrunkPolicy},
+    policy::{CarrierNets, Hardening, NETS_MAX, NumberRule, Policy, TrunkPolicy},
     token::{InvalidToken, JoinToken, PlaneUrl, TokenSecret},
 };
 

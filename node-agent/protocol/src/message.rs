@@ -6,7 +6,10 @@ use controlplane_core::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{BarAnswer, FACTS_PER_MESSAGE, Fact, Hello, List, Observations, Policy, Refused, Text, Welcome};
+use crate::{
+    BanChanges, BansHeld, BarAnswer, FACTS_PER_MESSAGE, Fact, Hello, List, Observations, Policy, Refused,
+    Text, Welcome,
+};
 
 /// Largest text message of the control stream, in bytes: 512 endpoints with their contacts, or 256 facts of
 /// common size. A writer splits its facts to stay within it.
@@ -61,6 +64,9 @@ pub enum Up {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<Text<300>>,
     },
+    /// Up to where this node holds the fleet's bans: at the beginning of a link, and after each page of [`Down::Bans`];
+    /// only to a control plane that has [`crate::Capability::Hardening`].
+    Bans(BansHeld),
     /// A kind of a newer version: skipped, and counted.
     #[serde(other)]
     Unknown,
@@ -103,6 +109,9 @@ pub enum Down {
         /// Not known here.
         unknown: List<AttemptId, ATTEMPTS_PER_MESSAGE>,
     },
+    /// What changed of the fleet's bans; only to an agent that has said what it holds. The next page comes when it has
+    /// said that it holds this one.
+    Bans(Box<BanChanges>),
     /// Let no Originate of this attempt through from now on, and say whether one went before.
     Bar {
         /// The attempt.

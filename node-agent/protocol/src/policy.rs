@@ -1,6 +1,7 @@
 //! What the gate admits. The agent holds to the last policy it got, and without one admits no Originate.
 
-use controlplane_core::names::{EndpointName, NodeName, TrunkName};
+use controlplane_core::names::{CarrierName, EndpointName, NodeName, TrunkName};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{List, Text};
@@ -24,6 +25,49 @@ pub struct Policy {
     pub variables: List<Text<80>, 32>,
     /// Families of AstDB that DBGet may read.
     pub db_families: List<Text<80>, 8>,
+    /// Who is never banned. Absent, from an older control plane or where it cannot be told whole: what the node heard
+    /// last goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hardening: Option<Box<Hardening>>,
+}
+
+/// Most networks of each list of [`Hardening`], and most in all of them together.
+pub const NETS_MAX: usize = 4096;
+
+/// Networks that are never banned on a node, whoever asks.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hardening {
+    /// The carriers of the node's trunks.
+    #[serde(default)]
+    pub carriers: List<CarrierNets, 512>,
+    /// Replicas of the control plane, as far as they are given by address.
+    #[serde(default)]
+    pub control_plane: List<IpNet, NETS_MAX>,
+    /// From where operators reach the node.
+    #[serde(default)]
+    pub management: List<IpNet, NETS_MAX>,
+}
+
+/// Where a carrier is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CarrierNets {
+    /// Its name.
+    pub carrier: CarrierName,
+    /// Where its SIP comes from.
+    #[serde(default)]
+    pub signalling: List<IpNet, NETS_MAX>,
+    /// Where its RTP comes from.
+    #[serde(default)]
+    pub media: List<IpNet, NETS_MAX>,
+}
+
+impl Hardening {
+    /// Networks in all lists.
+    #[must_use]
+    pub fn nets(&self) -> usize {
+        let carriers = self.carriers.iter().map(|carrier| carrier.signalling.len() + carrier.media.len());
+        carriers.sum::<usize>() + self.control_plane.len() + self.management.len()
+    }
 }
 
 /// What one trunk may carry.

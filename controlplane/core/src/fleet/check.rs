@@ -36,8 +36,10 @@ pub(super) fn contradictions(fleet: &Document) -> Vec<Contradiction> {
     found.duplicates(Noun::Node, "name", fleet.node.iter().map(|n| &n.name));
     found.duplicates(Noun::Trunk, "name", fleet.trunk.iter().map(|t| &t.name));
     found.duplicates(Noun::Route, "prefix", fleet.route.iter().map(|r| &r.prefix));
+    found.duplicates(Noun::Management, "name", fleet.management.iter().map(|m| &m.name));
     found.trunks(fleet);
     found.routes(fleet);
+    found.managements(fleet);
     // Stable: within an entry, in the order of the checks.
     found.0.sort_by_key(|c| (c.noun, c.index));
     found.0
@@ -114,6 +116,24 @@ impl Found {
                         "{of}: trunk \"{name}\" stands twice; its weight sets its share, its first tier its turn"
                     );
                     self.add(Noun::Route, index, "tiers", name, message);
+                }
+            }
+        }
+    }
+}
+
+impl Found {
+    fn managements(&mut self, fleet: &Document) {
+        let nodes = Declared::new(Noun::Node, fleet.node.iter().map(|n| n.name.as_str()));
+        for (index, management) in fleet.management.iter().enumerate() {
+            let of = format!("management \"{}\"", management.name);
+            if management.networks.is_empty() {
+                let message = format!("{of}: name a network, as in networks = [\"192.0.2.0/28\"]");
+                self.add(Noun::Management, index, "networks", &"", message);
+            }
+            for node in &management.nodes {
+                if let Some(message) = nodes.missing(&of, node.as_str()) {
+                    self.add(Noun::Management, index, "nodes", node, message);
                 }
             }
         }

@@ -82,6 +82,7 @@ pub(super) fn diff(old: &Fleet, new: &Fleet) -> Vec<Change> {
     table(Noun::Node, &old.nodes, &new.nodes, &mut changes);
     table(Noun::Trunk, &old.trunks, &new.trunks, &mut changes);
     table(Noun::Route, &old.routes, &new.routes, &mut changes);
+    table(Noun::Management, &old.managements, &new.managements, &mut changes);
     changes.sort_by_key(Change::is_removal);
     changes
 }

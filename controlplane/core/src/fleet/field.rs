@@ -20,7 +20,7 @@ const ROUTE_PREFIX_MAX: usize = 15;
 /// Longest AMI user, and longest host name (RFC 1035).
 const USERNAME_MAX: usize = 64;
 const HOST_MAX: usize = 253;
-/// Widest network that is believed to be a carrier's. Carriers' networks pass the firewall before its bans,
+/// Widest network that is believed to be a carrier's or an office's. Such networks pass the firewall before its bans,
 /// so `0.0.0.0/0` here would let everybody in.
 const WIDEST_V4: u8 = 8;
 const WIDEST_V6: u8 = 16;
@@ -215,7 +215,7 @@ pub(super) fn absolute_folder<'de, D: Deserializer<'de>>(d: D) -> Result<Option<
     }
 }
 
-/// A carrier's networks.
+/// The networks of a carrier, or of a management entry.
 pub(super) fn networks<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<IpNet>, D::Error> {
     Vec::<String>::deserialize(d)?.iter().map(|t| network(t).map_err(de::Error::custom)).collect()
 }
@@ -227,9 +227,7 @@ fn network(text: &str) -> Result<IpNet, String> {
     })?;
     let widest = if net.addr().is_ipv4() { WIDEST_V4 } else { WIDEST_V6 };
     if net.prefix_len() < widest {
-        return Err(format!(
-            "{net} is too wide for a carrier, whose networks are never banned: at least /{widest}"
-        ));
+        return Err(format!("{net} is too wide for a network that is never banned: at least /{widest}"));
     }
     if net.trunc() != net {
         let alone = IpNet::from(net.addr());

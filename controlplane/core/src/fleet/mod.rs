@@ -1,4 +1,4 @@
-//! The declared fleet: carriers, nodes, trunks and routes, as `fleet.toml` writes them.
+//! The declared fleet: carriers, nodes, trunks, routes and management networks, as `fleet.toml` writes them.
 //!
 //! [`Fleet::parse`] reads the file and reports everything that is wrong with it at once; what it returns
 //! is consistent: every name that is referred to is declared. As JSON, a fleet has the shape of the file,
@@ -20,11 +20,13 @@ pub use self::{
     diff::{Change, ChangeKind, FieldChange},
     error::{FleetError, Problem},
     field::{AmiAddress, AmiUsername, CountryCode, InvalidField, NumberPrefix, RoutePrefix},
-    model::{Ami, AmiLogin, CallerIdIn, Canary, CanaryExpects, Carrier, Node, OnRefusal, Route, Trunk},
+    model::{
+        Ami, AmiLogin, CallerIdIn, Canary, CanaryExpects, Carrier, Management, Node, OnRefusal, Route, Trunk,
+    },
 };
 use crate::{
     call::{UnknownWord, words},
-    names::{CarrierName, NodeName, TrunkName},
+    names::{CarrierName, ManagementName, NodeName, TrunkName},
     number::E164,
 };
 
@@ -39,10 +41,12 @@ words! {
         Trunk = "trunk",
         /// `[[route]]`
         Route = "route",
+        /// `[[management]]`
+        Management = "management",
     }
 }
 
-/// Carriers, nodes, trunks and routes, each found by its name.
+/// Carriers, nodes, trunks, routes and management networks, each found by its name.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(from = "Document", into = "Document")]
 pub struct Fleet {
@@ -50,6 +54,7 @@ pub struct Fleet {
     nodes: BTreeMap<NodeName, Node>,
     trunks: BTreeMap<TrunkName, Trunk>,
     routes: BTreeMap<RoutePrefix, Route>,
+    managements: BTreeMap<ManagementName, Management>,
 }
 
 /// A fleet in the shape of its file.
@@ -64,6 +69,9 @@ struct Document {
     trunk: Vec<Trunk>,
     #[serde(default)]
     route: Vec<Route>,
+    // Left out where there is none: an earlier release reads such a fleet, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    management: Vec<Management>,
 }
 
 impl From<Document> for Fleet {
@@ -73,6 +81,7 @@ impl From<Document> for Fleet {
             nodes: document.node.into_iter().map(|n| (n.name.clone(), n)).collect(),
             trunks: document.trunk.into_iter().map(|t| (t.name.clone(), t)).collect(),
             routes: document.route.into_iter().map(|r| (r.prefix.clone(), r)).collect(),
+            managements: document.management.into_iter().map(|m| (m.name.clone(), m)).collect(),
         }
     }
 }
@@ -84,6 +93,7 @@ impl From<Fleet> for Document {
             node: fleet.nodes.into_values().collect(),
             trunk: fleet.trunks.into_values().collect(),
             route: fleet.routes.into_values().collect(),
+            management: fleet.managements.into_values().collect(),
         }
     }
 }
@@ -109,7 +119,7 @@ impl Fleet {
     }
 
     /// What `new` changes in `old`: additions and changes first, then removals, each in the order carriers,
-    /// nodes, trunks, routes, by name.
+    /// nodes, trunks, routes, management networks, by name.
     #[must_use]
     pub fn diff(old: &Self, new: &Self) -> Vec<Change> {
         diff::diff(old, new)
@@ -126,6 +136,7 @@ impl Fleet {
         merged.nodes.extend(wanted.nodes);
         merged.trunks.extend(wanted.trunks);
         merged.routes.extend(wanted.routes);
+        merged.managements.extend(wanted.managements);
         merged
     }
 
@@ -172,6 +183,16 @@ impl Fleet {
     /// Every trunk, by name.
     pub fn trunks(&self) -> impl ExactSizeIterator<Item = &Trunk> {
         self.trunks.values()
+    }
+
+    /// The management networks of a node: those of every entry that names it, or that names no node.
+    pub fn managements_of<'a>(&'a self, node: &'a NodeName) -> impl Iterator<Item = &'a Management> {
+        self.managements.values().filter(move |m| m.nodes.is_empty() || m.nodes.contains(node))
+    }
+
+    /// Every entry of management networks, by name.
+    pub fn managements(&self) -> impl ExactSizeIterator<Item = &Management> {
+        self.managements.values()
     }
 
     /// Every route, by prefix.

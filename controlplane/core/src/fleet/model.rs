@@ -12,7 +12,7 @@ use super::field::{
 use crate::{
     call::{UnknownWord, words},
     ending::EarlyMedia,
-    names::{CarrierName, EndpointName, NodeName, RegionName, TrunkName},
+    names::{CarrierName, EndpointName, ManagementName, NodeName, RegionName, TrunkName},
     number::{E164, NumberFormat, dialled},
 };
 
@@ -216,6 +216,21 @@ pub struct Route {
     pub prefix: RoutePrefix,
     /// Lists of trunks: a later one is used when no trunk of the earlier ones can take the call now.
     pub tiers: Vec<Vec<TrunkName>>,
+}
+
+/// From where operators reach nodes, as an office or a bastion. Never banned, and what confirms a change of the
+/// firewall comes from there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Management {
+    /// Its name.
+    pub name: ManagementName,
+    /// Its networks.
+    #[serde(deserialize_with = "networks")]
+    pub networks: Vec<IpNet>,
+    /// The nodes that are reached from there; empty: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeName>,
 }
 
 #[allow(clippy::expect_used, reason = "a constant; any test of this file would fail")]

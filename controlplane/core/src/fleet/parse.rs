@@ -1,6 +1,6 @@
 //! Reads `fleet.toml`, keeping the line of every key for the errors.
 //!
-//! Three passes, each only when the one before found nothing: the file is TOML with the four tables; each
+//! Three passes, each only when the one before found nothing: the file is TOML with the five tables; each
 //! entry is read alone, so that one wrong entry does not hide the next; then [`super::check`].
 
 use std::collections::BTreeMap;
@@ -28,6 +28,8 @@ struct Layout {
     trunk: Vec<Entry>,
     #[serde(default)]
     route: Vec<Entry>,
+    #[serde(default)]
+    management: Vec<Entry>,
 }
 
 pub(super) fn parse(text: &str) -> Result<Fleet, FleetError> {
@@ -41,6 +43,7 @@ pub(super) fn parse(text: &str) -> Result<Fleet, FleetError> {
         node: entries(text, Noun::Node, &layout.node, &mut problems),
         trunk: entries(text, Noun::Trunk, &layout.trunk, &mut problems),
         route: entries(text, Noun::Route, &layout.route, &mut problems),
+        management: entries(text, Noun::Management, &layout.management, &mut problems),
     };
     FleetError::none_or(problems)?;
     let problems = contradictions(&document).into_iter().map(|c| {
@@ -107,6 +110,7 @@ impl Layout {
             Noun::Node => &self.node,
             Noun::Trunk => &self.trunk,
             Noun::Route => &self.route,
+            Noun::Management => &self.management,
         };
         let entry = table.get(c.index)?;
         let span = entry.get_ref().get(c.key).map_or(entry.span(), Spanned::span);

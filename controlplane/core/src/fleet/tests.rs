@@ -248,6 +248,43 @@ fn a_long_list_of_names_is_cut() {
 }
 
 #[test]
+fn management_networks_are_of_all_nodes_or_of_those_they_name() {
+    let office = "[[management]]\nname = \"office\"\nnetworks = [\"198.51.100.0/28\", \"2001:db8:a::/48\"]\n";
+    let bastion =
+        "[[management]]\nname = \"bastion\"\nnetworks = [\"203.0.113.5/32\"]\nnodes = [\"waw-1\"]\n";
+    let fleet = Fleet::parse(&format!("{EXAMPLE}{office}{bastion}")).unwrap();
+    let of = |node: &str| {
+        let node = node.parse().unwrap();
+        fleet.managements_of(&node).map(|m| m.name.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (of("waw-1"), of("fra-1")),
+        (vec!["bastion".to_owned(), "office".to_owned()], vec!["office".to_owned()])
+    );
+    // What an earlier release stored is read, and what it can read is stored where there are none.
+    let old = Fleet::parse(EXAMPLE).unwrap();
+    let stored = serde_json::to_value(&old).unwrap();
+    assert!(stored.get("management").is_none());
+    assert_eq!(serde_json::from_value::<Fleet>(stored).unwrap(), old);
+    let lines: Vec<_> = Fleet::diff(&old, &fleet).iter().map(ToString::to_string).collect();
+    assert_eq!(lines, ["+ management bastion", "+ management office"]);
+    assert_eq!(Fleet::merge_without_prune(&fleet, &old), fleet);
+    for (text, says) in [
+        (
+            office.replace("\"198.51.100.0/28\"", "\"0.0.0.0/0\""),
+            "too wide for a network that is never banned",
+        ),
+        (office.replace("[\"198.51.100.0/28\", \"2001:db8:a::/48\"]", "[]"), "name a network, as in"),
+        (bastion.replace("waw-1", "waw-9"), "node \"waw-9\" is not declared"),
+        (format!("{office}{office}"), "management \"office\": declared already as management[0]"),
+        (office.replace("networks", "network"), "unknown field `network`"),
+    ] {
+        let error = Fleet::parse(&format!("{EXAMPLE}{text}")).unwrap_err().to_string();
+        assert!(error.contains(says) && error.contains("line "), "{text}: {error}");
+    }
+}
+
+#[test]
 fn a_diff_reads_as_lines_with_removals_last() {
     let old = example();
     let text = EXAMPLE

@@ -269,7 +269,7 @@ async fn revoke(
     Ok(revoked)
 }
 
-async fn keep(
+pub(super) async fn keep(
     c: &mut PgConnection,
     node: &NodeName,
     facts: &[AgentFact],

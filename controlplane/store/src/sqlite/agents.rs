@@ -270,7 +270,7 @@ async fn revoke(
     Ok(revoked)
 }
 
-async fn keep(
+pub(super) async fn keep(
     c: &mut SqliteConnection,
     node: &NodeName,
     facts: &[AgentFact],

@@ -6,6 +6,7 @@ mod agents;
 mod attempts;
 mod audio;
 mod audit;
+mod bans;
 mod bounds;
 mod calls;
 mod cancels;
