@@ -115,6 +115,7 @@ impl App {
         )?);
         let agents_door = agents.door(agents_door)?;
         let metrics = Arc::new(Metrics::new()?);
+        metrics.add(agents.bans.metrics())?;
         let registry = Arc::new(Registry::new(chance.fork()));
         let nodes = Arc::new(Nodes::new(nodes::Shared {
             registry: Arc::clone(&registry),
@@ -197,7 +198,6 @@ impl App {
         ];
         tracing::info!(api = %api_at, operator = %operator_at, agents = %agents_at, "ringward is ready");
         let mut tasks = vec![
-            agents.keep(),
             health::watch(Arc::clone(&registry), metrics, Arc::clone(&keeping)),
             keeping.keep(Arc::clone(&registry), clock),
             keeping.count_customers(registry),
@@ -205,6 +205,7 @@ impl App {
             tokio::spawn(Arc::clone(&calls).hear_late()).abort_handle(),
             tokio::spawn(calls.watch_over()).abort_handle(),
         ];
+        tasks.extend(agents.keep());
         tasks.extend(audio.keep());
         tasks.extend(webhooks.keep());
         Ok(Self {

@@ -255,3 +255,52 @@ fn from_the_first_key_to_a_fleet_that_contradicts_itself() {
     assert_eq!(code, Some(1));
     assert!(stdout.contains("no_route"), "{stdout}");
 }
+
+#[test]
+fn bans_are_made_explained_listed_imported_and_lifted() {
+    let server = Server::start();
+    let (_, stdout, _) = server.ask("", &["bootstrap", "--json"]);
+    let key =
+        serde_json::from_str::<serde_json::Value>(&stdout).unwrap()["secret"].as_str().unwrap().to_owned();
+    let ask = |arguments: &[&str]| server.ask(&key, arguments);
+    let (code, stdout, _) = ask(&["ban", "list"]);
+    assert_eq!((code, stdout.as_str()), (Some(0), "Nobody is banned.\n"));
+    let add = ["ban", "add", "203.0.113.9", "--for", "12h", "--reason", "scans"];
+    let (code, stdout, stderr) = ask(&add);
+    assert_eq!((code, stdout.as_str()), (Some(0), "203.0.113.9/32 is banned on every node.\n"), "{stderr}");
+    assert!(ask(&add[..3]).1.contains("is banned on every node."), "for ever is longer");
+    assert!(ask(&add).1.contains("(it was, for at least as long)"));
+    let (code, stdout, _) = ask(&["ban", "why", "203.0.113.9"]);
+    assert_eq!(code, Some(0));
+    assert!(stdout.starts_with("203.0.113.9 is banned\n  ban 203.0.113.9/32 by operator key_"), "{stdout}");
+    // What is refused for safety has a code of its own.
+    let (code, _, stderr) = ask(&["ban", "add", "0.0.0.0/0"]);
+    assert_eq!(code, Some(6));
+    assert!(stderr.contains("0.0.0.0/0 is everything"), "{stderr}");
+    assert_eq!(ask(&["ban", "add", "203.0.113.9", "--for", "soon"]).0, Some(2));
+    assert_eq!(ask(&["ban", "remove", "203.0.113.10"]).0, Some(5));
+
+    let list = server.data.path().join("scanners.txt");
+    std::fs::write(&list, "# scanners\n198.51.100.1\n198.51.100.64/26\n127.0.0.1\n").unwrap();
+    let path = list.display().to_string();
+    let (code, stdout, stderr) = ask(&["ban", "import", &path, "--for", "1d"]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stdout.starts_with("2 taken from scanners.txt, 2 of them new or longer; 1 lines"), "{stdout}");
+    assert!(stdout.contains("line 4: 127.0.0.1/32 touches"), "{stdout}");
+    let (_, stdout, _) = ask(&["ban", "export", "--source", "scanners.txt"]);
+    assert_eq!(stdout, "198.51.100.1\n198.51.100.64/26\n");
+    let (_, stdout, _) = ask(&["ban", "list", "--source", "scanners.txt", "--json"]);
+    let listed: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(listed["data"].as_array().unwrap().len(), 2);
+
+    let (code, stdout, _) = ask(&["allow", "add", "198.51.100.0/24", "--reason", "an office"]);
+    assert_eq!(code, Some(0));
+    assert!(stdout.contains("198.51.100.0/24 is never banned from now on; 2 bans were lifted"), "{stdout}");
+    let (code, stdout, _) = ask(&["ban", "why", "198.51.100.1"]);
+    assert_eq!(code, Some(1));
+    assert!(stdout.contains("an operator allows it") && stdout.contains("an office"), "{stdout}");
+    assert!(ask(&["allow", "list"]).1.contains("198.51.100.0/24"));
+    assert_eq!(ask(&["allow", "remove", "198.51.100.0/24"]).0, Some(0));
+    assert_eq!(ask(&["ban", "remove", "203.0.113.9", "--reason", "done"]).0, Some(0));
+    assert_eq!(ask(&["ban", "list"]).1, "Nobody is banned.\n");
+}

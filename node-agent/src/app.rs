@@ -21,11 +21,11 @@ use crate::{
     link,
     metrics::{self, Metrics},
     observer,
-    settings::Settings,
+    settings::{FirewallMode, Settings},
     sounds::Sounds,
     spool::Spool,
     status::Status,
-    ward::{self, Ward, door},
+    ward::{self, Ward, door, sharing::Sharing},
 };
 
 /// Between two syncs of the spool.
@@ -118,6 +118,13 @@ impl App {
             ids: ids.clone(),
         };
         evidence::start(&settings, parts, &mut tasks)?;
+        let sharing = (settings.firewall.mode != FirewallMode::Off).then(|| {
+            let node = status.identity.borrow().node.to_string();
+            Sharing::new(ward.clone(), spool.clone(), node, clock.clone())
+        });
+        if let Some(sharing) = sharing.clone() {
+            tasks.spawn(sharing.keep());
+        }
         tasks.spawn(metrics::serve(listener, Arc::clone(&metrics), status.clone()));
         tasks.spawn(joining::keep_fresh(identity, urls.clone(), state, clock));
         tasks.spawn(observer::observe(settings.clone(), status.clone(), ids, chance.clone()));
@@ -140,6 +147,7 @@ impl App {
             metrics,
             running,
             ward: ward.clone(),
+            sharing,
         };
         for url in urls {
             tasks.spawn(link::keep(url, shared.clone()));

@@ -20,6 +20,7 @@ use node_agent_protocol::{
 use rand::{Rng, rngs::StdRng};
 use tokio::{
     sync::{Semaphore, mpsc, watch},
+    task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 use tokio_tungstenite::tungstenite::Message as Frame;
@@ -32,7 +33,7 @@ use crate::{
     settings::Login,
     sounds::Sounds,
     status::{Sight, Status},
-    ward::Ward,
+    ward::{Ward, sharing::Sharing},
 };
 
 /// The first and the longest wait between two dials.
@@ -73,6 +74,8 @@ pub struct Shared {
     pub running: watch::Receiver<()>,
     /// Bans and the firewall.
     pub ward: Ward,
+    /// Bans of the fleet; none where the firewall is off.
+    pub(crate) sharing: Option<Sharing>,
 }
 
 /// Why a link is over.
@@ -153,13 +156,19 @@ async fn once(
     let config = || tls::joined(&identity.ca_pem, &identity.certificate_pem, &identity.key_pem);
     let config_now = config().map_err(DialError::from)?;
     let socket = dial::web_socket(url, LINK_PATH, config_now, MESSAGE_MAX).await?;
+    if let Some(sharing) = &shared.sharing
+        && let Ok(address) = socket.get_ref().get_ref().0.peer_addr()
+    {
+        sharing.reached(&url.to_string(), address);
+    }
     let (mut sink, mut frames) = socket.split();
     let asterisk = first_look(shared).await;
     let tech_cause = says_tech_cause(asterisk.as_ref());
     let capabilities =
         [Capability::Ami, Capability::Audio, Capability::Bar, Capability::Facts, Capability::Records]
             .into_iter()
-            .chain(tech_cause.then_some(Capability::TechCause));
+            .chain(tech_cause.then_some(Capability::TechCause))
+            .chain(shared.sharing.is_some().then_some(Capability::Hardening));
     let hello = Hello {
         protocol: PROTOCOL,
         protocol_oldest: Some(PROTOCOL_OLDEST),
@@ -194,6 +203,12 @@ async fn once(
     let placing = Arc::new(Semaphore::new(PLACING_MAX));
     let placing_ahead = Arc::new(Semaphore::new(PLACING_AHEAD_MAX));
     let (answers, mut answered) = mpsc::channel::<Up>(STREAMS_MAX);
+    let (bans, pages) = mpsc::channel(1);
+    // Ends with the link.
+    let mut following = JoinSet::new();
+    if let Some(sharing) = shared.sharing.clone().filter(|_| capabilities.has(Capability::Hardening)) {
+        following.spawn(sharing.follow(pages, answers.clone()));
+    }
     let mut beat = interval(HEARTBEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut sight = shared.status.sight.subscribe();
@@ -211,7 +226,12 @@ async fn once(
                 let message = read(frame)?;
                 shared.ward.confirmed();
                 match message {
-                    Some(Down::Policy(policy)) if policy.node == identity.node => shared.status.gate.take(&policy),
+                    Some(Down::Policy(policy)) if policy.node == identity.node => {
+                        shared.status.gate.take(&policy);
+                        if let (Some(sharing), Some(hardening)) = (&shared.sharing, policy.hardening) {
+                            sharing.protect(*hardening);
+                        }
+                    }
                     Some(Down::Policy(policy)) => {
                         return Err(broken(format_args!("a policy for node {}", policy.node)));
                     }
@@ -219,6 +239,12 @@ async fn once(
                         shared.status.spool.acknowledge(&fact_ids);
                         under_way.forget(&fact_ids);
                         added.mark_changed();
+                    }
+                    Some(Down::Bans(changes)) => {
+                        // Only one that was not asked for finds no place.
+                        if bans.try_send(*changes).is_err() {
+                            tracing::debug!("a page of bans was dropped");
+                        }
                     }
                     Some(Down::Bar { attempt, age_max_s }) => {
                         let answer = shared.status.gate.bar(&attempt, age_max_s.map(Duration::from_secs));

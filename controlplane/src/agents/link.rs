@@ -18,8 +18,8 @@ use axum::{
 use controlplane_core::names::NodeName;
 use controlplane_store::Store;
 use node_agent_protocol::{
-    Capabilities, Capability, Decoded, Down, Fact, HEARTBEAT, Hello, List, PROTOCOL, RefusalCode, Refused,
-    SILENCE_MAX, Text, Up, Welcome, decode, encode, sounds::Wanted,
+    BansHeld, Capabilities, Capability, Decoded, Down, Fact, HEARTBEAT, Hello, List, PROTOCOL, RefusalCode,
+    Refused, SILENCE_MAX, Text, Up, Welcome, decode, encode, sounds::Wanted,
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -28,6 +28,7 @@ use tokio::{
 
 use super::{
     attempts::{Question, answer},
+    bans::{Bans, feed},
     facts::{Kept, keep},
     links::{Admission, Declared, Links, Membership, Over},
     pace::Pace,
@@ -43,6 +44,10 @@ const WRITE_MAX: Duration = Duration::from_secs(5);
 const FACTS_WAITING: usize = 4;
 /// Questions about attempts that wait for the database; more are dropped, and come again.
 const QUESTIONS_WAITING: usize = 2;
+/// Answers about bans that wait; the agent sends one for each page.
+const HELD_WAITING: usize = 2;
+/// Pages of bans that wait to be sent.
+const PAGES_WAITING: usize = 1;
 /// What a ping or pong counts for.
 const CONTROL_FRAME: usize = 64;
 
@@ -50,6 +55,7 @@ const CONTROL_FRAME: usize = 64;
 #[derive(Clone)]
 pub(super) struct Shared {
     pub(super) links: Arc<Links>,
+    pub(super) bans: Arc<Bans>,
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Clock,
     pub(super) registry: Arc<Registry>,
@@ -114,7 +120,7 @@ async fn greet(shared: &Shared, socket: &mut WebSocket, node: &NodeName) -> Resu
         protocol: hello.protocol.min(PROTOCOL),
         control_plane_version: Text::cut(env!("CARGO_PKG_VERSION")),
         lacking: Capabilities::of(hello.capabilities.lacking(&Capability::USED)),
-        capabilities: Capabilities::of([Capability::Records]),
+        capabilities: Capabilities::of([Capability::Hardening, Capability::Records]),
     };
     send(socket, &Down::Welcome(welcome)).await?;
     Ok(hello)
@@ -145,6 +151,8 @@ struct Link<'a> {
     kept: mpsc::Receiver<Kept>,
     questions: mpsc::Sender<Question>,
     answers: mpsc::Receiver<Down>,
+    held: mpsc::Sender<BansHeld>,
+    pages: mpsc::Receiver<Down>,
     heartbeat: Interval,
     pace: Pace,
     /// When the other side was heard last.
@@ -176,6 +184,9 @@ async fn run(shared: &Shared, socket: &mut WebSocket, admission: &mut Admission,
     let (questions, asked) = mpsc::channel(QUESTIONS_WAITING);
     let (told, answers) = mpsc::channel(QUESTIONS_WAITING);
     let answering = tokio::spawn(answer(shared.clone(), node.clone(), asked, told));
+    let (held, holds) = mpsc::channel(HELD_WAITING);
+    let (paging, pages) = mpsc::channel(PAGES_WAITING);
+    let feeding = tokio::spawn(feed(Arc::clone(&shared.bans), node.clone(), holds, paging));
     let now = Instant::now();
     let mut link = Link {
         shared,
@@ -188,6 +199,8 @@ async fn run(shared: &Shared, socket: &mut WebSocket, admission: &mut Admission,
         kept,
         questions,
         answers,
+        held,
+        pages,
         heartbeat,
         pace: Pace::new(now),
         heard: now,
@@ -218,6 +231,7 @@ async fn run(shared: &Shared, socket: &mut WebSocket, admission: &mut Admission,
     // What is not acknowledged comes again on the next link.
     keeping.abort();
     answering.abort();
+    feeding.abort();
     end
 }
 
@@ -235,6 +249,7 @@ impl Link<'_> {
             Some(message) = self.member.down.recv() => Next::Send(message),
             Some(kept) = self.kept.recv() => Next::Acknowledge(kept),
             Some(answer) = self.answers.recv() => Next::Send(answer),
+            Some(page) = self.pages.recv() => Next::Send(page),
             _ = self.heartbeat.tick() => Next::Beat,
             message = timeout_at(self.heard + SILENCE_MAX, self.socket.recv()) => {
                 message.map_or(Next::Silent, Next::Heard)
@@ -254,7 +269,7 @@ impl Link<'_> {
                 if now.fleet.node(node).is_none() {
                     return Err(unknown_node(node));
                 }
-                let policy = policy::of(&now.fleet, now.revision, node);
+                let policy = policy::of(&now.fleet, now.revision, node, self.shared.bans.replicas());
                 send(self.socket, &Down::Policy(Box::new(policy))).await
             }
             Next::Send(message) => send(self.socket, &message).await,
@@ -304,6 +319,12 @@ impl Link<'_> {
                 let question = Question { records: records.into_vec(), channels: channels.into_vec() };
                 if self.questions.try_send(question).is_err() {
                     tracing::debug!(node = %self.node, "a question about attempts was dropped");
+                }
+            }
+            Ok(Decoded::Message(Up::Bans(held))) => {
+                // Only one that asks for nothing new is dropped: there is one for each page.
+                if self.held.try_send(held).is_err() {
+                    tracing::debug!(node = %self.node, "an answer about bans was dropped");
                 }
             }
             Ok(Decoded::Message(Up::AudioPlaced { sound, ahead, error })) => {

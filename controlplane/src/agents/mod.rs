@@ -2,12 +2,13 @@
 //!
 //! `authority` is the CA; `door` the TLS listener; `links` what is known of every node's agent and the ways to ask
 //! it; `link` one link's life; `ami_stream` one AMI stream; `policy` what a gate shall admit. The door's routes are
-//! in `http/agents.rs`. Who holds a certificate that the store does not know, or knows to be revoked, gets
+//! in `http/agents.rs`; `bans` is what the fleet bans and how nodes hear of it. Who holds a certificate that the store does not know, or knows to be revoked, gets
 //! nothing, whoever signed it.
 
 mod ami_stream;
 mod attempts;
 mod authority;
+mod bans;
 mod door;
 mod facts;
 mod link;
@@ -29,6 +30,7 @@ use self::door::ServerCertificate;
 pub(crate) use self::links::{Admission, BAR_MAX, DialledFor, PlaceAudioError};
 pub use self::{
     authority::{Authority, AuthorityError, CsrError, Signed},
+    bans::{BanMetrics, Bans, CONTROL_PLANE, Order},
     door::{Connection, Door, Peer},
     links::{AgentState, AmiStream, LinkState, Links, OpenAmiError, Seen},
     metrics::AgentMetrics,
@@ -51,6 +53,8 @@ pub struct Agents {
     pub authority: Authority,
     /// Every node's link.
     pub links: Arc<Links>,
+    /// The fleet's bans.
+    pub bans: Arc<Bans>,
     /// Where agents reach the replicas, as operators set it.
     pub urls: Vec<PlaneUrl>,
     certificate: Arc<ServerCertificate>,
@@ -75,7 +79,8 @@ impl Agents {
         let (certificate, _) = authority.server(clock.now(), chance.secret())?;
         let links = Arc::new(Links::new(clock.clone(), chance.clone()));
         let certificate = ServerCertificate::new(certificate);
-        Ok(Self { authority, links, urls, certificate, store, clock, chance })
+        let bans = Bans::new(Arc::clone(&store), Arc::clone(&links), &urls, clock.clone(), chance.clone());
+        Ok(Self { authority, links, bans: Arc::new(bans), urls, certificate, store, clock, chance })
     }
 
     /// Puts TLS on a listener.
@@ -93,6 +98,7 @@ impl Agents {
         let shared = link::Shared {
             registry,
             links: Arc::clone(&self.links),
+            bans: Arc::clone(&self.bans),
             store: Arc::clone(&self.store),
             clock: self.clock.clone(),
         };
@@ -119,8 +125,11 @@ impl Agents {
 
     /// Looks after what changes without anybody asking: revocations by other replicas, the door's own
     /// certificate, and the past.
-    pub fn keep(self: &Arc<Self>) -> AbortHandle {
-        tokio::spawn(keep(Arc::clone(self))).abort_handle()
+    pub fn keep(self: &Arc<Self>) -> [AbortHandle; 2] {
+        [
+            tokio::spawn(keep(Arc::clone(self))).abort_handle(),
+            tokio::spawn(Arc::clone(&self.bans).keep()).abort_handle(),
+        ]
     }
 }
 

@@ -111,6 +111,12 @@ impl Door {
         self.send(self.request(Method::POST, path).body(text)).await
     }
 
+    /// A GET whose answer is text.
+    pub(super) async fn get_text(&self, path: &str) -> Result<String, Failure> {
+        let (status, text) = self.exchange(self.request(Method::GET, path)).await?;
+        if status.is_success() { Ok(text) } else { Err(Failure::of(status, &json(&text))) }
+    }
+
     fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.url));
         match &self.key {
@@ -120,11 +126,19 @@ impl Door {
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<Value, Failure> {
+        let (status, text) = self.exchange(request).await?;
+        let body = json(&text);
+        if status.is_success() { Ok(body) } else { Err(Failure::of(status, &body)) }
+    }
+
+    async fn exchange(&self, request: reqwest::RequestBuilder) -> Result<(StatusCode, String), Failure> {
         let unreachable = |error: reqwest::Error| Failure::unreachable(&self.url, &error);
         let response = request.send().await.map_err(unreachable)?;
         let status = response.status();
-        let text = response.text().await.map_err(unreachable)?;
-        let body: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
-        if status.is_success() { Ok(body) } else { Err(Failure::of(status, &body)) }
+        Ok((status, response.text().await.map_err(unreachable)?))
     }
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or(Value::Null)
 }

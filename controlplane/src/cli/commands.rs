@@ -32,7 +32,7 @@ pub(super) fn show(door: &Door, answer: &Value, people: impl FnOnce() -> String)
 }
 
 /// A list as a table, or a sentence with the next command where it is empty.
-fn show_list(door: &Door, list: &Value, header: &[&str], members: &[&str], empty: &str) {
+pub(super) fn show_list(door: &Door, list: &Value, header: &[&str], members: &[&str], empty: &str) {
     show(door, list, || {
         if list["data"].as_array().is_none_or(Vec::is_empty) {
             format!("{empty}\n")
@@ -143,7 +143,7 @@ fn but(list: &Value, good: impl Fn(&Value) -> bool) -> Vec<Value> {
     list["data"].as_array().into_iter().flatten().filter(|item| !good(item)).cloned().collect()
 }
 
-fn read(file: &Path) -> Result<String, Failure> {
+pub(super) fn read(file: &Path) -> Result<String, Failure> {
     let failed = |error: std::io::Error| Failure::local(format!("{}: {error}", file.display()));
     if file == Path::new("-") {
         let mut text = String::new();
@@ -225,8 +225,8 @@ pub(super) async fn trunks(door: &Door) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A number for a query string: its plus must not become a space.
-fn encoded(number: &str) -> String {
+/// A number or a text for a query string: its plus must not become a space.
+pub(super) fn encoded(number: &str) -> String {
     number
         .bytes()
         .map(|b| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") })

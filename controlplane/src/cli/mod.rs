@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the command line")]
 
 mod agents;
+mod bans;
 mod client;
 mod commands;
 mod health;
@@ -60,6 +61,12 @@ enum Command {
     /// Calls.
     #[command(subcommand)]
     Call(CallCommand),
+    /// Addresses that are banned on every node.
+    #[command(subcommand)]
+    Ban(bans::BanCommand),
+    /// Addresses that are never banned.
+    #[command(subcommand)]
+    Allow(bans::AllowCommand),
     /// API keys.
     #[command(subcommand)]
     Key(KeyCommand),
@@ -315,6 +322,8 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Call(CallCommand::Show { id }) => commands::show_call(&door()?, id).await,
         Command::Call(CallCommand::List { limit }) => commands::calls(&door()?, *limit).await,
         Command::Call(CallCommand::Cancel { id }) => commands::cancel(&door()?, id).await,
+        Command::Ban(command) => bans::ban(&door()?, command).await,
+        Command::Allow(command) => bans::allow(&door()?, command).await,
         Command::Key(KeyCommand::Create { name, operator, scope }) => {
             commands::create_key(&door()?, name, *operator, scope).await
         }

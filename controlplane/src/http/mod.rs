@@ -15,6 +15,8 @@
 //!             GET …/nodes/{name}/why    POST …/nodes/{name}/drain, /undrain
 //!             GET …/trunks/{name}/why   POST …/trunks/{name}/disable, /enable
 //!             GET /admin/v1/nodes       GET /admin/v1/trunks    GET /admin/v1/routes, /routes/explain
+//!             GET|POST /admin/v1/bans   POST …/bans/remove, …/bans/import    GET …/bans/why, …/bans/export
+//!             GET|POST /admin/v1/allows POST …/allows/remove
 //!             GET|POST /admin/v1/keys   POST /admin/v1/keys/{id}/revoke
 //!             GET /admin/v1/webhooks/deliveries                POST …/{event}/replay
 //!             GET /admin/v1/audit       GET|POST /admin/v1/calls, …/{id}, …/{id}/cancel
@@ -170,6 +172,13 @@ pub fn operators(state: State) -> Router {
         .route("/admin/v1/trunks", get(operators::trunks))
         .route("/admin/v1/routes", get(operators::routes))
         .route("/admin/v1/routes/explain", get(operators::explain))
+        .route("/admin/v1/bans", get(operators::bans::bans).post(operators::bans::ban))
+        .route("/admin/v1/bans/remove", post(operators::bans::unban))
+        .route("/admin/v1/bans/why", get(operators::bans::why))
+        .route("/admin/v1/bans/import", post(operators::bans::lists::import))
+        .route("/admin/v1/bans/export", get(operators::bans::lists::export))
+        .route("/admin/v1/allows", get(operators::bans::allows).post(operators::bans::allow))
+        .route("/admin/v1/allows/remove", post(operators::bans::disallow))
         .route("/admin/v1/keys", get(operators::keys::list).post(operators::keys::create))
         .route("/admin/v1/keys/{id}/revoke", post(operators::keys::revoke))
         .route("/admin/v1/audit", get(operators::audit))

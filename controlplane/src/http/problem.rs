@@ -73,6 +73,8 @@ pub(super) enum Code {
     CsrRefused,
     /// The node is in no fleet file.
     NodeNotDeclared,
+    /// It may not be banned or allowed.
+    BanRefused,
     /// There are as many of these as there may be.
     LimitReached,
     /// The organisation has as many open calls as it may have, in all or to one number.
@@ -136,6 +138,7 @@ impl Code {
                 ("csr_refused", StatusCode::UNPROCESSABLE_ENTITY, "The signing request is not valid")
             }
             Self::NodeNotDeclared => ("node_not_declared", StatusCode::FORBIDDEN, "The node is not declared"),
+            Self::BanRefused => ("ban_refused", StatusCode::CONFLICT, "It may not be banned or allowed"),
             Self::LimitReached => ("limit_reached", StatusCode::CONFLICT, "There may be no more of these"),
             Self::TooManyOpenCalls => {
                 ("too_many_open_calls", StatusCode::TOO_MANY_REQUESTS, "Too many calls are open")

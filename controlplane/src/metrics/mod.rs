@@ -10,7 +10,7 @@ use prometheus::{
 
 use self::fleet::FleetMetrics;
 use crate::{
-    agents::{AgentMetrics, Links},
+    agents::{AgentMetrics, BanMetrics, Links},
     audio::AudioMetrics,
     registry::Registry as Fleet,
     webhooks::WebhookMetrics,
@@ -129,6 +129,14 @@ impl Metrics {
             reconciled,
             registry,
         })
+    }
+
+    /// Tells of the fleet's bans too.
+    ///
+    /// # Errors
+    /// A name that is there twice: a mistake of the program.
+    pub(crate) fn add(&self, bans: &BanMetrics) -> Result<(), prometheus::Error> {
+        bans.register(&self.registry)
     }
 
     pub(crate) fn call_accepted(&self) {

@@ -14,6 +14,7 @@ mod look;
 pub(crate) mod metrics;
 mod own;
 mod rules;
+pub(crate) mod sharing;
 mod snapshot;
 mod task;
 mod trial;

@@ -1,6 +1,7 @@
 //! `/admin/v1`, and what machines ask: metrics, liveness, readiness.
 
 pub(super) mod agents;
+pub(super) mod bans;
 pub(super) mod calls;
 pub(super) mod fleet;
 pub(super) mod health;

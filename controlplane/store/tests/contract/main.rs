@@ -15,6 +15,7 @@ mod agents;
 mod attempts;
 mod audio;
 mod audit;
+mod bans;
 mod cancelling;
 mod damage;
 mod disabling;
@@ -165,6 +166,17 @@ contract! {
         rows_cannot_be_changed_or_erased
         a_row_is_sealed_once
         retention_erases_only_what_it_unlocked;
+    bans:
+        a_ban_is_made_made_longer_and_lifted_each_with_its_revision
+        who_was_away_hears_of_a_lift_and_of_the_shorter_ban_after_it
+        an_allowance_lifts_the_bans_that_it_touches
+        a_node_s_fact_bans_once_and_lifts_only_its_own
+        refusals_are_kept_until_their_ban_is_over
+        what_is_over_is_pruned_and_forgotten_lifts_are_told
+        lists_are_filtered_and_go_on_at_a_cursor
+        a_node_does_not_fill_the_list_of_all
+        twenty_writers_give_each_change_a_revision_of_its_own
+        ten_thousand_are_one_write;
     webhooks:
         an_endpoint_is_made_changed_rotated_and_removed_with_its_audit_rows
         an_organisation_has_so_many_endpoints_and_no_more

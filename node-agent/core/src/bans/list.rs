@@ -50,7 +50,8 @@ pub enum Problem {
 }
 
 /// Reads a line: nothing, a net, or neither.
-fn net_of(line: &str) -> Option<Result<IpNet, Problem>> {
+#[must_use]
+pub fn net_of(line: &str) -> Option<Result<IpNet, Problem>> {
     let text = line.split(['#', ';']).next().unwrap_or_default().trim();
     if text.is_empty() {
         return None;
@@ -93,10 +94,15 @@ impl Bans {
     /// All bans as such a list, by address.
     #[must_use]
     pub fn export(&self) -> String {
-        let line = |net: &IpNet| match net {
-            IpNet::V4(v4) if is_single(net) => format!("{}\n", v4.addr()),
-            IpNet::V4(_) | IpNet::V6(_) => format!("{net}\n"),
-        };
-        self.all().map(|ban| line(&ban.net)).collect()
+        self.all().map(|ban| line_of(&ban.net)).collect()
+    }
+}
+
+/// The line of a net.
+#[must_use]
+pub fn line_of(net: &IpNet) -> String {
+    match net {
+        IpNet::V4(v4) if is_single(net) => format!("{}\n", v4.addr()),
+        IpNet::V4(_) | IpNet::V6(_) => format!("{net}\n"),
     }
 }

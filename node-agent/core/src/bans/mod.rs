@@ -272,7 +272,8 @@ impl fmt::Display for Why {
 }
 
 /// The net as it is counted: host bits off, IPv6 no narrower than /64.
-fn counted(net: IpNet) -> IpNet {
+#[must_use]
+pub fn counted(net: IpNet) -> IpNet {
     match canonical(net) {
         IpNet::V6(v6) if v6.prefix_len() > V6_HOST => {
             ipnet::Ipv6Net::new(v6.addr(), V6_HOST).map_or(IpNet::V6(v6), |host| IpNet::V6(host.trunc()))

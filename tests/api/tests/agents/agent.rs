@@ -9,6 +9,7 @@ use node_agent::{
     identity::StateDir,
     joining,
     settings::Settings,
+    ward::Ward,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -74,7 +75,7 @@ fn settings(dir: &Path, pbx: SocketAddr) -> Settings {
 }
 
 /// An agent in a runtime of its own, so that it can be killed as a process is.
-pub(crate) struct Running(Option<Runtime>);
+pub(crate) struct Running(Option<Runtime>, Ward);
 
 impl Running {
     pub(crate) async fn start(settings: Settings) -> Self {
@@ -83,14 +84,21 @@ impl Running {
         let start = move || {
             let agent =
                 handle.block_on(App::start(settings, Clock::system(), Chance::from_os().unwrap())).unwrap();
+            let ward = agent.ward().clone();
             // It lives as long as its runtime.
             handle.spawn(async move {
                 let _agent = agent;
                 std::future::pending::<()>().await;
             });
+            ward
         };
-        tokio::task::spawn_blocking(start).await.unwrap();
-        Self(Some(runtime))
+        let ward = tokio::task::spawn_blocking(start).await.unwrap();
+        Self(Some(runtime), ward)
+    }
+
+    /// Its bans.
+    pub(crate) fn ward(&self) -> &Ward {
+        &self.1
     }
 }
 

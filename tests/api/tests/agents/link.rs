@@ -147,6 +147,7 @@ impl Link {
                 }
                 Down::Welcome(_) | Down::Policy(_) | Down::Ack { .. } | Down::OpenAmi { .. } => {}
                 Down::Attempts { .. } | Down::PlaceAudio { .. } | Down::Bar { .. } | Down::Unknown => {}
+                Down::Bans(_) => {}
             }
         }
     }

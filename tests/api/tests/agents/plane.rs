@@ -147,6 +147,19 @@ impl Plane {
         (response.status().as_u16(), response.json().await.unwrap())
     }
 
+    /// Sends a list of bans.
+    pub(crate) async fn post_list(&self, path: &str, list: String) -> Value {
+        let url = format!("http://{}{path}", self.app.operator);
+        let response = self.http.post(url).bearer_auth(&self.key).body(list).send().await.unwrap();
+        assert!(response.status().is_success(), "{}", response.text().await.unwrap());
+        response.json().await.unwrap()
+    }
+
+    pub(crate) async fn text(&self, path: &str) -> String {
+        let url = format!("http://{}{path}", self.app.operator);
+        self.http.get(url).bearer_auth(&self.key).send().await.unwrap().text().await.unwrap()
+    }
+
     pub(crate) async fn apply(&self, toml: &str) {
         let url = format!("http://{}/admin/v1/fleet?prune=true", self.app.operator);
         let request = self.http.post(url).bearer_auth(&self.key).body(toml.to_owned());
