@@ -10,7 +10,8 @@ const CARGO_TOOLS: [&str; 2] = ["cargo-deny", "cargo-machete"];
 
 /// Tests of real hosts. (Always with the whole workspace: a part of it alone would have other features of shared
 /// dependencies, and be built anew.)
-const REAL_FLEET: [&str; 6] = ["calls", "carriers", "health", "hostile", "nodes", "postgres"];
+const REAL_FLEET: [&str; 8] =
+    ["calls", "carriers", "health", "hostile", "keys", "nodes", "postgres", "stopping"];
 
 /// Tests at a time where no host of the lab is needed: most of them wait for a time-out.
 const AT_A_TIME: (&str, &str) = ("RUST_TEST_THREADS", "6");
@@ -105,21 +106,22 @@ fn unit() -> anyhow::Result<()> {
     step(&["test", "--workspace"], &[AT_A_TIME])
 }
 
-/// The store's contract, and the API, on PostgreSQL too; and the firewall's plan in a real kernel.
+/// What tests ask of a machine, each a feature of its package: PostgreSQL, espeak-ng, a kernel's firewall.
+const REAL_PARTS: &str = "controlplane-store/postgres-tests,api/postgres-tests,api/espeak-tests,\
+                          node-agent/real-nft,node-agent-core/real-nft";
+
+/// The store's contract, and the API, on PostgreSQL too; the agents' firewall in a real kernel, in network
+/// namespaces of the tests' own.
 fn contract() -> anyhow::Result<()> {
     let cluster = Cluster::start()?;
     let url = cluster.url();
     let postgres = [("RINGWARD_TEST_POSTGRES_URL", url.as_str()), AT_A_TIME];
-    step(&["test", "-p", "controlplane-store", "--features", "postgres-tests"], &postgres)?;
     lab::install_speech()?;
-    step(&["test", "-p", "api", "--features", "postgres-tests,espeak-tests"], &postgres)?;
-    firewall()
-}
-
-/// Loads the agents' rules into the kernel, in network namespaces of the tests' own.
-fn firewall() -> anyhow::Result<()> {
     lab::install_network_tools()?;
-    step(&["test", "--workspace", "--features", "node-agent-core/real-nft", "--test", "nft"], &[])
+    let targets = ["contract", "migrating", "postgres_server", "suite", "agents", "nft", "ward"];
+    let mut arguments = vec!["test", "--workspace", "--features", REAL_PARTS];
+    arguments.extend(targets.iter().flat_map(|target| ["--test", *target]));
+    step(&arguments, &postgres)
 }
 
 /// Real Asterisk hosts, one lab at a time, and the real control plane beside them.
@@ -132,7 +134,7 @@ fn real_fleet() -> anyhow::Result<()> {
 /// carries AMI, and how much of it, is the same on every version.
 fn old_asterisk() -> anyhow::Result<()> {
     lab_tests(
-        &["calls", "carriers"],
+        &["calls", "carriers", "keys", "stopping"],
         &["--skip=links::", "--skip=many::", "--skip=power::"],
         &[("RINGWARD_LAB_ASTERISK", "16")],
     )
