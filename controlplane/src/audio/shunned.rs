@@ -97,7 +97,7 @@ mod tests {
         // Ten calls fail on it: there is one prober.
         let first = shunned.failed(&node).unwrap();
         assert!((0..9).all(|_| shunned.failed(&node).is_none()));
-        assert_eq!(shunned.nodes(), [node.clone()]);
+        assert_eq!(shunned.nodes(), std::slice::from_ref(&node));
         let mut waits = Vec::new();
         while let Some(wait) = shunned.wait(&node, first) {
             waits.push(wait.as_secs());

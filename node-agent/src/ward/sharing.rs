@@ -29,7 +29,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::{Fleet, Refused, Ward, host_net};
+use super::{Fleet, Refused, Ward};
 use crate::{clock::Clock, spool::Spool};
 
 /// Bans, lifts and allowances that a whole list may hold while it comes, page by page.
@@ -109,7 +109,7 @@ impl Sharing {
     /// A control plane was reached here.
     pub(crate) fn reached(&self, url: &str, address: SocketAddr) {
         self.change(|replicas| {
-            replicas.reached.insert(url.to_owned(), host_net(address));
+            replicas.reached.insert(url.to_owned(), IpNet::from(address.ip().to_canonical()));
         });
     }
 
@@ -191,7 +191,9 @@ impl Sharing {
             for net in &lifts {
                 pages.bans.remove(net);
             }
-            page.disallows.iter().for_each(|net| drop(pages.allows.remove(&canonical(*net))));
+            for net in &page.disallows {
+                pages.allows.remove(&canonical(*net));
+            }
             pages.allows.extend(page.allows.iter().map(|allow| canonical(allow.net)));
             pages.bans.extend(page.bans.into_iter().map(|ban| (counted(ban.net), ban)));
             if pages.bans.len() + pages.allows.len() > WHOLE_MAX {

@@ -73,6 +73,9 @@ pub struct AgentState {
     pub seen: Option<Seen>,
 }
 
+/// Who waits for a sound to be placed, and is told how that went.
+type Placed = oneshot::Sender<Result<(), String>>;
+
 struct Held {
     id: u64,
     down: mpsc::Sender<Down>,
@@ -93,7 +96,7 @@ struct Entry {
     connections: HashMap<u64, Fingerprint>,
     bars: HashMap<AttemptId, Vec<oneshot::Sender<BarAnswer>>>,
     /// Sounds that it was asked to place.
-    placing: HashMap<(SoundHash, Wanted), Vec<oneshot::Sender<Result<(), String>>>>,
+    placing: HashMap<(SoundHash, Wanted), Vec<Placed>>,
     /// Sounds that it said it has, and when.
     placed: HashMap<SoundHash, Instant>,
 }

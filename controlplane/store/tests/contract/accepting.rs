@@ -176,7 +176,10 @@ async fn bounded(f: &Fixture, new: NewCall, org: u32, number: u32) -> Result<Cre
     let new = NewCall { open_max: OpenMax { org, number }, ..new };
     match f.store.create_call(new).await.unwrap() {
         Created::Full(full) => Err(full),
-        created => Ok(created),
+        created
+        @ (Created::New(_) | Created::Replayed(_) | Created::KeyReused | Created::Deduplicated(_)) => {
+            Ok(created)
+        }
     }
 }
 

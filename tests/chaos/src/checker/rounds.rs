@@ -18,7 +18,7 @@ const UNDER_WAY: Duration = Duration::from_secs(1);
 const NEAR_DEADLINE: Duration = Duration::from_secs(1);
 
 /// The attempts of each round, in order.
-pub(super) fn rounds<'a>(attempts: &'a [Attempt]) -> impl Iterator<Item = &'a [Attempt]> + Clone {
+pub(super) fn rounds(attempts: &[Attempt]) -> impl Iterator<Item = &[Attempt]> + Clone {
     attempts.chunk_by(|a, b| a.round == b.round)
 }
 
