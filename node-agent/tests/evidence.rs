@@ -21,7 +21,6 @@ use node_agent_protocol::{Fact, Up, fact_kind};
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
 
-#[allow(dead_code, reason = "other tests use its other parts")]
 mod control_plane;
 use control_plane::{ControlPlane, Link, get, settings};
 

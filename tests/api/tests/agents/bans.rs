@@ -52,11 +52,11 @@ impl Link {
     /// The next page of bans.
     async fn page(&mut self) -> BanChanges {
         loop {
-            match self.next().await.expect("a page of bans") {
-                Down::Bans(page) => return *page,
-                Down::Policy(_) | Down::Ack { .. } => {}
-                other => panic!("{other:?} instead of bans"),
+            let down = self.next().await.expect("a page of bans");
+            if let Down::Bans(page) = down {
+                return *page;
             }
+            assert!(matches!(down, Down::Policy(_) | Down::Ack { .. }), "{down:?} instead of bans");
         }
     }
 
