@@ -65,7 +65,8 @@ struct State {
 #[derive(Debug, Default)]
 struct Replicas {
     reached: BTreeMap<String, IpNet>,
-    said: Fleet,
+    /// None before its first policy: what the ward knows from before the start must not give way to nothing.
+    said: Option<Fleet>,
 }
 
 /// The pages of a whole list, as far as they have come on one link.
@@ -125,13 +126,13 @@ impl Sharing {
             control_plane: hardening.control_plane.into_vec(),
             management: hardening.management.into_vec(),
         };
-        self.change(|replicas| replicas.said = said);
+        self.change(|replicas| replicas.said = Some(said));
     }
 
     fn change(&self, change: impl FnOnce(&mut Replicas)) {
         let mut replicas = self.replicas.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         change(&mut replicas);
-        let mut fleet = replicas.said.clone();
+        let Some(mut fleet) = replicas.said.clone() else { return };
         fleet.control_plane.extend(replicas.reached.values());
         fleet.control_plane.sort_unstable();
         fleet.control_plane.dedup();
