@@ -12,6 +12,9 @@ use crate::{
     history::{Asked, History, Moment, Route, Told},
 };
 
+/// So long after its start the control plane is linked to every node again, whatever the agents' back-off.
+const LINKED_WITHIN: Duration = Duration::from_secs(20);
+
 /// An INVITE is late if it comes so long after its call's end: before, it may have been on its way.
 const LATE: Duration = Duration::from_secs(1);
 
@@ -220,12 +223,12 @@ pub(super) fn keys(asked: &Asked, matter: &Matter<'_>, history: &History, verdic
     }
 }
 
-/// Whether the control plane was broken at any moment from one until a call's end.
+/// Whether the control plane was broken, or may have had no link yet, at any moment from one until a call's end.
 fn plane_was_away(from: Moment, told: &Told, history: &History) -> bool {
     let Some(ended_at) = told.ended_at else { return false };
     history.broken.iter().any(|broken| {
         broken.subject == Subject::Plane
             && broken.from <= ended_at
-            && broken.until.is_none_or(|until| until >= from)
+            && broken.until.is_none_or(|until| until + LINKED_WITHIN >= from)
     })
 }

@@ -59,10 +59,17 @@ fn what_was_pressed_while_the_control_plane_was_away_is_told_with_its_attempt() 
         from: s(from),
         until: Some(s(until)),
     };
-    // Away long before, and later.
-    history.broken = vec![plane(0, 1), plane(4, 5)];
+    // Only later.
+    history.broken = vec![plane(4, 5)];
     broken(&history, &[Rule::Unheard]);
-    history.broken.push(plane(1, 3));
+    // There again, and not linked yet.
+    history.broken.push(plane(0, 1));
+    broken(&history, &[]);
+    history.pressed[0].at = s(22);
+    history.told[0].ended_at = Some(s(23));
+    history.broken = vec![plane(0, 1)];
+    broken(&history, &[Rule::Unheard]);
+    history.broken = vec![plane(21, 23)];
     broken(&history, &[]);
     assert_eq!(check(&History { posted: posted(&history.told), ..history.clone() }).found_late, 1);
     // But told it is.
