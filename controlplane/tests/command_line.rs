@@ -39,7 +39,8 @@ impl Server {
     fn start() -> Self {
         let data = TempDir::new().unwrap();
         let mut child = ringward()
-            .args(["serve", "--api-listen", "127.0.0.1:0", "--operator-listen", "127.0.0.1:0", "--data-dir"])
+            .args(["serve", "--api-listen", "127.0.0.1:0", "--operator-listen", "127.0.0.1:0"])
+            .args(["--agents-listen", "127.0.0.1:0", "--data-dir"])
             .arg(data.path())
             .stderr(Stdio::piped())
             .spawn()

@@ -118,9 +118,11 @@ fn wrong(n: u32, source: &str) -> String {
 fn files(dir: &Path) -> Vec<u8> {
     let mut all = Vec::new();
     for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
-        match entry.file_type().unwrap().is_dir() {
-            true => all.extend(files(&entry.path())),
-            false => all.extend(std::fs::read(entry.path()).unwrap()),
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            all.extend(files(&entry.path()));
+        } else if kind.is_file() {
+            all.extend(std::fs::read(entry.path()).unwrap());
         }
     }
     all

@@ -77,7 +77,9 @@ async fn who_sends_too_many_texts_is_told_so_and_what_is_kept_needs_no_turn() {
     std::fs::remove_file(folder.path().join("speak")).unwrap();
     let mut refused = None;
     for n in 0..400 {
-        let answer = fleet.call(NUMBER).with("message", says(&format!("Text {n}."), "en")).answer().await;
+        // No number has as many open calls as it may.
+        let number = format!("+4822123{:04}", 5_000 + n);
+        let answer = fleet.call(&number).with("message", says(&format!("Text {n}."), "en")).answer().await;
         if answer.status != 201 {
             refused = Some((n, answer));
             break;
