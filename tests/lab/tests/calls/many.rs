@@ -23,13 +23,14 @@ pub(crate) fn one_pbx() -> Plan {
 }
 
 pub(crate) fn in_flight(fleet: &Fleet, sessions: usize) {
-    let patient = json!({"progress_timeout_s": 30, "ring_timeout_s": 20, "on_unknown": "fail"});
+    // Long enough for a slow machine to place them all meanwhile.
+    let patient = json!({"progress_timeout_s": 40, "ring_timeout_s": 30, "on_unknown": "fail"});
     let rows: [Row; 8] = [
         (numbers::RING, 600, patient.clone(), "no_answer/ring_timeout/not_reached"),
         (
             numbers::TRYING,
             200,
-            json!({"progress_timeout_s": 20, "on_unknown": "fail"}),
+            json!({"progress_timeout_s": 30, "on_unknown": "fail"}),
             "failed/outcome_unknown/unknown",
         ),
         (numbers::SILENT, 150, patient.clone(), "failed/outcome_unknown/unknown"),
