@@ -1,6 +1,5 @@
 //! A PostgreSQL of its own for tests of the store: a fresh cluster from Debian's package, on a free
-//! port of 127.0.0.1 and a socket in its folder. It is killed and never loses its power, so it does not wait for the disk:
-//! hundreds of tests make a database each. Ended when dropped.
+//! port of 127.0.0.1 and a socket in its folder, with the server's normal durability. Ended when dropped.
 use crate::{LabError, clock, command, packages, process};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -11,6 +10,11 @@ const PROGRAMS: &str = "/usr/lib/postgresql";
 const BOOT_MAX: Duration = Duration::from_secs(30);
 /// Tests of several programs may run at once.
 const CONNECTIONS_MAX: u32 = 200;
+
+/// Where clusters lie. Hundreds of tests make a database each, and nobody takes the power away: memory, where there is enough.
+const PLACES: [&str; 2] = ["/dev/shm", "/tmp"];
+/// What a whole run of the tests needs at most (by calculation 3 GB: 250 databases of some 12 MB, and logs), twice over.
+const ROOM: u64 = 8 << 30;
 
 /// A running cluster.
 #[derive(Debug)]
@@ -28,7 +32,7 @@ impl Cluster {
         let programs = programs()?;
         let port = free_port()?;
         let name = format!("postgres-{}-{port}", std::process::id());
-        let folder = PathBuf::from("/tmp").join(format!("ringward-{name}"));
+        let folder = roomy().join(format!("ringward-{name}"));
         std::fs::create_dir_all(&folder).map_err(LabError::file("create", &folder))?;
         command::run("give the folder to postgres", "chown", [Path::new("postgres:"), &folder])?;
         let cluster = Cluster { folder, port, name };
@@ -57,7 +61,7 @@ impl Cluster {
         let mut server = as_postgres(&programs.join("postgres"));
         server.arg("-D").arg(&data).arg("-k").arg(&self.folder);
         server.args(["-h", "127.0.0.1", "-p", &self.port.to_string()]);
-        server.args(["-c", &format!("max_connections={CONNECTIONS_MAX}"), "-c", "fsync=off"]);
+        server.args(["-c", &format!("max_connections={CONNECTIONS_MAX}")]);
         server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         process::spawn(&self.name, server)?;
         let hint = format!("see {}", path.display());
@@ -97,6 +101,14 @@ fn newest() -> Option<PathBuf> {
     })
 }
 
+/// The first place with room, else the last one.
+fn roomy() -> &'static Path {
+    let has_room = |place: &&str| {
+        rustix::fs::statvfs(*place).is_ok_and(|of| of.f_bavail.saturating_mul(of.f_frsize) >= ROOM)
+    };
+    Path::new(PLACES.into_iter().find(has_room).unwrap_or("/tmp"))
+}
+
 /// `setpriv` replaces itself by the program: the pid is the server's own.
 fn as_postgres(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
@@ -118,7 +130,9 @@ fn end_orphans() {
         if !Path::new("/proc").join(owner).exists() {
             process::signal(&name, crate::Signal::Kill).ok();
             process::end(&name).ok();
-            std::fs::remove_dir_all(format!("/tmp/ringward-postgres-{owner}-{port}")).ok();
+            for place in PLACES {
+                std::fs::remove_dir_all(format!("{place}/ringward-postgres-{owner}-{port}")).ok();
+            }
         }
     }
 }
