@@ -19,12 +19,14 @@ pub(super) const CONNECTIONS_MAX: u32 = 16;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// What every session is set to. Time-outs below the patience of an HTTP client, so that a stuck server
 /// becomes an answer.
-const SESSION: [(&str, &str); 5] = [
+const SESSION: [(&str, &str); 6] = [
     ("synchronous_commit", "on"),
     ("statement_timeout", "10s"),
     ("lock_timeout", "5s"),
     ("idle_in_transaction_session_timeout", "30s"),
     ("timezone", "UTC"),
+    // Statements take milliseconds; compiling one that the planner holds for dear takes a hundred, again and again.
+    ("jit", "off"),
 ];
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
