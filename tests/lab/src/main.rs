@@ -62,7 +62,7 @@ enum Command {
     Test(stages::Wanted),
     /// Measures, in the optimised build
     Bench {
-        /// agent: its memory and processor time, idle and at 100 calls per second; failover: from a 503 to the next INVITE
+        /// agent: its memory and processor time, idle and at 100 calls per second; failover: from a 503 to the next INVITE; jail: a log read and weighed, beside fail2ban
         what: bench::Bench,
         /// One JSON object as the last line
         #[arg(long)]

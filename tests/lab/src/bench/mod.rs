@@ -1,6 +1,7 @@
 //! `cargo lab bench …`: figures against their targets.
 mod agent;
 mod failover;
+mod jail;
 
 use crate::{hands, output};
 use anyhow::{Context as _, ensure};
@@ -18,6 +19,8 @@ pub(crate) enum Bench {
     Agent,
     /// From a carrier's 503 to the INVITE at the next, beside Kamailio's dispatcher.
     Failover,
+    /// How fast a log is read, matched and weighed, beside fail2ban.
+    Jail,
 }
 
 /// What was measured, and what it is held against.
@@ -38,6 +41,7 @@ pub(crate) fn bench(what: Bench, as_json: bool) -> anyhow::Result<()> {
     let Measured { bench, figures, peer, targets, met, lines } = match what {
         Bench::Agent => agent::measure()?,
         Bench::Failover => failover::measure()?,
+        Bench::Jail => jail::measure()?,
     };
     lines.iter().for_each(|line| output::line(line));
     if as_json {
