@@ -57,7 +57,6 @@ struct AttemptView {
     carrier: String,
     reason: Option<EndingClass>,
     rang: Rang,
-    key: Option<char>,
     round: u16,
     #[serde(with = "time::serde::rfc3339")]
     started_at: OffsetDateTime,
@@ -107,7 +106,6 @@ fn attempt(view: AttemptView) -> anyhow::Result<Attempt> {
         route: Route { node: view.node, carrier: view.carrier },
         ending: view.reason,
         rang: view.rang,
-        key: view.key,
         round: view.round,
         started_at: moment(view.started_at)?,
         ended_at: view.ended_at.map(moment).transpose()?,

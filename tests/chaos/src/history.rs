@@ -76,8 +76,6 @@ pub struct Attempt {
     pub ending: Option<EndingClass>,
     /// What is told of ringing.
     pub rang: Rang,
-    /// The key that was pressed in it, as far as its node told.
-    pub key: Option<char>,
     /// Of which round it is; the first is 1.
     pub round: u16,
     /// When it was written, just before it was sent.

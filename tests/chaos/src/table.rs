@@ -28,7 +28,6 @@ pub fn table(history: &History, verdict: &Verdict) -> String {
     row("retry that had to ring, and was judged", verdict.retry_judged.to_string());
     row("  unrung, but no route was fit all along", verdict.retry_excused.to_string());
     row("acknowledged by a key that was seen", verdict.acknowledged.to_string());
-    row("  a key that was found after its call's end", verdict.found_late.to_string());
     row(
         "calls that asked for redials",
         history.asked.iter().filter(|asked| asked.redial.is_some()).count().to_string(),

@@ -11,8 +11,7 @@
 //! 6. After an ending that says what the callee did, nothing is dialled in that round.
 //! 7. What is told of an attempt's ringing, an answer, a busy callee is what the carrier saw; `canceled` only what a customer canceled.
 //! 8. What is told as acknowledged has its key on the carrier's wire; and a key that acknowledges, pressed over a way that was
-//!    fit, is told: with the call, or, where the control plane was away or not linked yet
-//!    between the key and the call's end, with its attempt.
+//!    fit, is told.
 //! 9. At the end no node that lives has a channel open.
 //! 10. A call has as many rounds as its customer's `redial` allows: none too many, none before its delay, none but after what
 //!     he named, none while there was room for it too few; and none once the call is acknowledged, canceled or past its deadline.
@@ -107,8 +106,6 @@ pub struct Verdict {
     pub retry_excused: usize,
     /// Calls that were acknowledged.
     pub acknowledged: usize,
-    /// Keys that were found when their call had ended without them.
-    pub found_late: usize,
     /// INVITEs that came when their call had ended, by more than a second: a woken node's.
     pub late: usize,
     /// Rounds after the first.

@@ -9,11 +9,8 @@ use controlplane_core::{
 use super::{Matter, Rule, SETTLE, Verdict};
 use crate::{
     faults::Subject,
-    history::{Asked, History, Moment, Route, Told},
+    history::{Asked, History, Route, Told},
 };
-
-/// So long after its start the control plane is linked to every node again, whatever the agents' back-off.
-const LINKED_WITHIN: Duration = Duration::from_secs(20);
 
 /// An INVITE is late if it comes so long after its call's end: before, it may have been on its way.
 const LATE: Duration = Duration::from_secs(1);
@@ -211,24 +208,11 @@ pub(super) fn keys(asked: &Asked, matter: &Matter<'_>, history: &History, verdic
                 });
                 by.is_some_and(|dialog| is_fit(&dialog.route, told, history))
             });
-            let is_told = told.attempts.iter().any(|attempt| attempt.key == Some(KEY));
-            if heard.is_some_and(|heard| is_told && plane_was_away(heard.at, told, history)) {
-                verdict.found_late += 1;
-            } else if let Some(heard) = heard {
+            if let Some(heard) = heard {
                 let how = format!("{} ended {:?}, and was pressed: {heard:?}", told.id, told.reason);
                 verdict.add(Rule::Unheard, matter.number, how);
             }
         }
         None => {}
     }
-}
-
-/// Whether the control plane was broken, or may have had no link yet, at any moment from one until a call's end.
-fn plane_was_away(from: Moment, told: &Told, history: &History) -> bool {
-    let Some(ended_at) = told.ended_at else { return false };
-    history.broken.iter().any(|broken| {
-        broken.subject == Subject::Plane
-            && broken.from <= ended_at
-            && broken.until.is_none_or(|until| until + LINKED_WITHIN >= from)
-    })
 }

@@ -1,6 +1,5 @@
 //! Histories made by hand, each with one thing wrong.
 mod events;
-mod keys;
 mod rounds;
 
 use std::time::Duration;
@@ -33,7 +32,6 @@ fn attempt(node: &str, carrier: &str, ending: EndingClass, rang: Rang) -> Attemp
         route: route(node, carrier),
         ending: Some(ending),
         rang,
-        key: None,
         round: 1,
         started_at: s(0),
         ended_at: Some(s(1)),
@@ -339,4 +337,46 @@ fn only_what_was_canceled_is_told_so() {
 
 fn pressed(key: char) -> Pressed {
     Pressed { carrier: "a".into(), number: NUMBER.into(), key, at: s(2) }
+}
+
+#[test]
+fn what_is_acknowledged_was_pressed() {
+    let mut history = fail();
+    history.asked[0].kind = Kind::Presses;
+    let told = &mut history.told[0];
+    (told.reason, told.acknowledged) = (Some(Reason::Acknowledged), Some(('1', s(2))));
+    broken(&history, &[Rule::NotPressed]);
+    history.pressed = vec![pressed('2')];
+    broken(&history, &[Rule::NotPressed]);
+    history.pressed = vec![pressed('1')];
+    broken(&history, &[]);
+    assert_eq!(check(&history).acknowledged, 1);
+    history.told[0].acknowledged = None;
+    broken(&history, &[Rule::ToldWrong, Rule::Unheard]);
+}
+
+#[test]
+fn what_was_pressed_over_a_fit_way_is_told() {
+    let mut history = fail();
+    history.asked[0].kind = Kind::Presses;
+    history.told[0].reason = Some(Reason::AnsweredNoAck);
+    history.pressed = vec![pressed('1')];
+    broken(&history, &[Rule::Unheard]);
+    let asterisk = |node: &str| Broken {
+        subject: Subject::Node(node.into()),
+        what: What::AsteriskKilled,
+        from: s(2),
+        until: Some(s(9)),
+    };
+    history.broken = vec![asterisk("pbx-2")];
+    broken(&history, &[Rule::Unheard]);
+    history.broken = vec![asterisk("pbx-1")];
+    broken(&history, &[]);
+    // Another key, or none asked for.
+    history.broken.clear();
+    history.pressed = vec![pressed('5')];
+    broken(&history, &[]);
+    history.asked[0].kind = Kind::Answers;
+    history.pressed = vec![pressed('1')];
+    broken(&history, &[]);
 }
