@@ -203,7 +203,7 @@ impl Rules {
         self.history.recall(remembered);
     }
 
-    /// The bytes that all this takes, which never grow.
+    /// The bytes that all this takes at most, whoever comes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.forgeable.bytes() + self.proven.bytes() + self.history.bytes_max()

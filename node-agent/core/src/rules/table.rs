@@ -1,4 +1,4 @@
-//! Points by source, in memory that is taken once and never grows.
+//! Points by source, in memory that is bounded: a bucket takes its own when its first source comes, and keeps it.
 //!
 //! A keyed hash sends each source to one bucket of [`WAYS`] slots. A newcomer to a full bucket takes its own
 //! points from the weakest slot there, and only a slot that has none left gives up its place. So a crowd of
@@ -152,33 +152,41 @@ impl Slot {
 /// The buckets.
 #[derive(Debug)]
 pub(super) struct Table {
-    slots: Box<[Slot]>,
+    buckets: Box<[Option<Box<[Slot; WAYS]>>]>,
 }
 
 impl Table {
     /// Room for at least so many sources.
     pub(super) fn new(sources_max: u32) -> Self {
         let buckets = (sources_max as usize).div_ceil(WAYS).max(1);
-        Self { slots: vec![Slot::default(); buckets * WAYS].into_boxed_slice() }
+        Self { buckets: vec![None; buckets].into_boxed_slice() }
     }
 
+    /// What it takes when every bucket has seen a source.
     pub(super) fn bytes(&self) -> usize {
-        size_of_val(&*self.slots)
+        self.buckets.len() * (size_of::<Option<Box<[Slot; WAYS]>>>() + size_of::<[Slot; WAYS]>())
     }
 
     #[allow(clippy::cast_possible_truncation, reason = "a bucket's number is below the length of a slice")]
-    fn bucket(&mut self, source: Source, hash: &Hash) -> &mut [Slot] {
-        let buckets = self.slots.len() / WAYS;
-        let at = (hash.source(source) % buckets as u64) as usize * WAYS;
-        self.slots.get_mut(at..at + WAYS).unwrap_or_default()
+    fn bucket(&mut self, source: Source, hash: &Hash) -> Option<&mut Option<Box<[Slot; WAYS]>>> {
+        let at = (hash.source(source) % self.buckets.len() as u64) as usize;
+        self.buckets.get_mut(at)
+    }
+
+    /// The slots of the source's bucket; none where it has seen nobody.
+    fn seen(&mut self, source: Source, hash: &Hash) -> &mut [Slot] {
+        match self.bucket(source, hash) {
+            Some(Some(slots)) => &mut slots[..],
+            Some(None) | None => &mut [],
+        }
     }
 
     pub(super) fn find(&mut self, source: Source, jail: u8, hash: &Hash) -> Option<&Slot> {
-        self.bucket(source, hash).iter().find(|slot| slot.key == Some((source, jail)))
+        self.seen(source, hash).iter().find(|slot| slot.key == Some((source, jail)))
     }
 
     pub(super) fn forget(&mut self, source: Source, hash: &Hash) {
-        for slot in self.bucket(source, hash) {
+        for slot in self.seen(source, hash) {
             if slot.key.is_some_and(|(of, _)| of == source) {
                 *slot = Slot::default();
             }
@@ -196,12 +204,12 @@ impl Table {
         now: UnixMs,
         hash: &Hash,
     ) -> Option<&mut Slot> {
-        let bucket = self.bucket(source, hash);
+        let bucket = self.bucket(source, hash)?.get_or_insert_with(|| Box::new([Slot::default(); WAYS]));
         let key = Some((source, jail));
         let at = match bucket.iter().position(|slot| slot.key == key) {
             Some(at) => at,
             None => {
-                let at = weakest(bucket, leak, now)?;
+                let at = weakest(&bucket[..], leak, now)?;
                 let slot = bucket.get_mut(at)?;
                 slot.milli_points = slot.milli_points.saturating_sub(weight);
                 if slot.key.is_some() && slot.milli_points > 0 {
@@ -230,6 +238,24 @@ fn weakest(bucket: &[Slot], leak: Leak, now: UnixMs) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_was_never_seen_takes_no_memory() {
+        let (hash, leak, now) = (Hash::seeded([1, 2]), Jail::default().leak(), UnixMs(1_790_000_000_000));
+        let mut table = Table::new(16_384);
+        let taken = |table: &Table| table.buckets.iter().flatten().count();
+        assert!(table.find(Source::V6(1), 0, &hash).is_none());
+        table.forget(Source::V6(1), &hash);
+        assert_eq!(taken(&table), 0);
+        for _ in 0..100 {
+            table.place(Source::V6(1), 0, 0, leak, now, &hash).unwrap();
+        }
+        assert_eq!(taken(&table), 1);
+        for n in 0..100_000 {
+            let _ = table.place(Source::V6(n), 0, 0, leak, now, &hash);
+        }
+        assert_eq!(taken(&table), 1_024, "and a crowd no more than all");
+    }
 
     #[test]
     fn a_crowd_wears_the_weakest_out_and_takes_no_strong_one_s_and_no_login_s_place() {
