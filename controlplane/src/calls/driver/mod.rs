@@ -10,19 +10,19 @@
 //! one that dies after it finds the call waiting, or ended.
 
 mod begin;
+mod choosing;
 mod rounds;
 
 use std::time::Duration;
 
 use controlplane_core::{
     attempt::Attempt,
-    call::{OnUnknown, Rang, Reason},
+    call::{Rang, Reason},
     ending::{EarlyMedia, Ending, EndingClass, Reading},
     failover::{self, Next, Policy},
     fleet::{OnRefusal, Trunk},
     health::{self, Destination, Load, Party},
     ids::AttemptId,
-    number::E164,
     selection::Tried,
 };
 use controlplane_store::calls::{Attempt as Stored, Call, EndAttempt, Follows};
@@ -32,7 +32,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use self::rounds::Window;
+use self::{choosing::Wait, rounds::Window};
 use super::{
     Calls,
     attempt::{Ended, Run, limits, listening},
@@ -41,13 +41,11 @@ use super::{
 };
 use crate::{
     audio::{PLACE_MAX, Playable, TextInUse},
-    registry::{Assignment, Refused, Reserved},
+    registry::{Assignment, Reserved},
 };
 
-/// First wait before trunks are tried again that sent nothing; doubled up to [`AGAIN_MAX`].
+/// First wait before trunks are tried again that sent nothing; doubled up to [`choosing::AGAIN_MAX`].
 const AGAIN_MIN: Duration = Duration::from_millis(250);
-/// Longest such wait.
-const AGAIN_MAX: Duration = Duration::from_secs(2);
 /// Timer B of a node that is no longer declared: every 408 is then taken for silence.
 const TIMER_B_UNKNOWN: Duration = Duration::ZERO;
 
@@ -139,15 +137,6 @@ enum Step {
     Ended,
 }
 
-/// What to do while no trunk takes it.
-enum Wait {
-    /// Until then, or until something changes.
-    Until(Instant),
-    /// Until then.
-    Pause(Instant),
-    End(Reason),
-}
-
 impl Driver<'_> {
     /// `Some`: the call ends so, without an attempt under way. `None`: nothing is left to write.
     async fn run(&mut self) -> Option<Reason> {
@@ -198,32 +187,6 @@ impl Driver<'_> {
         }
     }
 
-    /// Nodes that could not get what calls play lately come after all others.
-    fn reserve(
-        &self,
-        to: &E164,
-        from: Option<&E164>,
-        plays: &Playable,
-        id: &AttemptId,
-        now: Instant,
-    ) -> Reserved {
-        let registry = &self.calls.registry;
-        let keys = !listening(&self.call.request).keys.is_empty();
-        let reserve = |tried: &Tried| registry.reserve(to, from, keys, tried, id, now.into_std());
-        let shunned = self.calls.audio.placing().shunned(plays);
-        if shunned.is_empty() {
-            return reserve(&self.tried);
-        }
-        let (mut tried, (fleet, _)) = (self.tried.clone(), registry.fleet());
-        shunned.iter().for_each(|node| tried.pass_over_node(node, &fleet));
-        match reserve(&tried) {
-            Reserved::Refused(Refused::NothingLeft | Refused::NothingUsable) => reserve(&self.tried),
-            reserved @ (Reserved::Trunk(_) | Reserved::Refused(Refused::Wait { .. } | Refused::NoRoute)) => {
-                reserved
-            }
-        }
-    }
-
     /// Waits until then, or until the call is canceled.
     async fn pause(&mut self, until: Instant) {
         tokio::select! {
@@ -252,33 +215,6 @@ impl Driver<'_> {
         audio.placing().ahead(&self.call.request.to, &plays);
         (self.plays, self._in_use) = (Some(plays), in_use);
         Ok(())
-    }
-
-    fn refused(&mut self, refused: Refused, now: Instant) -> Wait {
-        let patience = self.calls.patience.trunk;
-        self.late = Reason::DeadlineExceeded;
-        match refused {
-            Refused::NoRoute => Wait::End(Reason::NoHealthyRoute),
-            Refused::Wait { until } => {
-                self.late = Reason::Throttled;
-                self.unusable_since = None;
-                // Without a moment: a channel that is freed tells; look at least now and then.
-                Wait::Until(until.map_or(now + AGAIN_MAX, Instant::from_std))
-            }
-            // What can be used was tried, and some of it is worth another try.
-            Refused::NothingLeft | Refused::NothingUsable if self.tried != self.spent => {
-                let until = *self.nothing_left_since.get_or_insert(now) + patience;
-                let wait = now + self.again;
-                self.again = (self.again * 2).min(AGAIN_MAX);
-                self.tried.clone_from(&self.spent);
-                if wait >= until { Wait::End(self.without_trunk()) } else { Wait::Pause(wait) }
-            }
-            Refused::NothingUsable => {
-                let until = *self.unusable_since.get_or_insert(now) + patience;
-                if now >= until { Wait::End(self.without_trunk()) } else { Wait::Until(until) }
-            }
-            Refused::NothingLeft => Wait::End(self.without_trunk()),
-        }
     }
 
     /// A moment by the clock that waits; one that has passed is now.
@@ -454,16 +390,6 @@ impl Driver<'_> {
             destination: Destination::of(&request.to),
             caller: request.from.clone().or_else(|| place.declared?.caller_ids.first().cloned()),
             load: sent.load,
-        }
-    }
-
-    /// A trunk that was tried is passed over: for good, or until nothing else is left.
-    fn pass_over(&mut self, place: &Place<'_>, ending: EndingClass) {
-        let (fleet, _) = self.calls.registry.fleet();
-        self.tried.add_names(place.trunk, place.node, place.carrier, &fleet);
-        let doubtful = ending.is_unsettled() && self.call.request.on_unknown == OnUnknown::Retry;
-        if ending.may_have_reached_carrier() && !doubtful {
-            self.spent.add_names(place.trunk, place.node, place.carrier, &fleet);
         }
     }
 }
