@@ -132,6 +132,7 @@ impl App {
         nodes.take_up(&*store).await?;
         let patience = Patience {
             reconcile: Duration::from_millis(settings.reconcile_timeout_ms),
+            node_return: Duration::from_millis(settings.node_return_ms),
             trunk: Duration::from_millis(settings.patience_ms),
         };
         let audio = Arc::new(Audio::new(
@@ -153,6 +154,7 @@ impl App {
             patience,
             Limits { throttle: settings.throttle.clone(), open: settings.calls.open_max() },
         ));
+        let awake = tokio::spawn(Arc::clone(&calls).stay_awake()).abort_handle();
         let webhooks = Webhooks::new(
             &settings.webhooks,
             Arc::clone(&store),
@@ -203,6 +205,7 @@ impl App {
             keeping.count_customers(registry),
             Canaries::new(Arc::clone(&calls)).keep(),
             tokio::spawn(Arc::clone(&calls).hear_late()).abort_handle(),
+            awake,
             tokio::spawn(calls.watch_over()).abort_handle(),
         ];
         tasks.extend(agents.keep());

@@ -45,6 +45,9 @@ pub struct Settings {
     pub log_json: bool,
     /// How long an attempt of unknown fate may be looked into before `on_unknown` decides, in ms.
     pub reconcile_timeout_ms: u64,
+    /// How long after this process started, or woke from a freeze, a node may take to be back: until then, and for
+    /// `reconcile_timeout_ms` after its return, its attempts are looked into, in ms.
+    pub node_return_ms: u64,
     /// How long a call waits for a trunk that can be used at all before it fails, in ms.
     pub patience_ms: u64,
     /// How often one number may be dialled for one organisation, as `[{calls, per_s}, …]`; an empty list: no limit.
@@ -175,6 +178,7 @@ impl Default for Settings {
             audio: AudioSettings::default(),
             log_json: false,
             reconcile_timeout_ms: 5_000,
+            node_return_ms: 10_000,
             patience_ms: 10_000,
             throttle: Throttle::default(),
             calls: CallsSettings::default(),

@@ -7,7 +7,7 @@
 //!    └─────────────────┘
 //! ```
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, io, sync::Arc, time::Duration};
 
 use controlplane_core::ids::FactId;
 use futures_util::{SinkExt, StreamExt, stream::SplitSink};
@@ -38,6 +38,9 @@ use crate::{
 
 /// The first and the longest wait between two dials.
 const WAIT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
+/// The longest wait where nothing listens: a control plane that restarts is to be found at once, and a refused
+/// connection costs it nothing. Its calls wait for nodes to be back for 10 s only.
+const WAIT_ABSENT_MAX: Duration = Duration::from_secs(3);
 /// After a refusal that only an operator can mend.
 const WAIT_REFUSED: Duration = Duration::from_secs(30);
 /// How long a hello waits for what Asterisk says of itself.
@@ -112,7 +115,13 @@ pub async fn keep(url: PlaneUrl, shared: Shared) {
 }
 
 fn wait(error: &LinkError, failures: u32, rng: &mut StdRng) -> Duration {
+    let grown = WAIT.0.saturating_mul(1 << failures.min(10));
     let full = match error {
+        LinkError::Dial(DialError::Unreachable { source, .. })
+            if source.kind() == io::ErrorKind::ConnectionRefused =>
+        {
+            grown.min(WAIT_ABSENT_MAX)
+        }
         LinkError::Refused(
             RefusalCode::Revoked
             | RefusalCode::UnknownNode
@@ -130,7 +139,7 @@ fn wait(error: &LinkError, failures: u32, rng: &mut StdRng) -> Duration {
         )
         | LinkError::Dial(_)
         | LinkError::Silent
-        | LinkError::Broken(_) => WAIT.0.saturating_mul(1 << failures.min(10)).min(WAIT.1),
+        | LinkError::Broken(_) => grown.min(WAIT.1),
     };
     full.mul_f64(rng.random_range(0.5..=1.0))
 }

@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Calls, news::translate, originate::originate, place::Place, reconcile};
+use super::{Calls, Patience, news::translate, originate::originate, place::Place, reconcile};
 use crate::{audio::Playable, registry::Assignment};
 
 /// The dialplan ends an answered call at `time_limit_s`; this process does, if it has not, so much later.
@@ -179,7 +179,13 @@ impl Run<'_> {
                         }
                     }
                 }
-                () = until(machine.next_deadline()) => machine.on_deadline(now()),
+                () = until(self.due(&machine)) => {
+                    // While this waited, its node came back or the process slept: both give more time.
+                    if self.due(&machine).is_some_and(|due| due > now()) {
+                        continue;
+                    }
+                    machine.on_deadline(now())
+                }
                 // Beside the machine: its time-outs run on while the database is away.
                 () = ready(&mut reports.writing), if reports.writing.is_some() => {
                     reports.writing = reports.waiting.pop_front();
@@ -233,6 +239,17 @@ impl Run<'_> {
                 }
             }
         }
+    }
+
+    /// When the machine's deadline may be acted on.
+    fn due(&self, machine: &Attempt) -> Option<std::time::Instant> {
+        let (deadline, awake, now) = (machine.next_deadline()?, &self.calls.awake, now());
+        if !machine.is_reconciling() {
+            return Some(awake.due(deadline, now));
+        }
+        let Patience { reconcile, node_return, .. } = self.calls.patience;
+        let session = self.calls.registry.session_since(self.place.node);
+        Some(awake.reconcile_due(deadline, now, session, reconcile, node_return))
     }
 
     fn sent(&self, outcome: OriginateOutcome) -> Event {

@@ -6,12 +6,14 @@
 //! - `reconcile` finds out what became of an attempt after a cut;
 //! - `late` asks for what a node could not be asked in time;
 //! - `turns` says which of the calls to one number is to dial it;
+//! - `awake` keeps time-outs from being acted on by a process that slept or has just started;
 //! - `durable` writes, and does not give up when the database is away.
 //!
 //! The database is the truth: an attempt is written before its Originate leaves, and an end is written
 //! before anything else happens. A process that dies leaves open calls, and the next one resumes them.
 
 mod attempt;
+mod awake;
 mod canary;
 mod driver;
 mod durable;
@@ -38,9 +40,12 @@ use controlplane_store::{
     Store, StoreError,
     calls::{Call, OpenMax},
 };
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 
-use self::turns::Turns;
+use self::{awake::Awake, turns::Turns};
 use crate::{
     agents::Links,
     audio::Audio,
@@ -61,6 +66,8 @@ const TAKE_UP_EVERY: Duration = Duration::from_secs(15);
 pub struct Patience {
     /// From a cut to the verdict on an attempt.
     pub reconcile: Duration,
+    /// How long a node may take to be back after this process started or woke before that counts.
+    pub node_return: Duration,
     /// How long a call waits for a trunk that can be used at all.
     pub trunk: Duration,
 }
@@ -95,6 +102,8 @@ pub struct Calls {
     pub(crate) limits: Limits,
     /// Who is to dial a number next.
     turns: Arc<Turns>,
+    /// Since when this process sees what happens.
+    awake: Awake,
     /// Calls with a task.
     open: Mutex<HashMap<CallId, Open>>,
 }
@@ -123,6 +132,7 @@ impl Calls {
             patience,
             limits,
             turns: Arc::default(),
+            awake: Awake::new(Instant::now().into_std()),
             open: Mutex::default(),
         }
     }
@@ -181,6 +191,14 @@ impl Calls {
                     started += usize::from(self.ensure(call));
                 }
             }
+        }
+    }
+
+    /// Gives signs of life for ever, by which a freeze is noticed.
+    pub async fn stay_awake(self: Arc<Self>) {
+        loop {
+            sleep(awake::LOOK_EVERY).await;
+            self.awake.look(Instant::now().into_std());
         }
     }
 

@@ -65,6 +65,8 @@ pub enum Link {
         session: Session,
         /// Which run of Asterisk answers.
         incarnation: Incarnation,
+        /// Since when, by the steady clock.
+        since: std::time::Instant,
     },
 }
 
@@ -260,7 +262,7 @@ impl Registry {
         if !matches!(entry.link, Link::Up { .. }) {
             entry.since = now;
         }
-        entry.link = Link::Up { session, incarnation };
+        entry.link = Link::Up { session, incarnation, since: Instant::now().into_std() };
         while entry.abandoned.front().is_some_and(|(_, since)| now - *since > ABANDONED_FOR) {
             entry.abandoned.pop_front();
         }
@@ -309,10 +311,19 @@ impl Registry {
     #[must_use]
     pub fn session(&self, node: &NodeName) -> Option<(Session, Incarnation)> {
         match &self.state().nodes.get(node)?.link {
-            Link::Up { session, incarnation } if session.close_reason().is_none() => {
+            Link::Up { session, incarnation, .. } if session.close_reason().is_none() => {
                 Some((session.clone(), incarnation.clone()))
             }
             Link::Up { .. } | Link::Down { .. } | Link::Connecting => None,
+        }
+    }
+
+    /// Since when the node's session is up, if it is.
+    #[must_use]
+    pub fn session_since(&self, node: &NodeName) -> Option<std::time::Instant> {
+        match &self.state().nodes.get(node)?.link {
+            Link::Up { session, since, .. } => session.close_reason().is_none().then_some(*since),
+            Link::Down { .. } | Link::Connecting => None,
         }
     }
 

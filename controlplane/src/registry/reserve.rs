@@ -295,7 +295,7 @@ fn take(
 ) -> Option<Assignment> {
     let trunk = fleet.trunk(name)?.clone();
     let node = fleet.node(&trunk.node)?;
-    let Link::Up { session, incarnation } = &parts.nodes.get(&trunk.node)?.link else { return None };
+    let Link::Up { session, incarnation, .. } = &parts.nodes.get(&trunk.node)?.link else { return None };
     let limits = &mut parts.trunks.get_mut(name)?.limits;
     limits.channels.acquire(attempt).ok()?;
     let mut started = (limits.window.take(now), None);

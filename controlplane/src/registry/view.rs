@@ -89,7 +89,7 @@ impl Registry {
             let (up, reason, asterisk_started, ami_rtt_ms) = match &entry.link {
                 Link::Connecting => (false, Some("connecting".to_owned()), None, None),
                 Link::Down { reason } => (false, Some(reason.clone()), None, None),
-                Link::Up { session, incarnation } => (
+                Link::Up { session, incarnation, .. } => (
                     true,
                     (health.state() != NodeState::Alive || health.is_draining())
                         .then(|| health.why(now).sentence),

@@ -161,6 +161,12 @@ impl Attempt {
         !self.gone && ending.class.may_have_reached_carrier()
     }
 
+    /// Whether its node is being asked what became of it.
+    #[must_use]
+    pub const fn is_reconciling(&self) -> bool {
+        matches!(self.state, State::Reconciling { .. })
+    }
+
     /// When [`Self::on_deadline`] wants to be called. `None` only while the Originate's own time-out runs
     /// and after the end.
     #[must_use]

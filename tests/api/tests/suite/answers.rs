@@ -83,6 +83,7 @@ async fn a_key_that_was_heard_outlives_whatever_dies() {
         for kill in [false, true] {
             let mut fleet = pair().await;
             fleet.settings.reconcile_timeout_ms = 500;
+            fleet.settings.node_return_ms = 1_000;
             fleet.callee(
                 NUMBER,
                 Plan::of(talks(60_000)).saying(SOON, Said::Machine("machine")).saying(SOON, Said::Key('1')),

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use fake_pbx::{Ending, FakePbx};
+use fake_pbx::{Ending, FakePbx, Plan, Said};
+use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::fixture::{Call, Ended, Fleet, NUMBER, slowly, talks};
@@ -35,6 +36,10 @@ async fn killed_at(
     sleep(Duration::from_millis(50)).await;
     assert_eq!(Call::again(fleet, &id).now().await, ended.0);
     ended
+}
+
+fn keys() -> Value {
+    json!({"keys": {"1": "acknowledge"}, "timeout_s": 5})
 }
 
 async fn nothing(_: &Fleet) {}
@@ -139,6 +144,7 @@ async fn when_the_node_is_away_afterwards_on_unknown_decides() {
     for (on_unknown, reason, invites) in [("fail", "interrupted", 1), ("retry", "played", 2)] {
         let mut fleet = pair().await;
         fleet.settings.reconcile_timeout_ms = 500;
+        fleet.settings.node_return_ms = 1_000;
         fleet.callee(NUMBER, Ending::NoAnswer);
         let close = async |fleet: &Fleet| {
             for pbx in fleet.pbxes() {
@@ -150,6 +156,51 @@ async fn when_the_node_is_away_afterwards_on_unknown_decides() {
         };
         let ended = killed_at(&mut fleet, "ringing", on_unknown, close).await;
         assert_eq!((&ended.0["reason"], fleet.seen(NUMBER).invites), (&reason.into(), invites));
+    }
+}
+
+/// Nodes dial in anew after a start, and may take longer than a node that is there may take to answer: it is asked
+/// all the same.
+#[tokio::test]
+async fn a_node_that_comes_back_later_than_reconciliation_may_take_is_still_asked() {
+    for on_unknown in ["fail", "retry"] {
+        let mut fleet = pair().await;
+        fleet.settings.reconcile_timeout_ms = 500;
+        fleet.callee(NUMBER, Plan::of(talks(800)).saying(Duration::from_millis(400), Said::Key('1')));
+        let request = fleet.call(NUMBER).with("on_unknown", on_unknown).with("acknowledgement", keys());
+        let call = request.place().await;
+        call.becomes("in_progress").await;
+        let id = call.id.clone();
+        fleet.kill().await;
+        let busy = fleet.pbxes().position(|pbx| !pbx.live_channels().is_empty()).unwrap();
+        fleet.pbxes().nth(busy).unwrap().close_port();
+        fleet.start_again().await;
+        sleep(Duration::from_millis(1_500)).await;
+        fleet.pbxes().nth(busy).unwrap().open_port().await.unwrap();
+        let ended = Call::again(&fleet, &id).ends_as("completed", "acknowledged").await;
+        assert_eq!((ended.each("key"), fleet.seen(NUMBER).invites), (vec!["1"], 1), "{}", ended.text());
+    }
+}
+
+/// A control plane that slept past a ring time-out hears what happened meanwhile before it acts on it.
+#[tokio::test]
+async fn what_happened_while_the_process_slept_is_heard_before_time_outs_are_acted_on() {
+    for slept_ms in [2_500, 3_500] {
+        let fleet = pair().await;
+        // Answers within the ring time-out, while nobody looks.
+        slowly(&fleet, Duration::from_millis(1_500));
+        fleet.callee(NUMBER, Plan::of(talks(4_000)).saying(Duration::from_millis(500), Said::Key('1')));
+        let request = fleet.call(NUMBER).or_fail().with("ring_timeout_s", 2).with("acknowledgement", keys());
+        let call = request.place().await;
+        call.becomes("ringing").await;
+        fleet.freeze(Duration::from_millis(slept_ms)).await;
+        let ended = call.ends_as("completed", "acknowledged").await;
+        assert_eq!(
+            (ended.each("key"), fleet.seen(NUMBER).invites),
+            (vec!["1"], 1),
+            "{slept_ms}: {}",
+            ended.text()
+        );
     }
 }
 
