@@ -150,3 +150,15 @@ pub(crate) fn sweep_on_interrupt() -> anyhow::Result<()> {
     });
     Ok(())
 }
+
+/// Runs a command with a lab of its own.
+pub(crate) fn apart(name: &str, command: &[std::ffi::OsString]) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric()),
+        "`{name}` is no plain word of letters and digits"
+    );
+    let Some((program, arguments)) = command.split_first() else { anyhow::bail!("which command?") };
+    let status = lab::apart(name, program).args(arguments).status().context("start a command apart")?;
+    anyhow::ensure!(status.success(), "it ended with {status}");
+    Ok(())
+}

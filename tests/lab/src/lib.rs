@@ -12,6 +12,7 @@
 //! `spawn_blocking` or `block_in_place`.
 
 mod agent;
+mod apart;
 mod asterisk;
 mod attacker;
 mod carrier;
@@ -48,6 +49,7 @@ mod subnet;
 mod sweep;
 
 pub use agent::Agent;
+pub use apart::{apart, can_run_apart};
 pub use attacker::{Attacker, Method, Volley};
 pub use carrier::{Behaviour, Carrier};
 pub use clock::{now, pause, since_1970, wait_until};
@@ -85,4 +87,21 @@ pub fn install_speech() -> Result<(), LabError> {
 pub fn install_network_tools() -> Result<(), LabError> {
     packages::must_be_root()?;
     packages::ensure(packages::HOST_TOOLS)
+}
+
+/// Installs and makes all that a lab of any kind needs, so that labs run where no package can be had.
+///
+/// # Errors
+/// A package or a root could not be made.
+pub fn install_everything() -> Result<(), LabError> {
+    for tools in
+        [packages::HOST_TOOLS, packages::MACHINE_TOOLS, packages::SPEECH_TOOLS, packages::CLOCK_TOOLS]
+    {
+        packages::ensure(tools)?;
+    }
+    postgres::programs()?;
+    for version in [AsteriskVersion::V22, AsteriskVersion::V16] {
+        ensure_root(version)?;
+    }
+    Ok(())
 }

@@ -3,6 +3,7 @@ mod bench;
 mod demo;
 mod even;
 mod hands;
+mod jobs;
 mod memory;
 mod output;
 mod soak;
@@ -70,6 +71,14 @@ enum Command {
     },
     /// Kills, freezes and cuts at random while calls run; what was told is held against what carriers saw
     Chaos(stages::Chaos),
+    /// Runs a command with a second lab beside the machine's: own network, no way out
+    Apart {
+        /// A plain word; labs of different names do not know of each other
+        name: String,
+        /// Program and arguments
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<std::ffi::OsString>,
+    },
     /// What takes too long for CI
     Soak(soak::Wanted),
 }
@@ -89,6 +98,7 @@ fn main() -> ExitCode {
         Command::Test(wanted) => stages::test(&wanted),
         Command::Bench { what, json } => bench::bench(what, json),
         Command::Chaos(wanted) => stages::chaos(&wanted),
+        Command::Apart { name, command } => hands::apart(&name, &command),
         Command::Soak(wanted) => soak::soak(&wanted),
     };
     match result {

@@ -83,8 +83,8 @@ impl Drop for Cluster {
     }
 }
 
-/// The folder of the newest PostgreSQL's programs.
-fn programs() -> Result<PathBuf, LabError> {
+/// The folder of the newest PostgreSQL's programs; installs them where there are none.
+pub(crate) fn programs() -> Result<PathBuf, LabError> {
     if let Some(found) = newest() {
         return Ok(found);
     }

@@ -1,4 +1,6 @@
-//! `cargo lab check` and `cargo lab test`: stages one after the other, stopping at the first red one.
+//! `cargo lab check` and `cargo lab test`: stages one after the other, stopping at the first red one; those that need a lab
+//! are cut into jobs and run [side by side](crate::jobs).
+use crate::jobs::{self, Done, Job};
 use crate::output;
 use anyhow::{Context as _, bail};
 use lab::postgres::Cluster;
@@ -8,10 +10,15 @@ use std::time::Duration;
 /// Tools that a check needs beside Rust itself.
 const CARGO_TOOLS: [&str; 2] = ["cargo-deny", "cargo-machete"];
 
-/// Tests of real hosts. (Always with the whole workspace: a part of it alone would have other features of shared
-/// dependencies, and be built anew.)
+/// Tests of real hosts, those that take longest first. (Always with the whole workspace: a part of it alone would have
+/// other features of shared dependencies, and be built anew.)
 const REAL_FLEET: [&str; 8] =
-    ["calls", "carriers", "health", "hostile", "keys", "nodes", "postgres", "stopping"];
+    ["calls", "health", "nodes", "carriers", "keys", "hostile", "stopping", "postgres"];
+
+/// Of these, what is run on the oldest Asterisk too: all that depends on how it tells of endings. What carries AMI, and how
+/// much of it, is the same on every version.
+const OLD_ASTERISK: [&str; 4] = ["calls", "carriers", "keys", "stopping"];
+const SAME_ON_EVERY_VERSION: [&str; 3] = ["--skip=links::", "--skip=many::", "--skip=power::"];
 
 /// Tests at a time where no host of the lab is needed: most of them wait for a time-out.
 const AT_A_TIME: (&str, &str) = ("RUST_TEST_THREADS", "6");
@@ -45,7 +52,8 @@ pub(crate) struct Chaos {
 /// A node cut off for ten minutes, with what it measured.
 pub(crate) fn link_cut() -> anyhow::Result<()> {
     step(&["build", "--workspace", "--bins"], &[])?;
-    lab_tests(&["nodes"], &["--ignored", "--exact", "--nocapture", "cut::ten_minutes"], &[])
+    let ten_minutes = ["--", "--test-threads=1", "--ignored", "--exact", "--nocapture", "cut::ten_minutes"];
+    step(&test_line(&["nodes"], &ten_minutes), &[])
 }
 
 /// Format, lints, documentation, licences, unused dependencies.
@@ -64,40 +72,76 @@ pub(crate) fn check() -> anyhow::Result<()> {
 
 /// Everything, with the minutes of each stage at the end.
 pub(crate) fn test(wanted: &Wanted) -> anyhow::Result<()> {
-    let stages: [(&str, Stage); 7] = [
-        ("check", check),
-        ("unit", unit),
-        ("contract", contract),
-        ("real-fleet", real_fleet),
-        ("chaos", short_chaos),
-        ("old-asterisk", old_asterisk),
-        ("demo", demo),
-    ];
-    if let Some(unknown) = wanted.only.iter().find(|name| stages.iter().all(|(known, _)| known != name)) {
-        bail!("no stage `{unknown}`; there are: {}", stages.map(|(name, _)| name).join(", "));
+    let labs = ["real-fleet", "chaos", "old-asterisk"];
+    let before: [(&'static str, Stage); 3] = [("check", check), ("unit", unit), ("contract", contract)];
+    let after: [(&'static str, Stage); 1] = [("demo", demo)];
+    let known =
+        || before.iter().map(|(name, _)| *name).chain(labs).chain(after.iter().map(|(name, _)| *name));
+    if let Some(unknown) = wanted.only.iter().find(|name| known().all(|known| known != *name)) {
+        bail!("no stage `{unknown}`; there are: {}", known().collect::<Vec<_>>().join(", "));
     }
-    let mut rows = Vec::new();
-    let mut red = None;
-    for (name, stage) in stages {
-        if !wanted.only.is_empty() && !wanted.only.iter().any(|only| only == name) {
-            continue;
+    let is_wanted = |name: &str| wanted.only.is_empty() || wanted.only.iter().any(|only| only == name);
+    let mut report = Report::default();
+    for (name, stage) in before {
+        report.run(name, stage, is_wanted(name));
+    }
+    let labs: Vec<&str> = labs.into_iter().filter(|name| is_wanted(name)).collect();
+    report.run_labs(&labs);
+    for (name, stage) in after {
+        report.run(name, stage, is_wanted(name));
+    }
+    report.end()
+}
+
+/// What was run, and the first that was red: nothing is run after it.
+#[derive(Default)]
+struct Report {
+    rows: Vec<Vec<String>>,
+    red: Option<anyhow::Error>,
+}
+
+impl Report {
+    fn run(&mut self, name: &'static str, stage: Stage, is_wanted: bool) {
+        if self.red.is_some() || !is_wanted {
+            return;
         }
         output::note(&format!("stage {name}"));
         let start = tokio::time::Instant::now();
         let result = stage();
-        let minutes = format_minutes(start.elapsed());
-        let verdict = if result.is_ok() { "passed" } else { "FAILED" };
-        rows.push(vec![name.to_owned(), minutes, verdict.to_owned()]);
-        if let Err(error) = result {
-            red = Some((name, error));
-            break;
+        self.add(Done { stage: name, name: String::new(), took: start.elapsed(), result });
+    }
+
+    fn run_labs(&mut self, stages: &[&str]) {
+        if self.red.is_some() || stages.is_empty() {
+            return;
+        }
+        output::note(&format!("stages {}", stages.join(", ")));
+        let start = tokio::time::Instant::now();
+        let result = prepare_labs();
+        self.add(Done { stage: "build", name: "labs".into(), took: start.elapsed(), result });
+        if self.red.is_none() {
+            let start = tokio::time::Instant::now();
+            let wanted = lab_jobs().into_iter().filter(|job| stages.contains(&job.stage));
+            for done in jobs::side_by_side(wanted.collect()) {
+                self.add(done);
+            }
+            self.rows.push(vec!["labs".into(), "side by side".into(), format_minutes(start.elapsed())]);
         }
     }
-    output::line("");
-    output::table(&["STAGE", "MINUTES", "RESULT"], &rows);
-    match red {
-        Some((name, error)) => Err(error.context(format!("stage {name} is red; its output is above"))),
-        None => Ok(()),
+
+    fn add(&mut self, done: Done) {
+        let Done { stage, name, took, result } = done;
+        let verdict = if result.is_ok() { "passed" } else { "FAILED" };
+        self.rows.push(vec![stage.into(), name, format_minutes(took), verdict.into()]);
+        if let (Err(error), None) = (result, &self.red) {
+            self.red = Some(error.context(format!("stage {stage} is red; its output is above")));
+        }
+    }
+
+    fn end(self) -> anyhow::Result<()> {
+        output::line("");
+        output::table(&["STAGE", "PART", "MINUTES", "RESULT"], &self.rows);
+        self.red.map_or(Ok(()), Err)
     }
 }
 
@@ -124,29 +168,43 @@ fn contract() -> anyhow::Result<()> {
     step(&arguments, &postgres)
 }
 
-/// Real Asterisk hosts, one lab at a time, and the real control plane beside them.
-fn real_fleet() -> anyhow::Result<()> {
-    step(&["build", "--workspace", "--bins"], &[])?;
-    lab_tests(&REAL_FLEET, &[], &[])
-}
-
-/// Calls on PBXes with the oldest Asterisk that is supported: all that depends on how it tells of endings. What
-/// carries AMI, and how much of it, is the same on every version.
-fn old_asterisk() -> anyhow::Result<()> {
-    lab_tests(
-        &["calls", "carriers", "keys", "stopping"],
-        &["--skip=links::", "--skip=many::", "--skip=power::"],
-        &[("RINGWARD_LAB_ASTERISK", "16")],
-    )
-}
-
-/// Two hundred calls under a seed that is always the same, and the proof that the checker finds
-/// bugs: a control plane that has them on purpose.
-fn short_chaos() -> anyhow::Result<()> {
+/// Builds and installs all that jobs need, so that they only run.
+fn prepare_labs() -> anyhow::Result<()> {
+    lab::install_everything()?;
     step(&["build", "--workspace", "--bins", "--features", "controlplane/planted-bugs"], &[])?;
-    chaos(&Chaos { seed: Some(4), calls: 200, per_second: 8.0, reach: "agent".into() })?;
-    let program = lab::program("chaos")?;
-    run(Command::new(program).arg("planted"), "chaos planted")
+    step(&["build", "--workspace", "--bins"], &[])?;
+    step(&test_line(&REAL_FLEET, &["--no-run"]), &[])
+}
+
+/// Real Asterisk hosts and the real control plane beside them; two hundred calls of chaos under a seed that is always the
+/// same, and the proof that its checker finds bugs: a control plane that has them on purpose. In the order in which they
+/// are begun: what takes long first.
+fn lab_jobs() -> Vec<Job> {
+    let tests = |stage, target: &str, more: &[&str], variables| Job {
+        stage,
+        name: target.into(),
+        line: cargo_line(&[test_line(&[target], &["--", "--test-threads=1"]), more.to_vec()].concat()),
+        variables,
+    };
+    let chaos = |name: &str, arguments: &[&str]| {
+        let program =
+            lab::program("chaos").map_or_else(|_| "chaos".into(), |path| path.display().to_string());
+        let line = std::iter::once(program).chain(arguments.iter().map(|word| (*word).into())).collect();
+        Job { stage: "chaos", name: name.into(), line, variables: vec![] }
+    };
+    let new = |target| tests("real-fleet", target, &[], vec![]);
+    let old =
+        |target| tests("old-asterisk", target, &SAME_ON_EVERY_VERSION, vec![("RINGWARD_LAB_ASTERISK", "16")]);
+    let mut jobs: Vec<Job> = Vec::new();
+    jobs.extend(REAL_FLEET.first().map(|target| new(target)));
+    jobs.push(chaos("planted", &["planted"]));
+    jobs.extend(OLD_ASTERISK.map(old));
+    jobs.extend(REAL_FLEET.iter().skip(1).map(|target| new(target)));
+    jobs.push(chaos(
+        "chaos",
+        &["run", "--seed", "4", "--calls", "200", "--per-second", "8", "--reach", "agent"],
+    ));
+    jobs
 }
 
 /// The chaos run by hand.
@@ -168,13 +226,12 @@ pub(crate) fn chaos(wanted: &Chaos) -> anyhow::Result<()> {
     run(&mut command, "chaos run")
 }
 
-/// Tests of real hosts, one after the other: there is one lab.
-fn lab_tests(targets: &[&str], more: &[&str], variables: &[(&str, &str)]) -> anyhow::Result<()> {
+/// Arguments of `cargo` for tests of real hosts.
+fn test_line<'a>(targets: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
     let mut arguments = vec!["test", "--workspace", "--features", "lab/real-fleet"];
     arguments.extend(targets.iter().flat_map(|target| ["--test", *target]));
-    arguments.extend(["--", "--test-threads=1"]);
     arguments.extend(more);
-    step(&arguments, variables)
+    arguments
 }
 
 /// The story of the README, to its end.
@@ -186,9 +243,17 @@ fn demo() -> anyhow::Result<()> {
 fn step(arguments: &[&str], variables: &[(&str, &str)]) -> anyhow::Result<()> {
     let line = format!("cargo {}", arguments.join(" "));
     output::note(&line);
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = Command::new(cargo());
     command.args(arguments).envs(variables.iter().copied());
     run(&mut command, &line)
+}
+
+fn cargo() -> String {
+    std::env::var("CARGO").unwrap_or_else(|_| "cargo".into())
+}
+
+fn cargo_line(arguments: &[&str]) -> Vec<String> {
+    std::iter::once(cargo()).chain(arguments.iter().map(|word| (*word).into())).collect()
 }
 
 /// A command that must succeed, with its output on this terminal.
