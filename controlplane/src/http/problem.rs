@@ -305,3 +305,40 @@ impl From<PathRejection> for Problem {
         Self::not_found()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    /// What only operators and agents are told.
+    const NOT_CUSTOMERS: [&str; 14] = [
+        "stale_revision",
+        "invalid_fleet",
+        "already_bootstrapped",
+        "certificate_required",
+        "certificate_unknown",
+        "certificate_revoked",
+        "certificate_expired",
+        "token_unknown",
+        "token_expired",
+        "token_used",
+        "token_of_another_node",
+        "csr_refused",
+        "node_not_declared",
+        "ban_refused",
+    ];
+
+    /// A new code is explained to customers, or is none of theirs.
+    #[test]
+    fn customers_are_told_what_to_do_about_each_code() {
+        let source = include_str!("problem.rs");
+        let (_, table) = source.split_once("const fn row(self)").unwrap();
+        let (table, _) = table.split_once("\n    }\n}").unwrap();
+        let codes: Vec<&str> =
+            table.split("Self::").skip(1).filter_map(|arm| arm.split('"').nth(1)).collect();
+        assert!(codes.len() > 30 && codes.contains(&"internal"), "{codes:?}");
+        let document = include_str!("../../../docs/API.md");
+        for code in codes {
+            let is_told = document.contains(&format!("| `{code}` |"));
+            assert!(is_told != NOT_CUSTOMERS.contains(&code), "{code}: told to customers: {is_told}");
+        }
+    }
+}

@@ -80,6 +80,14 @@ pub fn install_speech() -> Result<(), LabError> {
     packages::ensure(packages::SPEECH_TOOLS)
 }
 
+/// Installs the languages in which documents show snippets, where they are missing.
+///
+/// # Errors
+/// One cannot be installed.
+pub fn install_languages() -> Result<(), LabError> {
+    packages::ensure(packages::LANGUAGES)
+}
+
 /// Installs what lays hosts, wires and packet rules, where it is missing.
 ///
 /// # Errors

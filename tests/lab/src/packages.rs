@@ -30,6 +30,13 @@ pub(crate) const MACHINE_TOOLS: &[Tool] = &[Tool { program: "systemd-nspawn", pa
 /// What a control plane needs to speak texts.
 pub(crate) const SPEECH_TOOLS: &[Tool] = &[Tool { program: "espeak-ng", package: "espeak-ng" }];
 
+/// In which documents show snippets.
+pub(crate) const LANGUAGES: &[Tool] = &[
+    Tool { program: "python3", package: "python3" },
+    Tool { program: "node", package: "nodejs" },
+    Tool { program: "ruby", package: "ruby" },
+];
+
 /// What programs whose clock is wrong need.
 pub(crate) const CLOCK_TOOLS: &[Tool] = &[Tool { program: "faketime", package: "faketime" }];
 

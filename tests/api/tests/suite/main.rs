@@ -21,6 +21,8 @@ mod redials;
 mod refusals;
 mod restarts;
 mod snapshots;
+#[cfg(feature = "snippet-tests")]
+mod snippets;
 mod sounds;
 mod throttle;
 mod webhooks;
