@@ -2,7 +2,7 @@
 //! ringward-agent.service, as packages will bring it; beside a mere process it is a process.
 use crate::machine::Machine;
 use crate::pbx::AmiUser;
-use crate::{Build, HostName, LabError, Pbx, Signal, clock, command, process, program};
+use crate::{Build, Hardening, HostName, LabError, Pbx, Signal, clock, command, process, program};
 use serde_json::Value;
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -60,10 +60,11 @@ impl Agent {
     }
 
     /// Writes its settings.
-    pub(crate) fn configure(&self, pbx: &Pbx) -> Result<(), LabError> {
+    pub(crate) fn configure(&self, pbx: &Pbx, hardening: Hardening) -> Result<(), LabError> {
+        let hardening = hardened(hardening, self.machine.is_some());
         if let Some(machine) = &self.machine {
             // The rest is as the program has it by itself.
-            machine.write("/etc/ringward-agent.toml", GATE, 0o644)?;
+            machine.write("/etc/ringward-agent.toml", &format!("{GATE}{hardening}"), 0o644)?;
             for (user, name) in
                 [(AmiUser::Calls, "ami"), (AmiUser::Agent, "observer"), (AmiUser::Security, "security")]
             {
@@ -76,7 +77,7 @@ impl Agent {
             "state_dir = \"{}\"\nrtp_conf = \"{}\"\ndisk = \"{}\"\naudio.folder = \"{}\"\n\
              [ami]\naddress = \"127.0.0.1:5038\"\nusername = \"{}\"\nsecret_file = \"{}\"\n\
              [observer]\naddress = \"127.0.0.1:5038\"\nusername = \"{}\"\nsecret_file = \"{}\"\n\
-             [security]\naddress = \"127.0.0.1:5038\"\nusername = \"{}\"\nsecret_file = \"{}\"\n{GATE}",
+             [security]\naddress = \"127.0.0.1:5038\"\nusername = \"{}\"\nsecret_file = \"{}\"\n{GATE}{hardening}",
             self.state_dir().display(),
             folder.join("etc/rtp.conf").display(),
             folder.join("spool").display(),
@@ -158,6 +159,14 @@ impl Agent {
         serde_json::from_str(&text).map_err(|error| LabError::Machine(format!("{error}: {text}")))
     }
 
+    /// How its firewall stands, as operators ask for it: `in_force`, `on_trial …`.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn firewall(&self) -> Result<String, LabError> {
+        command::finish("ask an agent", &mut self.command(&["firewall", "status"])?)
+    }
+
     /// The sum of a metric's series, as Prometheus on the node reads them.
     ///
     /// # Errors
@@ -205,4 +214,14 @@ impl Agent {
     fn process(&self) -> String {
         format!("agent-{}", self.node())
     }
+}
+
+/// Settings of firewall and jails.
+fn hardened(hardening: Hardening, is_booted: bool) -> String {
+    let Hardening::On { forgeable_bans_per_minute_max } = hardening else { return String::new() };
+    // Beside a mere process there is no systemd, and no journal but that of the machine which the lab runs on.
+    let alone = if is_booted { "" } else { "timer = \"process\"\n[rules.jails.sshd]\nenabled = false\n" };
+    format!(
+        "[firewall]\nmode = \"on\"\n{alone}[rules]\nforgeable_bans_per_minute_max = {forgeable_bans_per_minute_max}\n"
+    )
 }

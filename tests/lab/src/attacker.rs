@@ -2,6 +2,7 @@
 //!
 //! Bounded in count and rate, and sent from inside a namespace that has no way out: the sockets are
 //! opened by a thread that has moved into it.
+use crate::request::Request;
 use crate::shapes::Shape;
 use crate::{Carrier, HostName, LabError, Pbx, clock};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
@@ -64,11 +65,18 @@ impl Volley {
 pub struct Attacker {
     host: HostName,
     address: Ipv4Addr,
+    more: Vec<Ipv4Addr>,
 }
 
 impl Attacker {
-    pub(crate) fn new(host: HostName, address: Ipv4Addr) -> Self {
-        Attacker { host, address }
+    pub(crate) fn new(host: HostName, address: Ipv4Addr, more: Vec<Ipv4Addr>) -> Self {
+        Attacker { host, address, more }
+    }
+
+    /// Further addresses of its host, where the lab's agents ban: enough for one of them to be spent by each attack.
+    #[must_use]
+    pub fn more_addresses(&self) -> &[Ipv4Addr] {
+        &self.more
     }
 
     /// Its host.
@@ -132,24 +140,12 @@ fn send(source: Ipv4Addr, volley: &Volley, target: Ipv4Addr) -> std::io::Result<
 
 fn message(volley: &Volley, source: Ipv4Addr, port: u16, target: Ipv4Addr, tag: &str) -> String {
     let user = volley.shape.user_part(&volley.attempt);
-    let (word, line, to) = match volley.method {
-        Method::Register => ("REGISTER", format!("sip:{target}"), format!("<sip:{user}@{target}>")),
-        Method::Invite => ("INVITE", format!("sip:100@{target}"), format!("<sip:100@{target}>")),
+    let mut request = match volley.method {
+        Method::Register => Request::register(&user, source, port, target, tag),
+        Method::Invite => Request::invite(&user, source, port, target, tag),
     };
-    let line = if volley.shape.is_in_request_line() { format!("sip:{user}@{target}") } else { line };
-    let body = match volley.method {
-        Method::Register => String::new(),
-        Method::Invite => format!(
-            "v=0\r\no=- 1 1 IN IP4 {source}\r\ns=-\r\nc=IN IP4 {source}\r\nt=0 0\r\n\
-             m=audio 20000 RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\n"
-        ),
-    };
-    let body_type = if body.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
-    format!(
-        "{word} {line} SIP/2.0\r\nVia: SIP/2.0/UDP {source}:{port};branch=z9hG4bK{tag};rport\r\n\
-         Max-Forwards: 70\r\nFrom: <sip:{user}@{source}>;tag={tag}\r\nTo: {to}\r\nCall-ID: {tag}\r\n\
-         CSeq: 1 {word}\r\nContact: <sip:x@{source}:{port}>\r\nExpires: 60\r\n{body_type}\
-         Content-Length: {length}\r\n\r\n{body}",
-        length = body.len(),
-    )
+    if volley.shape.is_in_request_line() {
+        request.uri = format!("sip:{user}@{target}");
+    }
+    request.text()
 }

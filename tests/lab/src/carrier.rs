@@ -2,11 +2,10 @@
 //! rules for what Asterisk cannot do (be silent, be deaf), and a capture that tells what it saw.
 use crate::asterisk::Asterisk;
 use crate::network::CableRules;
-use crate::{HostName, KeySent, LabError, Seen, Subnet, clock, keys, network, process, render, seen};
+use crate::{HostName, KeySent, LabError, Seen, Subnet, clock, keys, network, render, seen, wire};
 use minijinja::context;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,8 +15,6 @@ const RING_S: &str = "0.2";
 const TALK_S: &str = "120";
 /// How long a callee listens before he presses a key: `silence/3` of Asterisk's sounds.
 const PRESS_S: &str = "3";
-/// Kernel buffer of the capture: 1,000 calls at once lose no packet.
-const CAPTURE_BUFFER_KIB: &str = "65536";
 
 /// What a carrier does with every call, whatever its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -251,25 +248,8 @@ impl Carrier {
     /// Starts the capture and lays the packet rules; before Asterisk, so that nothing is missed.
     pub(crate) fn start_watching(&self) -> Result<(), LabError> {
         network::set_host_rules(self.name(), &rules_inside(false))?;
-        let mut tcpdump = self.asterisk.host.in_namespace();
-        tcpdump
-            .args(["tcpdump", "-i", "eth0", "-n", "-U", "--immediate-mode", "-s", "0", "-Z", "root"])
-            .args(["-B", CAPTURE_BUFFER_KIB, "-w"])
-            .arg(self.capture())
-            .arg(format!("udp port 5060 or {}", keys::CAPTURED))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        process::spawn(&format!("tcpdump-{}", self.name()), tcpdump)?;
-        let capture = self.capture();
-        // The file's header is written when the capture is open.
-        clock::wait_until(
-            "the capture to open",
-            Duration::from_secs(10),
-            "is tcpdump allowed to write there?",
-            || capture.metadata().is_ok_and(|meta| meta.len() >= crate::pcap::FILE_HEADER as u64),
-        )
-        .map(|_| ())
+        let filter = format!("udp port 5060 or {}", keys::CAPTURED);
+        wire::capture(self.host(), &format!("tcpdump-{}", self.name()), &self.capture(), &filter)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Writes `fleet.toml` of a lab: nodes with agents, or with their AMI's address.
 use crate::pbx::AmiUser;
-use crate::{Carrier, Pbx, Plan, Reach, Subnet, plan::TrunkPlan};
+use crate::{Carrier, Hardening, Pbx, Plan, Reach, Subnet, hardened, plan::TrunkPlan};
 use std::fmt::Write as _;
 
 /// The region of the `at`-th PBX: they take turns.
@@ -53,6 +53,10 @@ pub(crate) fn write(plan: &Plan, subnet: Subnet, pbxes: &[Pbx], carriers: &[Carr
             trunk.name, trunk.node, trunk.carrier, trunk.endpoint, plan.trunk_cps_max, plan.trunk_channels_max,
         )
         .ok();
+    }
+    if plan.hardening != Hardening::Off {
+        let operator = hardened::operator(subnet).address;
+        write!(text, "\n[[management]]\nname = \"operator\"\nnetworks = [\"{operator}/32\"]\n").ok();
     }
     let literal = |trunk: &&TrunkPlan| !trunk.name.starts_with("srv-");
     let tier: Vec<String> =

@@ -1,8 +1,8 @@
 //! A running lab: up, down, and its hosts by name.
 use crate::asterisk::Asterisk;
 use crate::{
-    Attacker, Carrier, HostName, Hosts, LabError, Pbx, Plan, Root, Subnet, clock, fleet_toml, network,
-    packages, progress, root, sweep::sweep_ours,
+    Attacker, Carrier, Hardening, HostName, Hosts, LabError, Pbx, Phone, Plan, Root, Subnet, clock,
+    fleet_toml, hardened, network, packages, progress, root, sweep::sweep_ours,
 };
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
@@ -122,6 +122,12 @@ impl Lab {
         &self.attacker
     }
 
+    /// The phone beside the attacker, where the lab's agents ban.
+    #[must_use]
+    pub fn phone(&self) -> Phone {
+        Phone(hardened::phone(self.subnet))
+    }
+
     /// Text of `fleet.toml` for this lab: its nodes, its trunks, one route for all numbers.
     pub fn fleet_toml(&self) -> String {
         fleet_toml::write(&self.plan, self.subnet, &self.pbxes, &self.carriers)
@@ -169,14 +175,24 @@ impl Lab {
             Carrier::new(Asterisk { host, root, hosts: Hosts::Processes }, address)
         });
         let carriers = carriers.collect();
-        let attacker = Attacker::new(HostName("attacker".into()), subnet.host(ATTACKER));
+        let more = match plan.hardening {
+            Hardening::Off => Vec::new(),
+            Hardening::On { .. } => hardened::MORE_OF_ATTACKER.map(|last| subnet.host(last)).collect(),
+        };
+        let attacker = Attacker::new(HostName("attacker".into()), subnet.host(ATTACKER), more);
         Ok(Lab { plan, subnet, pbxes, carriers, attacker, hold: Hold::Kept, _lock: None })
     }
 
     fn boot(&self) -> Result<(), LabError> {
         let start = clock::now();
         network::lay_bridge(self.subnet)?;
-        network::lay_host(self.attacker.host().as_str(), &[self.attacker.address()])?;
+        let of_attacker = [&[self.attacker.address()], self.attacker.more_addresses()].concat();
+        network::lay_host(self.attacker.host().as_str(), &of_attacker)?;
+        if self.plan.hardening != Hardening::Off {
+            for beside in [hardened::operator(self.subnet), hardened::phone(self.subnet)] {
+                network::lay_host(beside.host.as_str(), &[beside.address])?;
+            }
+        }
         for carrier in &self.carriers {
             carrier.host().lay_folder(self.subnet)?;
             network::lay_host(carrier.name(), &[carrier.address(), carrier.second_address()])?;
@@ -185,6 +201,9 @@ impl Lab {
         for pbx in &self.pbxes {
             pbx.host().lay_folder(self.subnet)?;
             network::lay_host(pbx.name(), &[pbx.address()])?;
+            if self.plan.hardening != Hardening::Off {
+                network::lead_nowhere(pbx.name(), hardened::NOBODYS, self.subnet.root())?;
+            }
             pbx.asterisk.machine().map_or(Ok(()), |machine| machine.lay(self.subnet))?;
             pbx.configure(&self.plan, self.subnet)?;
         }

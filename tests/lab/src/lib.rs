@@ -21,23 +21,31 @@ mod command;
 mod control_plane;
 mod dialogs;
 mod error;
+mod fail2ban;
 mod fleet_toml;
+mod forged;
+mod guess;
+mod hardened;
 mod host;
+pub mod injection;
 mod kamailio;
 mod keys;
 mod lab;
 mod machine;
+pub mod memory;
 mod network;
 pub mod numbers;
 mod packages;
 mod pbx;
 mod pcap;
+mod phone;
 mod plan;
 pub mod postgres;
 mod process;
 mod program;
 mod progress;
 mod render;
+mod request;
 mod root;
 mod scan;
 mod seen;
@@ -47,6 +55,7 @@ mod sip;
 mod status;
 mod subnet;
 mod sweep;
+mod wire;
 
 pub use agent::Agent;
 pub use apart::{apart, can_run_apart};
@@ -56,12 +65,16 @@ pub use clock::{now, pause, since_1970, wait_until};
 pub use control_plane::ControlPlane;
 pub use dialogs::Dialog;
 pub use error::LabError;
+pub use fail2ban::{Fail2ban, VERSION as FAIL2BAN_VERSION};
+pub use forged::Forged;
+pub use guess::{Guesses, Guessing};
 pub use host::HostName;
 pub use kamailio::{Kamailio, gaps};
 pub use keys::{KeySent, KeyWay};
 pub use lab::{Hold, Lab};
 pub use pbx::{AmiUser, Lost, Pbx};
-pub use plan::{AsteriskVersion, Build, Hosts, Inbound, Plan, Reach, TrunkLayout, TrunkPlan};
+pub use phone::{ACCOUNT, Phone, Registrations};
+pub use plan::{AsteriskVersion, Build, Hardening, Hosts, Inbound, Plan, Reach, TrunkLayout, TrunkPlan};
 pub use process::Signal;
 pub use program::program;
 pub use root::{Root, ensure as ensure_root};
@@ -71,6 +84,7 @@ pub use setup::{Planted, Setup};
 pub use status::{HostStatus, status};
 pub use subnet::Subnet;
 pub use sweep::sweep;
+pub use wire::{Passed, Wire};
 
 /// Installs what a control plane speaks texts with, where it is missing.
 ///
@@ -102,9 +116,13 @@ pub fn install_network_tools() -> Result<(), LabError> {
 /// # Errors
 /// A package or a root could not be made.
 pub fn install_everything() -> Result<(), LabError> {
-    for tools in
-        [packages::HOST_TOOLS, packages::MACHINE_TOOLS, packages::SPEECH_TOOLS, packages::CLOCK_TOOLS]
-    {
+    for tools in [
+        packages::HOST_TOOLS,
+        packages::MACHINE_TOOLS,
+        packages::SPEECH_TOOLS,
+        packages::CLOCK_TOOLS,
+        packages::ATTACK_TOOLS,
+    ] {
         packages::ensure(tools)?;
     }
     postgres::programs()?;
@@ -112,4 +130,12 @@ pub fn install_everything() -> Result<(), LabError> {
         ensure_root(version)?;
     }
     Ok(())
+}
+
+/// Installs real attackers and a phone, where they are missing: sipvicious, SIPp.
+///
+/// # Errors
+/// They cannot be installed.
+pub fn install_attackers() -> Result<(), LabError> {
+    packages::ensure(packages::ATTACK_TOOLS)
 }

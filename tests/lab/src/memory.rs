@@ -1,10 +1,14 @@
 //! How much memory a process has.
-use anyhow::Context as _;
+use crate::LabError;
 
 /// Its resident memory, in MB (1,000,000 bytes).
-pub(crate) fn rss_mb(pid: u32) -> anyhow::Result<f64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
-    let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
-    Ok(kib * 1024.0 / 1e6)
+///
+/// # Errors
+/// There is no such process.
+pub fn rss_mb(pid: u32) -> Result<f64, LabError> {
+    let path = format!("/proc/{pid}/status");
+    let text = std::fs::read_to_string(&path).map_err(LabError::file("read", &path))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
+    kib.map(|kib| kib * 1024.0 / 1e6).ok_or_else(|| LabError::Machine(format!("{path} tells no VmRSS")))
 }

@@ -58,6 +58,14 @@ pub(crate) fn lay_host(host: &str, addresses: &[Ipv4Addr]) -> Result<(), LabErro
     Ok(())
 }
 
+/// A host sends what is for this network to that address, which forwards nothing: answers to addresses that nobody has
+/// leave the host, and end there.
+pub(crate) fn lead_nowhere(host: &str, to: &str, by: Ipv4Addr) -> Result<(), LabError> {
+    let (namespace, by) = (namespace(host), by.to_string());
+    command::run("set a host's route", "ip", ["-n", &namespace, "route", "replace", to, "via", &by])
+        .map(|_| ())
+}
+
 /// Takes the host's cable out, or puts it back.
 pub(crate) fn set_cable(host: &str, plugged: bool) -> Result<(), LabError> {
     let state = if plugged { "up" } else { "down" };

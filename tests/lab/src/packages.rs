@@ -44,13 +44,22 @@ pub(crate) const CLOCK_TOOLS: &[Tool] = &[Tool { program: "faketime", package: "
 pub(crate) const KAMAILIO: &[Tool] =
     &[Tool { program: "kamailio", package: "kamailio" }, Tool { program: "ss", package: "iproute2" }];
 
+/// What attackers come with, and the honest phone beside them.
+pub(crate) const ATTACK_TOOLS: &[Tool] = &[
+    Tool { program: "svmap", package: "sipvicious" },
+    Tool { program: "svwar", package: "sipvicious" },
+    Tool { program: "svcrack", package: "sipvicious" },
+    Tool { program: "sipp", package: "sip-tester" },
+];
+
 /// What making an Asterisk root needs.
 pub(crate) const ROOT_TOOLS: &[Tool] = &[Tool { program: "debootstrap", package: "debootstrap" }];
 
 /// Installs those of `tools` that are missing.
 pub(crate) fn ensure(tools: &[Tool]) -> Result<(), LabError> {
-    let missing: Vec<&str> =
+    let mut missing: Vec<&str> =
         tools.iter().filter(|tool| !command::is_installed(tool.program)).map(|tool| tool.package).collect();
+    missing.dedup();
     if missing.is_empty() {
         return Ok(());
     }
@@ -71,6 +80,17 @@ pub(crate) fn install(packages: &[&str]) -> Result<(), LabError> {
     };
     drop(policy);
     result.map(|_| ())
+}
+
+/// Downloads packages into a folder, without installing them.
+pub(crate) fn download(packages: &[&str], folder: &Path) -> Result<(), LabError> {
+    progress::say(&format!("downloading {} from Debian", packages.join(", ")));
+    let download = || {
+        let mut apt = Command::new("apt-get");
+        apt.args(["-q", "download"]).args(packages).current_dir(folder);
+        command::finish("download packages", &mut apt)
+    };
+    download().or_else(|_| apt(&["update"], &[]).and_then(|_| download())).map(|_| ())
 }
 
 /// The lab makes namespaces and mounts: root only.

@@ -2,7 +2,8 @@
 use crate::asterisk::Asterisk;
 use crate::network::{self, CableRules};
 use crate::{
-    Agent, Build, HostName, Inbound, LabError, Plan, Reach, Signal, Subnet, TrunkPlan, process, render,
+    Agent, Build, Hardening, HostName, Inbound, LabError, Plan, Reach, Signal, Subnet, TrunkPlan, process,
+    render,
 };
 use minijinja::context;
 use std::fs;
@@ -219,7 +220,7 @@ impl Pbx {
             Reach::Direct => (subnet.root(), None),
             Reach::Agent => (Ipv4Addr::LOCALHOST, Some(AmiUser::Agent.username())),
         };
-        self.agent().map_or(Ok(()), |agent| agent.configure(self))?;
+        self.agent().map_or(Ok(()), |agent| agent.configure(self, plan.hardening))?;
         let manager = render::MANAGER_RINGWARD.render(context! {
             bind_address => self.ami_address().ip().to_string(),
             port => AMI_PORT,
@@ -253,12 +254,16 @@ impl Pbx {
             Inbound::Closed => "ringward-closed",
             Inbound::Rings => "lab-inbound",
         };
-        let pjsip = render::PJSIP_RINGWARD.render(context! {
+        let has_phones = plan.hardening != Hardening::Off;
+        let mut pjsip = render::PJSIP_RINGWARD.render(context! {
             bind_address => self.address.to_string(),
             inbound_context => inbound,
-            own_system => true,
+            own_system => !has_phones,
             trunks => trunks,
         })?;
+        if has_phones {
+            pjsip.push_str(render::PBX_PHONES);
+        }
         self.asterisk.configure(&[
             ("manager.conf", manager),
             ("pjsip.conf", pjsip),

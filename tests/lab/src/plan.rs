@@ -88,6 +88,28 @@ pub enum Build {
     Release,
 }
 
+/// Whether agents ban, and the hosts that this takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Hardening {
+    /// As the agent is by itself.
+    #[default]
+    Off,
+    /// Firewall and jails are on. Beside the PBXes there are an operator's machine, whose address is the management
+    /// network, a phone with an account on each PBX, and more addresses of the attacker's.
+    On {
+        /// Bans in a minute on evidence whose source may be forged; the product's own bound is 60.
+        forgeable_bans_per_minute_max: u32,
+    },
+}
+
+impl Hardening {
+    /// With the product's own bounds.
+    #[must_use]
+    pub fn usual() -> Self {
+        Hardening::On { forgeable_bans_per_minute_max: 60 }
+    }
+}
+
 /// What a lab shall consist of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
@@ -106,6 +128,9 @@ pub struct Plan {
     /// Which build of the agent runs.
     #[serde(default)]
     pub agents: Build,
+    /// Whether they ban.
+    #[serde(default)]
+    pub hardening: Hardening,
     /// Which trunks there are.
     pub trunks: TrunkLayout,
     /// Adds a trunk `srv-a-pbx-N` to every PBX whose contact is a name with two addresses of carrier a.
@@ -129,6 +154,7 @@ impl Default for Plan {
             hosts: Hosts::Processes,
             reach: Reach::Direct,
             agents: Build::Beside,
+            hardening: Hardening::Off,
             trunks: TrunkLayout::Diagonal,
             srv_trunk: false,
             inbound: Inbound::Closed,

@@ -29,6 +29,8 @@ pub(crate) const MODULES: &str = include_str!("../hosts/modules.conf");
 pub(crate) const LOGGER: &str = include_str!("../hosts/logger.conf");
 /// Media ports.
 pub(crate) const RTP: &str = include_str!("../hosts/rtp.conf");
+/// The phone of a PBX that has one, and whom Asterisk knows by what.
+pub(crate) const PBX_PHONES: &str = include_str!("../hosts/pbx_phones.conf");
 /// A PBX's dialplan around ours.
 pub(crate) const PBX_EXTENSIONS: &str = include_str!("../hosts/pbx_extensions.conf");
 

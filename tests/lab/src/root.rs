@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Where roots are kept.
-const CACHE: &str = "/var/cache/ringward-lab";
+pub(crate) const CACHE: &str = "/var/cache/ringward-lab";
 /// What goes into it, without what Debian only recommends.
 const PACKAGES: &[&str] = &["asterisk", "asterisk-core-sounds-en-gsm", "sip-tester"];
 /// What makes it a root that can be booted.

@@ -1,6 +1,6 @@
 //! `cargo lab bench failover`: from the 503 on one carrier's wire to the INVITE on the next one's, of the same call.
 //! Ringward goes from one PBX to another; Kamailio's dispatcher, measured in the same run, does it inside one process.
-use super::{Measured, build, empty, round};
+use super::{Measured, build, empty, round, spread::Spread};
 use crate::output;
 use anyhow::ensure;
 use lab::{Behaviour, Carrier, ControlPlane, Dialog, Kamailio, Lab, Plan, Setup, gaps, now, numbers, pause};
@@ -50,12 +50,12 @@ pub(super) fn measure() -> anyhow::Result<Measured> {
     let peer = Gaps::of(&ours(until_quiet(first, QUIET)?), &ours(until_quiet(second, QUIET)?))?;
     let name = format!("Kamailio {}, dispatcher", kamailio.version()?);
     let lines = vec![
-        format!("from the 503 to the next INVITE, ms{:>12}{:>8}{:>8}", "p50", "p99", "most"),
-        format!("  Ringward, from one PBX to another{ringward}"),
-        format!("  {name:<33}{peer}"),
-        format!("  {} and {} calls; target: p99 of {P99_MS_MAX} ms", ringward.0.len(), peer.0.len()),
+        format!("from the 503 to the next INVITE, ms{:>12}{:>9}{:>9}", "p50", "p99", "most"),
+        format!("  Ringward, from one PBX to another{}", ringward.0),
+        format!("  {name:<33}{}", peer.0),
+        format!("  {} and {} calls; target: p99 of {P99_MS_MAX} ms", ringward.0.count(), peer.0.count()),
     ];
-    let met = ringward.at(0.99) <= P99_MS_MAX;
+    let met = ringward.0.at(0.99) <= P99_MS_MAX;
     let mut peer = peer.json();
     peer["name"] = name.into();
     Ok(Measured {
@@ -102,34 +102,22 @@ fn until_quiet(carrier: &Carrier, quiet: Duration) -> anyhow::Result<Vec<Dialog>
     Ok(carrier.dialogs()?)
 }
 
-/// Gaps, shortest first, in ms.
-struct Gaps(Vec<f64>);
+/// Gaps in ms.
+struct Gaps(Spread);
 
 impl Gaps {
     fn of(first: &[Dialog], second: &[Dialog]) -> anyhow::Result<Self> {
-        let mut all: Vec<_> = gaps(first, second).iter().map(|gap| gap.as_secs_f64() * 1_000.0).collect();
-        all.sort_by(f64::total_cmp);
+        let all: Vec<_> = gaps(first, second).iter().map(|gap| gap.as_secs_f64() * 1_000.0).collect();
         // Fewer would say that some were never followed, or went another way at once.
         ensure!(all.len() == usize::from(CALLS), "{} of {CALLS} calls failed over", all.len());
-        Ok(Gaps(all))
-    }
-
-    /// The smallest gap that so large a share of them does not exceed.
-    fn at(&self, share: f64) -> f64 {
-        let place = (share * self.0.len() as f64).ceil() as usize;
-        self.0.get(place.saturating_sub(1)).copied().unwrap_or(f64::NAN)
+        Ok(Gaps(Spread::of(all)))
     }
 
     fn json(&self) -> Value {
+        let Gaps(gaps) = self;
         json!({
-            "calls": self.0.len(), "gap_p50_ms": round(self.at(0.5)), "gap_p99_ms": round(self.at(0.99)),
-            "gap_max_ms": round(self.at(1.0)),
+            "calls": gaps.count(), "gap_p50_ms": round(gaps.at(0.5)), "gap_p99_ms": round(gaps.at(0.99)),
+            "gap_max_ms": round(gaps.at(1.0)),
         })
-    }
-}
-
-impl std::fmt::Display for Gaps {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:>12.2}{:>8.2}{:>8.2}", self.at(0.5), self.at(0.99), self.at(1.0))
     }
 }

@@ -1,7 +1,9 @@
 //! `cargo lab bench …`: figures against their targets.
 mod agent;
+mod ban;
 mod failover;
 mod jail;
+mod spread;
 
 use crate::{hands, output};
 use anyhow::{Context as _, ensure};
@@ -17,6 +19,8 @@ const FOLDER: &str = "/run/ringward-lab/bench";
 pub(crate) enum Bench {
     /// The agent's memory and processor time.
     Agent,
+    /// From the packet that earns a ban to the first one dropped, beside fail2ban.
+    Ban,
     /// From a carrier's 503 to the INVITE at the next, beside Kamailio's dispatcher.
     Failover,
     /// How fast a log is read, matched and weighed, beside fail2ban.
@@ -40,6 +44,7 @@ pub(crate) fn bench(what: Bench, as_json: bool) -> anyhow::Result<()> {
     hands::sweep_on_interrupt()?;
     let Measured { bench, figures, peer, targets, met, lines } = match what {
         Bench::Agent => agent::measure()?,
+        Bench::Ban => ban::measure()?,
         Bench::Failover => failover::measure()?,
         Bench::Jail => jail::measure()?,
     };
