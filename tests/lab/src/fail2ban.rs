@@ -113,3 +113,19 @@ impl Drop for Fail2ban {
         process::end(&self.process).ok();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[ignore = "needs Debian's mirror, and root"]
+    fn it_is_fetched_once_with_its_filter_and_its_action() {
+        let kept = Fail2ban::fetch().unwrap();
+        for part in ["filter.d/asterisk.conf", "action.d/nftables.conf"] {
+            assert!(kept.join("etc/fail2ban").join(part).is_file(), "{part}");
+        }
+        assert!(kept.join("usr/lib/python3/dist-packages/pyinotify.py").is_file());
+        assert_eq!(Fail2ban::fetch().unwrap(), kept);
+    }
+}

@@ -6,13 +6,14 @@ use crate::request::Request;
 use crate::{Attacker, LabError, Pbx, clock};
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const SIP_PORT: u16 = 5060;
 /// Most requests of one guesser.
 const GUESSES_MAX: u32 = 20_000;
-/// So long without an answer: he was cut off.
+/// So long without an answer, and so many requests: he was cut off. On a busy machine one of the two alone says nothing.
 const SILENCE: Duration = Duration::from_millis(100);
+const UNANSWERED: u32 = 100;
 /// An answer to one of the first guesses.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 
@@ -98,15 +99,18 @@ fn guess(source: Ipv4Addr, target: Ipv4Addr, how: Guessing) -> std::io::Result<G
         clock::pause(how.slow_every);
     }
     let start = clock::now();
-    let mut last_answer = start;
-    while sent < GUESSES_MAX && start.elapsed() < how.at_most && last_answer.elapsed() < SILENCE {
+    let (mut last_answer, mut sent_by_then) = (start, sent);
+    let is_silent =
+        |last_answer: Instant, unanswered: u32| last_answer.elapsed() >= SILENCE && unanswered >= UNANSWERED;
+    while sent < GUESSES_MAX && start.elapsed() < how.at_most && !is_silent(last_answer, sent - sent_by_then)
+    {
         send(sent)?;
         sent += 1;
         clock::pause(how.every);
         let new = answers()?;
         if new > 0 {
-            (answered, last_answer) = (answered + new, clock::now());
+            (answered, last_answer, sent_by_then) = (answered + new, clock::now(), sent);
         }
     }
-    Ok(Guesses { sent, answered, is_cut_off: last_answer.elapsed() >= SILENCE })
+    Ok(Guesses { sent, answered, is_cut_off: is_silent(last_answer, sent - sent_by_then) })
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use lab::{Agent, Hardening, Pbx, Plan, numbers, pause};
 use serde_json::json;
 
-use crate::fixture::{Fleet, diagonal, end, over_links};
+use crate::fixture::{Fleet, end, full, over_links};
 
 /// Between two calls.
 const CALL_EVERY: Duration = Duration::from_millis(400);
@@ -20,10 +20,10 @@ pub(crate) struct Guarded {
 }
 
 impl Guarded {
-    /// Two PBXes with agents, each with a carrier of its own.
+    /// Two PBXes with agents, two carriers, and a trunk for every pair: a node protects those carriers that it has trunks to.
     pub(crate) fn up(hardening: Hardening) -> Self {
         lab::install_attackers().unwrap();
-        let fleet = Fleet::up(Plan { hardening, ..over_links(diagonal()) });
+        let fleet = Fleet::up(Plan { hardening, ..over_links(full()) });
         let confirm = |pbx: &Pbx| fleet.lab.confirm_rules(pbx, &pbx.agent().unwrap()).unwrap();
         let sshd = fleet.lab.pbxes().iter().map(confirm).collect();
         Self { fleet, _sshd: sshd }
@@ -37,14 +37,13 @@ impl Guarded {
         self.pbx().agent().unwrap()
     }
 
-    /// Who must never be cut off: both addresses of each carrier, control plane, operator, PBXes, phone.
+    /// Who must never be cut off from the first PBX: both addresses of each carrier, control plane, operator, itself, phone.
     pub(crate) fn who_matters(&self) -> BTreeSet<Ipv4Addr> {
         let lab = &self.fleet.lab;
         let carriers =
             lab.carriers().iter().flat_map(|carrier| [carrier.address(), carrier.second_address()]);
-        let pbxes = lab.pbxes().iter().map(Pbx::address);
-        let others = [lab.root_address(), lab.operator_address(), lab.phone().address()];
-        carriers.chain(pbxes).chain(others).collect()
+        let own = self.pbx().address();
+        carriers.chain([lab.root_address(), lab.operator_address(), own, lab.phone().address()]).collect()
     }
 
     /// Banned on either PBX.

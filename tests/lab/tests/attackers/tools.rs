@@ -11,8 +11,9 @@ use crate::guarded::Guarded;
 
 /// A tool is ended after so many seconds: some go on although nobody answers.
 const RUN_S: &str = "12";
-/// A scanner sends one packet to each host of a run, and comes again.
-const RUNS_MAX: u32 = 40;
+/// How often a scan comes to the PBX.
+const SCANNED: usize = 15;
+const RUNS_MAX: u32 = 3;
 const FLOOD: &str = include_str!("../../hosts/flood.xml");
 
 /// One attacker: what he types, and from where.
@@ -32,8 +33,10 @@ fn attacks(guarded: &Guarded) -> Vec<Attack> {
         line.splice(1..1, [binding.to_owned(), source.to_string()]);
         all.push(Attack { name: name.to_owned(), source, line });
     };
-    add("svmap", &["svmap", &target], "-b");
-    add("svmap INVITE", &["svmap", "-m", "INVITE", &target], "-b");
+    // A scan is one packet for each host that it comes to; this one comes to the same host again and again.
+    let scan = |method: &'static str| [&["svmap", "-m", method][..], &[target.as_str(); SCANNED]].concat();
+    add("svmap", &scan("OPTIONS"), "-b");
+    add("svmap INVITE", &scan("INVITE"), "-b");
     add("svwar", &["svwar", "-e100-400", &target], "-b");
     add("svwar INVITE", &["svwar", "-m", "INVITE", "-e100-400", &target], "-b");
     add("svcrack", &["svcrack", "-u", lab::ACCOUNT, "-r1-2000", "-z4", &target], "-b");
