@@ -4,7 +4,7 @@
 //! opened by a thread that has moved into it.
 use crate::request::Request;
 use crate::shapes::Shape;
-use crate::{Carrier, HostName, LabError, Pbx, clock};
+use crate::{Carrier, HostName, LabError, Pbx, clock, network};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::time::Duration;
 
@@ -87,6 +87,14 @@ impl Attacker {
     /// Its address.
     pub fn address(&self) -> Ipv4Addr {
         self.address
+    }
+
+    /// Programs on its host send to this PBX from that one of its addresses from now on, unless they choose another.
+    ///
+    /// # Errors
+    /// It is none of its addresses.
+    pub fn speak_from(&self, source: Ipv4Addr, target: &Pbx) -> Result<(), LabError> {
+        network::speak_from(self.host.as_str(), target.address(), source)
     }
 
     /// Sends to the PBX's SIP port as someone unknown; gives the first lines of what was answered.

@@ -207,7 +207,7 @@ impl Case {
             Place::To => request.to = format!("<sip:{}@{v}>", escaped(&text)),
             Place::Via => request.via = format!("{v}:5060;received={v}"),
             Place::Asserted => {
-                request.more = format!("P-Asserted-Identity: <sip:{}@{v}>\r\n", escaped(&text))
+                request.more = format!("P-Asserted-Identity: <sip:{}@{v}>\r\n", escaped(&text));
             }
         }
         request

@@ -66,6 +66,13 @@ pub(crate) fn lead_nowhere(host: &str, to: &str, by: Ipv4Addr) -> Result<(), Lab
         .map(|_| ())
 }
 
+/// What a host sends to that address carries this one of its own as the source, where the program names none.
+pub(crate) fn speak_from(host: &str, to: Ipv4Addr, source: Ipv4Addr) -> Result<(), LabError> {
+    let (namespace, to, source) = (namespace(host), to.to_string(), source.to_string());
+    let line = ["-n", &namespace, "route", "replace", &to, "dev", "eth0", "src", &source];
+    command::run("set a host's source", "ip", line).map(|_| ())
+}
+
 /// Takes the host's cable out, or puts it back.
 pub(crate) fn set_cable(host: &str, plugged: bool) -> Result<(), LabError> {
     let state = if plugged { "up" } else { "down" };

