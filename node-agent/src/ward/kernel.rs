@@ -1,10 +1,19 @@
 //! `nft`, run as a child: arguments as a vector, a script on its standard input, bounded time and output.
+//!
+//! One child is started ahead: it has loaded its libraries and waits for its script, so that a ban waits for neither. On a
+//! busy machine that is most of what a run takes (`docs/PERFORMANCE.md`). When this program ends, however it does, that child
+//! reads an empty script and ends too.
 
-use std::{path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    path::PathBuf,
+    process::Stdio,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
-    process::Command,
+    process::{Child, Command},
     time::timeout,
 };
 
@@ -40,15 +49,21 @@ pub enum KernelError {
     Answer(String),
 }
 
-/// The program.
+/// Arguments of a run that takes a script.
+const LOAD: &[&str] = &["-f", "-"];
+
+/// The program, and the child that was started ahead. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Nft(PathBuf);
+pub struct Nft {
+    program: PathBuf,
+    ahead: Arc<Mutex<Option<Child>>>,
+}
 
 impl Nft {
     /// By name or path.
     #[must_use]
     pub fn new(program: PathBuf) -> Self {
-        Self(program)
+        Self { program, ahead: Arc::default() }
     }
 
     /// One transaction: all of it or nothing.
@@ -56,7 +71,24 @@ impl Nft {
     /// # Errors
     /// [`KernelError`].
     pub async fn load(&self, script: &str) -> Result<(), KernelError> {
-        self.run(&["-f", "-"], script).await.map(drop)
+        let ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // One that somebody ended meanwhile is none.
+        let ahead = ahead.and_then(|mut child| matches!(child.try_wait(), Ok(None)).then_some(child));
+        let done = match ahead {
+            Some(child) => self.finish(child, script).await.map(drop),
+            None => self.run(LOAD, script).await.map(drop),
+        };
+        let next = self.clone();
+        tokio::spawn(async move { next.start_ahead() });
+        done
+    }
+
+    /// Has a child wait for the next script. Where none can be started, the next run says why.
+    fn start_ahead(&self) {
+        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        if ahead.is_none() {
+            *ahead = self.start(LOAD).ok();
+        }
     }
 
     /// Whether the kernel would take it; nothing is changed.
@@ -75,15 +107,24 @@ impl Nft {
         self.run(arguments, "").await
     }
 
-    async fn run(&self, arguments: &[&str], script: &str) -> Result<String, KernelError> {
-        let broke = |error: std::io::Error| KernelError::Run {
-            program: self.0.display().to_string(),
-            problem: error.to_string(),
-        };
-        let mut command = Command::new(&self.0);
+    fn broke(&self, error: &std::io::Error) -> KernelError {
+        KernelError::Run { program: self.program.display().to_string(), problem: error.to_string() }
+    }
+
+    fn start(&self, arguments: &[&str]) -> Result<Child, KernelError> {
+        let mut command = Command::new(&self.program);
         command.args(arguments).kill_on_drop(true);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(broke)?;
+        command.spawn().map_err(|error| self.broke(&error))
+    }
+
+    async fn run(&self, arguments: &[&str], script: &str) -> Result<String, KernelError> {
+        self.finish(self.start(arguments)?, script).await
+    }
+
+    /// Gives a child its script and waits for its end.
+    async fn finish(&self, mut child: Child, script: &str) -> Result<String, KernelError> {
+        let broke = |error: std::io::Error| self.broke(&error);
         let (input, output, errors) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let write = async {
             if let Some(mut input) = input {

@@ -9,6 +9,7 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "real time is what is measured")]
 
+mod ahead;
 mod bans;
 mod bench;
 #[path = "../control_plane/mod.rs"]
