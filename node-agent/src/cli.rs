@@ -75,7 +75,9 @@ pub fn run(cli: &Cli) -> ExitCode {
     let settings = match (Settings::load(cli.config.as_deref()), &cli.command) {
         (Ok(settings), _) => settings,
         // What brings the old rules back must not hang on a file that somebody is editing.
-        (Err(_), Command::Firewall(FirewallCommand::Revert(_))) => Settings::default(),
+        (Err(_), Command::Firewall(FirewallCommand::Revert(_) | FirewallCommand::Guard(_))) => {
+            Settings::default()
+        }
         (Err(error), _) => return fail(&error.to_string(), 2),
     };
     let threads = match cli.command {

@@ -153,9 +153,9 @@ pub enum FirewallMode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RevertTimer {
-    /// A transient unit where systemd runs this host, a process elsewhere.
+    /// As `systemd` where systemd runs this host, as `process` elsewhere.
     Auto,
-    /// A transient unit of systemd.
+    /// `ringward-agent-guard.path`, a unit apart from the agent's.
     Systemd,
     /// A process in a session of its own.
     Process,

@@ -182,6 +182,23 @@ async fn who_writes_line_breaks_is_told_by_the_tail_and_chooses_no_victim() {
 }
 
 #[tokio::test]
+async fn a_jail_that_is_a_dry_run_reports_and_orders_no_ban() {
+    // The firewall is no dry run: an order would be tried, and told of as not enforced.
+    let mut bench = bench(|settings| {
+        settings.firewall.mode = FirewallMode::Off;
+        settings.rules.jails.get_mut(&"asterisk".parse().unwrap()).unwrap().simulate = true;
+    })
+    .await;
+    (1..=5).for_each(|n| bench.pbx.inject(invalid(n, "IPV4/TCP/192.0.2.66/5060").as_bytes()));
+    let body = bench.simulated().await;
+    assert_eq!((&body["net"], &body["seconds"]), (&"192.0.2.66/32".into(), &3600.into()));
+    bench.until(|asterisk| asterisk["verdicts"]["simulated"] == 1).await;
+    let asterisk = &bench.status().await["evidence"]["jails"]["asterisk"];
+    assert_eq!(asterisk["mode"], "simulate");
+    assert!(asterisk["verdicts"]["ban"].is_null() && asterisk["verdicts"]["failed"].is_null(), "{asterisk}");
+}
+
+#[tokio::test]
 async fn where_the_firewall_is_off_it_is_said_that_nobody_is_banned() {
     let mut bench = bench(|settings| settings.firewall.mode = FirewallMode::Off).await;
     (0..10).for_each(|n| bench.pbx.inject(invalid(n, "IPV4/TCP/192.0.2.66/5060").as_bytes()));

@@ -35,6 +35,8 @@ pub mod fact_kind {
     pub const OFFENCES: &str = "offences";
     /// Somebody wrote into what Asterisk or a log tells: body [`crate::TamperingSeen`].
     pub const TAMPERING: &str = "tampering";
+    /// An operator on the node says that he is in after a change of firewall rules: body `{change, author}`.
+    pub const FIREWALL_CONFIRMED: &str = "firewall_confirmed";
     /// The spool was full and facts were lost: body `{lost}`.
     pub const SPOOL_OVERFLOW: &str = "spool_overflow";
 }

@@ -237,7 +237,7 @@ impl Judge {
                 self.tell(told);
                 Outcome::Refused
             }
-            Err(refused @ (Refused::NotInForce(_) | Refused::Stopped)) => {
+            Err(refused @ (Refused::NotInForce(_) | Refused::NotOnTrial | Refused::Stopped)) => {
                 // Nothing holds him: the next offences count again.
                 if let Some(source) = Source::of(net.addr()) {
                     self.rules.forget(source);

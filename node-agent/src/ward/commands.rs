@@ -1,6 +1,6 @@
 //! `ringward-agent ban | allow | firewall`.
 
-use std::{io::Write as _, net::IpAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{net::IpAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
@@ -17,8 +17,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{
-    Nft, Standing, confirm,
+    Nft, Standing,
     door::{Ask, Page, ask},
+    guard, ledger,
     look::whole,
     own, remove_table,
     rules::{fleet_on_disk, joined},
@@ -28,6 +29,11 @@ use crate::{
     identity::StateDir,
     settings::{FirewallMode, Settings},
 };
+
+/// Where the agent keeps its state, if its settings do not say otherwise.
+const STATE_DIR: &str = "/var/lib/ringward-agent";
+/// Between two looks at how the firewall stands, while an operator waits.
+const STANDING_EVERY: Duration = Duration::from_millis(250);
 
 /// Bans on this node.
 #[derive(Debug, Subcommand)]
@@ -103,9 +109,13 @@ pub struct Why {
 
 impl Why {
     fn author(&self) -> String {
-        let logged_in = || ["SUDO_USER", "USER"].iter().find_map(|name| std::env::var(name).ok());
-        self.author.clone().or_else(logged_in).unwrap_or_else(|| "root".to_owned())
+        author(self.author.as_ref())
     }
+}
+
+fn author(named: Option<&String>) -> String {
+    let logged_in = || ["SUDO_USER", "USER"].iter().find_map(|name| std::env::var(name).ok());
+    named.cloned().or_else(logged_in).unwrap_or_else(|| "root".to_owned())
 }
 
 /// The firewall of this node.
@@ -119,8 +129,28 @@ pub enum FirewallCommand {
     Apply,
     /// Removes our table, bans included, and nothing else. The agent must be stopped.
     Remove,
-    /// Brings the old rules back; this is what the timer runs.
+    /// Says that you are in after a change of rules, where no control plane is there to say so. Open a new ssh
+    /// connection from a management network first, and type it there. Waits until the change is confirmed or reverted.
+    Confirm {
+        /// Your name; without, who logged in.
+        #[arg(long)]
+        author: Option<String>,
+    },
+    /// Brings the old rules back now, if a change is on trial.
     Revert(Revert),
+    /// Reverts the change that is on trial when its time is over; what ringward-agent-guard.path starts.
+    Guard(Guard),
+}
+
+/// Arguments of `firewall guard`.
+#[derive(Debug, Args)]
+pub struct Guard {
+    /// The agent's state directory.
+    #[arg(long, default_value = STATE_DIR)]
+    state_dir: PathBuf,
+    /// Leaves the session of whoever starts it.
+    #[arg(long)]
+    own_session: bool,
 }
 
 /// Arguments of `firewall revert`.
@@ -129,11 +159,8 @@ pub struct Revert {
     /// Only this change.
     #[arg(long)]
     change: Option<String>,
-    /// Waits so many seconds first, in a session of its own.
-    #[arg(long, value_name = "SECONDS")]
-    after: Option<u64>,
     /// The agent's state directory.
-    #[arg(long, default_value = "/var/lib/ringward-agent")]
+    #[arg(long, default_value = STATE_DIR)]
     state_dir: PathBuf,
     /// The program.
     #[arg(long, default_value = "nft")]
@@ -260,9 +287,11 @@ impl FirewallCommand {
             Self::Status | Self::Apply => {
                 let question = if matches!(self, Self::Apply) { Ask::Apply } else { Ask::Standing };
                 let standing: Standing = asked(settings, &question).await?;
-                say(&format!("{} {}", standing.state, standing.reason));
+                say(&in_words(&standing));
                 Ok(ExitCode::SUCCESS)
             }
+            Self::Confirm { author: named } => confirm(settings, author(named.as_ref()), say).await,
+            Self::Guard(guard) => guard.run(say).await,
             Self::Plan => plan(settings, &nft, say).await,
             Self::Remove => {
                 if ask::<Value>(&settings.state_dir, &Ask::Standing).await?.is_some() {
@@ -277,21 +306,45 @@ impl FirewallCommand {
     }
 }
 
-impl Revert {
-    /// Needs no settings: a timer that a broken file stops would be none.
+fn in_words(standing: &Standing) -> String {
+    let left = standing.reverts_in_s.map(|left| format!("; reverts in {left} s"));
+    format!("{} {}{}", standing.state, standing.reason, left.unwrap_or_default())
+}
+
+/// The operator's half of a proof that he is in, then the wait for the other half.
+async fn confirm(settings: &Settings, author: String, say: fn(&str)) -> anyhow::Result<ExitCode> {
+    let mut standing: Standing = asked(settings, &Ask::Standing).await?;
+    let Some(change) = standing.change.clone() else {
+        say(&format!("nothing is on trial: {}", in_words(&standing)));
+        return Ok(if standing.state == "in_force" { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    };
+    standing = asked(settings, &Ask::Confirm { change: change.clone(), author }).await?;
+    say(&in_words(&standing));
+    while standing.change.as_ref() == Some(&change) {
+        tokio::time::sleep(STANDING_EVERY).await;
+        standing = asked(settings, &Ask::Standing).await?;
+    }
+    say(&in_words(&standing));
+    Ok(if standing.state == "in_force" { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+impl Guard {
+    /// Needs no settings: a guard that a broken file stops would be none.
     pub(crate) async fn run(&self, say: fn(&str)) -> anyhow::Result<ExitCode> {
-        if let Some(seconds) = self.after {
+        if self.own_session {
             rustix::process::setsid().context("a session of its own")?;
-            let mut out = std::io::stdout();
-            out.write_all(confirm::ARMED)?;
-            out.flush()?;
-            tokio::time::sleep(Duration::from_secs(seconds)).await;
         }
+        guard::guard(&self.state_dir, say).await?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Revert {
+    /// Needs no settings either.
+    pub(crate) async fn run(&self, say: fn(&str)) -> anyhow::Result<ExitCode> {
         let nft = Nft::new(self.nft.clone());
-        let is_reverted = confirm::revert(&self.state_dir, &nft, self.change.as_deref()).await?;
-        if self.after.is_none() {
-            say(if is_reverted { "the old rules stand again" } else { "there is nothing to revert" });
-        }
+        let is_reverted = ledger::revert(&self.state_dir, &nft, self.change.as_deref()).await?;
+        say(if is_reverted { "the old rules stand again" } else { "there is nothing to revert" });
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -310,11 +363,11 @@ async fn plan(settings: &Settings, nft: &Nft, say: fn(&str)) -> anyhow::Result<E
     }
     difference.iter().for_each(|line| say(&format!("- {line}")));
     policy.check(&own_way_in(), false)?;
-    let ledger = confirm::Ledger::new(StateDir::open(&settings.state_dir)?);
+    let ledger = ledger::Ledger::new(StateDir::open(&settings.state_dir)?);
     let needs_nobody = ledger.confirmed().is_some_and(|old| policy.keeps_way_in(&old.policy));
     if !difference.is_empty() && !needs_nobody {
         say(&format!(
-            "it reverts after {} s unless a control plane is heard and somebody connects to TCP port {} from management",
+            "it reverts after {} s unless a control plane is heard (or `firewall confirm`) and somebody connects to TCP port {} from management",
             settings.firewall.confirm_s,
             policy.ssh_ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
         ));
@@ -335,6 +388,9 @@ pub(crate) async fn check(settings: &Settings) -> anyhow::Result<String> {
         FirewallMode::On => "on",
     };
     policy.check(&own_way_in(), false)?;
+    if firewall.mode == FirewallMode::On {
+        guard::check(firewall.timer).await?;
+    }
     let held = whole(&Nft::new(firewall.nft.clone())).await?;
     let difference = Plan::of(&policy).difference(&held).len();
     Ok(format!("{mode}: {difference} differences from the kernel, see `ringward-agent firewall plan`"))

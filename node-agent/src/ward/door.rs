@@ -51,6 +51,7 @@ pub(crate) enum Ask {
     Why { address: IpAddr },
     Standing,
     Apply,
+    Confirm { change: String, author: String },
 }
 
 /// A page of bans.
@@ -147,12 +148,24 @@ async fn act(ask: Ask, ward: &Ward, node: &str) -> Result<Value, Refused> {
             json!({})
         }
         Ask::Why { address } => json!({"why": ward.why(address).await?.to_string()}),
-        Ask::Standing => json!(&*ward.standing().borrow()),
+        Ask::Standing => standing(ward),
         Ask::Apply => {
             ward.retry().await?;
-            json!(&*ward.standing().borrow())
+            standing(ward)
+        }
+        Ask::Confirm { change, author } => {
+            ward.confirm(change, author).await?;
+            standing(ward)
         }
     })
+}
+
+/// With what is left of a trial's time as of now.
+fn standing(ward: &Ward) -> Value {
+    let mut standing = ward.standing().borrow().clone();
+    let left_ms = standing.ends.as_ref().map(|ends| u64::try_from(ends.left_ms()).unwrap_or(0));
+    standing.reverts_in_s = left_ms.map(|ms| ms.div_ceil(1000));
+    json!(standing)
 }
 
 fn page<T>(all: Vec<T>, after: Option<IpNet>, net: impl Fn(&T) -> IpNet) -> Page<T> {

@@ -113,7 +113,8 @@ impl Nft {
 
     fn start(&self, arguments: &[&str]) -> Result<Child, KernelError> {
         let mut command = Command::new(&self.program);
-        command.args(arguments).kill_on_drop(true);
+        // Its complaints are read.
+        command.args(arguments).env("LC_ALL", "C").kill_on_drop(true);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().map_err(|error| self.broke(&error))
     }

@@ -94,6 +94,7 @@ impl WardMetrics {
             Refused::NotInForce(_) => "not_in_force",
             Refused::Kernel(_) => "kernel",
             Refused::Stopped => "stopped",
+            Refused::NotOnTrial => "not_on_trial",
             Refused::Rules(refusal) => match refusal {
                 Refusal::Everything(_) => "everything",
                 Refusal::TooWide { .. } => "too_wide",

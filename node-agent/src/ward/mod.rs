@@ -7,17 +7,20 @@
 //! Stopping the task leaves the table and its bans where they are.
 
 pub mod commands;
-mod confirm;
 pub(crate) mod door;
+mod guard;
 mod kernel;
+mod ledger;
 mod look;
 pub(crate) mod metrics;
 mod own;
+mod repair;
 mod rules;
 pub(crate) mod sharing;
 mod snapshot;
 mod task;
 mod trial;
+mod uptime;
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -34,8 +37,9 @@ use node_agent_core::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use self::confirm::{Timer, TrialError, remove_table, revert};
+pub use self::guard::guard;
 pub use self::kernel::{KernelError, Nft};
+pub use self::ledger::{TrialError, remove_table, revert};
 pub use self::task::{Parts, start};
 
 /// Requests that wait for the task.
@@ -53,6 +57,9 @@ pub enum Refused {
     /// It is kept and will be brought about by repair.
     #[error("it is kept, but the kernel does not hold it yet: {0}")]
     Kernel(String),
+    /// It was confirmed, reverted or never begun.
+    #[error("this change of rules is not on trial")]
+    NotOnTrial,
     /// The agent stops.
     #[error("the agent stops")]
     Stopped,
@@ -89,6 +96,14 @@ pub struct Standing {
     /// Of a change on trial: when it reverts, in ms since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reverts_at_unix_ms: Option<u64>,
+    /// Of a change on trial: seconds until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reverts_in_s: Option<u64>,
+    /// Of a change on trial: its name, which whoever confirms it gives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<String>,
+    #[serde(skip)]
+    pub(crate) ends: Option<uptime::Uptime>,
 }
 
 type Answer<T> = oneshot::Sender<Result<T, Refused>>;
@@ -105,6 +120,7 @@ enum Request {
     Fleet(Difference, Answer<Merged>),
     Protect(Box<Fleet>, Answer<()>),
     Retry(Answer<()>),
+    Confirm { change: String, author: String, answer: Answer<()> },
 }
 
 /// The handle. Clones share one task.
@@ -211,6 +227,15 @@ impl Ward {
     /// [`Refused`].
     pub async fn retry(&self) -> Result<(), Refused> {
         self.ask(Request::Retry).await
+    }
+
+    /// An operator at this node says of this change that he is in: the same half of what confirms it as a message of
+    /// a control plane. The new handshake is still wanted.
+    ///
+    /// # Errors
+    /// [`Refused::NotOnTrial`].
+    pub async fn confirm(&self, change: String, author: String) -> Result<(), Refused> {
+        self.ask(|answer| Request::Confirm { change, author, answer }).await
     }
 
     /// A message of a control plane has come just now: one half of what confirms a change of rules.

@@ -1,11 +1,11 @@
 //! Which rules should stand in the kernel, and how they get there: at once where nobody can be locked out by it,
-//! on trial otherwise; put right when somebody else has changed them.
+//! on trial otherwise. `repair` puts right what somebody else has changed.
 
 use std::time::Duration;
 
 use node_agent_core::{
     bans::By,
-    firewall::{HANDSHAKES, Plan, Policy},
+    firewall::{Plan, Policy},
     protected::canonical,
 };
 use node_agent_protocol::fact_kind;
@@ -14,9 +14,9 @@ use tokio::time::Instant;
 
 use super::{
     Fleet, KernelError, Refused, Standing,
-    confirm::{Confirmed, Trial, TrialError, boot},
-    look::{Look, look, whole},
-    task::{LOOK_EVERY, Task},
+    ledger::{Confirmed, Trial, TrialError},
+    look::{Samples, look, whole},
+    task::Task,
 };
 use crate::settings::FirewallMode;
 
@@ -24,14 +24,18 @@ const FLEET: &str = "firewall-fleet.json";
 /// What comes from a control plane so soon after a change may have been sent before it.
 const FRESH_AFTER: Duration = Duration::from_secs(1);
 
+fn rules_and_nets() -> Samples {
+    Samples { with_nets: true, ..Samples::default() }
+}
+
 /// What stands.
 pub(super) enum Rules {
     /// Nothing of ours, for this reason.
     None { state: &'static str, reason: String },
-    /// Confirmed rules. `reason` tells of newer ones that were reverted or cannot be used.
-    InForce { plan: Box<Plan>, reason: String },
-    /// On trial since then; `heard`: a control plane's message came after it.
-    OnTrial { plan: Box<Plan>, trial: Box<Trial>, since: Instant, heard: bool },
+    /// Confirmed rules. `state` and `reason` tell of newer ones that were reverted or cannot be used.
+    InForce { plan: Box<Plan>, state: &'static str, reason: String },
+    /// On trial since then.
+    OnTrial { plan: Box<Plan>, trial: Box<Trial>, since: Instant, heard: bool, unguarded: Option<Instant> },
 }
 
 impl Rules {
@@ -46,6 +50,23 @@ impl Rules {
         matches!(self, Self::OnTrial { .. })
     }
 
+    /// Their trial begins, or goes on. `heard`: a control plane or an operator here spoke after it began.
+    pub(super) fn on_trial(plan: Plan, trial: Trial) -> Self {
+        let (plan, trial) = (Box::new(plan), Box::new(trial));
+        Self::OnTrial { plan, trial, since: Instant::now(), heard: false, unguarded: None }
+    }
+
+    /// An operator here names the change that he confirms, so his word came after it began.
+    pub(super) fn vouched(&mut self, named: &str) -> bool {
+        match self {
+            Self::OnTrial { trial, heard, .. } if trial.change == named => {
+                *heard = true;
+                true
+            }
+            Self::OnTrial { .. } | Self::InForce { .. } | Self::None { .. } => false,
+        }
+    }
+
     pub(super) fn heard(&mut self, now: Instant) {
         if let Self::OnTrial { since, heard, .. } = self
             && now.duration_since(*since) >= FRESH_AFTER
@@ -55,20 +76,28 @@ impl Rules {
     }
 
     fn standing(&self) -> Standing {
-        let (state, reason, reverts_at_unix_ms) = match self {
-            Self::None { state, reason } => (*state, reason.clone(), None),
-            Self::InForce { reason, .. } if reason.is_empty() => ("in_force", String::new(), None),
-            Self::InForce { reason, .. } => ("reverted", reason.clone(), None),
+        let (state, reason, trial) = match self {
+            Self::None { state, reason } | Self::InForce { state, reason, .. } => {
+                (*state, reason.clone(), None)
+            }
             Self::OnTrial { trial, heard, .. } => {
                 let wanted = if *heard {
                     "waits for a new ssh connection from a management network"
                 } else {
-                    "waits for a control plane's message and a new ssh connection from a management network"
+                    "waits for a new ssh connection from a management network, and for a control plane's message \
+                     or `ringward-agent firewall confirm`"
                 };
-                ("on_trial", wanted.to_owned(), Some(trial.reverts_at_unix_ms))
+                ("on_trial", wanted.to_owned(), Some(trial))
             }
         };
-        Standing { state: state.to_owned(), reason, reverts_at_unix_ms }
+        Standing {
+            state: state.to_owned(),
+            reason,
+            reverts_at_unix_ms: trial.map(|trial| trial.reverts_at_unix_ms),
+            reverts_in_s: None,
+            change: trial.map(|trial| trial.change.clone()),
+            ends: trial.map(|trial| trial.ends.clone()),
+        }
     }
 }
 
@@ -136,7 +165,7 @@ impl Task {
                 let plan = Plan::of(&self.wanted());
                 match self.wanted().check(&[], false) {
                     Err(error) => tracing::warn!(%error, "the firewall's policy could not be applied"),
-                    Ok(()) => match look(self.nft.clone(), plan, true, Vec::new()).await {
+                    Ok(()) => match look(self.nft.clone(), plan, rules_and_nets()).await {
                         Ok(look) => tracing::info!(differences = look.difference.len(), "would be changed"),
                         Err(error) => tracing::warn!(%error, "nft does not answer"),
                     },
@@ -212,19 +241,27 @@ impl Task {
         let plan = Plan::of(&wanted);
         let rules = Confirmed { script: plan.refresh(), policy: wanted };
         if let Some(trial) = self.ledger.trial() {
-            let is_running = trial.boot == boot() && self.now().0 < trial.reverts_at_unix_ms;
+            let is_running = trial.ends.left_ms() > 0;
+            let mut unguarded = None;
             if is_running && trial.rules.script == rules.script {
-                // Killed on trial and started again: its time goes on.
-                let (plan, trial) = (Box::new(plan), Box::new(trial));
-                self.stand(Rules::OnTrial { plan, trial, since: Instant::now(), heard: false });
-                return Ok(());
+                match self.guard.stand(&self.ledger, &trial).await {
+                    Ok(()) => {
+                        // Killed on trial and started again: its time goes on.
+                        self.stand(Rules::on_trial(plan, trial));
+                        return Ok(());
+                    }
+                    Err(error) => unguarded = Some(error),
+                }
             }
             self.ledger.revert(&self.nft, None).await?;
-            if !is_running {
-                self.tell_revert();
-            } else {
-                // Other rules are wanted by now; these were never judged.
+            if is_running {
+                // Other rules are wanted by now, or nobody stands guard: these were never judged.
                 self.ledger.forgive()?;
+            } else {
+                self.tell_revert();
+            }
+            if let Some(error) = unguarded {
+                return self.keep_confirmed(self.ledger.confirmed(), "waiting", self.unguarded(&error)).await;
             }
         }
         let confirmed = self.ledger.confirmed();
@@ -243,10 +280,24 @@ impl Task {
         if is_harmless {
             self.write_rules(&plan).await?;
             self.ledger.confirm(&rules)?;
-            self.stand(Rules::InForce { plan: Box::new(plan), reason: String::new() });
+            self.stand(Rules::InForce { plan: Box::new(plan), state: "in_force", reason: String::new() });
             return Ok(());
         }
-        self.begin_trial(plan, rules, confirmed).await
+        match self.begin_trial(plan, rules, confirmed.as_ref()).await {
+            Err(error @ TrialError::Unguarded(_)) => {
+                self.keep_confirmed(confirmed, "waiting", self.unguarded(&error)).await
+            }
+            begun => begun,
+        }
+    }
+
+    /// Nothing is changed, for this reason.
+    fn unguarded(&self, error: &TrialError) -> String {
+        let why = error.to_string();
+        tracing::error!(why, "the firewall's rules are not changed");
+        self.metrics.failures.inc();
+        self.finding("firewall_unguarded", "inet ringward", &why);
+        why
     }
 
     /// The confirmed rules stay, or nothing if there are none.
@@ -261,7 +312,8 @@ impl Task {
             Some(confirmed) => {
                 let plan = Plan::of(&confirmed.policy);
                 self.write_rules(&plan).await?;
-                self.stand(Rules::InForce { plan: Box::new(plan), reason });
+                let state = if state == "reverted" { state } else { "in_force" };
+                self.stand(Rules::InForce { plan: Box::new(plan), state, reason });
             }
         }
         Ok(())
@@ -295,74 +347,7 @@ impl Task {
 
     /// The first thing that the kernel holds otherwise than planned, bans apart.
     async fn differs(&self, plan: &Plan) -> Result<Option<String>, KernelError> {
-        let look = look(self.nft.clone(), plan.clone(), true, Vec::new()).await?;
+        let look = look(self.nft.clone(), plan.clone(), rules_and_nets()).await?;
         Ok(look.difference.into_iter().next())
-    }
-
-    pub(super) fn begin_look(&mut self) {
-        let Some(plan) = self.rules.plan() else { return };
-        let with_nets = self.ticks.is_multiple_of(LOOK_EVERY);
-        // One of each set, those that last longest: a flush of the set loses them, their end does not come between.
-        let mut samples = std::collections::BTreeMap::new();
-        for ban in self.bans.all().filter(|ban| ban.is_single()) {
-            let lasts = ban.ends.map_or(u64::MAX, |ends| ends.since_ms(self.now()));
-            let is_v4 = matches!(ban.net, ipnet::IpNet::V4(_));
-            let best = samples.entry(is_v4).or_insert((lasts, ban.net));
-            *best = (*best).max((lasts, ban.net));
-        }
-        let samples =
-            samples.into_values().filter(|(lasts, _)| *lasts > 30_000).map(|(_, net)| net).collect();
-        self.look = Some(tokio::spawn(look(self.nft.clone(), plan.clone(), with_nets, samples)));
-    }
-
-    pub(super) async fn seen(&mut self, look: Result<Look, KernelError>) {
-        let look = match look {
-            Ok(look) => look,
-            Err(error) => {
-                tracing::warn!(%error, "the kernel's rules cannot be read");
-                self.metrics.failures.inc();
-                return;
-            }
-        };
-        let counters = look.held.counters();
-        let handshakes = counters.get(HANDSHAKES).copied().unwrap_or_default();
-        self.metrics.dropped(counters);
-        let lost = look.lost.iter().filter(|net| self.bans.get(net).is_some()).count();
-        if let Some(first) = look.difference.first() {
-            let what = format!("{first} ({} differences)", look.difference.len());
-            if let Err(error) = self.repair(&what).await {
-                tracing::error!(%error, "the firewall cannot be put right");
-            }
-        } else if lost > 0 {
-            if let Err(error) = self.repair("bans are missing").await {
-                tracing::error!(%error, "bans cannot be put back");
-            }
-        } else if let Rules::OnTrial { trial, heard: true, .. } = &self.rules
-            && handshakes > 0
-        {
-            let trial = trial.clone();
-            if let Err(error) = self.confirm(&trial).await {
-                tracing::error!(%error, "a change of rules cannot be confirmed");
-            }
-        }
-    }
-
-    /// The kernel as it should be, unless the timer has just reverted what stands.
-    pub(super) async fn repair(&mut self, what: &str) -> Result<(), TrialError> {
-        let Some(plan) = self.rules.plan().cloned() else { return Ok(()) };
-        {
-            let _lock = self.ledger.lock().await?;
-            if self.rules.is_trial() && self.ledger.trial().is_none() {
-                return Err(TrialError::Reverted);
-            }
-            let began = Instant::now();
-            self.look = None;
-            let script = plan.replace(self.bans.all(), self.now());
-            self.nft.load(&script).await?;
-            tracing::warn!(what, took_ms = began.elapsed().as_millis(), "the firewall was put right");
-        }
-        self.metrics.repairs.inc();
-        self.finding("firewall_repaired", what, "see who else writes rules on this node: `nft monitor`");
-        Ok(())
     }
 }

@@ -314,7 +314,9 @@ fn passable(done: Result<(), Refused>) -> Result<(), Refused> {
             }
             Ok(())
         }
-        Err(refused @ (Refused::NotInForce(_) | Refused::Kernel(_) | Refused::Stopped)) => Err(refused),
+        Err(
+            refused @ (Refused::NotInForce(_) | Refused::Kernel(_) | Refused::NotOnTrial | Refused::Stopped),
+        ) => Err(refused),
         Ok(()) => Ok(()),
     }
 }

@@ -19,13 +19,8 @@ use tokio::{
 };
 
 use super::{
-    Answer, Fleet, KernelError, Listing, Nft, REQUESTS_MAX, Refused, Request, Standing, Ward,
-    confirm::{Ledger, Timer},
-    look::Look,
-    metrics::WardMetrics,
-    own,
-    rules::Rules,
-    snapshot::Keeper,
+    Answer, Fleet, KernelError, Listing, Nft, REQUESTS_MAX, Refused, Request, Standing, Ward, guard::Guard,
+    ledger::Ledger, look::Look, metrics::WardMetrics, own, rules::Rules, snapshot::Keeper,
 };
 use crate::{
     clock::{Chance, Clock},
@@ -76,12 +71,7 @@ pub fn start(parts: Parts) -> (Ward, impl Future<Output = ()> + Send) {
     let (protected_out, protected) = watch::channel(Arc::default());
     let (standing_out, standing) = watch::channel(Standing::default());
     let ward = Ward { requests, heard: Arc::new(heard_in), revision, protected, standing };
-    let timer = Timer {
-        program: parts.program,
-        state_dir: parts.state.path(""),
-        nft: parts.settings.nft.clone(),
-        kind: parts.settings.timer,
-    };
+    let guard = Guard { program: parts.program, state_dir: parts.state.path(""), kind: parts.settings.timer };
     let task = Task {
         nft: Nft::new(parts.settings.nft.clone()),
         bans: Bans::new(&parts.node, parts.settings.widths, Protected::default()),
@@ -90,7 +80,7 @@ pub fn start(parts: Parts) -> (Ward, impl Future<Output = ()> + Send) {
         keeper: Keeper::new(parts.state.clone()),
         ledger: Ledger::new(parts.state.clone()),
         rules: Rules::None { state: "off", reason: "the settings say off".to_owned() },
-        timer,
+        guard,
         node: parts.node,
         settings: parts.settings,
         state: parts.state,
@@ -100,6 +90,7 @@ pub fn start(parts: Parts) -> (Ward, impl Future<Output = ()> + Send) {
         metrics: parts.metrics.ward.clone(),
         look: None,
         ticks: 0,
+        looked: None,
         heard,
         written: 0,
         revision: revision_out,
@@ -119,7 +110,7 @@ pub(super) struct Task {
     pub(super) keeper: Keeper,
     pub(super) ledger: Ledger,
     pub(super) rules: Rules,
-    pub(super) timer: Timer,
+    pub(super) guard: Guard,
     pub(super) node: String,
     pub(super) settings: FirewallSettings,
     pub(super) state: StateDir,
@@ -130,6 +121,8 @@ pub(super) struct Task {
     /// Under way; dropped when the rules are written meanwhile.
     pub(super) look: Option<JoinHandle<Result<Look, KernelError>>>,
     pub(super) ticks: u32,
+    /// Up to here bans of single addresses were looked at.
+    pub(super) looked: Option<IpNet>,
     /// Messages of control planes.
     heard: watch::Receiver<u64>,
     /// The revision of bans that was last told and written.
@@ -312,6 +305,21 @@ impl Task {
                     self.reconcile_rules().await;
                 }
                 drop(answer.send(done.and_then(|()| self.stands())));
+            }
+            Request::Confirm { change, author, answer } => {
+                let done = if self.rules.vouched(&change) { Ok(()) } else { Err(Refused::NotOnTrial) };
+                tracing::info!(
+                    change,
+                    author,
+                    is_taken = done.is_ok(),
+                    "an operator confirms a change of rules"
+                );
+                if done.is_ok() {
+                    let body = json!({"change": change, "author": author});
+                    self.spool.add(fact_kind::FIREWALL_CONFIRMED, body);
+                    self.tell_standing();
+                }
+                drop(answer.send(done));
             }
         }
     }

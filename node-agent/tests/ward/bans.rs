@@ -60,11 +60,13 @@ fn what_others_flush_or_change_is_put_right_within_five_seconds() {
     bench.nft("add table inet other");
     bench.with_ward(firewall(policy()), |ward| {
         bench.confirm(ward);
-        for net in ["203.0.113.9/32", "203.0.113.64/26", "2001:db8:66::/64"] {
+        let nets =
+            ["203.0.113.9/32", "203.0.113.10/32", "203.0.113.64/26", "2001:db8:66::/64", "2001:db8:67::/64"];
+        for net in nets {
             runtime().block_on(ward.ban(order(net, Some(600)))).unwrap();
         }
         let all = held(&bench).into_iter().map(|(net, _)| net).collect::<Vec<_>>();
-        assert_eq!(all.len(), 3);
+        assert_eq!(all.len(), nets.len());
         let is_whole = || {
             let now = bench.pair.pbx.readback();
             let nets: Vec<_> = held(&bench).into_iter().map(|(net, _)| net).collect();
@@ -79,6 +81,10 @@ fn what_others_flush_or_change_is_put_right_within_five_seconds() {
             "flush set inet ringward management4",
             "flush set inet ringward ban4",
             "add chain inet ringward mine",
+            // One ban alone, by hand, whatever the others are.
+            "delete element inet ringward ban4 { 203.0.113.9 }",
+            "delete element inet ringward ban6 { 2001:db8:67:: }",
+            "delete element inet ringward bannet4 { 203.0.113.64/26 }",
         ] {
             bench.nft(harm);
             assert!(!is_whole(), "{harm}: no harm done");

@@ -46,6 +46,41 @@ fn a_message_and_a_new_handshake_confirm_and_an_established_flow_does_not() {
 
 #[test]
 #[cfg_attr(not(feature = "real-nft"), ignore = "needs root and nft: --features real-nft")]
+fn an_operators_word_stands_for_the_message_and_names_its_change() {
+    let bench = Bench::new();
+    bench.with_ward(firewall(policy()), |ward| {
+        wait(ward, "on_trial", 5);
+        let word = |change: String| runtime().block_on(ward.confirm(change, "anna".to_owned()));
+        assert_eq!(word("another".to_owned()), Err(Refused::NotOnTrial));
+        let change = ward.standing().borrow().change.clone().unwrap();
+        assert!(bench.is_open());
+        std::thread::sleep(Duration::from_millis(1500));
+        assert_eq!(ward.standing().borrow().state, "on_trial", "a handshake alone is not enough");
+        word(change.clone()).unwrap();
+        wait(ward, "in_force", 3);
+        assert_eq!(word(change), Err(Refused::NotOnTrial));
+    });
+}
+
+#[test]
+#[cfg_attr(not(feature = "real-nft"), ignore = "needs root and nft: --features real-nft")]
+fn a_trial_that_cannot_be_read_is_over() {
+    let bench = Bench::new();
+    let config = bench.dir.path().join("none.toml");
+    std::fs::write(&config, "[firewal]\n").unwrap();
+    let state = bench.state_dir();
+    std::fs::create_dir(&state).unwrap();
+    let guard = || bench.agent(&config, &["firewall", "guard", "--state-dir", state.to_str().unwrap()]);
+    assert_eq!(guard(), (true, String::new()), "without a trial there is nothing to guard");
+    bench.nft("add table inet ringward");
+    std::fs::write(state.join("firewall-trial.json"), "{\"change\":").unwrap();
+    let (done, text) = guard();
+    assert!(done && text.contains("the old rules stand again"), "{text}");
+    assert!(!bench.has_table() && !state.join("firewall-trial.json").exists());
+}
+
+#[test]
+#[cfg_attr(not(feature = "real-nft"), ignore = "needs root and nft: --features real-nft")]
 fn without_a_message_or_without_a_handshake_the_first_rules_are_reverted() {
     for with_message in [false, true] {
         let bench = Bench::new();

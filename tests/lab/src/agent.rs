@@ -13,9 +13,17 @@ use std::time::Duration;
 const READY_WITHIN: Duration = Duration::from_secs(10);
 /// What the lab asks of a PBX is more than a small one should admit.
 const GATE: &str = "[gate]\nchannels_max = 5000\ncps_max = 2000\n";
-/// The unit, and its file.
+/// The unit.
 const UNIT: &str = "ringward-agent.service";
-const UNIT_TEXT: &str = include_str!("../../../node-agent/systemd/ringward-agent.service");
+/// All that packages will bring.
+const UNITS: [(&str, &str); 3] = [
+    (UNIT, include_str!("../../../node-agent/systemd/ringward-agent.service")),
+    ("ringward-agent-guard.path", include_str!("../../../node-agent/systemd/ringward-agent-guard.path")),
+    (
+        "ringward-agent-guard.service",
+        include_str!("../../../node-agent/systemd/ringward-agent-guard.service"),
+    ),
+];
 /// Where the unit keeps its state.
 const STATE_DIR: &str = "/var/lib/ringward-agent";
 
@@ -70,7 +78,10 @@ impl Agent {
             {
                 machine.write(&format!("/etc/ringward-agent/{name}.secret"), &pbx.secret(user)?, 0o600)?;
             }
-            return machine.write(&format!("/etc/systemd/system/{UNIT}"), UNIT_TEXT, 0o644);
+            let write = |(unit, text): (&str, &str)| {
+                machine.write(&format!("/usr/lib/systemd/system/{unit}"), text, 0o644)
+            };
+            return UNITS.into_iter().try_for_each(write);
         }
         let folder = self.host.folder();
         let text = format!(

@@ -1,9 +1,11 @@
 //! A host of the lab: its name, its folder, and how to run something on it.
 use crate::{LabError, Root, Subnet, network};
 use std::fs;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 /// Where hosts keep their files outside.
 const HOSTS: &str = "/var/lib/ringward-lab/hosts";
@@ -71,6 +73,14 @@ impl HostName {
             });
             worker.join().unwrap_or_else(|_| Err(LabError::Machine("a thread on a host panicked".into())))
         })
+    }
+
+    /// A new TCP connection from this host.
+    ///
+    /// # Errors
+    /// The system's: refused, or timed out.
+    pub fn connect(&self, to: SocketAddr, within: Duration) -> std::io::Result<TcpStream> {
+        self.inside(|| Ok(TcpStream::connect_timeout(&to, within))).map_err(std::io::Error::other)?
     }
 
     /// A command that runs in this host's network namespace, on this machine's own files.

@@ -128,6 +128,11 @@ impl Lab {
         Phone(hardened::phone(self.subnet))
     }
 
+    /// The machine from which operators reach hosts by ssh.
+    pub fn operator(&self) -> HostName {
+        hardened::operator(self.subnet).host
+    }
+
     /// Text of `fleet.toml` for this lab: its nodes, its trunks, one route for all numbers.
     pub fn fleet_toml(&self) -> String {
         fleet_toml::write(&self.plan, self.subnet, &self.pbxes, &self.carriers)
@@ -188,10 +193,11 @@ impl Lab {
         network::lay_bridge(self.subnet)?;
         let of_attacker = [&[self.attacker.address()], self.attacker.more_addresses()].concat();
         network::lay_host(self.attacker.host().as_str(), &of_attacker)?;
+        let operator = hardened::operator(self.subnet);
+        network::lay_host(operator.host.as_str(), &[operator.address])?;
         if self.plan.hardening != Hardening::Off {
-            for beside in [hardened::operator(self.subnet), hardened::phone(self.subnet)] {
-                network::lay_host(beside.host.as_str(), &[beside.address])?;
-            }
+            let phone = hardened::phone(self.subnet);
+            network::lay_host(phone.host.as_str(), &[phone.address])?;
         }
         for carrier in &self.carriers {
             carrier.host().lay_folder(self.subnet)?;

@@ -132,7 +132,7 @@ pub fn install_everything() -> Result<(), LabError> {
     Ok(())
 }
 
-/// Installs real attackers and a phone, where they are missing: sipvicious, SIPp.
+/// Installs real attackers and a phone, where they are missing: sipvicious, SIPp, hydra.
 ///
 /// # Errors
 /// They cannot be installed.

@@ -111,6 +111,8 @@ impl Machine {
             .args(["-c", SCRIPT, "machine", &format!("{CGROUP}/{}", self.host.as_str())])
             .args(["--quiet", "--boot", "--register=no", "--keep-unit", "--console=pipe"])
             .args(["--resolv-conf=off", "--timezone=off", "--link-journal=no"])
+            // Its network is its own: it may have a firewall.
+            .arg("--capability=CAP_NET_ADMIN")
             .arg(format!("--hostname={}", self.host.as_str()))
             .arg(format!("--network-namespace-path=/run/netns/{}", network::namespace(self.host.as_str())))
             .arg(format!("--directory={}", self.merged().display()))

@@ -46,6 +46,7 @@ pub(crate) const KAMAILIO: &[Tool] =
 
 /// What attackers come with, and the honest phone beside them.
 pub(crate) const ATTACK_TOOLS: &[Tool] = &[
+    Tool { program: "hydra", package: "hydra" },
     Tool { program: "svmap", package: "sipvicious" },
     Tool { program: "svwar", package: "sipvicious" },
     Tool { program: "svcrack", package: "sipvicious" },

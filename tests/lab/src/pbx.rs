@@ -2,8 +2,8 @@
 use crate::asterisk::Asterisk;
 use crate::network::{self, CableRules};
 use crate::{
-    Agent, Build, Hardening, HostName, Inbound, LabError, Plan, Reach, Signal, Subnet, TrunkPlan, process,
-    render,
+    Agent, Build, Hardening, HostName, Inbound, LabError, Plan, Reach, Signal, Subnet, TrunkPlan, clock,
+    command, process, render,
 };
 use minijinja::context;
 use std::fs;
@@ -14,6 +14,8 @@ use std::time::Duration;
 
 /// Port of AMI.
 const AMI_PORT: u16 = 5038;
+/// For all of a host to be gone once its power is.
+const POWER_OFF_MAX: Duration = Duration::from_secs(10);
 /// Length of a secret before it is written as hexadecimal digits.
 const SECRET_BYTES: usize = 24;
 
@@ -192,6 +194,23 @@ impl Pbx {
         }
         self.agent().map_or(Ok(()), |agent| agent.signal(Signal::Kill))?;
         process::signal(&self.asterisk.process(), Signal::Kill)
+    }
+
+    /// The power goes and comes back: what is on its disk stays, what its kernel held is gone.
+    ///
+    /// # Errors
+    /// It does not boot again.
+    pub fn reboot(&self) -> Result<Duration, LabError> {
+        self.power_off()?;
+        let process = self.asterisk.process();
+        clock::wait_until("a host to end", POWER_OFF_MAX, "see its log/boot.log", || {
+            process::alive(&process).is_none()
+        })?;
+        // Its network namespace outlives it.
+        let mut flush = self.host().in_namespace();
+        command::finish("forget a host's packet rules", flush.args(["nft", "flush", "ruleset"]))?;
+        self.set_cable(true)?;
+        self.start()
     }
 
     /// Refuses every TCP connection that a control plane would open towards it; [`Pbx::knocks`] counts them.

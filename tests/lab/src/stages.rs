@@ -12,8 +12,18 @@ const CARGO_TOOLS: [&str; 2] = ["cargo-deny", "cargo-machete"];
 
 /// Tests of real hosts, those that take longest first. (Always with the whole workspace: a part of it alone would have
 /// other features of shared dependencies, and be built anew.)
-const REAL_FLEET: [&str; 9] =
-    ["calls", "attackers", "health", "nodes", "carriers", "keys", "hostile", "stopping", "postgres"];
+const REAL_FLEET: [&str; 10] = [
+    "calls",
+    "attackers",
+    "hardening",
+    "health",
+    "nodes",
+    "carriers",
+    "keys",
+    "hostile",
+    "stopping",
+    "postgres",
+];
 
 /// Of these, what is run on the oldest Asterisk too: all that depends on how it tells of endings. What carries AMI, and how
 /// much of it, is the same on every version.

@@ -239,9 +239,13 @@ fn chain(wanted: &Chain, listed: &Value, rules: &[Value], out: &mut Vec<String>)
     }
 }
 
-/// Counters without numbers, anonymous sets in order.
+/// Counters without numbers, anonymous sets in order; flags that are joined as nft 1.1 writes them (`{"|": […]}`) as 1.0
+/// does (`[…]`).
 fn normal(value: &Value) -> Value {
     match value {
+        Value::Object(object) if object.len() == 1 && object.get("|").is_some_and(Value::is_array) => {
+            normal(&object["|"])
+        }
         Value::Object(object) => Value::Object(
             object
                 .iter()

@@ -1,0 +1,153 @@
+//! The periodic look at the kernel: what others changed is put right, and what confirms a trial is seen.
+
+use ipnet::IpNet;
+use node_agent_core::firewall::{HANDSHAKES, elements::Batch};
+use tokio::time::Instant;
+
+use super::{
+    KernelError,
+    ledger::TrialError,
+    look::{Look, Samples, look},
+    rules::Rules,
+    task::{LOOK_EVERY, Task},
+};
+
+/// Bans of single addresses that one look asks for, beside those that last longest: some 40 ms. All of up to so many are
+/// looked at every two seconds, of more each a part.
+const SINGLES_MAX: usize = 1_000;
+/// Bans of networks that are looked at as often; of more, at every 15th look only.
+const NETS_MAX: usize = 2_000;
+const MANY_NETS_EVERY: u32 = LOOK_EVERY * 15;
+/// So many lost bans are put back by themselves; of more, the table is made anew with all.
+const LOST_MAX: usize = 16;
+/// A ban that ends so soon may end between book and kernel.
+const ENDS_SOON_MS: u64 = 30_000;
+
+impl Task {
+    pub(super) fn begin_look(&mut self) {
+        let Some(plan) = self.rules.plan().cloned() else { return };
+        let samples = self.samples();
+        self.look = Some(tokio::spawn(look(self.nft.clone(), plan, samples)));
+    }
+
+    /// A part of the bans of single addresses, the next one at each look, and of each set the one that lasts longest: a
+    /// flush of the set loses that, too.
+    fn samples(&mut self) -> Samples {
+        // On trial there are more looks; they are for the handshake.
+        let with_nets = self.ticks.is_multiple_of(LOOK_EVERY);
+        let now = self.now();
+        let (mut longest, mut singles, mut nets) = ([None, None], Vec::new(), Vec::new());
+        let (mut before, mut is_cut) = (Vec::new(), false);
+        for ban in self.bans.all() {
+            let lasts = ban.ends.map_or(u64::MAX, |ends| ends.since_ms(now));
+            if lasts <= ENDS_SOON_MS {
+                continue;
+            }
+            if !ban.is_single() {
+                nets.push(ban.net);
+                continue;
+            }
+            let [v4, v6] = &mut longest;
+            let best = if matches!(ban.net, IpNet::V4(_)) { v4 } else { v6 };
+            *best = (*best).max(Some((lasts, ban.net)));
+            let is_next = self.looked.is_none_or(|last| ban.net > last);
+            let part = if is_next { &mut singles } else { &mut before };
+            if part.len() < SINGLES_MAX {
+                part.push(ban.net);
+            } else {
+                is_cut |= is_next;
+            }
+        }
+        if with_nets {
+            self.looked = if is_cut { singles.last().copied() } else { None };
+            // Round the end and on from the beginning.
+            singles.extend(before.into_iter().take(if is_cut { 0 } else { SINGLES_MAX - singles.len() }));
+        } else {
+            singles.clear();
+        }
+        if !with_nets || (nets.len() > NETS_MAX && !self.ticks.is_multiple_of(MANY_NETS_EVERY)) {
+            nets.clear();
+        }
+        singles.extend(longest.into_iter().flatten().map(|(_, net)| net));
+        singles.sort_unstable();
+        singles.dedup();
+        Samples { with_nets, singles, nets }
+    }
+
+    pub(super) async fn seen(&mut self, look: Result<Look, KernelError>) {
+        let look = match look {
+            Ok(look) => look,
+            Err(error) => {
+                tracing::warn!(%error, "the kernel's rules cannot be read");
+                self.metrics.failures.inc();
+                return;
+            }
+        };
+        let counters = look.held.counters();
+        let handshakes = counters.get(HANDSHAKES).copied().unwrap_or_default();
+        self.metrics.dropped(counters);
+        // What was lifted meanwhile is not lost.
+        let lost: Vec<_> = look.lost.into_iter().filter(|net| self.bans.get(net).is_some()).collect();
+        if let Some(first) = look.difference.first() {
+            let what = format!("{first} ({} differences)", look.difference.len());
+            self.put_right(&what).await;
+        } else if lost.len() > LOST_MAX {
+            self.put_right("bans are missing").await;
+        } else if !lost.is_empty() {
+            self.ban_again(&lost).await;
+        } else if let Rules::OnTrial { trial, heard: true, .. } = &self.rules
+            && handshakes > 0
+        {
+            let trial = trial.clone();
+            if let Err(error) = self.confirm(&trial).await {
+                tracing::error!(%error, "a change of rules cannot be confirmed");
+            }
+        }
+    }
+
+    async fn put_right(&mut self, what: &str) {
+        if let Err(error) = self.repair(what).await {
+            tracing::error!(%error, what, "the firewall cannot be put right");
+        }
+    }
+
+    /// Puts back what somebody took out of the sets by hand.
+    async fn ban_again(&mut self, lost: &[IpNet]) {
+        let (mut batch, now) = (Batch::new(), self.now());
+        lost.iter().filter_map(|net| self.bans.get(net)).for_each(|ban| batch.ban(ban, now));
+        let nets = lost.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let what = format!("bans are missing: {nets}");
+        match self.nft.load(&batch.script()).await {
+            Ok(()) => self.repaired(&what),
+            Err(error) => {
+                tracing::warn!(%error, "the kernel did not take bans");
+                self.put_right(&what).await;
+            }
+        }
+    }
+
+    /// The kernel as it should be, unless the guard has just reverted what stands.
+    pub(super) async fn repair(&mut self, what: &str) -> Result<(), TrialError> {
+        let Some(plan) = self.rules.plan().cloned() else { return Ok(()) };
+        {
+            let _lock = self.ledger.lock().await?;
+            if self.rules.is_trial() && self.ledger.trial().is_none() {
+                return Err(TrialError::Reverted);
+            }
+            let began = Instant::now();
+            self.look = None;
+            let script = plan.replace(self.bans.all(), self.now());
+            self.nft.load(&script).await?;
+            tracing::info!(took_ms = began.elapsed().as_millis(), "the table was made anew");
+        }
+        self.repaired(what);
+        Ok(())
+    }
+
+    fn repaired(&self, what: &str) {
+        tracing::warn!(what, "the firewall was put right");
+        self.metrics.repairs.inc();
+        let fix = "see who else writes rules on this node: `nft monitor`; lift a ban by `ringward-agent ban remove`";
+        self.finding("firewall_repaired", what, fix);
+    }
+}
