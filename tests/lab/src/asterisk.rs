@@ -10,6 +10,10 @@ use std::time::Duration;
 /// How long a start may take on a busy machine.
 const BOOT_MAX: Duration = Duration::from_secs(60);
 const CONFIG: &str = "/srv/ringward/etc/asterisk.conf";
+/// Files that it may have open: room for 5,000 calls at once.
+const FILES_MAX: u32 = 16_384;
+/// Ports of media, two per call: room for 5,000 calls at once.
+const RTP_PORTS: (u16, u16) = (10_000, 20_000);
 /// Of asterisk.service.
 const UNIT: &str = "asterisk.service";
 
@@ -50,11 +54,13 @@ impl Asterisk {
             folders => folders,
             modules => self.root.module_folder()?,
             name => self.host.as_str(),
+            files_max => FILES_MAX,
         })?;
+        let rtp = render::RTP.render(context! { rtp_start => RTP_PORTS.0, rtp_end => RTP_PORTS.1 })?;
         self.write("asterisk.conf", &main)?;
         self.write("modules.conf", render::MODULES)?;
         self.write("logger.conf", render::LOGGER)?;
-        self.write("rtp.conf", render::RTP)?;
+        self.write("rtp.conf", &rtp)?;
         own.iter().try_for_each(|(name, text)| self.write(name, text))
     }
 

@@ -16,19 +16,22 @@ pub(crate) const PJSIP_RINGWARD: Template =
     Template("pjsip_ringward.conf.j2", include_str!("../../../dialplans/pjsip_ringward.conf.j2"));
 
 /// Where everything is.
-pub(crate) const ASTERISK: Template = Template("asterisk.conf.j2", include_str!("../hosts/asterisk.conf.j2"));
+pub(crate) const ASTERISK: Template =
+    Template("asterisk_ringward.conf.j2", include_str!("../../../dialplans/asterisk_ringward.conf.j2"));
+/// Which modules load.
+pub(crate) const MODULES: &str = include_str!("../../../dialplans/modules_ringward.conf");
+/// Log files.
+pub(crate) const LOGGER: &str = include_str!("../../../dialplans/logger_ringward.conf");
+/// Media ports.
+pub(crate) const RTP: Template =
+    Template("rtp_ringward.conf.j2", include_str!("../../../dialplans/rtp_ringward.conf.j2"));
+
 /// A carrier's trunk side.
 pub(crate) const CARRIER_PJSIP: Template =
     Template("carrier_pjsip.conf.j2", include_str!("../hosts/carrier_pjsip.conf.j2"));
 /// A carrier's behaviours.
 pub(crate) const CARRIER_EXTENSIONS: Template =
     Template("carrier_extensions.conf.j2", include_str!("../hosts/carrier_extensions.conf.j2"));
-/// Which modules load.
-pub(crate) const MODULES: &str = include_str!("../hosts/modules.conf");
-/// Log files.
-pub(crate) const LOGGER: &str = include_str!("../hosts/logger.conf");
-/// Media ports.
-pub(crate) const RTP: &str = include_str!("../hosts/rtp.conf");
 /// The phone of a PBX that has one, and whom Asterisk knows by what.
 pub(crate) const PBX_PHONES: &str = include_str!("../hosts/pbx_phones.conf");
 /// A PBX's dialplan around ours.
