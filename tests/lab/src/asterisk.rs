@@ -53,7 +53,7 @@ impl Asterisk {
         let main = render::ASTERISK.render(context! {
             folders => folders,
             modules => self.root.module_folder()?,
-            name => self.host.as_str(),
+            system_name => self.host.as_str(),
             files_max => FILES_MAX,
         })?;
         let rtp = render::RTP.render(context! { rtp_start => RTP_PORTS.0, rtp_end => RTP_PORTS.1 })?;

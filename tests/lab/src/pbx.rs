@@ -242,7 +242,7 @@ impl Pbx {
         self.agent().map_or(Ok(()), |agent| agent.configure(self, plan.hardening))?;
         let manager = render::MANAGER_RINGWARD.render(context! {
             bind_address => self.ami_address().ip().to_string(),
-            port => AMI_PORT,
+            ami_port => AMI_PORT,
             username => AmiUser::Calls.username(),
             secret => self.secret(AmiUser::Calls)?,
             security_username => AmiUser::Security.username(),
