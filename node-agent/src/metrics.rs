@@ -1,6 +1,6 @@
 //! What Prometheus scrapes at 127.0.0.1:9465. Labels are of closed sets, or declared endpoints.
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use http_body_util::Full;
 use hyper::{
@@ -10,7 +10,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use node_agent_ami::TamperKind;
 use node_agent_core::gate::RefusalKind;
 use node_agent_protocol::{AmiState, ContactStatus, Observations, RegistrationStatus};
-use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 use tokio::{net::TcpListener, sync::Semaphore};
 
 use crate::{evidence::metrics::EvidenceMetrics, status::Status, ward::metrics::WardMetrics};
@@ -52,7 +54,7 @@ pub struct Metrics {
     link_up: IntGaugeVec,
     gauges: IntGaugeVec,
     contact_up: IntGaugeVec,
-    qualify_rtt_us: IntGaugeVec,
+    qualify_rtt_seconds: GaugeVec,
     registered: IntGaugeVec,
     channels: IntGaugeVec,
     ami_up: IntGauge,
@@ -90,6 +92,9 @@ impl Metrics {
         };
         let ami_up = IntGauge::new("ringward_agent_ami_up", "Whether the observing AMI session is up.")?;
         registry.register(Box::new(ami_up.clone()))?;
+        let rtt = Opts::new("ringward_agent_qualify_rtt_seconds", "Round trip of the last OPTIONS.");
+        let qualify_rtt_seconds = GaugeVec::new(rtt, &["endpoint"])?;
+        registry.register(Box::new(qualify_rtt_seconds.clone()))?;
         let metrics = Self {
             admitted: counter("ringward_agent_originates_total", "Originates that passed the gate.")?,
             refused: counters(
@@ -131,11 +136,7 @@ impl Metrics {
                 "1 reachable, 0 not, -1 not asked or not known.",
                 &["endpoint"],
             )?,
-            qualify_rtt_us: gauges(
-                "ringward_agent_qualify_rtt_us",
-                "Round trip of the last OPTIONS.",
-                &["endpoint"],
-            )?,
+            qualify_rtt_seconds,
             registered: gauges("ringward_agent_registered", "1 registered, 0 not.", &["endpoint"])?,
             channels: gauges(
                 "ringward_agent_endpoint_channels",
@@ -204,9 +205,10 @@ impl Metrics {
         figure("disk_free_bytes", seen.host.disk_free_bytes.map(large));
         figure("rtp_ports_in_use", seen.host.rtp_ports_in_use.map(i64::from));
         figure("ami_ping_rtt_us", rtt.map(large));
-        for vec in [&self.contact_up, &self.qualify_rtt_us, &self.registered, &self.channels] {
+        for vec in [&self.contact_up, &self.registered, &self.channels] {
             vec.reset();
         }
+        self.qualify_rtt_seconds.reset();
         for endpoint in seen.endpoints.iter().filter(|e| declared.iter().any(|d| d == e.endpoint.as_str())) {
             let label = [endpoint.endpoint.as_str()];
             let up = |status: ContactStatus| match status {
@@ -218,7 +220,8 @@ impl Metrics {
                 self.contact_up.with_label_values(&label).set(up);
             }
             if let Some(rtt) = endpoint.contacts.iter().filter_map(|contact| contact.qualify_rtt_us).min() {
-                self.qualify_rtt_us.with_label_values(&label).set(large(rtt));
+                let rtt = Duration::from_micros(rtt).as_secs_f64();
+                self.qualify_rtt_seconds.with_label_values(&label).set(rtt);
             }
             if let Some(registration) = &endpoint.registration {
                 let is_up = registration.status == RegistrationStatus::Registered;
@@ -250,7 +253,7 @@ pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>, status: Status)
     loop {
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
         let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
         let (metrics, status) = (Arc::clone(&metrics), status.clone());
@@ -261,7 +264,7 @@ pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>, status: Status)
             });
             let serving = http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(std::time::Duration::from_secs(5))
+                .header_read_timeout(Duration::from_secs(5))
                 .serve_connection(TokioIo::new(stream), answer);
             if let Err(error) = serving.await {
                 tracing::debug!(%error, "a scrape broke off");

@@ -162,3 +162,14 @@ pub(crate) fn apart(name: &str, command: &[std::ffi::OsString]) -> anyhow::Resul
     anyhow::ensure!(status.success(), "it ended with {status}");
     Ok(())
 }
+
+/// Writes Grafana's dashboards, or tells which files are not as they should be.
+pub(crate) fn dashboards(check: bool) -> anyhow::Result<()> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/dashboards");
+    if !check {
+        return Ok(lab::write_dashboards(&folder)?);
+    }
+    let drifted = lab::drifted_dashboards(&folder)?;
+    anyhow::ensure!(drifted.is_empty(), "not as defined: {}; run `cargo lab dashboards`", drifted.join(", "));
+    Ok(())
+}

@@ -19,6 +19,7 @@ mod carrier;
 mod clock;
 mod command;
 mod control_plane;
+mod dashboards;
 mod dialogs;
 mod error;
 mod fail2ban;
@@ -63,6 +64,7 @@ pub use attacker::{Attacker, Method, Volley};
 pub use carrier::{Behaviour, Carrier};
 pub use clock::{now, pause, since_1970, wait_until};
 pub use control_plane::ControlPlane;
+pub use dashboards::{Dashboard, dashboards, drifted_dashboards, write_dashboards};
 pub use dialogs::Dialog;
 pub use error::LabError;
 pub use fail2ban::{Fail2ban, VERSION as FAIL2BAN_VERSION};
@@ -111,6 +113,14 @@ pub fn install_network_tools() -> Result<(), LabError> {
     packages::ensure(packages::HOST_TOOLS)
 }
 
+/// Installs Prometheus with its promtool, where it is missing. No service is started.
+///
+/// # Errors
+/// It cannot be installed.
+pub fn install_prometheus() -> Result<(), LabError> {
+    packages::ensure(packages::PROMETHEUS)
+}
+
 /// Installs and makes all that a lab of any kind needs, so that labs run where no package can be had.
 ///
 /// # Errors
@@ -122,6 +132,7 @@ pub fn install_everything() -> Result<(), LabError> {
         packages::SPEECH_TOOLS,
         packages::CLOCK_TOOLS,
         packages::ATTACK_TOOLS,
+        packages::PROMETHEUS,
     ] {
         packages::ensure(tools)?;
     }

@@ -79,6 +79,12 @@ enum Command {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<std::ffi::OsString>,
     },
+    /// Writes Grafana's dashboards into docs/dashboards
+    Dashboards {
+        /// Writes nothing: fails where a file is not as it should be
+        #[arg(long)]
+        check: bool,
+    },
     /// What takes too long for CI
     Soak(soak::Wanted),
 }
@@ -99,6 +105,7 @@ fn main() -> ExitCode {
         Command::Bench { what, json } => bench::bench(what, json),
         Command::Chaos(wanted) => stages::chaos(&wanted),
         Command::Apart { name, command } => hands::apart(&name, &command),
+        Command::Dashboards { check } => hands::dashboards(check),
         Command::Soak(wanted) => soak::soak(&wanted),
     };
     match result {

@@ -40,6 +40,12 @@ pub(crate) const LANGUAGES: &[Tool] = &[
 /// What programs whose clock is wrong need.
 pub(crate) const CLOCK_TOOLS: &[Tool] = &[Tool { program: "faketime", package: "faketime" }];
 
+/// What alert rules are tried with, and what watches a fleet.
+pub(crate) const PROMETHEUS: &[Tool] = &[
+    Tool { program: "prometheus", package: "prometheus" },
+    Tool { program: "promtool", package: "prometheus" },
+];
+
 /// What failover is compared with.
 pub(crate) const KAMAILIO: &[Tool] =
     &[Tool { program: "kamailio", package: "kamailio" }, Tool { program: "ss", package: "iproute2" }];
