@@ -95,8 +95,8 @@ fn of_file(file: &Path) -> Vec<Rule> {
         let after = |head: &str| line.trim_start().strip_prefix(head).map(str::to_owned);
         if line == "        expr: |" {
             in_expr = true;
-        } else if in_expr && line.starts_with("          ") {
-            rule.expr.push_str(line.trim_start());
+        } else if let Some(line) = line.strip_prefix("          ").filter(|_| in_expr) {
+            rule.expr.push_str(line);
             rule.expr.push('\n');
         } else {
             in_expr = false;
