@@ -12,8 +12,9 @@ const CARGO_TOOLS: [&str; 2] = ["cargo-deny", "cargo-machete"];
 
 /// Tests of real hosts, those that take longest first. (Always with the whole workspace: a part of it alone would have
 /// other features of shared dependencies, and be built anew.)
-const REAL_FLEET: [&str; 10] = [
+const REAL_FLEET: [&str; 11] = [
     "calls",
+    "alerts",
     "attackers",
     "hardening",
     "health",
@@ -239,7 +240,7 @@ pub(crate) fn chaos(wanted: &Chaos) -> anyhow::Result<()> {
 
 /// Arguments of `cargo` for tests of real hosts.
 fn test_line<'a>(targets: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
-    let mut arguments = vec!["test", "--workspace", "--features", "lab/real-fleet"];
+    let mut arguments = vec!["test", "--workspace", "--features", "lab/real-fleet,lab/promtool"];
     arguments.extend(targets.iter().flat_map(|target| ["--test", *target]));
     arguments.extend(more);
     arguments

@@ -166,17 +166,16 @@ async fn a_node_that_comes_back_later_than_reconciliation_may_take_is_still_aske
     for on_unknown in ["fail", "retry"] {
         let mut fleet = pair().await;
         fleet.settings.reconcile_timeout_ms = 500;
-        fleet.callee(NUMBER, Plan::of(talks(800)).saying(Duration::from_millis(400), Said::Key('1')));
+        fleet.callee(NUMBER, Plan::of(talks(1_500)).saying(Duration::from_millis(1_200), Said::Key('1')));
         let request = fleet.call(NUMBER).with("on_unknown", on_unknown).with("acknowledgement", keys());
         let call = request.place().await;
-        call.becomes("in_progress").await;
-        let id = call.id.clone();
+        let now = call.becomes("in_progress").await;
+        let (id, node) = (call.id.clone(), now["attempts"][0]["node"].as_str().unwrap().to_owned());
         fleet.kill().await;
-        let busy = fleet.pbxes().position(|pbx| !pbx.live_channels().is_empty()).unwrap();
-        fleet.pbxes().nth(busy).unwrap().close_port();
+        fleet.pbx(&node).close_port();
         fleet.start_again().await;
         sleep(Duration::from_millis(1_500)).await;
-        fleet.pbxes().nth(busy).unwrap().open_port().await.unwrap();
+        fleet.pbx(&node).open_port().await.unwrap();
         let ended = Call::again(&fleet, &id).ends_as("completed", "acknowledged").await;
         assert_eq!((ended.each("key"), fleet.seen(NUMBER).invites), (vec!["1"], 1), "{}", ended.text());
     }
