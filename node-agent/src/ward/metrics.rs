@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use node_agent_core::{
-    bans::{Bans, Refusal},
-    firewall::elements::set_of,
-};
+use node_agent_core::bans::{Bans, Refusal};
 use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
 
 use super::Refused;
@@ -116,11 +113,9 @@ impl WardMetrics {
     }
 
     pub(crate) fn held(&self, bans: &Bans) {
-        let mut sizes: BTreeMap<&str, i64> = SETS.iter().map(|set| (*set, 0)).collect();
-        for ban in bans.all() {
-            *sizes.entry(set_of(&ban.net)).or_default() += 1;
+        for (set, size) in bans.sizes() {
+            self.held.with_label_values(&[set]).set(i64::try_from(size).unwrap_or(i64::MAX));
         }
-        sizes.into_iter().for_each(|(set, size)| self.held.with_label_values(&[set]).set(size));
     }
 
     pub(crate) fn dropped(&self, counters: BTreeMap<String, u64>) {

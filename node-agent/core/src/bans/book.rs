@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ALLOWS_MAX, Allow, BANS_MAX, Ban, By, Change, Order, Refusal, Why, Widths, counted, is_single};
 use crate::{
+    firewall::elements::set_of,
     moment::UnixMs,
     protected::{Group, Protected, Protection, canonical, overlap},
 };
@@ -19,17 +21,24 @@ const LIFTS_MAX: usize = 20_000;
 /// Of [`Snapshot`].
 const VERSION: u32 = 1;
 
+/// Of a ban without an end.
+const NEVER: UnixMs = UnixMs(u64::MAX);
+
+/// Bans of one of the kernel's sets by their end.
+type Ends = BTreeSet<(UnixMs, IpNet)>;
+
 /// All bans and allowances of one node.
 #[derive(Debug)]
 pub struct Bans {
     pub(super) node: String,
     widths: Widths,
     protected: Protected,
-    pub(super) bans: BTreeMap<IpNet, Ban>,
+    /// Shared with snapshots, so that taking one of 100,000 is no work of theirs.
+    pub(super) bans: BTreeMap<IpNet, Arc<Ban>>,
     /// Bans of networks among them: without any, nothing is inside another.
     networks: usize,
     allows: BTreeMap<IpNet, Allow>,
-    ends: BTreeSet<(UnixMs, IpNet)>,
+    ends: BTreeMap<&'static str, Ends>,
     pub(super) revision: u64,
     pub(super) by_revision: BTreeMap<u64, IpNet>,
     /// By the revision of the lift.
@@ -47,7 +56,7 @@ pub struct Snapshot {
     /// The count of changes.
     pub revision: u64,
     /// All bans.
-    pub bans: Vec<Ban>,
+    pub bans: Vec<Arc<Ban>>,
     /// All allowances.
     pub allows: Vec<Allow>,
 }
@@ -63,7 +72,7 @@ impl Bans {
             bans: BTreeMap::new(),
             networks: 0,
             allows: BTreeMap::new(),
-            ends: BTreeSet::new(),
+            ends: BTreeMap::new(),
             revision: 0,
             by_revision: BTreeMap::new(),
             lifts: BTreeMap::new(),
@@ -144,21 +153,36 @@ impl Bans {
     pub fn expire(&mut self, now: UnixMs) -> Vec<IpNet> {
         self.allows.retain(|_, allow| allow.ends.is_none_or(|ends| ends > now));
         let mut over = Vec::new();
-        while let Some((ends, net)) = self.ends.first().copied()
+        while let Some((ends, net)) = self.first_end()
             && ends <= now
         {
             self.drop_old(net);
-            self.ends.remove(&(ends, net));
             over.push(net);
         }
         over
+    }
+
+    fn first_end(&self) -> Option<(UnixMs, IpNet)> {
+        let first = self.ends.values().filter_map(BTreeSet::first).min().copied();
+        first.filter(|(ends, _)| *ends != NEVER)
     }
 
     /// When [`Bans::expire`] next has something to do.
     #[must_use]
     pub fn next_deadline(&self) -> Option<UnixMs> {
         let allows = self.allows.values().filter_map(|allow| allow.ends);
-        self.ends.first().map(|(ends, _)| *ends).into_iter().chain(allows).min()
+        self.first_end().map(|(ends, _)| ends).into_iter().chain(allows).min()
+    }
+
+    /// How many bans each of the kernel's sets holds.
+    pub fn sizes(&self) -> impl Iterator<Item = (&'static str, usize)> {
+        self.ends.iter().map(|(set, ends)| (*set, ends.len()))
+    }
+
+    /// The ban that lasts longest in each of the kernel's sets.
+    pub fn longest(&self) -> impl Iterator<Item = &Ban> {
+        let last = self.ends.values().filter_map(BTreeSet::last);
+        last.filter_map(|(_, net)| self.bans.get(net)).map(Arc::as_ref)
     }
 
     /// What holds for an address, banned or not.
@@ -166,7 +190,7 @@ impl Bans {
     pub fn why(&self, address: IpAddr) -> Why {
         let address = IpNet::from(address.to_canonical());
         let host = counted(address);
-        if let Some(ban) = self.bans.get(&host).or_else(|| self.wider(&host)) {
+        if let Some(ban) = self.get(&host).or_else(|| self.wider(&host)) {
             return Why::Banned(ban.clone());
         }
         if let Some(by) = self.protected.touched_by(&address) {
@@ -179,12 +203,12 @@ impl Bans {
     /// The ban of exactly this net.
     #[must_use]
     pub fn get(&self, net: &IpNet) -> Option<&Ban> {
-        self.bans.get(&counted(*net))
+        self.bans.get(&counted(*net)).map(Arc::as_ref)
     }
 
     /// All of them, by address.
     pub fn all(&self) -> impl Iterator<Item = &Ban> {
-        self.bans.values()
+        self.bans.values().map(Arc::as_ref)
     }
 
     /// All allowances, by address.
@@ -214,7 +238,7 @@ impl Bans {
         self.revision = self.revision.max(snapshot.revision);
         for ban in snapshot.bans.into_iter().filter(|ban| lasts(ban.ends)) {
             let net = counted(ban.net);
-            refused.extend(self.put(Ban { net, ..ban }).err());
+            refused.extend(self.put(Ban { net, ..Arc::unwrap_or_clone(ban) }).err());
         }
         self.lifts.clear();
         self.lifts_known_from = self.revision;
@@ -244,11 +268,9 @@ impl Bans {
         self.revision += 1;
         ban.revision = self.revision;
         self.by_revision.insert(self.revision, net);
-        if let Some(ends) = ban.ends {
-            self.ends.insert((ends, net));
-        }
+        self.ends.entry(set_of(&net)).or_default().insert((ban.ends.unwrap_or(NEVER), net));
         self.networks += usize::from(!is_single(&net));
-        self.bans.insert(net, ban);
+        self.bans.insert(net, Arc::new(ban));
         let mut change = Change::default();
         let nets = if is_longer { &mut change.longer } else { &mut change.bans };
         nets.push(net);
@@ -293,7 +315,7 @@ impl Bans {
                 IpNet::V4(v4) => IpNet::V4(Ipv4Net::new(v4.addr(), length).ok()?.trunc()),
                 IpNet::V6(v6) => IpNet::V6(Ipv6Net::new(v6.addr(), length).ok()?.trunc()),
             };
-            self.bans.get(&around)
+            self.bans.get(&around).map(Arc::as_ref)
         })
     }
 
@@ -306,7 +328,7 @@ impl Bans {
     }
 
     /// Removes a ban and remembers that it was lifted.
-    pub(super) fn take(&mut self, net: IpNet) -> Option<Ban> {
+    pub(super) fn take(&mut self, net: IpNet) -> Option<Arc<Ban>> {
         let ban = self.drop_old(net)?;
         self.revision += 1;
         self.lifts.insert(self.revision, net);
@@ -318,12 +340,12 @@ impl Bans {
         Some(ban)
     }
 
-    fn drop_old(&mut self, net: IpNet) -> Option<Ban> {
+    fn drop_old(&mut self, net: IpNet) -> Option<Arc<Ban>> {
         let ban = self.bans.remove(&net)?;
         self.networks -= usize::from(!is_single(&net));
         self.by_revision.remove(&ban.revision);
-        if let Some(ends) = ban.ends {
-            self.ends.remove(&(ends, net));
+        if let Some(ends) = self.ends.get_mut(set_of(&net)) {
+            ends.remove(&(ban.ends.unwrap_or(NEVER), net));
         }
         Some(ban)
     }

@@ -1,6 +1,6 @@
 //! After a restart: what was written down beside what the kernel holds. Of time, the kernel is right.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use ipnet::IpNet;
 
@@ -21,12 +21,12 @@ impl Snapshot {
             match held.remove(&ban.net) {
                 None => lacking.push(ban.net),
                 Some(ends) if is_same(ends, ban.ends) => {}
-                Some(ends) => ban.ends = ends,
+                Some(ends) => Arc::make_mut(ban).ends = ends,
             }
         }
         let adopted = held.into_iter().map(|(net, ends)| {
             let by = unknown.clone();
-            Ban { net, by, jail: None, begins: now, ends, revision: 0 }
+            Arc::new(Ban { net, by, jail: None, begins: now, ends, revision: 0 })
         });
         self.bans.extend(adopted);
         lacking
@@ -53,13 +53,15 @@ mod tests {
             author: author.to_owned(),
             reason: "r".to_owned(),
         };
-        let ban = |net: &str, left: Option<u64>| Ban {
-            net: net.parse().unwrap(),
-            by: by("anna"),
-            jail: None,
-            begins: now,
-            ends: left.map(|left| now.plus_s(left)),
-            revision: 7,
+        let ban = |net: &str, left: Option<u64>| {
+            Arc::new(Ban {
+                net: net.parse().unwrap(),
+                by: by("anna"),
+                jail: None,
+                begins: now,
+                ends: left.map(|left| now.plus_s(left)),
+                revision: 7,
+            })
         };
         let held = |net: &str, seconds_left| HeldBan { net: net.parse().unwrap(), seconds_left };
         let bans = vec![

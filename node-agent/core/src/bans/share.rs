@@ -52,10 +52,10 @@ impl Bans {
     pub fn since(&self, revision: u64) -> Difference {
         let of_now = self.revision;
         if revision < self.lifts_known_from || revision > of_now {
-            return Difference::Full { revision: of_now, bans: self.bans.values().cloned().collect() };
+            return Difference::Full { revision: of_now, bans: self.all().cloned().collect() };
         }
         let newer = revision.saturating_add(1)..;
-        let bans = self.by_revision.range(newer.clone()).filter_map(|(_, net)| self.bans.get(net).cloned());
+        let bans = self.by_revision.range(newer.clone()).filter_map(|(_, net)| self.get(net).cloned());
         // Lifted and banned again: both are told, since the new ban may be the shorter one.
         let lifts = self.lifts.range(newer).map(|(_, net)| *net);
         Difference::Since { revision: of_now, bans: bans.collect(), lifts: lifts.collect() }
@@ -69,7 +69,7 @@ impl Bans {
             Difference::Since { bans, lifts, .. } => (bans, lifts),
             Difference::Full { bans, .. } => {
                 let listed: BTreeMap<_, _> = bans.iter().map(|ban| (counted(ban.net), ban.ends)).collect();
-                let others = self.bans.values().filter(|ban| ban.by.origin != self.node);
+                let others = self.all().filter(|ban| ban.by.origin != self.node);
                 let is_over =
                     |ban: &&Ban| listed.get(&ban.net).is_none_or(|ends| !lasts_as_long(*ends, ban.ends));
                 let lifts = others.filter(is_over).map(|ban| ban.net).collect();

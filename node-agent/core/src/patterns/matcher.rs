@@ -1,16 +1,26 @@
 //! A filter compiled.
+//!
+//! Which pattern fits is told in one of two ways with the same answer, the first one in order. Where each pattern begins with words of
+//! its own behind the prefix (all of Asterisk's and sshd's do), those whose words stand in the line are tried in turn: one that does
+//! not fit gives up at its words, and only one that fits reads the line to its end. Otherwise one automaton of all patterns reads
+//! the line first.
 
 use std::net::IpAddr;
 
+use memchr::memmem::Finder;
 use regex_automata::{
     Input, PatternID,
     dfa::onepass,
     meta::{BuildError, Regex},
     nfa::thompson,
-    util::{captures::Captures, syntax},
+    util::{
+        captures::{Captures, GroupInfo},
+        syntax,
+    },
 };
+use regex_syntax::hir::{Hir, literal::Extractor};
 
-use super::{Address, Does, Filter, InvalidFilter, LINE_BYTES_MAX, Pattern, stamp};
+use super::{Address, Does, Filter, InvalidFilter, LINE_BYTES_MAX, Pattern, stamp, straight::Straight};
 use crate::{
     moment::UnixMs,
     offence::{Account, Finding, Nobody, Offence, Source, Success, Transport},
@@ -18,6 +28,8 @@ use crate::{
 
 /// Bytes that one automaton may take.
 const AUTOMATON_BYTES_MAX: usize = 2 << 20;
+/// Shorter words are found too often to be worth it.
+const WORDS_BYTES_MIN: usize = 4;
 
 /// What one line is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +52,8 @@ pub enum Line {
 struct One {
     does: Does,
     kind: Option<crate::offence::Kind>,
+    /// What a line must hold for this pattern; empty: not known.
+    words: Finder<'static>,
     reader: Reader,
     groups: Groups,
     parts: Captures,
@@ -48,6 +62,8 @@ struct One {
 /// What finds the parts of a line.
 enum Reader {
     /// At each byte there is one way to go on: every line can be read in one way alone, and fast.
+    Straight(Straight, GroupInfo),
+    /// The same, with what only an automaton can read.
     OneWay(Box<onepass::DFA>, onepass::Cache),
     /// There may be several; the longest repetitions count.
     Longest(Regex),
@@ -55,21 +71,32 @@ enum Reader {
     Same(Regex, Regex, Captures),
 }
 
+/// How a line was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    /// It does not fit.
+    None,
+    /// A stranger may have chosen the address.
+    Ambiguous,
+    /// No stranger had a hand in the address.
+    Sure,
+}
+
 impl Reader {
-    fn new(text: &str, address: Address) -> Result<Self, Box<BuildError>> {
-        let one_way = onepass::Builder::new()
-            .configure(onepass::DFA::config().size_limit(Some(AUTOMATON_BYTES_MAX)))
-            .thompson(thompson::Config::new().utf8(false).nfa_size_limit(Some(AUTOMATON_BYTES_MAX)))
-            .syntax(syntax(false))
-            .build(text);
-        if let Ok(dfa) = one_way {
-            let cache = dfa.create_cache();
-            return Ok(Self::OneWay(Box::new(dfa), cache));
+    fn new(text: &str, does: Does, address: Address) -> Result<Self, Box<BuildError>> {
+        if let Some(dfa) = one_way(text) {
+            return Ok(match parse(text).as_ref().and_then(Straight::new) {
+                Some(straight) => Self::Straight(straight, dfa.get_nfa().group_info().clone()),
+                None => {
+                    let cache = dfa.create_cache();
+                    Self::OneWay(Box::new(dfa), cache)
+                }
+            });
         }
         let longest = build(&[text], false)?;
-        match address {
-            Address::First | Address::Last => Ok(Self::Longest(longest)),
-            Address::Only => {
+        match (does, address) {
+            (Does::Ignore, _) | (_, Address::First | Address::Last) => Ok(Self::Longest(longest)),
+            (Does::Offend | Does::Success, Address::Only) => {
                 let shortest = build(&[text], true)?;
                 let parts = shortest.create_captures();
                 Ok(Self::Same(longest, shortest, parts))
@@ -79,25 +106,38 @@ impl Reader {
 
     fn captures(&self) -> Captures {
         match self {
+            Self::Straight(_, groups) => Captures::all(groups.clone()),
             Self::OneWay(dfa, _) => dfa.create_captures(),
             Self::Longest(regex) | Self::Same(regex, _, _) => regex.create_captures(),
         }
     }
 
-    /// Finds the parts. Says whether no stranger had a hand in the address.
-    fn read(&mut self, line: &[u8], host: Option<usize>, parts: &mut Captures) -> bool {
+    /// Finds the parts.
+    fn read(&mut self, line: &[u8], host: Option<usize>, parts: &mut Captures) -> Reading {
         match self {
+            Self::Straight(straight, _) => straight.read(line, parts),
             Self::OneWay(dfa, cache) => dfa.captures(cache, line, parts),
             Self::Longest(regex) => regex.captures(line, parts),
             Self::Same(longest, shortest, others) => {
                 longest.captures(line, parts);
-                shortest.captures(line, others);
-                let host = |parts: &Captures| host.and_then(|group| parts.get_group(group));
-                return host(parts) == host(others);
+                if parts.is_match() {
+                    shortest.captures(line, others);
+                    let host = |parts: &Captures| host.and_then(|group| parts.get_group(group));
+                    return if host(parts) == host(others) { Reading::Sure } else { Reading::Ambiguous };
+                }
             }
         }
-        true
+        if parts.is_match() { Reading::Sure } else { Reading::None }
     }
+}
+
+fn one_way(text: &str) -> Option<onepass::DFA> {
+    onepass::Builder::new()
+        .configure(onepass::DFA::config().size_limit(Some(AUTOMATON_BYTES_MAX)))
+        .thompson(thompson::Config::new().utf8(false).nfa_size_limit(Some(AUTOMATON_BYTES_MAX)))
+        .syntax(syntax(false))
+        .build(text)
+        .ok()
 }
 
 /// Where the parts are among the groups.
@@ -112,7 +152,8 @@ struct Groups {
 /// A filter compiled. One for each file that is read.
 pub struct Matcher {
     transport: Transport,
-    which: Regex,
+    /// Of all patterns; none where each has words of its own.
+    which: Option<Regex>,
     patterns: Vec<One>,
 }
 
@@ -132,13 +173,23 @@ impl Matcher {
             filter.patterns.iter().map(|pattern| written(&filter.prefix, pattern)).collect();
         let mut patterns = Vec::new();
         for (at, (pattern, text)) in filter.patterns.iter().zip(&written).enumerate() {
-            patterns.push(One::new(pattern, text).map_err(|error| filter.wrong(at, explain(&error)))?);
+            let one = One::new(&filter.prefix, pattern, text);
+            patterns.push(one.map_err(|error| filter.wrong(at, explain(&error)))?);
         }
-        let which = build(&written, false).map_err(|error| InvalidFilter::Filter {
-            filter: filter.name.to_string(),
-            problem: explain(&error),
-        })?;
+        let has_words = patterns.iter().all(|one: &One| one.words.needle().len() >= WORDS_BYTES_MIN);
+        let which = match has_words {
+            true => None,
+            false => Some(build(&written, false).map_err(|error| InvalidFilter::Filter {
+                filter: filter.name.to_string(),
+                problem: explain(&error),
+            })?),
+        };
         Ok(Self { transport: filter.transport, which, patterns })
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_told_by_words(&self) -> bool {
+        self.which.is_none()
     }
 
     /// Reads one line, without its line end. `now` tells the year of stamps without one.
@@ -146,13 +197,11 @@ impl Matcher {
         if line.len() > LINE_BYTES_MAX {
             return Line::Missed;
         }
-        let Some(found) = self.which.search_half(&Input::new(line)) else { return Line::Missed };
-        let at = found.pattern().as_usize();
-        let Some(one) = self.patterns.get_mut(at) else { return Line::Missed };
+        let Some((at, reading)) = self.fitting(line) else { return Line::Missed };
+        let Some(one) = self.patterns.get(at) else { return Line::Missed };
         if one.does == Does::Ignore {
             return Line::Ignored(at);
         }
-        let is_theirs = one.reader.read(line, one.groups.host, &mut one.parts);
         let part = |group: Option<usize>| {
             let span = group.and_then(|group| one.parts.get_group(group))?;
             line.get(span.start..span.end)
@@ -162,7 +211,7 @@ impl Matcher {
         let host = part(one.groups.host).unwrap_or_default();
         let transport = part(one.groups.transport).map_or(self.transport, transport);
         let account = part(one.groups.account).and_then(Account::of);
-        let finding = match (is_theirs, address(host)) {
+        let finding = match (reading == Reading::Sure, address(host)) {
             (false, _) => Finding::Nobody(Nobody::Ambiguous),
             (true, None) => Finding::Nobody(Nobody::NoAddress),
             (true, Some(address)) => match (Source::of(address), one.kind) {
@@ -173,11 +222,25 @@ impl Matcher {
         };
         Line::Matched { pattern: at, at: stamp, finding }
     }
+
+    /// The first pattern that fits, and how it read the line.
+    fn fitting(&mut self, line: &[u8]) -> Option<(usize, Reading)> {
+        if let Some(which) = &self.which {
+            let at = which.search_half(&Input::new(line))?.pattern().as_usize();
+            let one = self.patterns.get_mut(at)?;
+            return Some((at, one.reader.read(line, one.groups.host, &mut one.parts)));
+        }
+        self.patterns.iter_mut().enumerate().find_map(|(at, one)| {
+            one.words.find(line)?;
+            let reading = one.reader.read(line, one.groups.host, &mut one.parts);
+            (reading != Reading::None).then_some((at, reading))
+        })
+    }
 }
 
 impl One {
-    fn new(pattern: &Pattern, text: &str) -> Result<Self, Box<BuildError>> {
-        let reader = Reader::new(text, pattern.address)?;
+    fn new(prefix: &str, pattern: &Pattern, text: &str) -> Result<Self, Box<BuildError>> {
+        let reader = Reader::new(text, pattern.does, pattern.address)?;
         let parts = reader.captures();
         let group = |name| parts.group_info().to_index(PatternID::ZERO, name);
         let groups = Groups {
@@ -186,12 +249,32 @@ impl One {
             account: group("account"),
             transport: group("transport"),
         };
-        Ok(Self { does: pattern.does, kind: pattern.kind, reader, groups, parts })
+        let words = Finder::new(&words(prefix, pattern)).into_owned();
+        Ok(Self { does: pattern.does, kind: pattern.kind, words, reader, groups, parts })
     }
 }
 
+fn parse(text: &str) -> Option<Hir> {
+    regex_syntax::ParserBuilder::new().unicode(false).utf8(false).build().parse(text).ok()
+}
+
+/// What every text holds that fits this pattern behind that prefix: what its own expression begins with. Empty where nothing
+/// is sure.
+fn words(prefix: &str, pattern: &Pattern) -> Vec<u8> {
+    // The expression must mean by itself what it means behind the prefix: a flag such as `(?i)` would hold for it too, a branch
+    // `a|` would do without it.
+    let apart = format!("{})", written(&format!("(?:{prefix})(?:"), pattern));
+    let joined = parse(&written(prefix, pattern));
+    if joined.is_none() || joined != parse(&apart) {
+        return Vec::new();
+    }
+    let Some(parsed) = parse(&written("", pattern)) else { return Vec::new() };
+    let beginnings = Extractor::new().extract(&parsed);
+    beginnings.longest_common_prefix().map(<[u8]>::to_vec).unwrap_or_default()
+}
+
 /// Prefix and expression with what stands for something put in.
-fn written(prefix: &str, pattern: &Pattern) -> String {
+pub(super) fn written(prefix: &str, pattern: &Pattern) -> String {
     format!("{prefix}{}", pattern.regex)
         .replace("<HOST>", "(?P<host>[0-9A-Fa-f:.]+)")
         .replace("<ACCOUNT>", "(?P<account>.*)")

@@ -8,13 +8,13 @@
 //!
 //! [`journal`] makes such lines of sshd's entries in the journal.
 //!
-//! [`Filter`] is what a TOML file says, [`Matcher`] is it compiled: one automaton tells of each line which pattern
-//! fits, and only that pattern is then asked for its parts.
+//! [`Filter`] is what a TOML file says, [`Matcher`] is it compiled.
 
 mod filter;
 pub mod journal;
 mod matcher;
 mod stamp;
+mod straight;
 pub mod trial;
 
 pub use filter::{Address, Does, Filter, InvalidFilter, Pattern};

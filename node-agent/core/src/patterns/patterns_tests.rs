@@ -112,6 +112,84 @@ fn shipped_filters_read_what_their_loggers_write() {
     assert_eq!(read("nginx", &get("-", "/v1/calls", 404)), Line::Missed);
 }
 
+/// Which pattern one automaton of all patterns takes a line for, as a reference.
+fn reference(filter: &Filter) -> impl Fn(&str) -> Option<usize> + use<> {
+    let patterns = filter.patterns.iter().map(|pattern| super::matcher::written(&filter.prefix, pattern));
+    let syntax = regex_automata::util::syntax::Config::new().unicode(false).utf8(false);
+    let patterns: Vec<_> = patterns.collect();
+    let which = regex_automata::meta::Regex::builder().syntax(syntax).build_many(&patterns).unwrap();
+    move |line| {
+        let fits = || Some(which.search_half(&regex_automata::Input::new(line))?.pattern().as_usize());
+        if line.len() > super::LINE_BYTES_MAX { None } else { fits() }
+    }
+}
+
+fn pattern_of(line: &Line) -> Option<usize> {
+    match line {
+        Line::Missed => None,
+        Line::Ignored(pattern) | Line::Matched { pattern, .. } => Some(*pattern),
+    }
+}
+
+#[test]
+fn the_first_pattern_that_fits_is_the_one_that_an_automaton_of_all_would_take() {
+    let events = [
+        "ChallengeSent",
+        "SuccessfulAuth",
+        "InvalidAccountID",
+        "FailedACL",
+        "ChallengeResponseFailed",
+        "InvalidPassword",
+        "RequestNotAllowed",
+    ];
+    let mores = [
+        "",
+        FAILED,
+        ",UsingPassword=\"1\"",
+        ",ACLName=\"a\"",
+        ",Challenge=\"a\"\nb\"",
+        ",RequestType=\"x\"",
+        " \n",
+    ];
+    let messages =
+        ["Invalid user", "Failed password for", "Failed password for invalid user", "Accepted password for"];
+    let (log, ssh) = (reference(&filter("asterisk_log")), reference(&filter("sshd")));
+    let mut fitted = std::collections::BTreeSet::new();
+    for text in hostile().iter().map(String::as_str).chain(["1000", "\"FailedACL\",EventTV=\"", ""]) {
+        for (event, more) in events.iter().flat_map(|event| mores.map(|more| (event, more))) {
+            for line in [
+                asterisk(event, text, "a@b", more),
+                asterisk(event, "1", text, more),
+                format!("{text}{more}"),
+            ] {
+                let found = pattern_of(&read("asterisk_log", &line));
+                assert_eq!(found, log(&line), "{line}");
+                fitted.insert(("asterisk_log", found));
+            }
+        }
+        for message in messages {
+            for tail in ["", " ssh2", "\n"] {
+                let line = sshd(&format!("{message} {text} from {TRUE} port 22{tail}"));
+                let found = pattern_of(&read("sshd", &line));
+                assert_eq!(found, ssh(&line), "{line}");
+                fitted.insert(("sshd", found));
+            }
+        }
+    }
+    assert!(fitted.len() > 10, "too few patterns were met: {fitted:?}");
+    // Flags of a prefix hold for what follows: words that are looked for as they are written would be missed.
+    let own = "name = \"x\"\nprefix = '^(?i)'\n[[pattern]]\nkind = \"probe\"\naddress = \"last\"\nregex = 'probe from <HOST>$'\n";
+    let mut matcher = Matcher::new(&Filter::parse(own).unwrap()).unwrap();
+    assert_eq!(pattern_of(&matcher.read(b"PROBE from 192.0.2.66", NOW)), Some(0));
+}
+
+#[test]
+fn patterns_of_asterisk_and_sshd_are_told_by_their_words() {
+    for (name, is_told) in [("asterisk_log", true), ("sshd", true), ("nginx", false)] {
+        assert_eq!(Matcher::new(&filter(name)).unwrap().is_told_by_words(), is_told, "{name}");
+    }
+}
+
 /// Texts that strangers put into accounts, Call-IDs, digests and user names, to have somebody else banned.
 fn hostile() -> Vec<String> {
     let v = VICTIM;
