@@ -179,12 +179,6 @@ impl Bans {
         self.ends.iter().map(|(set, ends)| (*set, ends.len()))
     }
 
-    /// The ban that lasts longest in each of the kernel's sets.
-    pub fn longest(&self) -> impl Iterator<Item = &Ban> {
-        let last = self.ends.values().filter_map(BTreeSet::last);
-        last.filter_map(|(_, net)| self.bans.get(net)).map(Arc::as_ref)
-    }
-
     /// What holds for an address, banned or not.
     #[must_use]
     pub fn why(&self, address: IpAddr) -> Why {
