@@ -92,6 +92,6 @@ fn run(job: &Job, place: Place) -> anyhow::Result<()> {
 
 fn show(name: &str, from: impl Read) {
     for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
-        output::line(&format!("{name:>12} | {}", String::from_utf8_lossy(&line)));
+        output::line(&format!("{name:>14} | {}", String::from_utf8_lossy(&line)));
     }
 }

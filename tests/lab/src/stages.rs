@@ -192,9 +192,9 @@ fn prepare_labs() -> anyhow::Result<()> {
 /// same, and the proof that its checker finds bugs: a control plane that has them on purpose. In the order in which they
 /// are begun: what takes long first.
 fn lab_jobs() -> Vec<Job> {
-    let tests = |stage, target: &str, more: &[&str], variables| Job {
+    let tests = |stage, name: String, target: &str, more: &[&str], variables| Job {
         stage,
-        name: target.into(),
+        name,
         line: cargo_line(&[test_line(&[target], &["--", "--test-threads=1"]), more.to_vec()].concat()),
         variables,
     };
@@ -204,13 +204,15 @@ fn lab_jobs() -> Vec<Job> {
         let line = std::iter::once(program).chain(arguments.iter().map(|word| (*word).into())).collect();
         Job { stage: "chaos", name: name.into(), line, variables: vec![] }
     };
-    let new = |target| tests("real-fleet", target, &[], vec![]);
-    let old =
-        |target| tests("old-asterisk", target, &SAME_ON_EVERY_VERSION, vec![("RINGWARD_LAB_ASTERISK", "16")]);
+    let new = |target: &str| tests("real-fleet", target.into(), target, &[], vec![]);
+    let old = |target: &str| {
+        let variables = vec![("RINGWARD_LAB_ASTERISK", "16")];
+        tests("old-asterisk", format!("{target} on 16"), target, &SAME_ON_EVERY_VERSION, variables)
+    };
     let mut jobs: Vec<Job> = Vec::new();
     jobs.extend(REAL_FLEET.first().map(|target| new(target)));
     jobs.push(chaos("planted", &["planted"]));
-    jobs.extend(OLD_ASTERISK.map(old));
+    jobs.extend(OLD_ASTERISK.iter().map(|target| old(target)));
     jobs.extend(REAL_FLEET.iter().skip(1).map(|target| new(target)));
     jobs.push(chaos(
         "chaos",
