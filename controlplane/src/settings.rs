@@ -45,7 +45,7 @@ pub struct Settings {
     pub log_json: bool,
     /// How long an attempt of unknown fate may be looked into before `on_unknown` decides, in ms.
     pub reconcile_timeout_ms: u64,
-    /// How long after this process started, or woke from a freeze, a node may take to be back: until then, and for
+    /// How long after this process started, or woke from a freeze of more than 3 s, a node may take to be back: until then, and for
     /// `reconcile_timeout_ms` after its return, its attempts are looked into, in ms.
     pub node_return_ms: u64,
     /// How long a call waits for a trunk that can be used at all before it fails, in ms.

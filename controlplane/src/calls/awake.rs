@@ -14,6 +14,8 @@ use std::{
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Without a sign for longer than that it slept: more than a busy machine's delays, less than the shortest time-out.
 const SLEPT: Duration = Duration::from_secs(1);
+/// Without a sign for so long its sessions are gone, too: they are left when a ping is not answered for 3 s (`nodes`).
+const LOST_SESSIONS: Duration = Duration::from_secs(3);
 /// For reading what came meanwhile: sockets hold some hundred kilobytes, which takes milliseconds.
 const READ_FIRST: Duration = Duration::from_millis(500);
 
@@ -26,34 +28,44 @@ struct Seen {
     /// The last sign of life.
     at: Instant,
     /// Its start, or its last waking.
-    since: Instant,
+    woke: Instant,
+    /// The same of sleeps that cost it its sessions: a shorter one gives nodes no more time, or a machine that stalls again
+    /// and again would never give one up.
+    alone_since: Instant,
 }
 
 impl Awake {
     /// A process that starts now.
     pub(super) const fn new(now: Instant) -> Self {
-        Self(Mutex::new(Seen { at: now, since: now }))
+        Self(Mutex::new(Seen { at: now, woke: now, alone_since: now }))
     }
 
-    /// A sign of life. Since when this process sees.
-    pub(super) fn look(&self, now: Instant) -> Instant {
+    /// A sign of life.
+    pub(super) fn look(&self, now: Instant) {
+        self.seen(now);
+    }
+
+    fn seen(&self, now: Instant) -> Seen {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let slept = now.saturating_duration_since(seen.at);
         if slept > SLEPT {
-            seen.since = now;
+            seen.woke = now;
+            if slept > LOST_SESSIONS {
+                seen.alone_since = now;
+            }
             tracing::warn!(slept_ms = slept.as_millis(), "this process did not run for a while");
         }
         seen.at = seen.at.max(now);
-        seen.since
+        *seen
     }
 
     /// When a time-out that is due at `deadline` may be acted on.
     pub(super) fn due(&self, deadline: Instant, now: Instant) -> Instant {
-        deadline.max(self.look(now) + READ_FIRST)
+        deadline.max(self.seen(now).woke + READ_FIRST)
     }
 
     /// The same of the reconciliation of an attempt on a node whose session is up since `session`: `reconcile` counts
-    /// from the node's return, for which it has `back` since this process sees.
+    /// from the node's return, for which it has `back` since this process was alone.
     pub(super) fn reconcile_due(
         &self,
         deadline: Instant,
@@ -62,7 +74,7 @@ impl Awake {
         reconcile: Duration,
         back: Duration,
     ) -> Instant {
-        let since = self.look(now);
+        let since = self.seen(now).alone_since;
         match session.filter(|session| *session >= since) {
             Some(session) => deadline.max(session + reconcile),
             None => deadline.max(since + back),
@@ -122,6 +134,17 @@ mod tests {
             let deadline = now + RECONCILE;
             assert_eq!(awake.reconcile_due(deadline, now, session, RECONCILE, BACK), deadline, "{session:?}");
         }
+        // Stalls that cost no session give no more time, however often they come: else a busy machine would never give a
+        // node up.
+        let deadline = now + RECONCILE;
+        for _ in 0..20 {
+            now += Duration::from_millis(1_500);
+            awake.look(now);
+        }
+        assert_eq!(awake.reconcile_due(deadline, now, None, RECONCILE, BACK), deadline);
+        // But the news is read first.
+        assert_eq!(awake.due(now, now), now + READ_FIRST);
+
         // Woken from a freeze in which its link was cut.
         let woken = now + 8 * S;
         let due = awake.reconcile_due(now + RECONCILE, woken, Some(start + S), RECONCILE, BACK);

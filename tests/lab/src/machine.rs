@@ -78,6 +78,13 @@ impl Machine {
         // What kept services down while the root was made.
         let policy = self.merged().join("usr/sbin/policy-rc.d");
         fs::remove_file(&policy).map_err(LabError::file("remove", policy))?;
+        // Where hosts that are processes mount their sounds; here the agent's unit makes a link.
+        match fs::remove_dir(self.merged().join("usr/share/asterisk/sounds/ringward")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(LabError::file("remove", "the folder of sounds")(error));
+            }
+            Ok(()) | Err(_) => {}
+        }
         self.write("/etc/hostname", &format!("{}\n", self.host.as_str()), 0o644)?;
         self.write("/etc/resolv.conf", &format!("nameserver {}\n", subnet.root()), 0o644)?;
         // Asterisk looks its own name up as it starts, and waits 20 s where that is not answered.

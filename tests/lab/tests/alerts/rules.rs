@@ -14,6 +14,7 @@ pub(crate) struct Rule {
     pub(crate) severity: String,
     pub(crate) waits: Option<String>,
     pub(crate) runbook: String,
+    #[cfg_attr(not(feature = "promtool"), allow(dead_code, reason = "what promtool is given"))]
     pub(crate) file: PathBuf,
     /// All of its lines.
     pub(crate) text: String,
@@ -24,6 +25,7 @@ pub(crate) struct Rule {
 pub(crate) struct Case {
     pub(crate) alert: String,
     pub(crate) text: String,
+    #[cfg_attr(not(feature = "promtool"), allow(dead_code, reason = "what promtool is given"))]
     pub(crate) file: PathBuf,
 }
 

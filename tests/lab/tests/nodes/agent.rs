@@ -6,7 +6,7 @@ use lab::{Signal, now, numbers, pause, wait_until};
 use serde_json::json;
 
 use crate::fixture::{Fleet, attempts, end};
-use crate::node::{agent, agent_log, booted, linked_since, until_state};
+use crate::node::{agent, agent_log, booted, linked_since, one, until_state};
 use crate::traffic::{all_end, tally, under_way, while_calls_come};
 
 const RUNG_OUT: &str = "no_answer/ring_timeout/not_reached";
@@ -60,6 +60,15 @@ fn asterisk_restarts_under_an_agent_that_stays() {
     println!("asterisk restarted: usable after {} ms; meanwhile {told:?}", took.as_millis());
     assert_eq!((agent.pid(), linked_since(&fleet, "pbx-1")), (Some(pid), since), "the link stayed");
     assert!(told.unknown + told.interrupted <= 4, "only what was under way at that moment: {told:?}");
+}
+
+/// Under systemd the folder of sounds is the agent's, and Asterisk, which is no root there, has to be let in.
+#[test]
+fn a_spoken_text_is_played_under_systemd() {
+    let fleet = Fleet::up(one());
+    let text = json!({"message": {"text": "The database is down.", "language": "en"}});
+    let call = fleet.placed(&numbers::number(numbers::ANSWER, 1), text);
+    assert_eq!(end(&call), PLAYED, "{call}\n{}", agent_log(&fleet, "pbx-1"));
 }
 
 /// What rings at a PBX that shuts down in order was interrupted, and nobody had let it ring out: `retry` dials again.

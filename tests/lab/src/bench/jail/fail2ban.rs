@@ -1,6 +1,6 @@
 //! fail2ban 1.0.2, unpacked from Debian 12's package into a folder: nothing of it is installed.
 use super::log::LAST;
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{bail, ensure};
 use lab::now;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-pub(super) const VERSION: &str = "1.0.2-2";
+pub(super) use lab::FAIL2BAN_VERSION as VERSION;
 /// For the server to start, and to read what it is given.
 const START_MAX: Duration = Duration::from_secs(20);
 const READ_MAX: Duration = Duration::from_secs(600);
@@ -30,23 +30,7 @@ impl Drop for Server {
 
 impl Fail2ban {
     pub(super) fn fetch(folder: &Path) -> anyhow::Result<Self> {
-        let root = folder.join("fail2ban");
-        std::fs::create_dir_all(&root)?;
-        let package = format!("fail2ban={VERSION}");
-        let fetched =
-            Command::new("apt-get").args(["download", "-q", &package]).current_dir(folder).output()?;
-        ensure!(
-            fetched.status.success(),
-            "{package} cannot be had here: it is Debian 12's. {}",
-            String::from_utf8_lossy(&fetched.stderr)
-        );
-        let package = std::fs::read_dir(folder)?
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .find(|path| path.extension().is_some_and(|ext| ext == "deb"))
-            .context("no package came")?;
-        let unpacked = Command::new("dpkg-deb").arg("-x").args([&package, &root]).status()?;
-        ensure!(unpacked.success(), "dpkg-deb -x failed");
-        Ok(Self { folder: folder.to_owned(), root })
+        Ok(Self { folder: folder.to_owned(), root: lab::Fail2ban::fetch()? })
     }
 
     fn command(&self, program: &str) -> Command {
