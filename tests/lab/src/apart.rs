@@ -18,9 +18,11 @@ const OUTER: &str = "set -e; name=$1; shift\n\
     mkdir -p $STATE/apart/$name $HOSTS/apart/$name /run/netns\n\
     exec unshare --net --mount --cgroup --propagation private sh -c \"$INNER\" apart $name \"$@\"";
 
-/// Mounts what shows the new namespaces in place of what shows the old ones. The order matters: `/sys` is mounted anew
-/// for its own network devices, under the control groups' mounts, which are kept aside meanwhile.
+/// Mounts what shows the new namespaces in place of what shows the old ones. First what the other lab has mounted is let
+/// go: its machines' roots and networks would seem to be ours, and would live as long as we do. The order matters: `/sys` is
+/// mounted anew for its own network devices, under the control groups' mounts, which are kept aside meanwhile.
 const INNER: &str = "set -e; name=$1; shift\n\
+    for at in $(cut -d' ' -f2 /proc/mounts | grep -e ^$HOSTS/ -e ^$STATE/ -e ^/run/netns/ | tac); do umount $at; done\n\
     aside=$STATE/apart/$name/cgroups; mkdir -p $aside\n\
     mount --rbind /sys/fs/cgroup $aside; mount -t sysfs sysfs /sys; mount --move $aside /sys/fs/cgroup\n\
     for top in /sys/fs/cgroup/unified /sys/fs/cgroup; do\n\

@@ -12,7 +12,7 @@ const CARGO_TOOLS: [&str; 2] = ["cargo-deny", "cargo-machete"];
 
 /// Tests of real hosts, those that take longest first. (Always with the whole workspace: a part of it alone would have
 /// other features of shared dependencies, and be built anew.)
-const REAL_FLEET: [&str; 11] = [
+const REAL_FLEET: [&str; 12] = [
     "calls",
     "alerts",
     "attackers",
@@ -24,6 +24,7 @@ const REAL_FLEET: [&str; 11] = [
     "hostile",
     "stopping",
     "postgres",
+    "apart",
 ];
 
 /// Of these, what is run on the oldest Asterisk too: all that depends on how it tells of endings. What carries AMI, and how
