@@ -4,6 +4,7 @@
 //! `controlplane` feed it and carry out what it decides. In the order in which a call meets them:
 //!
 //! - [`ids`], [`number`], [`names`]: words that cannot be wrong once parsed.
+//! - [`access`]: what a key may do.
 //! - [`fleet`]: carriers, nodes, trunks and routes as `fleet.toml` declares them.
 //! - [`request`]: what a customer asks for, within bounds.
 //! - [`selection`]: which trunk is tried now, and why the others were passed over.
@@ -17,6 +18,7 @@
 //! - [`webhook`]: where events may be sent, and when they are sent again.
 //! - [`call`]: the states of a call as customers see them.
 
+pub mod access;
 pub mod attempt;
 pub mod call;
 pub mod ending;

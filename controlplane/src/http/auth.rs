@@ -3,95 +3,122 @@
 use std::net::SocketAddr;
 
 use axum::{
-    extract::{ConnectInfo, FromRequestParts},
+    extract::{ConnectInfo, FromRequestParts, Request, State as AxumState},
     http::{header, request::Parts},
+    middleware::Next,
+    response::Response,
 };
-use controlplane_core::ids::{KeyId, OrgId};
+use controlplane_core::{
+    access::{Role, Scope},
+    ids::{KeyId, OrgId},
+};
 use controlplane_store::{StoreError, calls::Actor, keys::Key};
 
 use super::{
     RequestTag, State,
     problem::{Code, Problem},
+    routes::Needs,
 };
 use crate::keys;
 
-/// What a customer's key may be allowed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scope {
-    CallsWrite,
-    CallsRead,
-}
-
-impl Scope {
-    /// Every scope, as a new key gets them.
-    pub(super) const ALL: [Self; 2] = [Self::CallsWrite, Self::CallsRead];
-
-    pub(super) const fn as_str(self) -> &'static str {
-        match self {
-            Self::CallsWrite => "calls:write",
-            Self::CallsRead => "calls:read",
-        }
-    }
-}
-
 /// A customer.
+#[derive(Clone)]
 pub(super) struct Customer {
     pub(super) org: OrgId,
     pub(super) actor: Actor,
     scopes: Vec<String>,
     secret_sha256: [u8; 32],
+    /// What the route asked for.
+    any_of: &'static [Scope],
 }
 
 impl Customer {
-    /// Whether the key may still do this, for answers that go on.
-    pub(super) async fn may_still(&self, state: &State, scope: Scope) -> Result<bool, StoreError> {
+    /// Whether the key may still do what the route asks for, for answers that go on.
+    pub(super) async fn may_still(&self, state: &State) -> Result<bool, StoreError> {
         let key = state.store.key_by_hash(&self.secret_sha256).await?;
-        Ok(key.is_some_and(|key| is_alive(&key, state) && key.scopes.iter().any(|s| s == scope.as_str())))
+        Ok(key.is_some_and(|key| is_alive(&key, state) && has_any(&key.scopes, self.any_of)))
     }
 
-    /// Refuses what the key may not do.
-    pub(super) fn may(&self, scope: Scope) -> Result<(), Problem> {
-        if self.scopes.iter().any(|s| s == scope.as_str()) {
-            return Ok(());
-        }
-        Err(Problem::new(Code::Forbidden, format!("The key lacks the scope {}.", scope.as_str())))
+    /// Whether the key has this scope too.
+    pub(super) fn has(&self, scope: Scope) -> bool {
+        has_any(&self.scopes, &[scope])
     }
 }
 
+fn has_any(scopes: &[String], any_of: &[Scope]) -> bool {
+    scopes.iter().any(|has| any_of.iter().any(|scope| scope.as_str() == has))
+}
+
 /// An operator.
+#[derive(Clone)]
 pub(super) struct Operator {
     pub(super) actor: Actor,
 }
 
-/// The scope that makes a key an operator's.
-pub(super) const OPERATOR_SCOPE: &str = "operator";
+/// Lets a request through to a route that asks for this, or answers why not. Handlers take who it is from here:
+/// nothing else makes a [`Customer`] or an [`Operator`].
+pub(super) async fn admit(
+    AxumState((state, needs)): AxumState<(State, Needs)>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let (mut parts, body) = request.into_parts();
+    match needs {
+        Needs::Nothing | Needs::Certificate | Needs::Token => {}
+        Needs::AnyOf(any_of) => {
+            let customer = customer(&parts, &state, any_of).await?;
+            parts.extensions.insert(customer);
+        }
+        Needs::Role(role) => {
+            let operator = operator(&parts, &state, role).await?;
+            parts.extensions.insert(operator);
+        }
+    }
+    Ok(next.run(Request::from_parts(parts, body)).await)
+}
+
+async fn customer(parts: &Parts, state: &State, any_of: &'static [Scope]) -> Result<Customer, Problem> {
+    let key = key(parts, state).await?;
+    // An operator's key at the customers' door is a wrong key there, not a stronger one.
+    let org = key.org.ok_or_else(unauthenticated)?;
+    if !has_any(&key.scopes, any_of) {
+        let wanted = any_of.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(" or ");
+        return Err(Problem::new(Code::Forbidden, format!("The key lacks the scope {wanted}.")));
+    }
+    let actor = actor(parts, Some(key.id));
+    Ok(Customer { org, actor, scopes: key.scopes, secret_sha256: key.secret_sha256, any_of })
+}
+
+async fn operator(parts: &Parts, state: &State, needs: Role) -> Result<Operator, Problem> {
+    let key = key(parts, state).await?;
+    let role = Role::of(&key.scopes).filter(|_| key.org.is_none()).ok_or_else(unauthenticated)?;
+    if role < needs {
+        let detail = format!("This takes the role {needs} or a higher one; the key's is {role}.");
+        return Err(Problem::new(Code::Forbidden, detail));
+    }
+    Ok(Operator { actor: actor(parts, Some(key.id)) })
+}
 
 impl FromRequestParts<State> for Customer {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
-        let key = key(parts, state).await?;
-        // An operator's key at the customers' door is a wrong key there, not a stronger one.
-        let org = key.org.ok_or_else(unauthenticated)?;
-        Ok(Self {
-            org,
-            actor: actor(parts, Some(key.id)),
-            scopes: key.scopes,
-            secret_sha256: key.secret_sha256,
-        })
+    async fn from_request_parts(parts: &mut Parts, _: &State) -> Result<Self, Problem> {
+        parts.extensions.get::<Self>().cloned().ok_or_else(not_admitted)
     }
 }
 
 impl FromRequestParts<State> for Operator {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
-        let key = key(parts, state).await?;
-        if key.org.is_some() || !key.scopes.iter().any(|s| s == OPERATOR_SCOPE) {
-            return Err(unauthenticated());
-        }
-        Ok(Self { actor: actor(parts, Some(key.id)) })
+    async fn from_request_parts(parts: &mut Parts, _: &State) -> Result<Self, Problem> {
+        parts.extensions.get::<Self>().cloned().ok_or_else(not_admitted)
     }
+}
+
+/// A handler wants to know who asks, and its row in the table asks for no key: nobody gets in.
+fn not_admitted() -> Problem {
+    tracing::error!("a route's handler takes a key that its row does not ask for");
+    Problem::new(Code::Internal, "A fault of ours.")
 }
 
 /// For the audit row.

@@ -1,27 +1,5 @@
-//! The doors. Each is a listener and a router of its own, so that it can be firewalled alone.
-//!
-//! ```text
-//! customers   POST /v1/calls            GET /v1/calls    GET /v1/calls/{id}    POST /v1/calls/{id}/cancel
-//!             GET|POST /v1/audio        GET|DELETE /v1/audio/{id}          GET /v1/audio/{id}/content
-//!             GET|POST /v1/webhook_endpoints    GET|PATCH|DELETE …/{id}    POST …/{id}/rotate_secret, …/{id}/test
-//!             GET …/{id}/deliveries     POST …/{id}/deliveries/{event}/replay
-//!             GET /v1/callback_secret   POST /v1/callback_secret/rotate    GET /v1/events
-//! agents      POST /agents/v1/join      POST /agents/v1/renew
-//!             GET /agents/v1/link       GET /agents/v1/ami/{stream_id}      (WebSockets)
-//!             GET /agents/v1/audio/{sha256}
-//! operators   POST /admin/v1/bootstrap  GET|POST /admin/v1/fleet
-//!             GET /admin/v1/agents      GET /admin/v1/nodes/{name}/agent
-//!             POST /admin/v1/nodes/{name}/token                POST /admin/v1/nodes/{name}/revoke
-//!             GET …/nodes/{name}/why    POST …/nodes/{name}/drain, /undrain
-//!             GET …/trunks/{name}/why   POST …/trunks/{name}/disable, /enable
-//!             GET /admin/v1/nodes       GET /admin/v1/trunks    GET /admin/v1/routes, /routes/explain
-//!             GET|POST /admin/v1/bans   POST …/bans/remove, …/bans/import    GET …/bans/why, …/bans/export
-//!             GET|POST /admin/v1/allows POST …/allows/remove
-//!             GET|POST /admin/v1/keys   POST /admin/v1/keys/{id}/revoke
-//!             GET /admin/v1/webhooks/deliveries                POST …/{event}/replay
-//!             GET /admin/v1/audit       GET|POST /admin/v1/calls, …/{id}, …/{id}/cancel
-//!             GET /metrics  GET /healthz  GET /readyz
-//! ```
+//! The doors. Each is a listener and a router of its own, so that it can be firewalled alone. [`routes`] is the
+//! table of what they serve, and what each route asks of whoever calls it.
 
 mod agents;
 mod audio;
@@ -32,6 +10,7 @@ mod events;
 mod operators;
 mod patient;
 mod problem;
+pub mod routes;
 mod shape;
 mod uploads;
 mod webhooks;
@@ -47,13 +26,15 @@ use axum::{
     http::{HeaderValue, Response, header},
     middleware::{self, Next},
     response::IntoResponse,
-    routing::{get, post},
 };
 use controlplane_core::ids::RequestId;
 use controlplane_store::Store;
 
-use self::problem::{Code, Problem, ProblemBody};
 pub(crate) use self::shape::CallView;
+use self::{
+    problem::{Code, Problem, ProblemBody},
+    routes::Door,
+};
 use crate::{
     agents::Agents,
     audio::Audio,
@@ -119,82 +100,21 @@ impl std::ops::Deref for State {
 
 /// The customers' door.
 pub fn customers(state: State) -> Router {
-    let routes = Router::new()
-        .route("/v1/calls", post(customers::create).get(customers::list))
-        .route("/v1/calls/{id}", get(customers::show))
-        .route("/v1/calls/{id}/cancel", post(customers::cancel))
-        .route("/v1/audio", post(audio::create).get(audio::list))
-        .route("/v1/audio/{id}", get(audio::show).delete(audio::delete))
-        .route("/v1/audio/{id}/content", get(audio::content))
-        .route("/v1/webhook_endpoints", post(webhooks::create).get(webhooks::list))
-        .route(
-            "/v1/webhook_endpoints/{id}",
-            get(webhooks::show).patch(webhooks::change).delete(webhooks::remove),
-        )
-        .route("/v1/webhook_endpoints/{id}/rotate_secret", post(webhooks::rotate))
-        .route("/v1/webhook_endpoints/{id}/test", post(webhooks::test))
-        .route("/v1/webhook_endpoints/{id}/deliveries", get(webhooks::deliveries::list))
-        .route("/v1/webhook_endpoints/{id}/deliveries/{event}/replay", post(webhooks::deliveries::replay))
-        .route("/v1/callback_secret", get(webhooks::callback::show))
-        .route("/v1/callback_secret/rotate", post(webhooks::callback::rotate))
-        .route("/v1/events", get(events::list))
-        .route("/healthz", get(operators::healthz));
-    finish(routes, state)
+    finish(Door::Customers, state)
 }
 
 /// The agents' door.
 pub fn agents(state: State) -> Router {
-    let routes = Router::new()
-        .route(node_agent_protocol::JOIN_PATH, post(agents::join))
-        .route(node_agent_protocol::RENEW_PATH, post(agents::renew))
-        .route(node_agent_protocol::LINK_PATH, get(agents::link))
-        .route("/agents/v1/ami/{stream_id}", get(agents::ami))
-        .route("/agents/v1/audio/{sound}", get(agents::audio));
-    finish(routes, state)
+    finish(Door::Agents, state)
 }
 
 /// The operators' door.
 pub fn operators(state: State) -> Router {
-    let routes = Router::new()
-        .route("/admin/v1/bootstrap", post(operators::keys::bootstrap))
-        .route("/admin/v1/fleet", get(operators::fleet::show).post(operators::fleet::apply))
-        .route("/admin/v1/nodes", get(operators::nodes))
-        .route("/admin/v1/nodes/{name}/token", post(operators::agents::token))
-        .route("/admin/v1/nodes/{name}/revoke", post(operators::agents::revoke))
-        .route("/admin/v1/nodes/{name}/agent", get(operators::agents::show))
-        .route("/admin/v1/nodes/{name}/why", get(operators::health::node_why))
-        .route("/admin/v1/nodes/{name}/drain", post(operators::health::drain))
-        .route("/admin/v1/nodes/{name}/undrain", post(operators::health::undrain))
-        .route("/admin/v1/trunks/{name}/why", get(operators::health::trunk_why))
-        .route("/admin/v1/trunks/{name}/disable", post(operators::health::disable))
-        .route("/admin/v1/trunks/{name}/enable", post(operators::health::enable))
-        .route("/admin/v1/agents", get(operators::agents::list))
-        .route("/admin/v1/trunks", get(operators::trunks))
-        .route("/admin/v1/routes", get(operators::routes))
-        .route("/admin/v1/routes/explain", get(operators::explain))
-        .route("/admin/v1/bans", get(operators::bans::bans).post(operators::bans::ban))
-        .route("/admin/v1/bans/remove", post(operators::bans::unban))
-        .route("/admin/v1/bans/why", get(operators::bans::why))
-        .route("/admin/v1/bans/import", post(operators::bans::lists::import))
-        .route("/admin/v1/bans/export", get(operators::bans::lists::export))
-        .route("/admin/v1/allows", get(operators::bans::allows).post(operators::bans::allow))
-        .route("/admin/v1/allows/remove", post(operators::bans::disallow))
-        .route("/admin/v1/keys", get(operators::keys::list).post(operators::keys::create))
-        .route("/admin/v1/keys/{id}/revoke", post(operators::keys::revoke))
-        .route("/admin/v1/audit", get(operators::audit))
-        .route("/admin/v1/webhooks/deliveries", get(webhooks::operators::list))
-        .route("/admin/v1/webhooks/deliveries/{event}/replay", post(webhooks::operators::replay))
-        .route("/admin/v1/calls", post(operators::calls::create).get(operators::calls::list))
-        .route("/admin/v1/calls/{id}", get(operators::calls::show))
-        .route("/admin/v1/calls/{id}/cancel", post(operators::calls::cancel))
-        .route("/metrics", get(operators::metrics))
-        .route("/healthz", get(operators::healthz))
-        .route("/readyz", get(operators::readyz));
-    finish(routes, state)
+    finish(Door::Operators, state)
 }
 
-fn finish(routes: Router<State>, state: State) -> Router {
-    routes
+fn finish(door: Door, state: State) -> Router {
+    routes::router(door, &state)
         .fallback(|| async { Problem::not_found() })
         .method_not_allowed_fallback(|| async {
             Problem::new(Code::MethodNotAllowed, "See the documentation for what this address takes.")

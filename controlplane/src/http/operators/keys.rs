@@ -7,7 +7,10 @@ use axum::{
     extract::{ConnectInfo, Path, State as AxumState, rejection::PathRejection},
     http::{HeaderMap, StatusCode},
 };
-use controlplane_core::ids::{KeyId, OrgId};
+use controlplane_core::{
+    access::{Role, Scope},
+    ids::{KeyId, OrgId},
+};
 use controlplane_store::{calls::Actor, keys::Key};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -16,7 +19,7 @@ use super::moment;
 use crate::{
     http::{
         RequestTag, State,
-        auth::{OPERATOR_SCOPE, Operator, Scope},
+        auth::Operator,
         body::JsonBody,
         problem::{Code, Problem},
         shape::ListView,
@@ -28,8 +31,13 @@ use crate::{
 const NAME_MAX: usize = 100;
 
 fn view(key: &Key) -> Value {
+    // An operator's words are his role's.
+    let (role, scopes) = match key.org {
+        None => (Role::of(&key.scopes), &[][..]),
+        Some(_) => (None, key.scopes.as_slice()),
+    };
     json!({
-        "id": key.id, "object": "key", "name": key.name, "prefix": key.prefix, "scopes": key.scopes,
+        "id": key.id, "object": "key", "name": key.name, "prefix": key.prefix, "role": role, "scopes": scopes,
         "org": key.org, "created_at": moment(key.created_at),
         "revoked_at": key.revoked_at.and_then(moment),
     })
@@ -89,7 +97,7 @@ pub(in crate::http) async fn bootstrap(
         ));
     }
     let now = state.clock.now();
-    let scopes = vec![OPERATOR_SCOPE.to_owned()];
+    let scopes = Role::Admin.words();
     let name = if body.force { "bootstrap --force" } else { "bootstrap" };
     let new = keys::make(KeyKind::Operator, None, name.to_owned(), scopes, now, &state.chance);
     let audit_id = state.chance.audit_id(now);
@@ -117,6 +125,9 @@ pub(in crate::http) struct NewKeyBody {
     /// An operator's key instead of a customer's.
     #[serde(default)]
     operator: bool,
+    /// An operator's role; absent: operator.
+    #[serde(default)]
+    role: Option<Role>,
     /// A customer's scopes; absent: all.
     #[serde(default)]
     scopes: Option<Vec<String>>,
@@ -134,14 +145,21 @@ pub(in crate::http) async fn create(
     let now = state.clock.now();
     let new = if body.operator {
         if body.scopes.is_some() {
-            return Err(field("scopes", "An operator's key has no scopes."));
+            return Err(field("scopes", "An operator's key has a role and no scopes."));
         }
-        keys::make(KeyKind::Operator, None, body.name, vec![OPERATOR_SCOPE.to_owned()], now, &state.chance)
+        let role = body.role.unwrap_or(Role::Operator);
+        keys::make(KeyKind::Operator, None, body.name, role.words(), now, &state.chance)
     } else {
+        if body.role.is_some() {
+            return Err(field("role", "A customer's key has scopes and no role."));
+        }
         let all = || Scope::ALL.iter().map(|scope| scope.as_str().to_owned()).collect();
         let scopes: Vec<String> = body.scopes.unwrap_or_else(all);
-        if scopes.is_empty() || !scopes.iter().all(|s| Scope::ALL.iter().any(|scope| scope.as_str() == s)) {
-            return Err(field("scopes", "Some of calls:write, calls:read."));
+        if scopes.is_empty() || !scopes.iter().all(|scope| scope.parse::<Scope>().is_ok()) {
+            return Err(field(
+                "scopes",
+                "Some of calls:write, calls:read, audio, webhooks, keys, audit:read.",
+            ));
         }
         keys::make(KeyKind::Customer, Some(OrgId::first()), body.name, scopes, now, &state.chance)
     };

@@ -10,7 +10,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use controlplane_core::{ids::EndpointId, request::EventFilter};
+use controlplane_core::{access::Scope, ids::EndpointId, request::EventFilter};
 use controlplane_store::webhooks::{
     Change, ENDPOINTS_MAX, Endpoint, EndpointChange, Rotation, Secret, Secrets,
 };
@@ -20,7 +20,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::{
     State,
-    auth::{Customer, Scope},
+    auth::Customer,
     body::JsonBody,
     operators::moment,
     problem::{Code, Problem},
@@ -118,7 +118,6 @@ pub(super) async fn create(
     AxumState(state): AxumState<State>,
     JsonBody { value: body, .. }: JsonBody<NewEndpointBody>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
-    customer.may(Scope::CallsWrite)?;
     check(&state, Some(&body.url), Some(&body.description), Some(&body.events))?;
     let now = state.clock.now();
     let endpoint = Endpoint {
@@ -146,7 +145,6 @@ pub(super) async fn list(
     customer: Customer,
     AxumState(state): AxumState<State>,
 ) -> Result<Json<ListView<Value>>, Problem> {
-    customer.may(Scope::CallsRead)?;
     let endpoints = state.store.endpoints(&customer.org).await?;
     Ok(Json(ListView::whole(endpoints.iter().map(|endpoint| view(endpoint, false)).collect())))
 }
@@ -161,10 +159,9 @@ pub(super) async fn show(
     AxumState(state): AxumState<State>,
     id: Result<Path<EndpointId>, PathRejection>,
 ) -> Result<Json<Value>, Problem> {
-    customer.may(Scope::CallsRead)?;
     let Path(id) = id?;
     let endpoint = find(&state, &customer, &id).await?;
-    Ok(Json(view(&endpoint, customer.may(Scope::CallsWrite).is_ok())))
+    Ok(Json(view(&endpoint, customer.has(Scope::Webhooks))))
 }
 
 /// Body of `PATCH /v1/webhook_endpoints/{id}`.
@@ -187,7 +184,6 @@ pub(super) async fn change(
     id: Result<Path<EndpointId>, PathRejection>,
     JsonBody { value: body, .. }: JsonBody<ChangeBody>,
 ) -> Result<Json<Value>, Problem> {
-    customer.may(Scope::CallsWrite)?;
     let Path(id) = id?;
     check(&state, body.url.as_deref(), body.description.as_deref(), body.events.as_deref())?;
     let what = EndpointChange {
@@ -206,7 +202,6 @@ pub(super) async fn remove(
     AxumState(state): AxumState<State>,
     id: Result<Path<EndpointId>, PathRejection>,
 ) -> Result<Response, Problem> {
-    customer.may(Scope::CallsWrite)?;
     let Path(id) = id?;
     if !state.store.delete_endpoint(id, by(&state, &customer, state.clock.now())).await? {
         return Err(Problem::not_found());
@@ -219,7 +214,6 @@ pub(super) async fn rotate(
     AxumState(state): AxumState<State>,
     id: Result<Path<EndpointId>, PathRejection>,
 ) -> Result<Json<Value>, Problem> {
-    customer.may(Scope::CallsWrite)?;
     let Path(id) = id?;
     let now = state.clock.now();
     let rotated = state.store.rotate_endpoint(id, rotation(&state, now), by(&state, &customer, now)).await?;
@@ -232,7 +226,6 @@ pub(super) async fn test(
     AxumState(state): AxumState<State>,
     id: Result<Path<EndpointId>, PathRejection>,
 ) -> Result<Json<Value>, Problem> {
-    customer.may(Scope::CallsWrite)?;
     let Path(id) = id?;
     let endpoint = find(&state, &customer, &id).await?;
     let tried =

@@ -4,6 +4,7 @@
 //! in a runtime that can be killed. With `--features postgres-tests` the same tests run on PostgreSQL.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod access;
 mod answers;
 mod audio;
 mod calls;

@@ -1,0 +1,260 @@
+//! Every route of every door: one row each, from which the routers are built and over which tests go.
+//!
+//! A route without a row cannot exist, and a row cannot be without saying what it asks of whoever calls it: that is
+//! looked at before the handler runs. `ids` says which things its path names, in the path's order, and so whose they are.
+
+use axum::{
+    Router,
+    handler::Handler,
+    http::Method,
+    middleware::from_fn_with_state,
+    routing::{MethodFilter, MethodRouter, on},
+};
+pub use controlplane_core::access::{Role, Scope};
+use controlplane_core::access::{
+    Role::{Admin, Operator, Viewer},
+    Scope::{Audio, CallsRead, CallsWrite, Webhooks},
+};
+use node_agent_protocol::{JOIN_PATH, LINK_PATH, RENEW_PATH};
+
+use super::{State, agents, audio, auth, customers, events, operators, webhooks};
+
+/// Which listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// `/v1`.
+    Customers,
+    /// `/admin/v1`, and what machines ask.
+    Operators,
+    /// `/agents/v1`.
+    Agents,
+}
+
+/// What a route asks of whoever calls it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// Nothing.
+    Nothing,
+    /// A customer's key with at least one of these scopes.
+    AnyOf(&'static [Scope]),
+    /// An operator's key with this role or a higher one.
+    Role(Role),
+    /// A node's certificate; the handler looks at it.
+    Certificate,
+    /// A token for one use in the body; the handler looks at it.
+    Token,
+}
+
+/// A thing that a path names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Id {
+    /// `call_…`
+    Call,
+    /// A recording.
+    Recording,
+    /// `we_…`, or `callback` for what calls bring along.
+    Endpoint,
+    /// `evt_…`
+    Event,
+    /// `key_…`
+    Key,
+    /// A node's name.
+    Node,
+    /// A trunk's name.
+    Trunk,
+    /// An AMI stream.
+    Stream,
+    /// A sound's hash.
+    Sound,
+}
+
+/// Whose a thing is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// An organisation's: to the others it is as one that there is not.
+    Org,
+    /// The fleet's.
+    Fleet,
+}
+
+impl Id {
+    /// Whose it is.
+    #[must_use]
+    pub const fn owner(self) -> Owner {
+        match self {
+            Self::Call | Self::Recording | Self::Endpoint | Self::Event | Self::Key => Owner::Org,
+            Self::Node | Self::Trunk | Self::Stream | Self::Sound => Owner::Fleet,
+        }
+    }
+}
+
+/// One row.
+pub struct Route {
+    /// Which listener.
+    pub door: Door,
+    /// Which method; GET is also HEAD.
+    pub method: Method,
+    /// Its address, with `{…}` for what it names.
+    pub path: &'static str,
+    /// What it asks of whoever calls it.
+    pub needs: Needs,
+    /// What its path names.
+    pub ids: &'static [Id],
+    handler: MethodRouter<State>,
+}
+
+fn row<H: Handler<T, State>, T: 'static>(
+    door: Door,
+    (method, filter): (Method, MethodFilter),
+    path: &'static str,
+    needs: Needs,
+    ids: &'static [Id],
+    handler: H,
+) -> Route {
+    Route { door, method, path, needs, ids, handler: on(filter, handler) }
+}
+
+const GET: (Method, MethodFilter) = (Method::GET, MethodFilter::GET);
+const POST: (Method, MethodFilter) = (Method::POST, MethodFilter::POST);
+const PATCH: (Method, MethodFilter) = (Method::PATCH, MethodFilter::PATCH);
+const DELETE: (Method, MethodFilter) = (Method::DELETE, MethodFilter::DELETE);
+
+/// Every route.
+#[must_use]
+pub fn table() -> Vec<Route> {
+    of_customers().into_iter().chain(of_operators()).chain(of_agents()).collect()
+}
+
+/// The customers' door.
+#[rustfmt::skip]
+fn of_customers() -> Vec<Route> {
+    use Needs::{AnyOf, Nothing};
+    let at = Door::Customers;
+    vec![
+        row(at, POST,   "/v1/calls",                                    AnyOf(&[CallsWrite]),          &[],          customers::create),
+        row(at, GET,    "/v1/calls",                                    AnyOf(&[CallsRead]),           &[],          customers::list),
+        row(at, GET,    "/v1/calls/{id}",                               AnyOf(&[CallsRead]),           &[Id::Call],  customers::show),
+        row(at, POST,   "/v1/calls/{id}/cancel",                        AnyOf(&[CallsWrite]),          &[Id::Call],  customers::cancel),
+        row(at, POST,   "/v1/audio",                                    AnyOf(&[Audio]),               &[],          audio::create),
+        row(at, GET,    "/v1/audio",                                    AnyOf(&[Audio, CallsRead]),    &[],          audio::list),
+        row(at, GET,    "/v1/audio/{id}",                               AnyOf(&[Audio, CallsRead]),    &[Id::Recording], audio::show),
+        row(at, DELETE, "/v1/audio/{id}",                               AnyOf(&[Audio]),               &[Id::Recording], audio::delete),
+        row(at, GET,    "/v1/audio/{id}/content",                       AnyOf(&[Audio, CallsRead]),    &[Id::Recording], audio::content),
+        row(at, POST,   "/v1/webhook_endpoints",                        AnyOf(&[Webhooks]),            &[],          webhooks::create),
+        row(at, GET,    "/v1/webhook_endpoints",                        AnyOf(&[Webhooks, CallsRead]), &[],          webhooks::list),
+        row(at, GET,    "/v1/webhook_endpoints/{id}",                   AnyOf(&[Webhooks, CallsRead]), &[Id::Endpoint], webhooks::show),
+        row(at, PATCH,  "/v1/webhook_endpoints/{id}",                   AnyOf(&[Webhooks]),            &[Id::Endpoint], webhooks::change),
+        row(at, DELETE, "/v1/webhook_endpoints/{id}",                   AnyOf(&[Webhooks]),            &[Id::Endpoint], webhooks::remove),
+        row(at, POST,   "/v1/webhook_endpoints/{id}/rotate_secret",     AnyOf(&[Webhooks]),            &[Id::Endpoint], webhooks::rotate),
+        row(at, POST,   "/v1/webhook_endpoints/{id}/test",              AnyOf(&[Webhooks]),            &[Id::Endpoint], webhooks::test),
+        row(at, GET,    "/v1/webhook_endpoints/{id}/deliveries",        AnyOf(&[Webhooks, CallsRead]), &[Id::Endpoint], webhooks::deliveries::list),
+        row(at, POST,   "/v1/webhook_endpoints/{id}/deliveries/{event}/replay", AnyOf(&[Webhooks]),    &[Id::Endpoint, Id::Event], webhooks::deliveries::replay),
+        row(at, GET,    "/v1/callback_secret",                          AnyOf(&[Webhooks]),            &[],          webhooks::callback::show),
+        row(at, POST,   "/v1/callback_secret/rotate",                   AnyOf(&[Webhooks]),            &[],          webhooks::callback::rotate),
+        row(at, GET,    "/v1/events",                                   AnyOf(&[CallsRead]),           &[],          events::list),
+        row(at, GET,    "/healthz",                                     Nothing,                       &[],          operators::healthz),
+    ]
+}
+
+/// The operators' door. Viewers read, operators act on calls, bans, trunks and nodes, admins do the rest.
+#[rustfmt::skip]
+fn of_operators() -> Vec<Route> {
+    use Needs::{Nothing, Role, Token};
+    let at = Door::Operators;
+    vec![
+        row(at, POST, "/admin/v1/bootstrap",             Token,          &[],          operators::keys::bootstrap),
+        row(at, GET,  "/admin/v1/fleet",                 Role(Viewer),   &[],          operators::fleet::show),
+        row(at, POST, "/admin/v1/fleet",                 Role(Admin),    &[],          operators::fleet::apply),
+        row(at, GET,  "/admin/v1/nodes",                 Role(Viewer),   &[],          operators::nodes),
+        row(at, POST, "/admin/v1/nodes/{name}/token",    Role(Operator), &[Id::Node],  operators::agents::token),
+        row(at, POST, "/admin/v1/nodes/{name}/revoke",   Role(Operator), &[Id::Node],  operators::agents::revoke),
+        row(at, GET,  "/admin/v1/nodes/{name}/agent",    Role(Viewer),   &[Id::Node],  operators::agents::show),
+        row(at, GET,  "/admin/v1/nodes/{name}/why",      Role(Viewer),   &[Id::Node],  operators::health::node_why),
+        row(at, POST, "/admin/v1/nodes/{name}/drain",    Role(Operator), &[Id::Node],  operators::health::drain),
+        row(at, POST, "/admin/v1/nodes/{name}/undrain",  Role(Operator), &[Id::Node],  operators::health::undrain),
+        row(at, GET,  "/admin/v1/trunks/{name}/why",     Role(Viewer),   &[Id::Trunk], operators::health::trunk_why),
+        row(at, POST, "/admin/v1/trunks/{name}/disable", Role(Operator), &[Id::Trunk], operators::health::disable),
+        row(at, POST, "/admin/v1/trunks/{name}/enable",  Role(Operator), &[Id::Trunk], operators::health::enable),
+        row(at, GET,  "/admin/v1/agents",                Role(Viewer),   &[],          operators::agents::list),
+        row(at, GET,  "/admin/v1/trunks",                Role(Viewer),   &[],          operators::trunks),
+        row(at, GET,  "/admin/v1/routes",                Role(Viewer),   &[],          operators::routes),
+        row(at, GET,  "/admin/v1/routes/explain",        Role(Viewer),   &[],          operators::explain),
+        row(at, GET,  "/admin/v1/bans",                  Role(Viewer),   &[],          operators::bans::bans),
+        row(at, POST, "/admin/v1/bans",                  Role(Operator), &[],          operators::bans::ban),
+        row(at, POST, "/admin/v1/bans/remove",           Role(Operator), &[],          operators::bans::unban),
+        row(at, GET,  "/admin/v1/bans/why",              Role(Viewer),   &[],          operators::bans::why),
+        row(at, POST, "/admin/v1/bans/import",           Role(Operator), &[],          operators::bans::lists::import),
+        row(at, GET,  "/admin/v1/bans/export",           Role(Viewer),   &[],          operators::bans::lists::export),
+        row(at, GET,  "/admin/v1/allows",                Role(Viewer),   &[],          operators::bans::allows),
+        row(at, POST, "/admin/v1/allows",                Role(Operator), &[],          operators::bans::allow),
+        row(at, POST, "/admin/v1/allows/remove",         Role(Operator), &[],          operators::bans::disallow),
+        row(at, GET,  "/admin/v1/keys",                  Role(Viewer),   &[],          operators::keys::list),
+        row(at, POST, "/admin/v1/keys",                  Role(Admin),    &[],          operators::keys::create),
+        row(at, POST, "/admin/v1/keys/{id}/revoke",      Role(Admin),    &[Id::Key],   operators::keys::revoke),
+        row(at, GET,  "/admin/v1/audit",                 Role(Viewer),   &[],          operators::audit),
+        row(at, GET,  "/admin/v1/webhooks/deliveries",   Role(Viewer),   &[],          webhooks::operators::list),
+        row(at, POST, "/admin/v1/webhooks/deliveries/{event}/replay", Role(Operator), &[Id::Event], webhooks::operators::replay),
+        row(at, POST, "/admin/v1/calls",                 Role(Operator), &[],          operators::calls::create),
+        row(at, GET,  "/admin/v1/calls",                 Role(Viewer),   &[],          operators::calls::list),
+        row(at, GET,  "/admin/v1/calls/{id}",            Role(Viewer),   &[Id::Call],  operators::calls::show),
+        row(at, POST, "/admin/v1/calls/{id}/cancel",     Role(Operator), &[Id::Call],  operators::calls::cancel),
+        row(at, GET,  "/metrics",                        Nothing,        &[],          operators::metrics),
+        row(at, GET,  "/healthz",                        Nothing,        &[],          operators::healthz),
+        row(at, GET,  "/readyz",                         Nothing,        &[],          operators::readyz),
+    ]
+}
+
+/// The agents' door.
+#[rustfmt::skip]
+fn of_agents() -> Vec<Route> {
+    use Needs::{Certificate, Token};
+    let at = Door::Agents;
+    vec![
+        row(at, POST, JOIN_PATH,                   Token,       &[],           agents::join),
+        row(at, POST, RENEW_PATH,                  Certificate, &[],           agents::renew),
+        row(at, GET,  LINK_PATH,                   Certificate, &[],           agents::link),
+        row(at, GET,  "/agents/v1/ami/{stream_id}", Certificate, &[Id::Stream], agents::ami),
+        row(at, GET,  "/agents/v1/audio/{sound}",  Certificate, &[Id::Sound],  agents::audio),
+    ]
+}
+
+/// A door's routes, each behind what its row asks for.
+pub(super) fn router(door: Door, state: &State) -> Router<State> {
+    let of_door = table().into_iter().filter(|route| route.door == door);
+    of_door.fold(Router::new(), |router, route| {
+        let admit = from_fn_with_state((state.clone(), route.needs), auth::admit);
+        router.route(route.path, route.handler.route_layer(admit))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A path's names are as many as its row says, and each door asks for its own kind of proof.
+    #[test]
+    fn rows_say_what_their_paths_name_and_ask_for_their_doors_proof() {
+        for route in table() {
+            let (named, path) = (route.path.matches('{').count(), route.path);
+            assert_eq!(named, route.ids.len(), "{path}");
+            assert!(
+                path.starts_with(match route.door {
+                    Door::Customers => "/v1/",
+                    Door::Operators => "/admin/v1/",
+                    Door::Agents => "/agents/v1/",
+                }) || route.needs == Needs::Nothing && named == 0,
+                "{path}"
+            );
+            let fits = match route.needs {
+                Needs::Nothing => route.method == Method::GET,
+                Needs::AnyOf(scopes) => route.door == Door::Customers && !scopes.is_empty(),
+                Needs::Role(role) => {
+                    route.door == Door::Operators && (route.method == Method::GET || role > Role::Viewer)
+                }
+                Needs::Certificate => route.door == Door::Agents,
+                Needs::Token => true,
+            };
+            assert!(fits, "{} {path}", route.method);
+        }
+    }
+}
