@@ -20,11 +20,15 @@ use crate::{
     clock::{Chance, Clock},
     health::{self, Canaries, Keeping},
     http::{self, Parts, Patient, State},
+    keys::Uses,
     metrics::Metrics,
     nodes::{self, Nodes, TakeUpError},
     registry::Registry,
     settings::Settings,
-    webhooks::{ClientError, Webhooks},
+    webhooks::{
+        ClientError, Webhooks,
+        sealing::{SealError, Seals},
+    },
 };
 
 /// Requests under way when it stops are answered within this time.
@@ -61,6 +65,9 @@ pub enum StartError {
     /// The bootstrap token.
     #[error(transparent)]
     Bootstrap(#[from] TokenError),
+    /// The keys of secrets.
+    #[error(transparent)]
+    Seals(#[from] SealError),
     /// The client of webhooks.
     #[error(transparent)]
     Webhooks(#[from] ClientError),
@@ -155,15 +162,24 @@ impl App {
             Limits { throttle: settings.throttle.clone(), open: settings.calls.open_max() },
         ));
         let awake = tokio::spawn(Arc::clone(&calls).stay_awake()).abort_handle();
+        let key_file = settings.secrets.key_file.as_deref();
+        let seals = Arc::new(Seals::open(key_file, &absolute(&settings.data_dir), chance.clone())?);
+        let resealed = seals.reseal(&store, &clock).await?;
+        if resealed > 0 {
+            tracing::info!(rows = resealed, "secrets were sealed with the key in force");
+        }
         let webhooks = Webhooks::new(
             &settings.webhooks,
             Arc::clone(&store),
             clock.clone(),
             chance.clone(),
             Arc::clone(&metrics),
+            seals,
         )?;
+        let uses = Arc::new(Uses::default());
         let state = State::new(Parts {
-            store,
+            store: Arc::clone(&store),
+            uses: Arc::clone(&uses),
             registry: Arc::clone(&registry),
             nodes: Arc::clone(&nodes),
             agents: Arc::clone(&agents),
@@ -204,6 +220,7 @@ impl App {
             keeping.keep(Arc::clone(&registry), clock),
             keeping.count_customers(registry),
             Canaries::new(Arc::clone(&calls)).keep(),
+            uses.keep(store),
             tokio::spawn(Arc::clone(&calls).hear_late()).abort_handle(),
             awake,
             tokio::spawn(calls.watch_over()).abort_handle(),

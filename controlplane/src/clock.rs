@@ -7,7 +7,7 @@ use std::{
 };
 
 use controlplane_core::ids::{
-    AttemptId, AuditId, CallId, EndpointId, EventId, KeyId, RecordingId, RequestId, StreamId,
+    AttemptId, AuditId, CallId, EndpointId, EventId, KeyId, OrgId, RecordingId, RequestId, StreamId,
 };
 use rand::{Rng, RngCore, SeedableRng, rngs::StdRng};
 use time::OffsetDateTime;
@@ -113,6 +113,12 @@ impl Chance {
     #[must_use]
     pub fn key_id(&self, now: OffsetDateTime) -> KeyId {
         self.with(|rng| KeyId::new(now, rng))
+    }
+
+    /// A new organisation's id.
+    #[must_use]
+    pub fn org_id(&self, now: OffsetDateTime) -> OrgId {
+        self.with(|rng| OrgId::new(now, rng))
     }
 
     /// A new request's id.

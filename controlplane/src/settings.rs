@@ -58,6 +58,18 @@ pub struct Settings {
     /// Webhooks.
     #[serde(default)]
     pub webhooks: WebhookSettings,
+    /// What seals customers' secrets in the database.
+    #[serde(default)]
+    pub secrets: SecretSettings,
+}
+
+/// Where the keys are that seal secrets.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SecretSettings {
+    /// Lines of base64, 32 bytes each; the first seals, all open. Absent: `secrets.key` in the data directory, which is
+    /// made where it is missing.
+    pub key_file: Option<PathBuf>,
 }
 
 /// How many calls may be open (accepted and not ended) at a time; further ones are answered 429.
@@ -183,6 +195,7 @@ impl Default for Settings {
             throttle: Throttle::default(),
             calls: CallsSettings::default(),
             webhooks: WebhookSettings::default(),
+            secrets: SecretSettings::default(),
         }
     }
 }

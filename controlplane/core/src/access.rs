@@ -34,6 +34,16 @@ words! {
     }
 }
 
+words! {
+    /// Whether what a key asks for is done.
+    Mode {
+        /// It is.
+        Live = "live",
+        /// It is rehearsed: the whole life of a call, of which nothing reaches a carrier.
+        Test = "test",
+    }
+}
+
 impl Role {
     /// The words that are kept of it: its own and those of every role below.
     #[must_use]

@@ -13,6 +13,7 @@
 //! - [`ending`]: what an ending means (the cause table).
 //! - [`failover`]: what follows an ending: another trunk, or the end of the call.
 //! - [`redial`]: whether the callee is dialled again later.
+//! - [`rehearsal`]: what a test key's call meets.
 //! - [`throttle`]: how often one number may be dialled.
 //! - [`health`]: which trunks and nodes can carry a call, and why.
 //! - [`webhook`]: where events may be sent, and when they are sent again.
@@ -30,6 +31,7 @@ pub mod names;
 pub mod number;
 pub mod pacing;
 pub mod redial;
+pub mod rehearsal;
 pub mod request;
 pub mod selection;
 pub mod sound;

@@ -106,6 +106,10 @@ name!(
     ManagementName, "management", is_slug, "1 to 63 of a-z, 0-9 and -, not beginning or ending with -"
 );
 name!(
+    /// A customer organisation, as commands call it.
+    OrgSlug, "organisation", is_slug, "1 to 63 of a-z, 0-9 and -, not beginning or ending with -"
+);
+name!(
     /// A PJSIP endpoint on a node.
     EndpointName, "endpoint", is_endpoint, "1 to 60 of letters, digits, -, _ and ."
 );

@@ -29,6 +29,11 @@ impl Failure {
         Self { text: text.into(), code: 2 }
     }
 
+    /// There is no such thing.
+    pub(super) fn not_found(text: impl Into<String>) -> Self {
+        Self { text: text.into(), code: 5 }
+    }
+
     fn unreachable(url: &str, error: &reqwest::Error) -> Self {
         let cause = crate::calls::chain(error);
         Self {
@@ -104,6 +109,10 @@ impl Door {
 
     pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
         self.send(self.request(Method::POST, path).json(body)).await
+    }
+
+    pub(super) async fn patch(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        self.send(self.request(Method::PATCH, path).json(body)).await
     }
 
     /// A POST of text, with query parameters.

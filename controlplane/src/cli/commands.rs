@@ -354,34 +354,3 @@ pub(super) fn encoded_id(id: &str) -> String {
         })
         .collect()
 }
-
-pub(super) async fn create_key(door: &Door, name: &str, operator: bool, scopes: &[String]) -> Done {
-    let mut body = json!({"name": name, "operator": operator});
-    if !scopes.is_empty() {
-        body["scopes"] = scopes.into();
-    }
-    let key = door.post("/admin/v1/keys", &body).await?;
-    show(door, &key, || {
-        format!(
-            "{}  {}\nThe key, shown this once: {}\n",
-            cell(&key, "id"),
-            cell(&key, "name"),
-            cell(&key, "secret")
-        )
-    });
-    Ok(ExitCode::SUCCESS)
-}
-
-pub(super) async fn keys(door: &Door) -> Done {
-    let list = door.get("/admin/v1/keys").await?;
-    let header = ["KEY", "NAME", "PREFIX", "SCOPES", "REVOKED"];
-    let members = ["id", "name", "prefix", "scopes", "revoked_at"];
-    show_list(door, &list, &header, &members, "No keys. Next: ringward key create --name NAME");
-    Ok(ExitCode::SUCCESS)
-}
-
-pub(super) async fn revoke_key(door: &Door, id: &str) -> Done {
-    let answer = door.post(&format!("/admin/v1/keys/{}/revoke", encoded_id(id)), &json!({})).await?;
-    show(door, &answer, || format!("{} is revoked.\n", cell(&answer, "id")));
-    Ok(ExitCode::SUCCESS)
-}

@@ -10,6 +10,7 @@ mod bans;
 mod client;
 mod commands;
 mod health;
+mod keys;
 mod serve;
 mod table;
 mod webhooks;
@@ -69,7 +70,10 @@ enum Command {
     Allow(bans::AllowCommand),
     /// API keys.
     #[command(subcommand)]
-    Key(KeyCommand),
+    Key(keys::KeyCommand),
+    /// Customers.
+    #[command(subcommand)]
+    Org(keys::OrgCommand),
     /// Events on their way to customers' webhooks.
     #[command(subcommand)]
     Webhook(WebhookCommand),
@@ -226,29 +230,6 @@ struct PlaceArgs {
 }
 
 #[derive(Debug, Subcommand)]
-enum KeyCommand {
-    /// Makes a key and shows it, once.
-    Create {
-        /// What people call it.
-        #[arg(long)]
-        name: String,
-        /// An operator's key instead of a customer's.
-        #[arg(long)]
-        operator: bool,
-        /// A scope of a customer's key (repeatable); none: all.
-        #[arg(long)]
-        scope: Vec<String>,
-    },
-    /// Every key, without its secret.
-    List,
-    /// Ends a key at once.
-    Revoke {
-        /// Its id.
-        id: String,
-    },
-}
-
-#[derive(Debug, Subcommand)]
 enum WebhookCommand {
     /// What is delivered where, newest event first.
     Deliveries {
@@ -324,16 +305,13 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Call(CallCommand::Cancel { id }) => commands::cancel(&door()?, id).await,
         Command::Ban(command) => bans::ban(&door()?, command).await,
         Command::Allow(command) => bans::allow(&door()?, command).await,
-        Command::Key(KeyCommand::Create { name, operator, scope }) => {
-            commands::create_key(&door()?, name, *operator, scope).await
-        }
+        Command::Key(command) => keys::key(&door()?, command).await,
+        Command::Org(command) => keys::org(&door()?, command).await,
         Command::Webhook(WebhookCommand::Deliveries { endpoint, state, limit }) => {
             webhooks::deliveries(&door()?, endpoint.as_deref(), state.as_deref(), *limit).await
         }
         Command::Webhook(WebhookCommand::Replay { event, endpoint }) => {
             webhooks::replay(&door()?, event, endpoint).await
         }
-        Command::Key(KeyCommand::List) => commands::keys(&door()?).await,
-        Command::Key(KeyCommand::Revoke { id }) => commands::revoke_key(&door()?, id).await,
     }
 }

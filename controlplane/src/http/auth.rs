@@ -9,10 +9,11 @@ use axum::{
     response::Response,
 };
 use controlplane_core::{
-    access::{Role, Scope},
+    access::{Mode, Role, Scope},
     ids::{KeyId, OrgId},
 };
 use controlplane_store::{StoreError, calls::Actor, keys::Key};
+use time::OffsetDateTime;
 
 use super::{
     RequestTag, State,
@@ -26,7 +27,10 @@ use crate::keys;
 pub(super) struct Customer {
     pub(super) org: OrgId,
     pub(super) actor: Actor,
-    scopes: Vec<String>,
+    /// Whether what it asks for is done, or only rehearsed.
+    pub(super) mode: Mode,
+    pub(super) scopes: Vec<String>,
+    pub(super) expires_at: Option<OffsetDateTime>,
     secret_sha256: [u8; 32],
     /// What the route asked for.
     any_of: &'static [Scope],
@@ -36,7 +40,9 @@ impl Customer {
     /// Whether the key may still do what the route asks for, for answers that go on.
     pub(super) async fn may_still(&self, state: &State) -> Result<bool, StoreError> {
         let key = state.store.key_by_hash(&self.secret_sha256).await?;
-        Ok(key.is_some_and(|key| is_alive(&key, state) && has_any(&key.scopes, self.any_of)))
+        Ok(key.is_some_and(|key| {
+            is_alive(&key, state) && key.suspended_at.is_none() && has_any(&key.scopes, self.any_of)
+        }))
     }
 
     /// Whether the key has this scope too.
@@ -81,12 +87,18 @@ async fn customer(parts: &Parts, state: &State, any_of: &'static [Scope]) -> Res
     let key = key(parts, state).await?;
     // An operator's key at the customers' door is a wrong key there, not a stronger one.
     let org = key.org.ok_or_else(unauthenticated)?;
+    if key.suspended_at.is_some() {
+        let detail =
+            "The organisation is suspended: nothing of it is answered. Ask who runs this control plane.";
+        return Err(Problem::new(Code::OrgSuspended, detail));
+    }
     if !has_any(&key.scopes, any_of) {
         let wanted = any_of.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(" or ");
         return Err(Problem::new(Code::Forbidden, format!("The key lacks the scope {wanted}.")));
     }
-    let actor = actor(parts, Some(key.id));
-    Ok(Customer { org, actor, scopes: key.scopes, secret_sha256: key.secret_sha256, any_of })
+    let actor = actor(parts, Some(key.id.clone()));
+    let Key { mode, scopes, expires_at, secret_sha256, .. } = key;
+    Ok(Customer { org, actor, mode, scopes, expires_at, secret_sha256, any_of })
 }
 
 async fn operator(parts: &Parts, state: &State, needs: Role) -> Result<Operator, Problem> {
@@ -148,5 +160,9 @@ async fn key(parts: &Parts, state: &State) -> Result<Key, Problem> {
     let secret = secret.ok_or_else(unauthenticated)?;
     // Found by its hash: the comparison is the database's, of hashes, and tells nothing of the secret.
     let key = state.store.key_by_hash(&keys::hash(secret)).await?.ok_or_else(unauthenticated)?;
-    if is_alive(&key, state) { Ok(key) } else { Err(unauthenticated()) }
+    if !is_alive(&key, state) {
+        return Err(unauthenticated());
+    }
+    state.uses.note(&key.id, state.clock.now());
+    Ok(key)
 }

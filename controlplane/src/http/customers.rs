@@ -13,8 +13,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use controlplane_core::{
+    access::Mode,
     call::CallStatus,
     ids::{CallId, OrgId},
+    rehearsal,
     request::CallRequest,
 };
 use controlplane_store::{
@@ -46,14 +48,21 @@ pub(super) async fn create(
     headers: HeaderMap,
     body: JsonBody<CallRequest>,
 ) -> Result<Response, Problem> {
-    accept(&state, customer.org, customer.actor, &headers, body).await
+    let Customer { org, actor, mode, .. } = customer;
+    accept(&state, Asker { org, actor, mode }, &headers, body).await
+}
+
+/// Who asks for a call.
+pub(super) struct Asker {
+    pub(super) org: OrgId,
+    pub(super) actor: Actor,
+    pub(super) mode: Mode,
 }
 
 /// Accepts a call for an organisation; shared with the operators' door.
 pub(super) async fn accept(
     state: &State,
-    org: OrgId,
-    actor: Actor,
+    Asker { org, actor, mode }: Asker,
     headers: &HeaderMap,
     JsonBody { value: request, bytes }: JsonBody<CallRequest>,
 ) -> Result<Response, Problem> {
@@ -65,6 +74,10 @@ pub(super) async fn accept(
         state.webhooks.may_send_to(&callback.url).map_err(|blocked| {
             Problem::new(Code::InvalidField, format!("{blocked}.")).param("callback.url")
         })?;
+    }
+    if mode == Mode::Test && !rehearsal::knows(&request.to) {
+        let detail = "A test key phones nobody: it takes the numbers +12025550100 to +12025550118, each with an outcome of its own.";
+        return Err(Problem::new(Code::InvalidField, detail).param("to"));
     }
     let idempotency = idempotency(headers, &bytes)?;
     if !state.calls.has_room() {
@@ -100,6 +113,7 @@ pub(super) async fn accept(
         deadline_at: request.deadline(now),
         open_max: state.calls.limits.open,
         org,
+        mode,
         request,
         at: now,
         idempotency,
@@ -231,6 +245,12 @@ pub(super) async fn cancel(
     id: Result<Path<CallId>, PathRejection>,
 ) -> Result<Response, Problem> {
     let Path(id) = id?;
+    if customer.mode == Mode::Test {
+        let call = state.store.call(&customer.org, &id).await?.ok_or_else(Problem::not_found)?;
+        if call.mode == Mode::Live {
+            return Err(Problem::new(Code::Forbidden, "A test key ends test calls only."));
+        }
+    }
     end(&state, &customer.org, &id, customer.actor).await
 }
 

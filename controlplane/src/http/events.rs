@@ -3,7 +3,8 @@
 //! Both go by position, which is given in the order of commits: whoever has read up to one has missed
 //! nothing. A stream reads from the database as its reader takes, so that a slow one costs no memory; one that
 //! takes nothing for [`SLOW_MAX`] is ended, and resumes with `Last-Event-ID` where it was. Its connection is ended
-//! where it is written to (`patient.rs`). A key that is revoked ends its streams within [`KEY_EVERY`].
+//! where it is written to (`patient.rs`). A key that is revoked here ends its streams at
+//! once; one that expires, or is revoked at another replica, within [`KEY_EVERY`].
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -152,6 +153,8 @@ struct Feed {
     place: Place,
     events: mpsc::Sender<Result<SseEvent, Infallible>>,
     key_seen: Instant,
+    /// Some key may open nothing any more.
+    is_told: bool,
 }
 
 /// Reads events for one stream until its reader is gone, too slow or not allowed, or the program stops.
@@ -162,7 +165,7 @@ async fn feed(
     place: Place,
     events: mpsc::Sender<Result<SseEvent, Infallible>>,
 ) {
-    let mut feed = Feed { state, customer, place, events, key_seen: Instant::now() };
+    let mut feed = Feed { state, customer, place, events, key_seen: Instant::now(), is_told: false };
     match feed.run(after).await {
         End::Quiet => {}
         End::Key => tracing::info!(org = %feed.customer.org, "a stream ends: its key is not valid any more"),
@@ -198,6 +201,7 @@ impl Feed {
                 _ = self.place.stop.wait_for(|stop| *stop) => return End::Quiet,
                 () = self.events.closed() => return End::Quiet,
                 _ = self.place.news.changed() => {}
+                _ = self.place.keys.changed() => self.is_told = true,
                 () = sleep(LOOK_EVERY) => {}
             }
         }
@@ -222,9 +226,12 @@ impl Feed {
     }
 
     async fn look_at_key(&mut self) -> Result<(), End> {
-        if self.key_seen.elapsed() < KEY_EVERY {
+        let is_told = self.is_told || self.place.keys.has_changed().unwrap_or(false);
+        if self.key_seen.elapsed() < KEY_EVERY && !is_told {
             return Ok(());
         }
+        self.is_told = false;
+        self.place.keys.mark_unchanged();
         let may = self.customer.may_still(&self.state).await.map_err(End::Store)?;
         self.key_seen = Instant::now();
         if may { Ok(()) } else { Err(End::Key) }

@@ -2,6 +2,7 @@
 //! table of what they serve, and what each route asks of whoever calls it.
 
 mod agents;
+mod api_keys;
 mod audio;
 mod auth;
 mod body;
@@ -42,6 +43,7 @@ use crate::{
     calls::Calls,
     clock::{Chance, Clock},
     health::Keeping,
+    keys::Uses,
     metrics::Metrics,
     nodes::Nodes,
     registry::Registry,
@@ -74,6 +76,8 @@ pub struct Parts {
     pub(crate) keeping: Arc<Keeping>,
     /// Events on their way to customers.
     pub webhooks: Arc<Webhooks>,
+    /// When keys were used.
+    pub(crate) uses: Arc<Uses>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Time.

@@ -12,7 +12,7 @@ use axum::{
 use controlplane_store::StoreError;
 use serde_json::{Value, json};
 
-use crate::calls::chain;
+use crate::{calls::chain, webhooks::sealing::SealError};
 
 /// What went wrong, by a word that never changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +83,10 @@ pub(super) enum Code {
     TooManyStreams,
     /// There are as many tests of webhooks under way as there may be.
     TooManyTests,
+    /// Another organisation has the slug.
+    SlugTaken,
+    /// The key's organisation is suspended.
+    OrgSuspended,
     /// Too many calls under way, or the database is away: ask again.
     Unavailable,
     /// A fault of the program.
@@ -139,6 +143,8 @@ impl Code {
             }
             Self::NodeNotDeclared => ("node_not_declared", StatusCode::FORBIDDEN, "The node is not declared"),
             Self::BanRefused => ("ban_refused", StatusCode::CONFLICT, "It may not be banned or allowed"),
+            Self::SlugTaken => ("slug_taken", StatusCode::CONFLICT, "The slug is taken"),
+            Self::OrgSuspended => ("org_suspended", StatusCode::FORBIDDEN, "The organisation is suspended"),
             Self::LimitReached => ("limit_reached", StatusCode::CONFLICT, "There may be no more of these"),
             Self::TooManyOpenCalls => {
                 ("too_many_open_calls", StatusCode::TOO_MANY_REQUESTS, "Too many calls are open")
@@ -278,6 +284,13 @@ impl From<StoreError> for Problem {
                 Self::new(Code::Internal, "Nothing was done. The log tells more under this request_id.")
             }
         }
+    }
+}
+
+impl From<SealError> for Problem {
+    fn from(error: SealError) -> Self {
+        tracing::error!(error = %chain(&error), "a secret could not be sealed or opened");
+        Self::new(Code::Internal, "Nothing was done. The log tells more under this request_id.")
     }
 }
 

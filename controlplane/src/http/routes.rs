@@ -13,11 +13,11 @@ use axum::{
 pub use controlplane_core::access::{Role, Scope};
 use controlplane_core::access::{
     Role::{Admin, Operator, Viewer},
-    Scope::{Audio, CallsRead, CallsWrite, Webhooks},
+    Scope::{Audio, CallsRead, CallsWrite, Keys, Webhooks},
 };
 use node_agent_protocol::{JOIN_PATH, LINK_PATH, RENEW_PATH};
 
-use super::{State, agents, audio, auth, customers, events, operators, webhooks};
+use super::{State, agents, api_keys, audio, auth, customers, events, operators, webhooks};
 
 /// Which listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +58,8 @@ pub enum Id {
     Event,
     /// `key_…`
     Key,
+    /// `org_…`
+    Org,
     /// A node's name.
     Node,
     /// A trunk's name.
@@ -83,7 +85,7 @@ impl Id {
     pub const fn owner(self) -> Owner {
         match self {
             Self::Call | Self::Recording | Self::Endpoint | Self::Event | Self::Key => Owner::Org,
-            Self::Node | Self::Trunk | Self::Stream | Self::Sound => Owner::Fleet,
+            Self::Org | Self::Node | Self::Trunk | Self::Stream | Self::Sound => Owner::Fleet,
         }
     }
 }
@@ -152,6 +154,11 @@ fn of_customers() -> Vec<Route> {
         row(at, GET,    "/v1/callback_secret",                          AnyOf(&[Webhooks]),            &[],          webhooks::callback::show),
         row(at, POST,   "/v1/callback_secret/rotate",                   AnyOf(&[Webhooks]),            &[],          webhooks::callback::rotate),
         row(at, GET,    "/v1/events",                                   AnyOf(&[CallsRead]),           &[],          events::list),
+        row(at, POST,   "/v1/api_keys",                                 AnyOf(&[Keys]),                &[],          api_keys::create),
+        row(at, GET,    "/v1/api_keys",                                 AnyOf(&[Keys]),                &[],          api_keys::list),
+        row(at, GET,    "/v1/api_keys/{id}",                            AnyOf(&[Keys]),                &[Id::Key],   api_keys::show),
+        row(at, POST,   "/v1/api_keys/{id}/rotate",                     AnyOf(&[Keys]),                &[Id::Key],   api_keys::rotate),
+        row(at, POST,   "/v1/api_keys/{id}/revoke",                     AnyOf(&[Keys]),                &[Id::Key],   api_keys::revoke),
         row(at, GET,    "/healthz",                                     Nothing,                       &[],          operators::healthz),
     ]
 }
@@ -191,6 +198,13 @@ fn of_operators() -> Vec<Route> {
         row(at, GET,  "/admin/v1/keys",                  Role(Viewer),   &[],          operators::keys::list),
         row(at, POST, "/admin/v1/keys",                  Role(Admin),    &[],          operators::keys::create),
         row(at, POST, "/admin/v1/keys/{id}/revoke",      Role(Admin),    &[Id::Key],   operators::keys::revoke),
+        row(at, POST, "/admin/v1/keys/{id}/rotate",      Role(Admin),    &[Id::Key],   operators::keys::rotate),
+        row(at, GET,  "/admin/v1/orgs",                  Role(Viewer),   &[],          operators::orgs::list),
+        row(at, POST, "/admin/v1/orgs",                  Role(Admin),    &[],          operators::orgs::create),
+        row(at, GET,  "/admin/v1/orgs/{id}",             Role(Viewer),   &[Id::Org],   operators::orgs::show),
+        row(at, PATCH, "/admin/v1/orgs/{id}",            Role(Admin),    &[Id::Org],   operators::orgs::rename),
+        row(at, POST, "/admin/v1/orgs/{id}/suspend",     Role(Admin),    &[Id::Org],   operators::orgs::suspend),
+        row(at, POST, "/admin/v1/orgs/{id}/resume",      Role(Admin),    &[Id::Org],   operators::orgs::resume),
         row(at, GET,  "/admin/v1/audit",                 Role(Viewer),   &[],          operators::audit),
         row(at, GET,  "/admin/v1/webhooks/deliveries",   Role(Viewer),   &[],          webhooks::operators::list),
         row(at, POST, "/admin/v1/webhooks/deliveries/{event}/replay", Role(Operator), &[Id::Event], webhooks::operators::replay),

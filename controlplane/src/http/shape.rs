@@ -1,6 +1,7 @@
 //! Calls as the API shows them.
 
 use controlplane_core::{
+    access::Mode,
     call::{AttemptStatus, CallStatus, Detection, Outcome, Rang, Reason},
     ending::EndingClass,
     ids::{AttemptId, CallId},
@@ -18,6 +19,8 @@ use time::OffsetDateTime;
 pub(crate) struct CallView {
     id: CallId,
     object: &'static str,
+    /// Whether it was placed by a live key; if not, it is rehearsed, and nothing of it reaches a carrier.
+    livemode: bool,
     to: E164,
     from: Option<E164>,
     status: CallStatus,
@@ -83,6 +86,7 @@ impl From<Call> for CallView {
         Self {
             id: call.id,
             object: "call",
+            livemode: call.mode == Mode::Live,
             to: call.request.to,
             from: call.request.from,
             status: call.status,

@@ -22,7 +22,7 @@ use controlplane_core::{
 };
 use controlplane_store::{
     StoreError,
-    webhooks::{Claim, Claimed, Lane, Secret, Settle},
+    webhooks::{Claim, Claimed, Holder, Lane, Settle, Target},
 };
 use rand::Rng;
 use tokio::{sync::Notify, task::JoinSet, time::sleep};
@@ -179,13 +179,20 @@ impl Lanes {
             permits.push(permit);
         }
         let now = self.shared.clock.now();
+        let callback_secret = match self.shared.seals.new_secret(&Holder::Callback(lane.org.clone())) {
+            Ok(secret) => secret,
+            Err(error) => {
+                tracing::error!(%error, "due events could not be claimed");
+                return Vec::new();
+            }
+        };
         let claim = Claim {
             lane: lane.clone(),
             owner: self.owner.clone(),
             now,
             until: now + LEASE,
             limit: u16::try_from(permits.len()).unwrap_or(1),
-            callback_secret: Secret(self.shared.chance.secret().to_vec()),
+            callback_secret,
         };
         match self.shared.store.claim_deliveries(claim).await {
             Ok(claimed) => claimed.into_iter().zip(permits).collect(),
@@ -215,6 +222,17 @@ impl Lanes {
             self.settle(&claimed, Next::Unreadable, None).await;
             return true;
         };
+        let holder = match &claimed.target {
+            Target::Endpoint(id) => Holder::Endpoint(claimed.org.clone(), id.clone()),
+            Target::Callback => Holder::Callback(claimed.org.clone()),
+        };
+        let secrets = match shared.seals.opened(&holder, &claimed.secrets) {
+            Ok(secrets) => secrets,
+            Err(error) => {
+                tracing::error!(%error, "an event cannot be signed; it is tried again when its lease is over");
+                return true;
+            }
+        };
         #[cfg(feature = "planted-bugs")]
         if planted::is(planted::Bug::SettleBeforeSend) {
             self.settle(&claimed, Next::Delivered, None).await;
@@ -223,10 +241,7 @@ impl Lanes {
         let headers = [
             ("webhook-id", claimed.event.to_string()),
             ("webhook-timestamp", now.unix_timestamp().to_string()),
-            (
-                "webhook-signature",
-                signing::signature(&claimed.secrets, claimed.event.as_str(), now, body.as_bytes()),
-            ),
+            ("webhook-signature", signing::signature(&secrets, claimed.event.as_str(), now, body.as_bytes())),
         ];
         let tried = shared.sender.post(&claimed.url, headers, body).await;
         drop(permit);

@@ -13,6 +13,7 @@ mod lanes;
 mod metrics;
 mod pool;
 mod render;
+pub mod sealing;
 mod sending;
 mod signing;
 mod streams;
@@ -20,7 +21,7 @@ mod streams;
 use std::{sync::Arc, time::Duration};
 
 use controlplane_core::ids::OrgId;
-use controlplane_store::{Store, webhooks::Secrets};
+use controlplane_store::Store;
 use serde_json::json;
 use tokio::{
     task::AbortHandle,
@@ -32,6 +33,7 @@ pub(crate) use self::{
     guard::Blocked,
     metrics::WebhookMetrics,
     render::EventView,
+    sealing::OpenedSecrets,
     signing::shown,
     streams::{Place, Streams},
 };
@@ -39,6 +41,7 @@ use self::{
     guard::{Guard, SystemLookup},
     lanes::{LANES_EACH, Lanes},
     pool::Pool,
+    sealing::Seals,
     sending::{Sender, Tried},
 };
 use crate::{
@@ -78,6 +81,7 @@ struct Shared {
     chance: Chance,
     metrics: Arc<Metrics>,
     sender: Sender,
+    seals: Arc<Seals>,
 }
 
 /// Events on their way.
@@ -101,12 +105,13 @@ impl Webhooks {
         clock: Clock,
         chance: Chance,
         metrics: Arc<Metrics>,
+        seals: Arc<Seals>,
     ) -> Result<Arc<Self>, ClientError> {
         let guard = Arc::new(Guard::new(settings.clone()));
         let sender =
             Sender::new(Arc::clone(&guard), Arc::new(SystemLookup::new()), settings.ca_file.as_deref())?;
         let streams = Streams::new(metrics.webhooks.streams.clone());
-        let shared = Arc::new(Shared { store, clock, chance, metrics, sender });
+        let shared = Arc::new(Shared { store, clock, chance, metrics, sender, seals });
         let (lanes, tests) = (Lanes::new(Arc::clone(&shared)), Pool::new(TESTS_MAX, TESTS_EACH));
         Ok(Arc::new(Self { shared, guard, lanes, tests, streams }))
     }
@@ -120,6 +125,11 @@ impl Webhooks {
             tokio::spawn(Arc::clone(self).count()).abort_handle(),
             tokio::spawn(Arc::clone(self).purge()).abort_handle(),
         ]
+    }
+
+    /// The keys that open secrets.
+    pub(crate) fn seals(&self) -> &Seals {
+        &self.shared.seals
     }
 
     /// Ends event streams.
@@ -144,7 +154,7 @@ impl Webhooks {
 
     /// Sends an event of no call, once, for its owner to see what comes of it. `None`: too many such tests are
     /// under way, of this organisation or in all.
-    pub(crate) async fn test(&self, org: &OrgId, url: &str, secrets: &Secrets) -> Option<Tried> {
+    pub(crate) async fn test(&self, org: &OrgId, url: &str, secrets: &OpenedSecrets) -> Option<Tried> {
         let _place = self.tests.try_acquire(org)?;
         let now = self.shared.clock.now();
         let id = self.shared.chance.event_id(now).to_string();

@@ -23,6 +23,7 @@ struct Watched {
 pub(crate) struct Streams {
     orgs: Mutex<HashMap<OrgId, Watched>>,
     stop: watch::Sender<bool>,
+    keys: watch::Sender<u64>,
     open: IntGauge,
 }
 
@@ -32,13 +33,20 @@ pub(crate) struct Place {
     org: OrgId,
     /// Changes when the organisation may have news.
     pub(crate) news: watch::Receiver<u64>,
+    /// Changes when a key may open nothing any more.
+    pub(crate) keys: watch::Receiver<u64>,
     /// True when the program stops.
     pub(crate) stop: watch::Receiver<bool>,
 }
 
 impl Streams {
     pub(super) fn new(open: IntGauge) -> Arc<Self> {
-        Arc::new(Self { orgs: Mutex::default(), stop: watch::Sender::new(false), open })
+        Arc::new(Self {
+            orgs: Mutex::default(),
+            stop: watch::Sender::new(false),
+            keys: watch::Sender::new(0),
+            open,
+        })
     }
 
     /// A place for one more stream. `None`: there are too many.
@@ -55,7 +63,8 @@ impl Streams {
         watched.open += 1;
         self.open.inc();
         let (news, stop) = (watched.news.subscribe(), self.stop.subscribe());
-        Some(Place { streams: Arc::clone(self), org: org.clone(), news, stop })
+        let keys = self.keys.subscribe();
+        Some(Place { streams: Arc::clone(self), org: org.clone(), news, keys, stop })
     }
 
     /// These organisations may have news.
@@ -64,6 +73,11 @@ impl Streams {
         for watched in news.iter().filter_map(|org| orgs.get(org)) {
             watched.news.send_modify(|count| *count += 1);
         }
+    }
+
+    /// Keys were revoked, or an organisation was suspended: every stream looks at its own.
+    pub(crate) fn keys_changed(&self) {
+        self.keys.send_modify(|count| *count += 1);
     }
 
     /// Ends every stream: its reader resumes where it was.

@@ -4,7 +4,10 @@
 
 use std::sync::Arc;
 
-use controlplane_core::ids::{AuditId, CallId, EventId, OrgId};
+use controlplane_core::{
+    access::Mode,
+    ids::{AuditId, CallId, EventId, OrgId},
+};
 use controlplane_store::{
     Store, StoreError,
     calls::{Actor, NewCall, OpenMax},
@@ -57,6 +60,7 @@ async fn call(
         let new = NewCall {
             id: CallId::new(at, &mut rng),
             org: OrgId::first(),
+            mode: Mode::Live,
             request: request.clone(),
             at,
             deadline_at: at + Duration::minutes(5),

@@ -5,6 +5,7 @@ mod stored;
 
 use async_trait::async_trait;
 use controlplane_core::{
+    access::Mode,
     call::{AttemptStatus, CallStatus, Outcome, Rang, Reason},
     ending::{EndingClass, Talk},
     ids::{AttemptId, AuditId, CallId, EventId, KeyId, OrgId, RequestId},
@@ -42,6 +43,8 @@ pub struct NewCall {
     pub id: CallId,
     /// Whose it is.
     pub org: OrgId,
+    /// Whether it is to be placed, or only rehearsed.
+    pub mode: Mode,
     /// What was asked for.
     pub request: CallRequest,
     /// Moment of acceptance.
@@ -58,6 +61,17 @@ pub struct NewCall {
     pub audit_id: AuditId,
     /// Id of the transition's row in the log.
     pub event_id: EventId,
+}
+
+impl NewCall {
+    /// The idempotency key as it is kept. A rehearsal must not be taken for the real call: its key has a prefix that no
+    /// header's value has.
+    pub(crate) fn kept_key(&self, asked: &Idempotency) -> String {
+        match self.mode {
+            Mode::Live => asked.key.clone(),
+            Mode::Test => format!("test\n{}", asked.key),
+        }
+    }
 }
 
 /// The customer's promise that two requests are one.

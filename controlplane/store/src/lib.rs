@@ -19,9 +19,11 @@ mod fan;
 pub mod fleet;
 pub mod health;
 mod health_rows;
+mod key_rows;
 pub mod keys;
 mod lenient;
 mod open;
+pub mod orgs;
 mod place;
 pub mod postgres;
 mod progress;
@@ -42,6 +44,7 @@ pub use health::HealthStore;
 pub use keys::KeyStore;
 use open::migration_refused;
 pub use open::open;
+pub use orgs::OrgStore;
 pub use place::place;
 pub use webhooks::WebhookStore;
 
@@ -55,6 +58,7 @@ pub trait Store:
     + FleetStore
     + HealthStore
     + KeyStore
+    + OrgStore
     + WebhookStore
     + Send
     + Sync
@@ -70,6 +74,7 @@ impl<
         + FleetStore
         + HealthStore
         + KeyStore
+        + OrgStore
         + WebhookStore
         + Send
         + Sync,

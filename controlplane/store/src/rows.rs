@@ -1,6 +1,7 @@
 //! Rows as both databases give them. What differs (times) differs in `Micros` alone.
 
 use controlplane_core::{
+    access::Mode,
     call::{AttemptStatus, CallStatus, Detection, Outcome, Rang, Reason},
     ending::EndingClass,
     ids::{AttemptId, AuditId, CallId, EventId, KeyId, OrgId, RequestId},
@@ -14,10 +15,10 @@ use crate::{
     calls::{Actor, Attempt, Call, Pressed, TooLate, Transition},
     columns::{Micros, Stored, Word},
     fleet::DeclaredFleet,
-    keys::{AuditRow, Key as ApiKey},
+    keys::AuditRow,
 };
 
-fn word<T>(word: Option<Word<T>>) -> Option<T> {
+pub(crate) fn word<T>(word: Option<Word<T>>) -> Option<T> {
     word.map(|w| w.0)
 }
 
@@ -35,7 +36,7 @@ macro_rules! select_calls {
     ($rest:literal) => {
         concat!(
             "SELECT id, org_id, request, status, reason, outcome, sequence, created_at, \
-                 deadline_at, cancel_requested_at, ended_at, round, redial_at, ack_key, ack_action, ack_at FROM call ",
+                 deadline_at, cancel_requested_at, ended_at, round, redial_at, ack_key, ack_action, ack_at, mode FROM call ",
             $rest
         )
     };
@@ -60,6 +61,7 @@ pub(crate) struct CallRow {
     ack_key: Option<Word<Key>>,
     ack_action: Option<Word<KeyAction>>,
     ack_at: Option<Micros>,
+    mode: Word<Mode>,
 }
 
 impl CallRow {
@@ -75,6 +77,7 @@ impl From<CallRow> for Call {
         Self {
             id: row.id.0,
             org: row.org_id.0,
+            mode: row.mode.0,
             request: row.request.0,
             status: row.status.0,
             reason: word(row.reason),
@@ -267,50 +270,6 @@ pub(crate) struct FleetRow {
 impl From<FleetRow> for DeclaredFleet {
     fn from(row: FleetRow) -> Self {
         Self { revision: row.revision, document: row.document.0, applied_at: row.applied_at.0 }
-    }
-}
-
-/// Columns by name, never `*`: a newer replica's migration may add some while this one runs.
-macro_rules! select_keys {
-    ($rest:literal) => {
-        concat!(
-            "SELECT id, org_id, name, prefix, secret_sha256, scopes, created_at, \
-                 expires_at, revoked_at FROM api_key ",
-            $rest
-        )
-    };
-}
-pub(crate) use select_keys;
-
-#[derive(Debug, FromRow)]
-pub(crate) struct KeyRow {
-    id: Word<KeyId>,
-    org_id: Option<Word<OrgId>>,
-    name: String,
-    prefix: String,
-    secret_sha256: Vec<u8>,
-    scopes: Json<Vec<String>>,
-    created_at: Micros,
-    expires_at: Option<Micros>,
-    revoked_at: Option<Micros>,
-}
-
-impl TryFrom<KeyRow> for ApiKey {
-    type Error = sqlx::Error;
-
-    fn try_from(row: KeyRow) -> Result<Self, sqlx::Error> {
-        let length = |_| sqlx::Error::Decode("secret_sha256 is not 32 bytes long".into());
-        Ok(Self {
-            id: row.id.0,
-            org: word(row.org_id),
-            name: row.name,
-            prefix: row.prefix,
-            secret_sha256: row.secret_sha256.try_into().map_err(length)?,
-            scopes: row.scopes.0,
-            created_at: row.created_at.0,
-            expires_at: moment(row.expires_at),
-            revoked_at: moment(row.revoked_at),
-        })
     }
 }
 

@@ -12,7 +12,9 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use crate::{
     columns::{Micros, Stored, Word},
     rows::moment,
-    webhooks::{Claimed, Delivery, ENDPOINTS_MAX, Endpoint, Secret, Secrets, Settle, Target, Try},
+    webhooks::{
+        Claimed, Delivery, ENDPOINTS_MAX, Endpoint, Held, Holder, Secret, Secrets, Settle, Target, Try,
+    },
 };
 
 /// Most deliveries of one event: to every endpoint, and to the call's callback.
@@ -77,6 +79,29 @@ impl From<SecretsRow> for Secrets {
             current: Secret(row.secret),
             previous: previous.map(|(secret, until)| (Secret(secret), until.0)),
         }
+    }
+}
+
+#[derive(Debug, FromRow)]
+pub(crate) struct HeldRow {
+    holder: String,
+    org_id: Word<OrgId>,
+    secret: Vec<u8>,
+    previous_secret: Option<Vec<u8>>,
+}
+
+impl TryFrom<HeldRow> for Held {
+    type Error = sqlx::Error;
+
+    fn try_from(row: HeldRow) -> Result<Self, sqlx::Error> {
+        let holder = if row.holder == row.org_id.0.as_str() {
+            Holder::Callback(row.org_id.0)
+        } else {
+            let id = row.holder.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+            Holder::Endpoint(row.org_id.0, id)
+        };
+        let previous = row.previous_secret.map(Secret);
+        Ok(Self { holder, current: Secret(row.secret), previous })
     }
 }
 

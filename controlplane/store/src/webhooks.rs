@@ -20,7 +20,7 @@ pub const PENDING_COUNTED_MAX: u32 = 10_000;
 /// Tries of one delivery that the log keeps.
 pub const LOGGED_MAX: u16 = 20;
 
-/// A secret that signs events, as bytes.
+/// A secret that signs events, as it is kept: sealed, by whoever uses this store.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub Vec<u8>);
 
@@ -37,6 +37,46 @@ pub struct Secrets {
     pub current: Secret,
     /// The former one, and until when it signs too.
     pub previous: Option<(Secret, OffsetDateTime)>,
+}
+
+/// Which row holds secrets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Holder {
+    /// An endpoint.
+    Endpoint(OrgId, EndpointId),
+    /// An organisation, for its calls' callbacks.
+    Callback(OrgId),
+}
+
+impl Holder {
+    /// Its row's key: of all rows with secrets one has it.
+    #[must_use]
+    pub fn row(&self) -> &str {
+        match self {
+            Self::Endpoint(_, id) => id.as_str(),
+            Self::Callback(org) => org.as_str(),
+        }
+    }
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Endpoint(_, id) => write!(f, "the secret of endpoint {id}"),
+            Self::Callback(org) => write!(f, "the callback secret of {org}"),
+        }
+    }
+}
+
+/// A row's secrets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Which row.
+    pub holder: Holder,
+    /// The current one.
+    pub current: Secret,
+    /// The former one.
+    pub previous: Option<Secret>,
 }
 
 /// A customer's receiver.
@@ -342,6 +382,17 @@ pub trait WebhookStore {
     async fn callback_secrets(&self, org: OrgId, new: Secret) -> Result<Secrets, StoreError>;
     /// Gives callbacks a new secret, with its audit row.
     async fn rotate_callback(&self, rotation: Rotation, change: Change) -> Result<Secrets, StoreError>;
+    /// Every row's secrets, in the order of [`Holder::row`], from the one after this on.
+    async fn held_secrets(&self, after: &str, limit: u16) -> Result<Vec<Held>, StoreError>;
+    /// Puts the second of each in the place of the first, where that is still there, with one audit row for all. How
+    /// many that were.
+    async fn reseal_secrets(
+        &self,
+        changes: Vec<(Held, Held)>,
+        at: OffsetDateTime,
+        actor: Actor,
+        audit_id: AuditId,
+    ) -> Result<u64, StoreError>;
     /// Lanes in which something is due, at most `each` of an organisation and `limit` in all: every
     /// organisation's first before anybody's second, and of each the one that has been due longest.
     async fn due_lanes(&self, now: OffsetDateTime, each: u16, limit: u16) -> Result<Vec<Lane>, StoreError>;

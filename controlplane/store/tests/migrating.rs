@@ -8,8 +8,14 @@
 
 use std::path::Path;
 
-use controlplane_core::ids::OrgId;
-use controlplane_store::Store;
+use controlplane_core::{
+    access::{Mode, Role},
+    ids::OrgId,
+};
+use controlplane_store::{
+    Store,
+    keys::{KeyPage, Whose},
+};
 use sqlx::{AssertSqlSafe, migrate::Migrator};
 use time::{OffsetDateTime, macros::datetime};
 
@@ -17,10 +23,13 @@ const NOW: OffsetDateTime = datetime!(2026-11-24 12:00 UTC);
 /// The last release without webhooks.
 const BEFORE: i64 = 5;
 
-async fn earlier(database: &str) -> Migrator {
+/// The last release whose keys had two scopes.
+const TWO_SCOPES: i64 = 11;
+
+async fn earlier(database: &str, last: i64) -> Migrator {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(database);
     let mut migrator = Migrator::new(folder).await.unwrap();
-    migrator.migrations.to_mut().retain(|migration| migration.version <= BEFORE);
+    migrator.migrations.to_mut().retain(|migration| migration.version <= last);
     migrator
 }
 
@@ -77,13 +86,63 @@ async fn is_told_of_what_goes_on_alone(store: &dyn Store) {
     assert_eq!(ids, ["22", "12", "13", "23", "32", "33"]);
 }
 
+/// Keys as the last release with two scopes made them, by their names.
+fn keys(moment: &str, bytes: impl Fn(u32) -> String) -> Vec<String> {
+    let customer = format!("'{}'", OrgId::first());
+    let key = |(n, (org, name, scopes)): (u32, (&str, &str, &str))| {
+        format!(
+            "INSERT INTO api_key (id, org_id, name, prefix, secret_sha256, scopes, created_at)
+             VALUES ('key_{n:025}0', {org}, '{name}', 'rw', {}, '{scopes}', {moment})",
+            bytes(n)
+        )
+    };
+    let rows = [
+        (customer.as_str(), "all", r#"["calls:write","calls:read"]"#),
+        (customer.as_str(), "writes", r#"["calls:write"]"#),
+        (customer.as_str(), "reads", r#"["calls:read"]"#),
+        ("NULL", "operator", r#"["operator"]"#),
+    ];
+    (0..).zip(rows).map(key).collect()
+}
+
+/// Whatever a key could do, it still can, and nothing that it could not.
+async fn keys_can_do_what_they_could(store: &dyn Store) {
+    let page = KeyPage { whose: Whose::All, limit: 100, starting_after: None };
+    let (keys, _) = store.keys(page).await.unwrap();
+    assert!(keys.iter().all(|key| key.mode == Mode::Live && key.suspended_at.is_none()));
+    let found: Vec<_> = keys.iter().rev().map(|key| (key.name.as_str(), key.scopes.join(" "))).collect();
+    let expected = [
+        ("all", "calls:write calls:read audio webhooks"),
+        ("writes", "calls:write audio webhooks"),
+        ("reads", "calls:read"),
+        ("operator", "viewer operator admin"),
+    ];
+    assert_eq!(found, expected.map(|(name, scopes)| (name, scopes.to_owned())));
+    assert_eq!(Role::of(&keys[0].scopes), Some(Role::Admin));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_earlier_releases_can_do_what_they_could_on_sqlite() {
+    use sqlx::{Connection, SqliteConnection};
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ringward.db");
+    let mut raw = SqliteConnection::connect(&format!("sqlite://{}?mode=rwc", path.display())).await.unwrap();
+    earlier("sqlite", TWO_SCOPES).await.run(&mut raw).await.unwrap();
+    for sql in keys("0", |n| format!("x'{n:064x}'")) {
+        sqlx::query(AssertSqlSafe(sql)).execute(&mut raw).await.unwrap();
+    }
+    raw.close().await.unwrap();
+    let store = controlplane_store::open(&format!("sqlite://{}", path.display())).await.unwrap();
+    keys_can_do_what_they_could(&*store).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_that_ended_before_webhooks_are_told_to_nobody_on_sqlite() {
     use sqlx::{Connection, SqliteConnection};
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ringward.db");
     let mut raw = SqliteConnection::connect(&format!("sqlite://{}?mode=rwc", path.display())).await.unwrap();
-    earlier("sqlite").await.run(&mut raw).await.unwrap();
+    earlier("sqlite", BEFORE).await.run(&mut raw).await.unwrap();
     let base = NOW.unix_timestamp_nanos() / 1_000;
     for sql in rows(|s| (base + i128::from(s) * 1_000_000).to_string()) {
         sqlx::query(AssertSqlSafe(sql)).execute(&mut raw).await.unwrap();
@@ -94,8 +153,7 @@ async fn calls_that_ended_before_webhooks_are_told_to_nobody_on_sqlite() {
 }
 
 #[cfg(feature = "postgres-tests")]
-#[tokio::test(flavor = "multi_thread")]
-async fn calls_that_ended_before_webhooks_are_told_to_nobody_on_postgresql() {
+async fn database(last: i64, rows: Vec<String>) -> String {
     use rand::TryRngCore;
     use sqlx::{Connection, PgConnection};
     let server = std::env::var("RINGWARD_TEST_POSTGRES_URL").expect("RINGWARD_TEST_POSTGRES_URL");
@@ -105,11 +163,26 @@ async fn calls_that_ended_before_webhooks_are_told_to_nobody_on_postgresql() {
     sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut admin).await.unwrap();
     let url = format!("{address}/{name}");
     let mut raw = PgConnection::connect(&url).await.unwrap();
-    earlier("postgres").await.run(&mut raw).await.unwrap();
-    for sql in rows(|s| format!("(timestamptz '2026-11-24 12:00:00Z' + interval '{s} seconds')")) {
+    earlier("postgres", last).await.run(&mut raw).await.unwrap();
+    for sql in rows {
         sqlx::query(AssertSqlSafe(sql)).execute(&mut raw).await.unwrap();
     }
     raw.close().await.unwrap();
-    let store = controlplane_store::open(&url).await.unwrap();
+    url
+}
+
+#[cfg(feature = "postgres-tests")]
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_ended_before_webhooks_are_told_to_nobody_on_postgresql() {
+    let rows = rows(|s| format!("(timestamptz '2026-11-24 12:00:00Z' + interval '{s} seconds')"));
+    let store = controlplane_store::open(&database(BEFORE, rows).await).await.unwrap();
     is_told_of_what_goes_on_alone(&*store).await;
+}
+
+#[cfg(feature = "postgres-tests")]
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_earlier_releases_can_do_what_they_could_on_postgresql() {
+    let rows = keys("now()", |n| format!("'\\x{n:064x}'"));
+    let store = controlplane_store::open(&database(TWO_SCOPES, rows).await).await.unwrap();
+    keys_can_do_what_they_could(&*store).await;
 }

@@ -11,7 +11,10 @@
 
 use std::time::Duration;
 
-use controlplane_core::ids::{AuditId, CallId, EventId, OrgId};
+use controlplane_core::{
+    access::Mode,
+    ids::{AuditId, CallId, EventId, OrgId},
+};
 use controlplane_store::{
     CallStore, StoreError,
     calls::{Actor, Created, NewCall, OpenMax},
@@ -50,6 +53,7 @@ async fn write(store: &PostgresStore, rng: &mut StdRng) -> Result<Created, Store
     let new = NewCall {
         id: CallId::new(at, rng),
         org: OrgId::first(),
+        mode: Mode::Live,
         request: serde_json::from_value(request).unwrap(),
         at,
         deadline_at: at,

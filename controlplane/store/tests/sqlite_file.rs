@@ -16,7 +16,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-use controlplane_core::ids::{AuditId, CallId, EventId, OrgId};
+use controlplane_core::{
+    access::Mode,
+    ids::{AuditId, CallId, EventId, OrgId},
+};
 use controlplane_store::{
     CallStore, StoreError,
     calls::{Actor, NewCall, OpenMax},
@@ -37,6 +40,7 @@ fn new_call(rng: &mut StdRng, ms: i64) -> NewCall {
     NewCall {
         id: CallId::new(at, rng),
         org: OrgId::first(),
+        mode: Mode::Live,
         request: serde_json::from_value(request).unwrap(),
         at,
         deadline_at: at,

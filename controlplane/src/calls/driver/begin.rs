@@ -6,6 +6,7 @@
 use controlplane_core::{
     call::{Rang, Reason},
     ending::{EndingClass, Talk},
+    throttle::Throttle,
 };
 use controlplane_store::calls::{BeginAttempt, Begun, EndAttempt, TooLate, Written};
 use time::OffsetDateTime;
@@ -15,8 +16,12 @@ use crate::{calls::place::Place, registry::Assignment};
 
 impl Driver<'_> {
     /// Writes an attempt. `Ok`: the moment of the write; its Originate is to leave at once. `Err`: it must not leave,
-    /// and this follows.
-    pub(super) async fn begin(&mut self, place: &Place<'_>, to: &Assignment) -> Result<OffsetDateTime, Step> {
+    /// and this follows. `None`: it is only rehearsed.
+    pub(super) async fn begin(
+        &mut self,
+        place: &Place<'_>,
+        to: Option<&Assignment>,
+    ) -> Result<OffsetDateTime, Step> {
         let at = self.calls.clock.now();
         let mut begin = BeginAttempt {
             call: self.call.id.clone(),
@@ -24,9 +29,10 @@ impl Driver<'_> {
             node: place.node.clone(),
             trunk: place.trunk.clone(),
             carrier: place.carrier.clone(),
-            incarnation: Some(to.incarnation.as_str().to_owned()),
+            incarnation: to.map(|to| to.incarnation.as_str().to_owned()),
             to: self.call.request.to.clone(),
-            throttle: self.calls.limits.throttle.clone(),
+            // A number that nobody has is not dialled too often.
+            throttle: to.map_or_else(Throttle::off, |_| self.calls.limits.throttle.clone()),
             at,
             event_id: self.calls.chance.event_id(at),
         };
@@ -66,7 +72,9 @@ impl Driver<'_> {
     /// Ends an attempt of which nothing has left, and the call with it. Its trunk has no part in that.
     async fn never_sent(&mut self, place: &Place<'_>, reason: Reason) -> Step {
         let (at, ending) = (self.calls.clock.now(), EndingClass::NotSent);
-        self.calls.metrics.fleet.attempt_ended(place.node, place.trunk, place.carrier, ending);
+        if place.declared.is_some() {
+            self.calls.metrics.fleet.attempt_ended(place.node, place.trunk, place.carrier, ending);
+        }
         self.endings.push(ending);
         let follows = self.after_round(reason, at);
         tracing::info!(call = %self.call.id, attempt = %place.id, %reason, "too late for its Originate");

@@ -11,11 +11,13 @@
 
 mod begin;
 mod choosing;
+mod rehearsal;
 mod rounds;
 
 use std::time::Duration;
 
 use controlplane_core::{
+    access::Mode,
     attempt::Attempt,
     call::{Rang, Reason},
     ending::{EarlyMedia, Ending, EndingClass, Reading},
@@ -80,7 +82,7 @@ pub(super) async fn drive(calls: &Calls, call: Call, canceled: watch::Receiver<b
     if driver.take_up().await == Step::Ended {
         return;
     }
-    while let Some(reason) = driver.run().await {
+    while let Some(reason) = driver.next_end().await {
         if driver.close(reason).await == Step::Ended {
             return;
         }
@@ -138,6 +140,14 @@ enum Step {
 }
 
 impl Driver<'_> {
+    /// As [`Driver::run`], or only rehearsed: what a test key asks for never comes near a trunk.
+    async fn next_end(&mut self) -> Option<Reason> {
+        match self.call.mode {
+            Mode::Live => self.run().await,
+            Mode::Test => self.rehearse().await,
+        }
+    }
+
     /// `Some`: the call ends so, without an attempt under way. `None`: nothing is left to write.
     async fn run(&mut self) -> Option<Reason> {
         let mut changes = self.calls.registry.changes();
@@ -241,7 +251,11 @@ impl Driver<'_> {
                     self.pass_over(&place, ending);
                 }
                 None => {
-                    if self.resume(&stored, &place).await == Step::Ended {
+                    let step = match self.call.mode {
+                        Mode::Live => self.resume(&stored, &place).await,
+                        Mode::Test => self.rehearse_again(&stored.id).await,
+                    };
+                    if step == Step::Ended {
                         return Step::Ended;
                     }
                 }
@@ -306,7 +320,7 @@ impl Driver<'_> {
             self.leave_turn();
             return Step::Next;
         }
-        let at = match self.begin(&place, to).await {
+        let at = match self.begin(&place, Some(to)).await {
             Ok(at) => at,
             Err(step) => {
                 self.calls.registry.not_sent(to);

@@ -10,6 +10,7 @@ use axum::{
     response::Response,
 };
 use controlplane_core::{
+    access::Mode,
     ids::{CallId, OrgId},
     request::CallRequest,
 };
@@ -18,7 +19,7 @@ use crate::http::{
     State,
     auth::Operator,
     body::JsonBody,
-    customers::{self, ListQuery},
+    customers::{self, Asker, ListQuery},
     problem::Problem,
     shape::{CallView, ListView},
 };
@@ -29,7 +30,8 @@ pub(in crate::http) async fn create(
     headers: HeaderMap,
     body: JsonBody<CallRequest>,
 ) -> Result<Response, Problem> {
-    customers::accept(&state, OrgId::first(), operator.actor, &headers, body).await
+    let asker = Asker { org: OrgId::first(), actor: operator.actor, mode: Mode::Live };
+    customers::accept(&state, asker, &headers, body).await
 }
 
 pub(in crate::http) async fn list(

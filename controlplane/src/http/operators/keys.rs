@@ -4,50 +4,32 @@ use std::net::SocketAddr;
 
 use axum::{
     Extension, Json,
-    extract::{ConnectInfo, Path, State as AxumState, rejection::PathRejection},
+    extract::{
+        ConnectInfo, Path, Query, State as AxumState,
+        rejection::{PathRejection, QueryRejection},
+    },
     http::{HeaderMap, StatusCode},
 };
 use controlplane_core::{
-    access::{Role, Scope},
+    access::{Mode, Role},
     ids::{KeyId, OrgId},
 };
-use controlplane_store::{calls::Actor, keys::Key};
+use controlplane_store::{calls::Actor, keys::Whose};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
+use time::OffsetDateTime;
 
-use super::moment;
 use crate::{
     http::{
         RequestTag, State,
+        api_keys::{self, RotateBody, ended, expiry, made, name, page, scopes, with_secret},
         auth::Operator,
         body::JsonBody,
         problem::{Code, Problem},
         shape::ListView,
     },
-    keys::{self, KeyKind, NewKey},
+    keys::{self, KeyKind, Wanted},
 };
-
-/// Longest name of a key.
-const NAME_MAX: usize = 100;
-
-fn view(key: &Key) -> Value {
-    // An operator's words are his role's.
-    let (role, scopes) = match key.org {
-        None => (Role::of(&key.scopes), &[][..]),
-        Some(_) => (None, key.scopes.as_slice()),
-    };
-    json!({
-        "id": key.id, "object": "key", "name": key.name, "prefix": key.prefix, "role": role, "scopes": scopes,
-        "org": key.org, "created_at": moment(key.created_at),
-        "revoked_at": key.revoked_at.and_then(moment),
-    })
-}
-
-fn with_secret(new: &NewKey) -> Value {
-    let mut shown = view(&new.key);
-    shown["secret"] = new.secret.as_str().into();
-    shown
-}
 
 /// Body of `POST /admin/v1/bootstrap`.
 #[derive(Debug, Deserialize)]
@@ -97,24 +79,31 @@ pub(in crate::http) async fn bootstrap(
         ));
     }
     let now = state.clock.now();
-    let scopes = Role::Admin.words();
-    let name = if body.force { "bootstrap --force" } else { "bootstrap" };
-    let new = keys::make(KeyKind::Operator, None, name.to_owned(), scopes, now, &state.chance);
+    let wanted = Wanted {
+        kind: KeyKind::Operator,
+        org: None,
+        name: if body.force { "bootstrap --force" } else { "bootstrap" }.to_owned(),
+        scopes: Role::Admin.words(),
+        expires_at: None,
+        rotated_from: None,
+    };
+    let new = keys::make(wanted, now, &state.chance);
     let audit_id = state.chance.audit_id(now);
     if body.force {
         let actor = Actor { key: None, request: Some(request.0), ip: Some(peer.ip().to_string()) };
-        state.store.create_key(new.key.clone(), actor, audit_id).await?;
+        let answer = made(state.store.create_key(new.key.clone(), actor, audit_id).await?, &new)?;
         tracing::warn!(key = %new.key.id, "an operator key was made by force of the data directory");
-    } else if state.store.bootstrap_operator(new.key.clone(), audit_id).await? {
-        tracing::info!(key = %new.key.id, "the first operator key was made");
-    } else {
+        return Ok(answer);
+    }
+    if !state.store.bootstrap_operator(new.key.clone(), audit_id).await? {
         return Err(Problem::new(
             Code::AlreadyBootstrapped,
             "An operator key exists. Make further keys with it: `ringward key create --operator --name NAME`. If it \
              is lost: `ringward bootstrap --force`.",
         ));
     }
-    Ok((StatusCode::CREATED, Json(with_secret(&new))))
+    tracing::info!(key = %new.key.id, "the first operator key was made");
+    Ok(with_secret(&new))
 }
 
 /// Body of `POST /admin/v1/keys`.
@@ -128,9 +117,18 @@ pub(in crate::http) struct NewKeyBody {
     /// An operator's role; absent: operator.
     #[serde(default)]
     role: Option<Role>,
+    /// A customer's organisation; absent: the first.
+    #[serde(default)]
+    org: Option<OrgId>,
     /// A customer's scopes; absent: all.
     #[serde(default)]
     scopes: Option<Vec<String>>,
+    /// Whether a customer's key is a live one; absent: yes.
+    #[serde(default)]
+    livemode: Option<bool>,
+    /// When it ends by itself; absent: never.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    expires_at: Option<OffsetDateTime>,
 }
 
 pub(in crate::http) async fn create(
@@ -139,41 +137,67 @@ pub(in crate::http) async fn create(
     JsonBody { value: body, .. }: JsonBody<NewKeyBody>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let field = |param: &'static str, detail: &str| Problem::new(Code::InvalidField, detail).param(param);
-    if body.name.is_empty() || body.name.len() > NAME_MAX || body.name.chars().any(char::is_control) {
-        return Err(field("name", "1 to 100 bytes without control characters."));
-    }
     let now = state.clock.now();
-    let new = if body.operator {
-        if body.scopes.is_some() {
-            return Err(field("scopes", "An operator's key has a role and no scopes."));
+    let (name, expires_at) = (name(body.name)?, expiry(body.expires_at, now)?);
+    let (kind, org, scopes) = if body.operator {
+        for (param, is_given) in [
+            ("scopes", body.scopes.is_some()),
+            ("org", body.org.is_some()),
+            ("livemode", body.livemode.is_some()),
+        ] {
+            if is_given {
+                return Err(field(param, "An operator's key has a role, and nothing else of this kind."));
+            }
         }
-        let role = body.role.unwrap_or(Role::Operator);
-        keys::make(KeyKind::Operator, None, body.name, role.words(), now, &state.chance)
+        (KeyKind::Operator, None, body.role.unwrap_or(Role::Operator).words())
     } else {
         if body.role.is_some() {
             return Err(field("role", "A customer's key has scopes and no role."));
         }
-        let all = || Scope::ALL.iter().map(|scope| scope.as_str().to_owned()).collect();
-        let scopes: Vec<String> = body.scopes.unwrap_or_else(all);
-        if scopes.is_empty() || !scopes.iter().all(|scope| scope.parse::<Scope>().is_ok()) {
-            return Err(field(
-                "scopes",
-                "Some of calls:write, calls:read, audio, webhooks, keys, audit:read.",
-            ));
+        let org = body.org.unwrap_or_else(OrgId::first);
+        if state.store.org(&org).await?.is_none() {
+            return Err(field("org", "There is no such organisation."));
         }
-        keys::make(KeyKind::Customer, Some(OrgId::first()), body.name, scopes, now, &state.chance)
+        let mode = if body.livemode == Some(false) { Mode::Test } else { Mode::Live };
+        (KeyKind::Customer(mode), Some(org), scopes(body.scopes)?)
     };
-    state.store.create_key(new.key.clone(), operator.actor, state.chance.audit_id(now)).await?;
-    Ok((StatusCode::CREATED, Json(with_secret(&new))))
+    let new =
+        keys::make(Wanted { kind, org, name, scopes, expires_at, rotated_from: None }, now, &state.chance);
+    let audit_id = state.chance.audit_id(now);
+    made(state.store.create_key(new.key.clone(), operator.actor, audit_id).await?, &new)
+}
+
+/// `?limit=&starting_after=&org=`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct ListQuery {
+    limit: Option<u16>,
+    starting_after: Option<KeyId>,
+    /// Only this organisation's.
+    org: Option<OrgId>,
 }
 
 pub(in crate::http) async fn list(
     _: Operator,
     AxumState(state): AxumState<State>,
+    query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<ListView<Value>>, Problem> {
-    let mut all = state.store.keys(None).await?;
-    all.extend(state.store.keys(Some(&OrgId::first())).await?);
-    Ok(Json(ListView::whole(all.iter().map(view).collect())))
+    let Query(ListQuery { limit, starting_after, org }) = query?;
+    let whose = org.map_or(Whose::All, Whose::Org);
+    page(&state, whose, api_keys::ListQuery { limit, starting_after }).await
+}
+
+pub(in crate::http) async fn rotate(
+    operator: Operator,
+    AxumState(state): AxumState<State>,
+    id: Result<Path<KeyId>, PathRejection>,
+    JsonBody { value: body, .. }: JsonBody<RotateBody>,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    let Path(id) = id?;
+    let old = state.store.key(&Whose::All, &id).await?.ok_or_else(Problem::not_found)?;
+    let (new, rotation) = body.rotation(&state, Whose::All, old)?;
+    let audit_id = state.chance.audit_id(new.key.created_at);
+    made(state.store.rotate_key(rotation, operator.actor, audit_id).await?, &new)
 }
 
 pub(in crate::http) async fn revoke(
@@ -182,11 +206,5 @@ pub(in crate::http) async fn revoke(
     id: Result<Path<KeyId>, PathRejection>,
 ) -> Result<Json<Value>, Problem> {
     let Path(id) = id?;
-    let now = state.clock.now();
-    let actor: Actor = operator.actor;
-    if state.store.revoke_key(&id, now, actor, state.chance.audit_id(now)).await? {
-        Ok(Json(json!({"id": id, "object": "key", "revoked_at": moment(now)})))
-    } else {
-        Err(Problem::not_found())
-    }
+    ended(&state, &Whose::All, &id, operator.actor).await
 }

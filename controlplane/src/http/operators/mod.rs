@@ -6,6 +6,7 @@ pub(super) mod calls;
 pub(super) mod fleet;
 pub(super) mod health;
 pub(super) mod keys;
+pub(super) mod orgs;
 
 use std::time::Duration;
 

@@ -12,7 +12,7 @@ use axum::{
 };
 use controlplane_core::{access::Scope, ids::EndpointId, request::EventFilter};
 use controlplane_store::webhooks::{
-    Change, ENDPOINTS_MAX, Endpoint, EndpointChange, Rotation, Secret, Secrets,
+    Change, ENDPOINTS_MAX, Endpoint, EndpointChange, Holder, Rotation, Secrets,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -26,7 +26,7 @@ use super::{
     problem::{Code, Problem},
     shape::ListView,
 };
-use crate::webhooks::shown;
+use crate::webhooks::{sealing::Opened, shown};
 
 /// Longest description.
 const DESCRIPTION_MAX: usize = 500;
@@ -36,7 +36,7 @@ const FILTERS_MAX: usize = 20;
 const ROTATION: Duration = Duration::hours(24);
 
 /// An endpoint as shown. Its secrets only to whoever may change it: they let anybody speak in our name.
-fn view(endpoint: &Endpoint, with_secret: bool) -> Value {
+fn view(endpoint: &Endpoint, secret: Option<&Opened>) -> Value {
     let mut view = json!({
         "id": endpoint.id,
         "object": "webhook_endpoint",
@@ -50,8 +50,8 @@ fn view(endpoint: &Endpoint, with_secret: bool) -> Value {
         "previous_secret_until": endpoint.secrets.previous.as_ref().and_then(|(_, until)| moment(*until)),
         "created_at": moment(endpoint.created_at),
     });
-    if with_secret {
-        view["secret"] = shown(&endpoint.secrets.current).into();
+    if let Some(secret) = secret {
+        view["secret"] = shown(secret).into();
     }
     view
 }
@@ -66,12 +66,18 @@ fn by(state: &State, customer: &Customer, at: OffsetDateTime) -> Change {
     }
 }
 
-fn new_secret(state: &State) -> Secret {
-    Secret(state.chance.secret().to_vec())
+fn holder(endpoint: &Endpoint) -> Holder {
+    Holder::Endpoint(endpoint.org.clone(), endpoint.id.clone())
 }
 
-fn rotation(state: &State, at: OffsetDateTime) -> Rotation {
-    Rotation { secret: new_secret(state), previous_until: at + ROTATION }
+/// An endpoint with its secret, for whoever may change it.
+fn with_secret(state: &State, endpoint: &Endpoint) -> Result<Value, Problem> {
+    let secrets = state.webhooks.seals().opened(&holder(endpoint), &endpoint.secrets)?;
+    Ok(view(endpoint, Some(&secrets.current)))
+}
+
+fn rotation(state: &State, holder: &Holder, at: OffsetDateTime) -> Result<Rotation, Problem> {
+    Ok(Rotation { secret: state.webhooks.seals().new_secret(holder)?, previous_until: at + ROTATION })
 }
 
 fn field(param: &'static str, detail: impl Into<String>) -> Problem {
@@ -120,18 +126,20 @@ pub(super) async fn create(
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     check(&state, Some(&body.url), Some(&body.description), Some(&body.events))?;
     let now = state.clock.now();
+    let (id, org) = (state.chance.endpoint_id(now), customer.org.clone());
+    let current = state.webhooks.seals().new_secret(&Holder::Endpoint(org.clone(), id.clone()))?;
     let endpoint = Endpoint {
-        id: state.chance.endpoint_id(now),
-        org: customer.org.clone(),
+        id,
+        org,
         url: body.url,
         description: body.description,
         events: body.events,
-        secrets: Secrets { current: new_secret(&state), previous: None },
+        secrets: Secrets { current, previous: None },
         created_at: now,
         failing_since: None,
         disabled: None,
     };
-    let shown = view(&endpoint, true);
+    let shown = with_secret(&state, &endpoint)?;
     if !state.store.create_endpoint(endpoint, by(&state, &customer, now)).await? {
         return Err(Problem::new(
             Code::LimitReached,
@@ -146,7 +154,7 @@ pub(super) async fn list(
     AxumState(state): AxumState<State>,
 ) -> Result<Json<ListView<Value>>, Problem> {
     let endpoints = state.store.endpoints(&customer.org).await?;
-    Ok(Json(ListView::whole(endpoints.iter().map(|endpoint| view(endpoint, false)).collect())))
+    Ok(Json(ListView::whole(endpoints.iter().map(|endpoint| view(endpoint, None)).collect())))
 }
 
 /// The endpoint of this address, if it is the customer's.
@@ -161,7 +169,11 @@ pub(super) async fn show(
 ) -> Result<Json<Value>, Problem> {
     let Path(id) = id?;
     let endpoint = find(&state, &customer, &id).await?;
-    Ok(Json(view(&endpoint, customer.has(Scope::Webhooks))))
+    Ok(Json(if customer.has(Scope::Webhooks) {
+        with_secret(&state, &endpoint)?
+    } else {
+        view(&endpoint, None)
+    }))
 }
 
 /// Body of `PATCH /v1/webhook_endpoints/{id}`.
@@ -194,7 +206,7 @@ pub(super) async fn change(
     };
     let by = by(&state, &customer, state.clock.now());
     let endpoint = state.store.change_endpoint(id, what, by).await?.ok_or_else(Problem::not_found)?;
-    Ok(Json(view(&endpoint, true)))
+    Ok(Json(with_secret(&state, &endpoint)?))
 }
 
 pub(super) async fn remove(
@@ -216,8 +228,9 @@ pub(super) async fn rotate(
 ) -> Result<Json<Value>, Problem> {
     let Path(id) = id?;
     let now = state.clock.now();
-    let rotated = state.store.rotate_endpoint(id, rotation(&state, now), by(&state, &customer, now)).await?;
-    Ok(Json(view(&rotated.ok_or_else(Problem::not_found)?, true)))
+    let rotation = rotation(&state, &Holder::Endpoint(customer.org.clone(), id.clone()), now)?;
+    let rotated = state.store.rotate_endpoint(id, rotation, by(&state, &customer, now)).await?;
+    Ok(Json(with_secret(&state, &rotated.ok_or_else(Problem::not_found)?)?))
 }
 
 /// Sends an event of the type `endpoint.test` now, and says what came of it.
@@ -228,10 +241,10 @@ pub(super) async fn test(
 ) -> Result<Json<Value>, Problem> {
     let Path(id) = id?;
     let endpoint = find(&state, &customer, &id).await?;
-    let tried =
-        state.webhooks.test(&customer.org, &endpoint.url, &endpoint.secrets).await.ok_or_else(|| {
-            Problem::new(Code::TooManyTests, "Other tests are under way: wait until they have ended.")
-        })?;
+    let secrets = state.webhooks.seals().opened(&holder(&endpoint), &endpoint.secrets)?;
+    let tried = state.webhooks.test(&customer.org, &endpoint.url, &secrets).await.ok_or_else(|| {
+        Problem::new(Code::TooManyTests, "Other tests are under way: wait until they have ended.")
+    })?;
     Ok(Json(json!({
         "object": "webhook_test",
         "delivered": tried.failure.is_none(),

@@ -1,6 +1,7 @@
 //! Calls, attempts and their log as they are stored.
 
 use controlplane_core::{
+    access::Mode,
     call::{AttemptStatus, CallStatus, Detection, Outcome, Rang, Reason},
     ending::EndingClass,
     ids::{AttemptId, CallId, EventId, OrgId},
@@ -16,6 +17,8 @@ pub struct Call {
     pub id: CallId,
     /// Whose it is.
     pub org: OrgId,
+    /// Whether it is placed, or only rehearsed.
+    pub mode: Mode,
     /// What was asked for.
     pub request: CallRequest,
     /// Where it is.

@@ -163,7 +163,7 @@ async fn create(
              WHERE org_id = $1 AND key = $2 AND (expires_at IS NULL OR expires_at > $3)",
         )
         .bind(new.org.as_str())
-        .bind(&asked.key)
+        .bind(new.kept_key(asked))
         .bind(at)
         .fetch_optional(&mut *c)
         .await?;
@@ -176,10 +176,11 @@ async fn create(
     if let Some(key) = &new.request.dedup_key {
         take_turns(c, DEDUP_TURN, &new.org, key).await?;
         let open = sqlx::query_scalar::<_, Word<CallId>>(
-            "SELECT id FROM call WHERE org_id = $1 AND dedup_key = $2 AND ended_at IS NULL FOR UPDATE",
+            "SELECT id FROM call WHERE org_id = $1 AND dedup_key = $2 AND mode = $3 AND ended_at IS NULL FOR UPDATE",
         )
         .bind(new.org.as_str())
         .bind(key)
+        .bind(new.mode.as_str())
         .fetch_optional(&mut *c)
         .await?;
         if let Some(id) = open {
@@ -193,8 +194,8 @@ async fn create(
         bounds::Room::Near => return Ok(None),
     }
     let inserted = sqlx::query(
-        "INSERT INTO call (id, org_id, request, dedup_key, status, sequence, created_at, deadline_at)
-         VALUES ($1, $2, $3, $4, 'queued', 1, $5, $6) ON CONFLICT (id) DO NOTHING",
+        "INSERT INTO call (id, org_id, request, dedup_key, status, sequence, created_at, deadline_at, mode)
+         VALUES ($1, $2, $3, $4, 'queued', 1, $5, $6, $7) ON CONFLICT (id) DO NOTHING",
     )
     .bind(new.id.as_str())
     .bind(new.org.as_str())
@@ -202,6 +203,7 @@ async fn create(
     .bind(new.request.dedup_key.as_deref())
     .bind(at)
     .bind(Micros::from(new.deadline_at))
+    .bind(new.mode.as_str())
     .execute(&mut *c)
     .await?;
     if inserted.rows_affected() == 0 {
@@ -233,6 +235,7 @@ async fn create(
     Ok(Some(Created::New(Call {
         id: new.id.clone(),
         org: new.org.clone(),
+        mode: new.mode,
         request: new.request.clone(),
         status: CallStatus::Queued,
         reason: None,
@@ -283,7 +286,7 @@ async fn remember(c: &mut PgConnection, new: &NewCall, call: &CallId) -> Result<
              call_id = excluded.call_id, created_at = excluded.created_at, expires_at = NULL",
     )
     .bind(new.org.as_str())
-    .bind(&asked.key)
+    .bind(new.kept_key(asked))
     .bind(asked.body_sha256.as_slice())
     .bind(call.as_str())
     .bind(Micros::from(new.at))

@@ -2,20 +2,21 @@
 
 use async_trait::async_trait;
 use controlplane_core::{
-    ids::{EndpointId, EventId, OrgId},
+    ids::{AuditId, EndpointId, EventId, OrgId},
     webhook::DisabledReason,
 };
 use serde_json::json;
 use sqlx::{PgConnection, types::Json, types::time::OffsetDateTime};
 
-use super::{PostgresStore, audit, deliveries, delivery_list};
+use super::{PostgresStore, audit, deliveries, delivery_list, held};
 use crate::{
     StoreError, WebhookStore,
+    calls::Actor,
     columns::Micros,
     error::Failure,
     webhook_rows::{EndpointRow, SecretsRow, select_endpoints},
     webhooks::{
-        Change, Claim, Claimed, Delivery, DeliveryPage, ENDPOINTS_MAX, Endpoint, EndpointChange, Lane,
+        Change, Claim, Claimed, Delivery, DeliveryPage, ENDPOINTS_MAX, Endpoint, EndpointChange, Held, Lane,
         Rotation, Secret, Secrets, Settle, Target, WebhookCounts,
     },
 };
@@ -91,6 +92,23 @@ impl WebhookStore for PostgresStore {
             Box::pin(rotate_callback(c, rotation, change))
         })
         .await
+    }
+
+    async fn held_secrets(&self, after: &str, limit: u16) -> Result<Vec<Held>, StoreError> {
+        let held = held::list(&self.pool, after, limit).await;
+        held.map_err(|error| self.failed("list secrets", error))
+    }
+
+    async fn reseal_secrets(
+        &self,
+        changes: Vec<(Held, Held)>,
+        at: OffsetDateTime,
+        actor: Actor,
+        audit_id: AuditId,
+    ) -> Result<u64, StoreError> {
+        let resealing = held::Resealing { changes, at, actor, audit_id };
+        self.transaction("reseal secrets", resealing, |c, resealing| Box::pin(held::reseal(c, resealing)))
+            .await
     }
 
     async fn due_lanes(&self, now: OffsetDateTime, each: u16, limit: u16) -> Result<Vec<Lane>, StoreError> {

@@ -11,13 +11,14 @@ use crate::{
     calls::Actor,
     columns::{Micros, Word},
     error::Failure,
-    keys::{AuditRow, Key},
-    rows::{AuditLogRow, KeyRow, select_audit, select_keys},
+    key_rows::{KeyRow, select_keys},
+    keys::{AuditRow, KEYS_MAX, Key, KeyPage, Made, Rotation, USES_AT_ONCE, Whose},
+    rows::{AuditLogRow, select_audit},
 };
 
 #[async_trait]
 impl KeyStore for SqliteStore {
-    async fn create_key(&self, key: Key, actor: Actor, audit_id: AuditId) -> Result<(), StoreError> {
+    async fn create_key(&self, key: Key, actor: Actor, audit_id: AuditId) -> Result<Made, StoreError> {
         let input = (key, actor, audit_id);
         self.writer
             .write("create key", input, |c, (key, actor, id)| Box::pin(create(c, key, actor, id)))
@@ -29,6 +30,18 @@ impl KeyStore for SqliteStore {
         self.writer.write(operation, (key, audit_id), |c, (key, id)| Box::pin(bootstrap(c, key, id))).await
     }
 
+    async fn rotate_key(
+        &self,
+        rotation: Rotation,
+        actor: Actor,
+        audit_id: AuditId,
+    ) -> Result<Made, StoreError> {
+        let input = (rotation, actor, audit_id);
+        self.writer
+            .write("rotate key", input, |c, (rotation, actor, id)| Box::pin(rotate(c, rotation, actor, id)))
+            .await
+    }
+
     async fn key_by_hash(&self, secret_sha256: &[u8; 32]) -> Result<Option<Key>, StoreError> {
         let row = sqlx::query_as::<_, KeyRow>(select_keys!("WHERE secret_sha256 = $1"))
             .bind(secret_sha256.as_slice())
@@ -38,29 +51,48 @@ impl KeyStore for SqliteStore {
         key.map_err(|error| self.failed("find key", error))
     }
 
+    async fn key(&self, whose: &Whose, id: &KeyId) -> Result<Option<Key>, StoreError> {
+        let row = sqlx::query_as::<_, KeyRow>(select_keys!("WHERE id = $1 AND ($2 OR org_id IS $3)"))
+            .bind(id.as_str())
+            .bind(whose.is_all())
+            .bind(whose.org())
+            .fetch_optional(&self.readers)
+            .await;
+        let key = row.and_then(|row| row.map(Key::try_from).transpose());
+        key.map_err(|error| self.failed("read key", error))
+    }
+
     async fn revoke_key(
         &self,
+        whose: &Whose,
         id: &KeyId,
         at: OffsetDateTime,
         actor: Actor,
         audit_id: AuditId,
     ) -> Result<bool, StoreError> {
-        let input = Revocation { id: id.clone(), at, actor, audit_id };
+        let input = Revocation { whose: whose.clone(), id: id.clone(), at, actor, audit_id };
         self.writer.write("revoke key", input, |c, input| Box::pin(revoke(c, input))).await
     }
 
-    async fn keys(&self, org: Option<&OrgId>) -> Result<Vec<Key>, StoreError> {
-        let rows = sqlx::query_as::<_, KeyRow>(select_keys!("WHERE org_id IS $1 ORDER BY id DESC"))
-            .bind(org.map(OrgId::as_str))
-            .fetch_all(&self.readers)
-            .await;
-        let keys = rows.and_then(|rows| rows.into_iter().map(Key::try_from).collect());
-        keys.map_err(|error| self.failed("list keys", error))
+    async fn keys(&self, page: KeyPage) -> Result<(Vec<Key>, bool), StoreError> {
+        let rows = sqlx::query_as::<_, KeyRow>(select_keys!(
+            "WHERE ($1 OR org_id IS $2) AND ($3 IS NULL OR id < $3) ORDER BY id DESC LIMIT $4"
+        ))
+        .bind(page.whose.is_all())
+        .bind(page.whose.org())
+        .bind(page.starting_after.as_ref().map(KeyId::as_str))
+        .bind(i64::from(page.limit) + 1)
+        .fetch_all(&self.readers)
+        .await;
+        let keys = rows.and_then(|rows| rows.into_iter().map(Key::try_from).collect::<Result<Vec<_>, _>>());
+        let mut keys = keys.map_err(|error| self.failed("list keys", error))?;
+        let has_more = keys.len() > usize::from(page.limit);
+        keys.truncate(page.limit.into());
+        Ok((keys, has_more))
     }
 
-    async fn orgs(&self) -> Result<u64, StoreError> {
-        let orgs = sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM org").fetch_one(&self.readers).await;
-        orgs.map(|orgs| orgs.unsigned_abs()).map_err(|error| self.failed("count organisations", error))
+    async fn note_uses(&self, uses: Vec<(KeyId, OffsetDateTime)>) -> Result<(), StoreError> {
+        self.writer.write("note uses of keys", uses, |c, uses| Box::pin(note(c, uses))).await
     }
 
     async fn audit(&self, limit: u16) -> Result<Vec<AuditRow>, StoreError> {
@@ -79,23 +111,10 @@ async fn create(
     key: &Key,
     actor: &Actor,
     audit_id: &AuditId,
-) -> Result<(), Failure> {
-    sqlx::query(
-        "INSERT INTO api_key
-             (id, org_id, name, prefix, secret_sha256, scopes, created_at, expires_at, revoked_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-    )
-    .bind(key.id.as_str())
-    .bind(key.org.as_ref().map(OrgId::as_str))
-    .bind(&key.name)
-    .bind(&key.prefix)
-    .bind(key.secret_sha256.as_slice())
-    .bind(Json(&key.scopes))
-    .bind(Micros::from(key.created_at))
-    .bind(key.expires_at.map(Micros::from))
-    .bind(key.revoked_at.map(Micros::from))
-    .execute(&mut *c)
-    .await?;
+) -> Result<Made, Failure> {
+    if !insert(c, key).await? {
+        return Ok(Made::Full);
+    }
     let entry = audit::Entry {
         id: audit_id,
         org: key.org.as_ref(),
@@ -104,9 +123,39 @@ async fn create(
         action: "key.create",
         target_type: "key",
         target_id: key.id.as_str(),
-        changes: &json!({"name": key.name, "prefix": key.prefix, "scopes": key.scopes}),
+        changes: &json!({
+            "name": key.name, "prefix": key.prefix, "scopes": key.scopes, "mode": key.mode
+        }),
     };
-    audit::write(c, entry).await
+    audit::write(c, entry).await?;
+    Ok(Made::Yes)
+}
+
+/// `false`: there are as many as there may be.
+async fn insert(c: &mut SqliteConnection, key: &Key) -> Result<bool, Failure> {
+    let org = key.org.as_ref().map(OrgId::as_str);
+    let inserted = sqlx::query(
+        "INSERT INTO api_key
+             (id, org_id, mode, name, prefix, secret_sha256, scopes, created_at, expires_at, revoked_at, rotated_from)
+         SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11
+         WHERE (SELECT count(*) FROM api_key WHERE org_id IS $2 AND revoked_at IS NULL
+             AND (expires_at IS NULL OR expires_at > $8)) < $12",
+    )
+    .bind(key.id.as_str())
+    .bind(org)
+    .bind(key.mode.as_str())
+    .bind(&key.name)
+    .bind(&key.prefix)
+    .bind(key.secret_sha256.as_slice())
+    .bind(Json(&key.scopes))
+    .bind(Micros::from(key.created_at))
+    .bind(key.expires_at.map(Micros::from))
+    .bind(key.revoked_at.map(Micros::from))
+    .bind(key.rotated_from.as_ref().map(KeyId::as_str))
+    .bind(i64::from(KEYS_MAX))
+    .execute(c)
+    .await?;
+    Ok(inserted.rows_affected() > 0)
 }
 
 async fn bootstrap(c: &mut SqliteConnection, key: &Key, audit_id: &AuditId) -> Result<bool, Failure> {
@@ -118,11 +167,56 @@ async fn bootstrap(c: &mut SqliteConnection, key: &Key, audit_id: &AuditId) -> R
     if living {
         return Ok(false);
     }
-    create(c, key, &Actor { key: None, request: None, ip: None }, audit_id).await?;
-    Ok(true)
+    let made = create(c, key, &Actor { key: None, request: None, ip: None }, audit_id).await?;
+    Ok(made == Made::Yes)
+}
+
+async fn rotate(
+    c: &mut SqliteConnection,
+    rotation: &Rotation,
+    actor: &Actor,
+    audit_id: &AuditId,
+) -> Result<Made, Failure> {
+    let Rotation { id, whose, until, new } = rotation;
+    let living: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM api_key WHERE id = $1 AND ($2 OR org_id IS $3) AND revoked_at IS NULL
+             AND (expires_at IS NULL OR expires_at > $4))",
+    )
+    .bind(id.as_str())
+    .bind(whose.is_all())
+    .bind(whose.org())
+    .bind(Micros::from(new.created_at))
+    .fetch_one(&mut *c)
+    .await?;
+    if !living {
+        return Ok(Made::NotFound);
+    }
+    if !insert(c, new).await? {
+        return Ok(Made::Full);
+    }
+    sqlx::query(
+        "UPDATE api_key SET expires_at = $1 WHERE id = $2 AND (expires_at IS NULL OR expires_at > $1)",
+    )
+    .bind(Micros::from(*until))
+    .bind(id.as_str())
+    .execute(&mut *c)
+    .await?;
+    let entry = audit::Entry {
+        id: audit_id,
+        org: new.org.as_ref(),
+        at: new.created_at,
+        actor,
+        action: "key.rotate",
+        target_type: "key",
+        target_id: id.as_str(),
+        changes: &json!({"new": new.id, "prefix": new.prefix, "scopes": new.scopes}),
+    };
+    audit::write(c, entry).await?;
+    Ok(Made::Yes)
 }
 
 struct Revocation {
+    whose: Whose,
     id: KeyId,
     at: OffsetDateTime,
     actor: Actor,
@@ -130,12 +224,15 @@ struct Revocation {
 }
 
 async fn revoke(c: &mut SqliteConnection, revocation: &Revocation) -> Result<bool, Failure> {
-    let Revocation { id, at, actor, audit_id } = revocation;
+    let Revocation { whose, id, at, actor, audit_id } = revocation;
     let revoked: Option<(Option<Word<OrgId>>,)> = sqlx::query_as(
-        "UPDATE api_key SET revoked_at = $1 WHERE id = $2 AND revoked_at IS NULL RETURNING org_id",
+        "UPDATE api_key SET revoked_at = $1
+         WHERE id = $2 AND ($3 OR org_id IS $4) AND revoked_at IS NULL RETURNING org_id",
     )
     .bind(Micros::from(*at))
     .bind(id.as_str())
+    .bind(whose.is_all())
+    .bind(whose.org())
     .fetch_optional(&mut *c)
     .await?;
     let Some((org,)) = revoked else { return Ok(false) };
@@ -151,4 +248,17 @@ async fn revoke(c: &mut SqliteConnection, revocation: &Revocation) -> Result<boo
     };
     audit::write(c, entry).await?;
     Ok(true)
+}
+
+async fn note(c: &mut SqliteConnection, uses: &[(KeyId, OffsetDateTime)]) -> Result<(), Failure> {
+    for (id, at) in uses.iter().take(USES_AT_ONCE) {
+        sqlx::query(
+            "UPDATE api_key SET last_used_at = $1 WHERE id = $2 AND (last_used_at IS NULL OR last_used_at < $1)",
+        )
+        .bind(Micros::from(*at))
+        .bind(id.as_str())
+        .execute(&mut *c)
+        .await?;
+    }
+    Ok(())
 }

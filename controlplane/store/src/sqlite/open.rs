@@ -38,6 +38,8 @@ pub(super) async fn open(path: &Path) -> Result<SqliteStore, StoreError> {
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
+        // What a row held before is overwritten with its page.
+        .pragma("secure_delete", "FAST")
         .busy_timeout(BUSY_TIMEOUT)
         .disable_statement_logging();
     let mut connection = options.connect().await.map_err(|error| refused(path, &error))?;

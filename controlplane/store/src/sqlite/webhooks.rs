@@ -2,20 +2,21 @@
 
 use async_trait::async_trait;
 use controlplane_core::{
-    ids::{EndpointId, EventId, OrgId},
+    ids::{AuditId, EndpointId, EventId, OrgId},
     webhook::DisabledReason,
 };
 use serde_json::json;
 use sqlx::{SqliteConnection, types::Json, types::time::OffsetDateTime};
 
-use super::{SqliteStore, audit, deliveries, delivery_list};
+use super::{SqliteStore, audit, deliveries, delivery_list, held};
 use crate::{
     StoreError, WebhookStore,
+    calls::Actor,
     columns::Micros,
     error::Failure,
     webhook_rows::{EndpointRow, SecretsRow, select_endpoints},
     webhooks::{
-        Change, Claim, Claimed, Delivery, DeliveryPage, ENDPOINTS_MAX, Endpoint, EndpointChange, Lane,
+        Change, Claim, Claimed, Delivery, DeliveryPage, ENDPOINTS_MAX, Endpoint, EndpointChange, Held, Lane,
         Rotation, Secret, Secrets, Settle, Target, WebhookCounts,
     },
 };
@@ -94,6 +95,24 @@ impl WebhookStore for SqliteStore {
             .write("rotate callback secret", input, |c, (rotation, change)| {
                 Box::pin(rotate_callback(c, rotation, change))
             })
+            .await
+    }
+
+    async fn held_secrets(&self, after: &str, limit: u16) -> Result<Vec<Held>, StoreError> {
+        let held = held::list(&self.readers, after, limit).await;
+        held.map_err(|error| self.failed("list secrets", error))
+    }
+
+    async fn reseal_secrets(
+        &self,
+        changes: Vec<(Held, Held)>,
+        at: OffsetDateTime,
+        actor: Actor,
+        audit_id: AuditId,
+    ) -> Result<u64, StoreError> {
+        let resealing = held::Resealing { changes, at, actor, audit_id };
+        self.writer
+            .write("reseal secrets", resealing, |c, resealing| Box::pin(held::reseal(c, resealing)))
             .await
     }
 

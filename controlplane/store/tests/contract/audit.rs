@@ -1,7 +1,7 @@
 //! The audit log: who did what, never changed, erased only by retention.
 
 use controlplane_core::ids::{OrgId, RequestId};
-use controlplane_store::calls::Actor;
+use controlplane_store::{calls::Actor, keys::Made};
 use time::Duration;
 
 use crate::fixture::{Fixture, NOON, system};
@@ -9,7 +9,7 @@ use crate::fixture::{Fixture, NOON, system};
 pub(crate) async fn rows_are_newest_first_and_name_the_actor(mut f: Fixture) {
     let key = f.key(Some(OrgId::first()), NOON - Duration::days(1));
     let audit_id = f.audit_id();
-    f.store.create_key(key.clone(), system(), audit_id).await.unwrap();
+    assert_eq!(f.store.create_key(key.clone(), system(), audit_id).await.unwrap(), Made::Yes);
     let actor = Actor {
         key: Some(key.id.clone()),
         request: Some(RequestId::new(NOON, &mut f.rng)),
@@ -52,7 +52,7 @@ pub(crate) async fn a_row_is_sealed_once(mut f: Fixture) {
         let mut key = f.key(None, NOON);
         name.clone_into(&mut key.name);
         let audit_id = f.audit_id();
-        f.store.create_key(key, system(), audit_id).await.unwrap();
+        assert_eq!(f.store.create_key(key, system(), audit_id).await.unwrap(), Made::Yes);
     }
     let only = " WHERE action = 'call.create'";
     f.execute(&(hash("one") + only)).await.unwrap();

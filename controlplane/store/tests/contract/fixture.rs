@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use controlplane_core::{
+    access::Mode,
     call::{AttemptStatus, Outcome, Rang, Reason},
     ending::{EndingClass, Talk},
     ids::{AttemptId, AuditId, CallId, EventId, KeyId, OrgId},
@@ -105,6 +106,7 @@ impl Fixture {
         NewCall {
             id: CallId::new(at, &mut self.rng),
             org: OrgId::first(),
+            mode: Mode::Live,
             request: request(),
             at,
             deadline_at: at + Duration::minutes(5),
@@ -243,7 +245,15 @@ impl Fixture {
             created_at: at,
             expires_at: Some(at + Duration::days(30)),
             revoked_at: None,
+            mode: Mode::Live,
+            last_used_at: None,
+            rotated_from: None,
+            suspended_at: None,
         }
+    }
+
+    pub(crate) fn org_id(&mut self, at: OffsetDateTime) -> OrgId {
+        OrgId::new(at, &mut self.rng)
     }
 
     pub(crate) fn audit_id(&mut self) -> AuditId {

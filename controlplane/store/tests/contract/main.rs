@@ -144,7 +144,12 @@ contract! {
         a_revoked_key_stays_and_is_revoked_once
         the_first_operator_is_made_once
         twenty_bootstraps_are_one
-        keys_are_listed_by_owner_newest_first;
+        keys_are_listed_by_owner_newest_first
+        organisations_are_made_listed_renamed_and_suspended
+        a_rotated_key_lives_on_until_its_time
+        a_key_is_nobody_elses
+        uses_are_noted_and_never_go_back
+        an_organisation_has_no_more_keys_than_it_may;
     agents:
         a_token_is_used_once_by_its_node_in_its_time
         twenty_joins_with_one_token_are_one

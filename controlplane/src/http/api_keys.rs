@@ -1,0 +1,294 @@
+//! `/v1/api_keys`: an organisation's keys, for whoever has one with the scope `keys`. Shared with the operators' door:
+//! how a key is shown, and what may be asked of one.
+//!
+//! Nobody makes a key that may do more than their own: no further scope, no longer life, and by a test key only test
+//! keys. A rotation shows a secret, so it is bound by the same.
+
+use axum::{
+    Json,
+    extract::{
+        Path, Query, State as AxumState,
+        rejection::{PathRejection, QueryRejection},
+    },
+    http::StatusCode,
+};
+use controlplane_core::{
+    access::{Mode, Role, Scope},
+    ids::{KeyId, OrgId},
+};
+use controlplane_store::{
+    calls::Actor,
+    keys::{KEYS_MAX, Key, KeyPage, Made, Rotation, Whose},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use time::{Duration, OffsetDateTime};
+
+use super::{
+    State,
+    auth::Customer,
+    body::JsonBody,
+    operators::moment,
+    problem::{Code, Problem},
+    shape::ListView,
+};
+use crate::keys::{self, KeyKind, NewKey, Wanted};
+
+/// Longest name of a key.
+const NAME_MAX: usize = 100;
+/// Keys of a page where none is asked, and the most.
+const LIMITS: (u16, u16) = (20, 100);
+/// How long a key that was rotated opens on where nothing is asked, and the longest, in seconds.
+const OVERLAP_S: (u32, u32) = (86_400, 7 * 86_400);
+
+fn field(param: &'static str, detail: impl Into<String>) -> Problem {
+    Problem::new(Code::InvalidField, detail).param(param)
+}
+
+/// A key as shown.
+pub(super) fn view(key: &Key) -> Value {
+    // An operator's words are his role's.
+    let (role, scopes) = match key.org {
+        None => (Role::of(&key.scopes), &[][..]),
+        Some(_) => (None, key.scopes.as_slice()),
+    };
+    json!({
+        "id": key.id, "object": "key", "name": key.name, "prefix": key.prefix, "livemode": key.mode == Mode::Live,
+        "role": role, "scopes": scopes, "org": key.org, "created_at": moment(key.created_at),
+        "expires_at": key.expires_at.and_then(moment), "last_used_at": key.last_used_at.and_then(moment),
+        "revoked_at": key.revoked_at.and_then(moment), "rotated_from": key.rotated_from,
+    })
+}
+
+/// With what is shown this once.
+pub(super) fn with_secret(new: &NewKey) -> (StatusCode, Json<Value>) {
+    let mut shown = view(&new.key);
+    shown["secret"] = new.secret.as_str().into();
+    (StatusCode::CREATED, Json(shown))
+}
+
+pub(super) fn name(name: String) -> Result<String, Problem> {
+    if name.is_empty() || name.len() > NAME_MAX || name.chars().any(char::is_control) {
+        return Err(field("name", "1 to 100 bytes without control characters."));
+    }
+    Ok(name)
+}
+
+pub(super) fn scopes(scopes: Option<Vec<String>>) -> Result<Vec<String>, Problem> {
+    let all = || Scope::ALL.iter().map(|scope| scope.as_str().to_owned()).collect();
+    let scopes: Vec<String> = scopes.unwrap_or_else(all);
+    let of = |scope: &Scope| scopes.iter().any(|word| word == scope.as_str());
+    let known: Vec<String> = Scope::ALL.iter().filter(|s| of(s)).map(|s| s.as_str().to_owned()).collect();
+    if scopes.is_empty() || known.len() != scopes.len() {
+        return Err(field("scopes", "Some of calls:write, calls:read, audio, webhooks, keys, audit:read."));
+    }
+    Ok(known)
+}
+
+pub(super) fn expiry(
+    at: Option<OffsetDateTime>,
+    now: OffsetDateTime,
+) -> Result<Option<OffsetDateTime>, Problem> {
+    if at.is_some_and(|at| at <= now) {
+        return Err(field("expires_at", "A moment to come."));
+    }
+    Ok(at)
+}
+
+/// What came of making a key, as an answer.
+pub(super) fn made(made: Made, new: &NewKey) -> Result<(StatusCode, Json<Value>), Problem> {
+    match made {
+        Made::Yes => Ok(with_secret(new)),
+        Made::NotFound => Err(Problem::not_found()),
+        Made::Full => Err(Problem::new(
+            Code::LimitReached,
+            format!("There are {KEYS_MAX} keys that are neither revoked nor expired: revoke one of them."),
+        )),
+    }
+}
+
+/// `?limit=&starting_after=`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListQuery {
+    pub(super) limit: Option<u16>,
+    pub(super) starting_after: Option<KeyId>,
+}
+
+/// A page of somebody's keys.
+pub(super) async fn page(
+    state: &State,
+    whose: Whose,
+    ListQuery { limit, starting_after }: ListQuery,
+) -> Result<Json<ListView<Value>>, Problem> {
+    let limit = limit.unwrap_or(LIMITS.0);
+    if !(1..=LIMITS.1).contains(&limit) {
+        return Err(field("limit", "limit: 1 to 100."));
+    }
+    let (keys, has_more) = state.store.keys(KeyPage { whose, limit, starting_after }).await?;
+    Ok(Json(ListView { object: "list", data: keys.iter().map(view).collect(), has_more }))
+}
+
+/// Body of a rotation.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RotateBody {
+    /// How long the former key opens on, in seconds; absent: a day.
+    #[serde(default)]
+    overlap_s: Option<u32>,
+}
+
+impl RotateBody {
+    /// The key that follows `old`, with all that it may do, and the rotation that makes it.
+    pub(super) fn rotation(
+        &self,
+        state: &State,
+        whose: Whose,
+        old: Key,
+    ) -> Result<(NewKey, Rotation), Problem> {
+        let overlap_s = self.overlap_s.unwrap_or(OVERLAP_S.0);
+        if overlap_s > OVERLAP_S.1 {
+            return Err(field("overlap_s", "0 to 604800."));
+        }
+        let now = state.clock.now();
+        let wanted = Wanted {
+            kind: KeyKind::of(&old),
+            org: old.org,
+            name: old.name,
+            scopes: old.scopes,
+            expires_at: old.expires_at,
+            rotated_from: Some(old.id.clone()),
+        };
+        let new = keys::make(wanted, now, &state.chance);
+        let until = now + Duration::seconds(overlap_s.into());
+        let rotation = Rotation { id: old.id, whose, until, new: new.key.clone() };
+        Ok((new, rotation))
+    }
+}
+
+/// Body of `POST /v1/api_keys`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewKeyBody {
+    name: String,
+    /// Absent: those of the key that asks.
+    #[serde(default)]
+    scopes: Option<Vec<String>>,
+    /// Whether it is a live key; absent: as the key that asks.
+    #[serde(default)]
+    livemode: Option<bool>,
+    /// Absent: as the key that asks.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    expires_at: Option<OffsetDateTime>,
+}
+
+/// Whether `customer` may hold a key that can do this.
+fn within(
+    customer: &Customer,
+    mode: Mode,
+    scopes: &[String],
+    expires_at: Option<OffsetDateTime>,
+) -> Result<(), Problem> {
+    let refused = |text: String| Err(Problem::new(Code::Forbidden, text));
+    if mode == Mode::Live && customer.mode == Mode::Test {
+        return refused("A test key makes, rotates and revokes test keys only.".to_owned());
+    }
+    if let Some(scope) = scopes.iter().find(|scope| !customer.scopes.contains(scope)) {
+        return refused(format!("The key lacks the scope {scope} itself."));
+    }
+    if let Some(own) = customer.expires_at
+        && expires_at.is_none_or(|at| at > own)
+    {
+        return refused("The key ends before that itself.".to_owned());
+    }
+    Ok(())
+}
+
+pub(super) async fn create(
+    customer: Customer,
+    AxumState(state): AxumState<State>,
+    JsonBody { value: body, .. }: JsonBody<NewKeyBody>,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    let now = state.clock.now();
+    let name = name(body.name)?;
+    let scopes = match body.scopes {
+        Some(wanted) => scopes(Some(wanted))?,
+        None => customer.scopes.clone(),
+    };
+    let expires_at = expiry(body.expires_at, now)?.or(customer.expires_at);
+    let mode = match body.livemode {
+        Some(true) => Mode::Live,
+        Some(false) => Mode::Test,
+        None => customer.mode,
+    };
+    within(&customer, mode, &scopes, expires_at)?;
+    let kind = KeyKind::Customer(mode);
+    let org = Some(customer.org.clone());
+    let new =
+        keys::make(Wanted { kind, org, name, scopes, expires_at, rotated_from: None }, now, &state.chance);
+    let audit_id = state.chance.audit_id(now);
+    made(state.store.create_key(new.key.clone(), customer.actor, audit_id).await?, &new)
+}
+
+pub(super) async fn list(
+    customer: Customer,
+    AxumState(state): AxumState<State>,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Json<ListView<Value>>, Problem> {
+    let Query(query) = query?;
+    page(&state, Whose::Org(customer.org), query).await
+}
+
+async fn find(state: &State, org: &OrgId, id: &KeyId) -> Result<Key, Problem> {
+    state.store.key(&Whose::Org(org.clone()), id).await?.ok_or_else(Problem::not_found)
+}
+
+pub(super) async fn show(
+    customer: Customer,
+    AxumState(state): AxumState<State>,
+    id: Result<Path<KeyId>, PathRejection>,
+) -> Result<Json<Value>, Problem> {
+    let Path(id) = id?;
+    Ok(Json(view(&find(&state, &customer.org, &id).await?)))
+}
+
+pub(super) async fn rotate(
+    customer: Customer,
+    AxumState(state): AxumState<State>,
+    id: Result<Path<KeyId>, PathRejection>,
+    JsonBody { value: body, .. }: JsonBody<RotateBody>,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    let Path(id) = id?;
+    let old = find(&state, &customer.org, &id).await?;
+    within(&customer, old.mode, &old.scopes, old.expires_at)?;
+    let (new, rotation) = body.rotation(&state, Whose::Org(customer.org), old)?;
+    let audit_id = state.chance.audit_id(new.key.created_at);
+    made(state.store.rotate_key(rotation, customer.actor, audit_id).await?, &new)
+}
+
+pub(super) async fn revoke(
+    customer: Customer,
+    AxumState(state): AxumState<State>,
+    id: Result<Path<KeyId>, PathRejection>,
+) -> Result<Json<Value>, Problem> {
+    let Path(id) = id?;
+    // A key of any scope may be ended: a leak is more urgent than who may do what.
+    let key = find(&state, &customer.org, &id).await?;
+    within(&customer, key.mode, &[], customer.expires_at)?;
+    ended(&state, &Whose::Org(customer.org), &id, customer.actor).await
+}
+
+/// Revokes a key, and ends its event streams.
+pub(super) async fn ended(
+    state: &State,
+    whose: &Whose,
+    id: &KeyId,
+    actor: Actor,
+) -> Result<Json<Value>, Problem> {
+    let now = state.clock.now();
+    if !state.store.revoke_key(whose, id, now, actor, state.chance.audit_id(now)).await? {
+        return Err(Problem::not_found());
+    }
+    state.webhooks.streams.keys_changed();
+    Ok(Json(json!({"id": id, "object": "key", "revoked_at": moment(now)})))
+}
