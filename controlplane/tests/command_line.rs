@@ -6,6 +6,7 @@ use std::{
     net::TcpListener,
     path::Path,
     process::{Child, Command, Output, Stdio},
+    sync::{Arc, Mutex},
 };
 
 use tempfile::TempDir;
@@ -31,29 +32,46 @@ fn told(output: Output) -> (Option<i32>, String, String) {
 /// A server on free ports; ended when dropped.
 struct Server {
     child: Child,
+    api: String,
     operator: String,
     data: TempDir,
+    /// What it logs.
+    log: Arc<Mutex<String>>,
 }
 
 impl Server {
     fn start() -> Self {
+        Self::logging("info")
+    }
+
+    fn logging(level: &str) -> Self {
         let data = TempDir::new().unwrap();
         let mut child = ringward()
+            .env("RINGWARD_LOG", level)
             .args(["serve", "--api-listen", "127.0.0.1:0", "--operator-listen", "127.0.0.1:0"])
             .args(["--agents-listen", "127.0.0.1:0", "--data-dir"])
             .arg(data.path())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let log = BufReader::new(child.stderr.take().unwrap());
-        let mut operator = None;
-        for line in log.lines().map_while(Result::ok) {
-            if let Some((_, rest)) = line.split_once(" operator=") {
-                operator = rest.split_whitespace().next().map(|address| format!("http://{address}"));
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let log = Arc::new(Mutex::new(String::new()));
+        let door = |line: &str, name: &str| {
+            let address = line.split_once(name)?.1.split_whitespace().next()?;
+            Some(format!("http://{address}"))
+        };
+        let mut doors = None;
+        for line in lines.by_ref() {
+            doors = door(&line, " api=").zip(door(&line, " operator="));
+            log.lock().unwrap().push_str(&(line + "\n"));
+            if doors.is_some() {
                 break;
             }
         }
-        Self { child, operator: operator.expect("the server says where it listens"), data }
+        let (api, operator) = doors.expect("the server says where it listens");
+        let logged = Arc::clone(&log);
+        std::thread::spawn(move || lines.for_each(|line| logged.lock().unwrap().push_str(&(line + "\n"))));
+        Self { child, api, operator, data, log }
     }
 
     fn ask(&self, key: &str, arguments: &[&str]) -> (Option<i32>, String, String) {
@@ -304,4 +322,77 @@ fn bans_are_made_explained_listed_imported_and_lifted() {
     assert_eq!(ask(&["allow", "remove", "198.51.100.0/24"]).0, Some(0));
     assert_eq!(ask(&["ban", "remove", "203.0.113.9", "--reason", "done"]).0, Some(0));
     assert_eq!(ask(&["ban", "list"]).1, "Nobody is banned.\n");
+}
+
+#[test]
+fn organisations_and_keys_are_made_listed_rotated_and_ended() {
+    let server = Server::start();
+    let (_, stdout, _) = server.ask("", &["bootstrap", "--json"]);
+    let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    let key = json(&stdout)["secret"].as_str().unwrap().to_owned();
+    let ask = |arguments: &[&str]| server.ask(&key, arguments);
+    let (code, stdout, stderr) = ask(&["org", "create", "acme", "--name", "Acme GmbH"]);
+    assert!(code == Some(0) && stdout.contains("Acme GmbH"), "{stdout}{stderr}");
+    assert_eq!(ask(&["org", "create", "acme"]).0, Some(6));
+    assert_eq!(ask(&["org", "show", "nobody"]).0, Some(5));
+    assert!(ask(&["org", "rename", "acme", "Acme AG"]).1.contains("Acme AG"));
+    assert!(ask(&["org", "list"]).1.contains("Acme AG"));
+    let create =
+        ["key", "create", "--name", "pager", "--org", "acme", "--test", "--scope", "calls:read", "--json"];
+    let made = json(&ask(&create).1);
+    assert!(made["secret"].as_str().unwrap().starts_with("rw_test_"), "{made}");
+    let id = made["id"].as_str().unwrap();
+    let rotated = json(&ask(&["key", "rotate", id, "--overlap", "60", "--json"]).1);
+    assert_eq!(rotated["rotated_from"], made["id"]);
+    let listed = json(&ask(&["key", "list", "--org", "acme", "--json"]).1);
+    assert_eq!(listed["data"].as_array().unwrap().len(), 2, "{listed}");
+    assert_eq!(ask(&["key", "revoke", id]).0, Some(0));
+    assert_eq!(ask(&["key", "revoke", id]).0, Some(5));
+    assert!(ask(&["org", "suspend", "acme"]).1.contains("acme"));
+    assert_eq!(ask(&["org", "resume", "acme"]).0, Some(0));
+    // A viewer reads, and is told what it would take.
+    let create = ["key", "create", "--name", "wallboard", "--operator", "--role", "viewer", "--json"];
+    let viewer = json(&ask(&create).1)["secret"].as_str().unwrap().to_owned();
+    assert_eq!(server.ask(&viewer, &["node", "list"]).0, Some(0));
+    let (code, _, stderr) = server.ask(&viewer, &["key", "create", "--name", "x"]);
+    assert!(code == Some(4) && stderr.contains("admin"), "{stderr}");
+}
+
+/// All that a server says at its most talkative, while secrets are made, shown, used and ended.
+#[test]
+fn logs_hold_no_secret() {
+    let server = Server::logging("debug");
+    let token = std::fs::read_to_string(server.data.path().join("bootstrap.token")).unwrap();
+    let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    let secret = |text: &str| json(text)["secret"].as_str().unwrap().to_owned();
+    let operator = secret(&server.ask("", &["bootstrap", "--json"]).1);
+    let made = server.ask(&operator, &["key", "create", "--name", "pager", "--json"]).1;
+    let id = json(&made)["id"].as_str().unwrap().to_owned();
+    let customer = secret(&made);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let (endpoint, callback) = runtime.block_on(async {
+        let url = format!("{}/v1/webhook_endpoints", server.api);
+        let body = serde_json::json!({"url": "https://hooks.example.com/"}).to_string();
+        let request =
+            client.post(url).bearer_auth(&customer).header("content-type", "application/json").body(body);
+        let made = request.send().await.unwrap().text().await.unwrap();
+        let url = format!("{}/v1/callback_secret", server.api);
+        let shown = client.get(&url).bearer_auth(&customer).send().await.unwrap().text().await.unwrap();
+        // Refused ones as well.
+        client.get(&url).bearer_auth(&operator).send().await.unwrap();
+        client.get(&url).bearer_auth(&customer[..60]).send().await.unwrap();
+        (secret(&made), secret(&shown))
+    });
+    let rotated = secret(&server.ask(&operator, &["key", "rotate", &id, "--json"]).1);
+    assert_eq!(server.ask(&operator, &["key", "revoke", &id]).0, Some(0));
+    let log = server.log.lock().unwrap().clone();
+    assert!(log.contains("answered"), "it was not talkative: {log}");
+    let file = std::fs::read_to_string(server.data.path().join("secrets.key")).unwrap();
+    for secret in [&token, &operator, &customer, &rotated, &endpoint, &callback, &file] {
+        // Any part that is more than what a key is recognised by.
+        let body = secret.trim().rsplit('_').next().unwrap();
+        let parts = (0..body.len() - 16).step_by(4).map(|at| &body[at..at + 16]);
+        assert!(parts.into_iter().all(|part| !log.contains(part)), "a secret is in the log");
+    }
 }
