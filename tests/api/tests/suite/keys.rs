@@ -37,7 +37,7 @@ async fn nobody_makes_a_key_that_may_do_more_than_their_own() {
     secret(&fleet.api, &made).get("/v1/calls").await.is(200);
     secret(&fleet.api, &made).get("/v1/api_keys").await.is_problem(403, "forbidden");
     let same = door.post("/v1/api_keys", &json!({"name": "same"})).await.is(201);
-    assert_eq!(same["scopes"], json!(["keys", "calls:read"]));
+    assert_eq!(same["scopes"], json!(["calls:read", "keys"]));
     for body in [
         json!({"name": "more", "scopes": ["calls:read", "calls:write"]}),
         json!({"name": "longer", "scopes": ["calls:read"], "expires_at": crate::fixture::in_seconds(7_200)}),
