@@ -54,6 +54,10 @@ impl SqliteStore {
         self.readers.begin().await.map_err(|error| self.failed(operation, error))
     }
 
+    async fn empty_log(&self) -> Result<bool, StoreError> {
+        open::empty_log(&self.readers).await.map_err(|error| self.failed("empty the write-ahead log", error))
+    }
+
     fn failed(&self, operation: &'static str, failure: impl Into<Failure>) -> StoreError {
         failure.into().named(operation, &self.database)
     }

@@ -44,6 +44,7 @@ pub(super) async fn open(path: &Path) -> Result<SqliteStore, StoreError> {
         .disable_statement_logging();
     let mut connection = options.connect().await.map_err(|error| refused(path, &error))?;
     migrate(path, &mut connection).await?;
+    empty_log(&mut connection).await.map_err(|error| refused(path, &error))?;
     let readers = SqlitePoolOptions::new()
         .max_connections(READERS_MAX)
         .acquire_timeout(BUSY_TIMEOUT)
@@ -157,6 +158,13 @@ async fn migrate(path: &Path, connection: &mut SqliteConnection) -> Result<(), S
         }
         Err(error) => Err(StoreError::Open(crate::migration_refused(&path.display().to_string(), &error))),
     }
+}
+
+/// Brings all that the write-ahead log holds into the file, and empties it: its pages are kept as they were until others are
+/// written over them, also after a stop. Gives whether nobody read meanwhile, which keeps it from being emptied.
+pub(super) async fn empty_log(connection: impl sqlx::SqliteExecutor<'_>) -> Result<bool, sqlx::Error> {
+    let busy: i64 = sqlx::query_scalar("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(connection).await?;
+    Ok(busy == 0)
 }
 
 /// Where readers come from.

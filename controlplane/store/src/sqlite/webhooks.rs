@@ -111,9 +111,18 @@ impl WebhookStore for SqliteStore {
         audit_id: AuditId,
     ) -> Result<u64, StoreError> {
         let resealing = held::Resealing { changes, at, actor, audit_id };
-        self.writer
+        let resealed = self
+            .writer
             .write("reseal secrets", resealing, |c, resealing| Box::pin(held::reseal(c, resealing)))
-            .await
+            .await?;
+        // What was bare is not to outlive this. Where somebody reads for longer than that waits, a backup for one, the next
+        // start does it.
+        if resealed > 0 && !self.empty_log().await? {
+            tracing::warn!(
+                "the write-ahead log is read by another process and keeps what it has until the next start"
+            );
+        }
+        Ok(resealed)
     }
 
     async fn due_lanes(&self, now: OffsetDateTime, each: u16, limit: u16) -> Result<Vec<Lane>, StoreError> {

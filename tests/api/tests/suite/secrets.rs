@@ -74,6 +74,9 @@ async fn a_copy_of_the_database_holds_no_usable_secret() {
     assert_eq!(fleet.api.get(&path).await.is(200)["secret"], secrets[0]);
     let rows = fleet.audit().await;
     assert_eq!(rows.iter().filter(|row| row["action"] == "secrets.reseal").count(), 1);
+    lists(&dump(&fleet));
+    fleet.stop().await;
+    lists(&dump(&fleet));
 }
 
 #[tokio::test]
