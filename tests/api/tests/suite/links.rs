@@ -99,7 +99,7 @@ async fn a_refusal_of_a_repeated_attempt_is_reconciled() {
 
 async fn cut_when(status: &str, ending: Ending) -> (Fleet, Ended) {
     let fleet = pair().await;
-    slowly(&fleet, Duration::from_millis(150));
+    slowly(&fleet, Duration::from_millis(400));
     fleet.callee(NUMBER, ending);
     let call = fleet.call(NUMBER).or_fail().place().await;
     call.becomes(status).await;
