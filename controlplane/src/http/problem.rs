@@ -322,7 +322,7 @@ impl From<PathRejection> for Problem {
 #[cfg(test)]
 mod tests {
     /// What only operators and agents are told.
-    const NOT_CUSTOMERS: [&str; 14] = [
+    const NOT_CUSTOMERS: [&str; 15] = [
         "stale_revision",
         "invalid_fleet",
         "already_bootstrapped",
@@ -337,6 +337,7 @@ mod tests {
         "csr_refused",
         "node_not_declared",
         "ban_refused",
+        "slug_taken",
     ];
 
     /// A new code is explained to customers, or is none of theirs.
