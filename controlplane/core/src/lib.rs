@@ -6,7 +6,9 @@
 //! - [`ids`], [`number`], [`names`]: words that cannot be wrong once parsed.
 //! - [`access`]: what a key may do.
 //! - [`fleet`]: carriers, nodes, trunks and routes as `fleet.toml` declares them.
+//! - [`limits`]: how much of everything an organisation or a key may have.
 //! - [`request`]: what a customer asks for, within bounds.
+//! - [`guard`]: whether an organisation may place it at all.
 //! - [`selection`]: which trunk is tried now, and why the others were passed over.
 //! - [`pacing`]: calls per second and channels, per trunk.
 //! - [`attempt`]: one Originate, from sending to its ending.
@@ -25,8 +27,10 @@ pub mod call;
 pub mod ending;
 pub mod failover;
 pub mod fleet;
+pub mod guard;
 pub mod health;
 pub mod ids;
+pub mod limits;
 pub mod names;
 pub mod number;
 pub mod pacing;

@@ -112,6 +112,13 @@ impl Window {
         self.slow_until.filter(|until| *until > now)
     }
 
+    /// How many more starts this second has room for.
+    #[must_use]
+    pub fn left(&self, now: Instant) -> u32 {
+        let latest = self.starts.iter().rev().take_while(|at| **at + SECOND > now).count();
+        self.max.saturating_sub(u32::try_from(latest).unwrap_or(u32::MAX))
+    }
+
     /// Whether the last second's starts were near the limit.
     #[must_use]
     pub fn is_near_full(&self, now: Instant) -> bool {
