@@ -24,6 +24,7 @@ use crate::{
     metrics::Metrics,
     nodes::{self, Nodes, TakeUpError},
     registry::Registry,
+    rules::Rules,
     settings::Settings,
     webhooks::{
         ClientError, Webhooks,
@@ -150,6 +151,8 @@ impl App {
             settings.audio.clone(),
             metrics.audio.clone(),
         ));
+        let limits = Limits { throttle: settings.throttle.clone(), open: settings.calls.open_max() };
+        let rules = Rules::read(Arc::clone(&store), settings.guard.clone(), limits).await?;
         let calls = Arc::new(Calls::new(
             Arc::clone(&store),
             Arc::clone(&registry),
@@ -159,7 +162,7 @@ impl App {
             clock.clone(),
             chance.clone(),
             patience,
-            Limits { throttle: settings.throttle.clone(), open: settings.calls.open_max() },
+            Arc::clone(&rules),
         ));
         let awake = tokio::spawn(Arc::clone(&calls).stay_awake()).abort_handle();
         let key_file = settings.secrets.key_file.as_deref();
@@ -184,6 +187,7 @@ impl App {
             nodes: Arc::clone(&nodes),
             agents: Arc::clone(&agents),
             calls: Arc::clone(&calls),
+            rules: Arc::clone(&rules),
             bootstrap: Bootstrap::open(&absolute(&settings.data_dir), chance.clone())?,
             audio: Arc::clone(&audio),
             uploads: http::Uploads::default(),
@@ -215,6 +219,12 @@ impl App {
             linking,
         ];
         tracing::info!(api = %api_at, operator = %operator_at, agents = %agents_at, "ringward is ready");
+        if rules.all_closed() {
+            tracing::warn!(
+                "no destination is open: every call is refused until an operator opens one, as with `ringward policy set \
+                 --open PL`"
+            );
+        }
         let mut tasks = vec![
             health::watch(Arc::clone(&registry), metrics, Arc::clone(&keeping)),
             keeping.keep(Arc::clone(&registry), clock),

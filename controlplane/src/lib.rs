@@ -17,5 +17,6 @@ pub mod keys;
 pub mod metrics;
 pub mod nodes;
 pub mod registry;
+pub mod rules;
 pub mod settings;
 pub mod webhooks;

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use controlplane_core::{request::Language, throttle::Throttle};
+use controlplane_core::{guard::Policy, request::Language, throttle::Throttle};
 use controlplane_store::calls::OpenMax;
 use figment::{
     Figment,
@@ -55,6 +55,9 @@ pub struct Settings {
     pub throttle: Throttle,
     /// How many calls may be open at a time.
     pub calls: CallsSettings,
+    /// What may be phoned by organisations for which an operator has set no policy: nothing, if it is not said here.
+    #[serde(default)]
+    pub guard: Policy,
     /// Webhooks.
     #[serde(default)]
     pub webhooks: WebhookSettings,
@@ -194,6 +197,7 @@ impl Default for Settings {
             patience_ms: 10_000,
             throttle: Throttle::default(),
             calls: CallsSettings::default(),
+            guard: Policy::default(),
             webhooks: WebhookSettings::default(),
             secrets: SecretSettings::default(),
         }
@@ -233,6 +237,7 @@ impl Settings {
 
     /// What each value must be beyond its form.
     fn check(&self) -> Result<(), String> {
+        self.guard.validate().map_err(|error| format!("guard.{error}"))?;
         let speech = &self.audio.speech;
         crate::audio::check(speech).map_err(|error| format!("audio.speech.command: {error}"))?;
         // A call may wait for a day until it plays.

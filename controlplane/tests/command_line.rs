@@ -245,6 +245,10 @@ fn from_the_first_key_to_a_fleet_that_contradicts_itself() {
     assert_eq!(server.ask(&key, &["apply", "-f", &path]).0, Some(0));
     assert_eq!(server.ask(&key, &["diff", "-f", &path]).0, Some(0));
 
+    let (code, _, stderr) = server.ask(&key, &["call", "place", "+48221234567"]);
+    assert_eq!(code, Some(4), "{stderr}");
+    assert!(stderr.contains("No destination is open yet"), "{stderr}");
+    assert_eq!(server.ask(&key, &["policy", "set", "--open", "PL"]).0, Some(0));
     let (code, _, stderr) = server.ask(&key, &["call", "place", "0048221234567"]);
     assert_eq!(code, Some(1));
     assert!(stderr.contains("to:") && stderr.contains("E.164"), "{stderr}");
@@ -395,4 +399,55 @@ fn logs_hold_no_secret() {
         let parts = (0..body.len() - 16).step_by(4).map(|at| &body[at..at + 16]);
         assert!(parts.into_iter().all(|part| !log.contains(part)), "a secret is in the log");
     }
+}
+
+#[test]
+fn policies_are_shown_changed_and_explained_and_limits_set() {
+    let server = Server::start();
+    let (_, stdout, _) = server.ask("", &["bootstrap", "--json"]);
+    let key =
+        serde_json::from_str::<serde_json::Value>(&stdout).unwrap()["secret"].as_str().unwrap().to_owned();
+    let ask = |arguments: &[&str]| server.ask(&key, arguments);
+    assert!(ask(&["policy", "show"]).1.starts_with("Nothing is open: every call is refused."));
+    let (code, stdout, _) = ask(&["policy", "explain", "+48221234567"]);
+    assert_eq!(code, Some(1));
+    assert!(stdout.starts_with("denied (rule nothing_open)"), "{stdout}");
+    let change = [
+        "policy",
+        "set",
+        "--open",
+        "PL=fixed",
+        "--open",
+        "UA",
+        "--allow",
+        "+48701",
+        "--caller-id",
+        "+48221110000",
+    ];
+    let (code, stdout, stderr) = ask(&change);
+    assert_eq!(code, Some(0), "{stderr}");
+    for line in
+        ["PL     fixed\n", "UA     fixed, mobile\n", "+48701           allow\n", "caller ids: +48221110000\n"]
+    {
+        assert!(stdout.contains(line), "{line}: {stdout}");
+    }
+    assert_eq!(ask(&["policy", "explain", "+48221234567", "--from", "+48221110000"]).0, Some(0));
+    assert_eq!(ask(&["policy", "explain", "+48501234567"]).0, Some(1));
+    let (code, _, stderr) = ask(&["policy", "set", "--open", "XX"]);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("countries"), "{stderr}");
+    assert_eq!(ask(&["policy", "set", "--close", "PL", "--forget", "+48701"]).0, Some(0));
+    assert!(!ask(&["policy", "show"]).1.contains("PL"));
+    assert_eq!(ask(&["policy", "alarms"]).1, "No alarms since the start of the server.\n");
+
+    assert_eq!(ask(&["limits", "show"]).1, "No limits beyond the server's settings.\n");
+    let (code, stdout, stderr) = ask(&["limits", "set", "calls_per_day=1000", "cps_max=5"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.contains("calls_per_day          1000\n"), "{stdout}");
+    let (_, stdout, _) = ask(&["limits", "set", "calls_per_day="]);
+    assert_eq!(stdout, "cps_max                5\n");
+    assert_eq!(ask(&["limits", "set", "cps_max=0"]).0, Some(1));
+    assert_eq!(ask(&["limits", "set", "cps_max"]).0, Some(2));
+    assert_eq!(ask(&["limits", "show", "--org", "org_0000000000000000000000000z"]).0, Some(0));
+    assert_eq!(ask(&["limits", "set", "--org", "org_0000000000000000000000000z", "cps_max=1"]).0, Some(5));
 }

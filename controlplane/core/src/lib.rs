@@ -10,6 +10,7 @@
 //! - [`request`]: what a customer asks for, within bounds.
 //! - [`guard`]: whether an organisation may place it at all.
 //! - [`selection`]: which trunk is tried now, and why the others were passed over.
+//! - [`fair`]: whose turn it is where trunks are full.
 //! - [`pacing`]: calls per second and channels, per trunk.
 //! - [`attempt`]: one Originate, from sending to its ending.
 //! - [`ending`]: what an ending means (the cause table).
@@ -26,6 +27,7 @@ pub mod attempt;
 pub mod call;
 pub mod ending;
 pub mod failover;
+pub mod fair;
 pub mod fleet;
 pub mod guard;
 pub mod health;

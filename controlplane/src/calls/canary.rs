@@ -9,7 +9,7 @@ use controlplane_core::{
     fleet::{Canary, CanaryExpects},
     health::{self, Destination, Met, Party},
     ids::AttemptId,
-    request::{AudioId, Builtin, CallRequest, Content, Failover, MachineDetection, Message},
+    request::{AudioId, Builtin, CallRequest, Content, Failover, MachineDetection, Message, Priority},
 };
 use tokio::{sync::watch, time::Instant};
 
@@ -28,6 +28,8 @@ const TALK_S: u16 = 5;
 
 fn request(canary: &Canary) -> CallRequest {
     CallRequest {
+        priority: Priority::Normal,
+        dry_run: false,
         to: canary.number.clone(),
         from: None,
         message: Message { content: Content::Audio(AudioId::Builtin(Builtin::Beep)), repeat: 1 },

@@ -7,6 +7,7 @@
 //! - `late` asks for what a node could not be asked in time;
 //! - `turns` says which of the calls to one number is to dial it;
 //! - `awake` keeps time-outs from being acted on by a process that slept or has just started;
+//! - `gate` says which of the calls that wait for a trunk asks next, and what its organisation may have at a time;
 //! - `durable` writes, and does not give up when the database is away.
 //!
 //! The database is the truth: an attempt is written before its Originate leaves, and an end is written
@@ -17,6 +18,7 @@ mod awake;
 mod canary;
 mod driver;
 mod durable;
+mod gate;
 mod late;
 mod news;
 mod originate;
@@ -45,13 +47,14 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use self::{awake::Awake, turns::Turns};
+use self::{awake::Awake, gate::Gate, turns::Turns};
 use crate::{
     agents::Links,
     audio::Audio,
     clock::{Chance, Clock},
     metrics::Metrics,
     registry::Registry,
+    rules::Rules,
 };
 
 /// Most calls under way in one process; more are refused at the door with 503, never dropped.
@@ -80,7 +83,7 @@ struct Open {
     decided: Option<Reason>,
 }
 
-/// How much of everything an organisation may have.
+/// How much of everything an organisation may have for which an operator has set nothing.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// How often one number may be dialled.
@@ -99,7 +102,9 @@ pub struct Calls {
     pub(crate) clock: Clock,
     pub(crate) chance: Chance,
     pub(crate) patience: Patience,
-    pub(crate) limits: Limits,
+    pub(crate) rules: Arc<Rules>,
+    /// Whose turn it is where trunks are full.
+    pub(crate) gate: Arc<Gate>,
     /// Who is to dial a number next.
     turns: Arc<Turns>,
     /// Since when this process sees what happens.
@@ -119,7 +124,7 @@ impl Calls {
         clock: Clock,
         chance: Chance,
         patience: Patience,
-        limits: Limits,
+        rules: Arc<Rules>,
     ) -> Self {
         Self {
             store,
@@ -130,7 +135,8 @@ impl Calls {
             clock,
             chance,
             patience,
-            limits,
+            rules,
+            gate: Arc::default(),
             turns: Arc::default(),
             awake: Awake::new(Instant::now().into_std()),
             open: Mutex::default(),

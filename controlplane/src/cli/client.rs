@@ -115,6 +115,10 @@ impl Door {
         self.send(self.request(Method::PATCH, path).json(body)).await
     }
 
+    pub(super) async fn put(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        self.send(self.request(Method::PUT, path).json(body)).await
+    }
+
     /// A POST of text, with query parameters.
     pub(super) async fn post_text(&self, path: &str, text: String) -> Result<Value, Failure> {
         self.send(self.request(Method::POST, path).body(text)).await

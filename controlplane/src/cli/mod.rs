@@ -11,6 +11,7 @@ mod client;
 mod commands;
 mod health;
 mod keys;
+mod rules;
 mod serve;
 mod table;
 mod webhooks;
@@ -68,6 +69,12 @@ enum Command {
     /// Addresses that are never banned.
     #[command(subcommand)]
     Allow(bans::AllowCommand),
+    /// What an organisation may phone: everything is closed until it is opened.
+    #[command(subcommand)]
+    Policy(rules::PolicyCommand),
+    /// How much an organisation or a key may have.
+    #[command(subcommand)]
+    Limits(rules::LimitsCommand),
     /// API keys.
     #[command(subcommand)]
     Key(keys::KeyCommand),
@@ -305,6 +312,8 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Call(CallCommand::Cancel { id }) => commands::cancel(&door()?, id).await,
         Command::Ban(command) => bans::ban(&door()?, command).await,
         Command::Allow(command) => bans::allow(&door()?, command).await,
+        Command::Policy(command) => rules::policy(&door()?, command).await,
+        Command::Limits(command) => rules::limits(&door()?, command).await,
         Command::Key(command) => keys::key(&door()?, command).await,
         Command::Org(command) => keys::org(&door()?, command).await,
         Command::Webhook(WebhookCommand::Deliveries { endpoint, state, limit }) => {

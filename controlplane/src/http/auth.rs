@@ -16,7 +16,7 @@ use controlplane_store::{StoreError, calls::Actor, keys::Key};
 use time::OffsetDateTime;
 
 use super::{
-    RequestTag, State,
+    RequestTag, State, pace,
     problem::{Code, Problem},
     routes::Needs,
 };
@@ -87,6 +87,7 @@ async fn customer(parts: &Parts, state: &State, any_of: &'static [Scope]) -> Res
     let key = key(parts, state).await?;
     // An operator's key at the customers' door is a wrong key there, not a stronger one.
     let org = key.org.ok_or_else(unauthenticated)?;
+    pace::count(parts, state, &org, &key.id)?;
     if key.suspended_at.is_some() {
         let detail =
             "The organisation is suspended: nothing of it is answered. Ask who runs this control plane.";

@@ -21,15 +21,17 @@ use controlplane_core::{
 };
 use controlplane_store::{
     StoreError,
-    calls::{Actor, CancelRequested, Created, Full, Idempotency, NewCall, Page, RequestCancel},
+    calls::{Actor, CancelRequested, Created, DayMax, Full, Idempotency, NewCall, Page, RequestCancel},
 };
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
 
 use super::{
     State,
     auth::Customer,
     body::JsonBody,
+    guard,
     problem::{Code, Problem},
     shape::{CallView, ListView},
 };
@@ -79,6 +81,13 @@ pub(super) async fn accept(
         let detail = "A test key phones nobody: it takes the numbers +12025550100 to +12025550118, each with an outcome of its own.";
         return Err(Problem::new(Code::InvalidField, detail).param("to"));
     }
+    if request.dry_run {
+        return Ok(guard::preview(state, &org, mode, &request));
+    }
+    // What a test key asks for phones nobody, and takes no policy.
+    if mode == Mode::Live {
+        guard::admit(state, &org, &actor, &request).await?;
+    }
     let idempotency = idempotency(headers, &bytes)?;
     if !state.calls.has_room() {
         return Err(Problem::new(
@@ -111,7 +120,11 @@ pub(super) async fn accept(
     let new = NewCall {
         id: state.chance.call_id(now),
         deadline_at: request.deadline(now),
-        open_max: state.calls.limits.open,
+        open_max: state.rules.open_max(&org),
+        day_max: match mode {
+            Mode::Live => state.rules.day_max(&org, actor.key.as_ref()),
+            Mode::Test => DayMax::default(),
+        },
         org,
         mode,
         request,
@@ -163,7 +176,18 @@ pub(super) async fn accept(
             "As many calls to this number as may be are open. Nothing was accepted; ask again when some have ended.",
         )
         .param("to")),
+        Created::Full(full @ (Full::OrgDay | Full::KeyDay)) => {
+            let whose = if full == Full::KeyDay { "this key" } else { "the organisation" };
+            let text = format!("As many calls as {whose} may ask for in a day were accepted. Nothing was accepted.");
+            Err(Problem::new(Code::DailyLimit, text).retry_after(until_tomorrow(now)))
+        }
     }
+}
+
+/// Seconds until the day (UTC) is over, at least 1.
+fn until_tomorrow(now: OffsetDateTime) -> u32 {
+    let left = 86_400 - now.unix_timestamp().rem_euclid(86_400);
+    u32::try_from(left).unwrap_or(86_400)
 }
 
 fn idempotency(headers: &HeaderMap, body: &Bytes) -> Result<Option<Idempotency>, Problem> {

@@ -8,12 +8,15 @@ mod auth;
 mod body;
 mod customers;
 mod events;
+mod guard;
 mod operators;
+mod pace;
 mod patient;
 mod problem;
 pub mod routes;
 mod shape;
 mod uploads;
+mod usage;
 mod webhooks;
 
 pub(crate) use self::{patient::Patient, uploads::Uploads};
@@ -47,6 +50,7 @@ use crate::{
     metrics::Metrics,
     nodes::Nodes,
     registry::Registry,
+    rules::Rules,
     webhooks::Webhooks,
 };
 
@@ -68,6 +72,8 @@ pub struct Parts {
     pub bootstrap: Bootstrap,
     /// Calls under way.
     pub calls: Arc<Calls>,
+    /// What operators allow customers.
+    pub rules: Arc<Rules>,
     /// What callees hear.
     pub(crate) audio: Arc<Audio>,
     /// Uploads under way.
@@ -140,6 +146,8 @@ async fn frame(
 ) -> Response<Body> {
     let id = state.chance.request_id(state.clock.now());
     request.extensions_mut().insert(RequestTag(id.clone()));
+    let told = pace::Told::default();
+    request.extensions_mut().insert(told.clone());
     let path = request.uri().path().chars().take(200).collect::<String>();
     let method = request.method().clone();
     let mut response = next.run(request).await;
@@ -152,6 +160,7 @@ async fn frame(
     }
     tracing::debug!(request = %id, %method, path, status = response.status().as_u16(), "answered");
     let headers = response.headers_mut();
+    pace::tell(&told, headers);
     if let Ok(value) = HeaderValue::from_str(id.as_str()) {
         headers.insert("x-request-id", value);
     }

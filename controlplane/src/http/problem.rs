@@ -77,6 +77,12 @@ pub(super) enum Code {
     BanRefused,
     /// There are as many of these as there may be.
     LimitReached,
+    /// The fraud guard refuses it; `rule` says by what.
+    NotPermitted,
+    /// More requests in a second than the organisation or the key may send.
+    TooManyRequests,
+    /// As many calls as the organisation or the key may ask for in a day were accepted.
+    DailyLimit,
     /// The organisation has as many open calls as it may have, in all or to one number.
     TooManyOpenCalls,
     /// There are as many open streams as there may be.
@@ -146,6 +152,11 @@ impl Code {
             Self::SlugTaken => ("slug_taken", StatusCode::CONFLICT, "The slug is taken"),
             Self::OrgSuspended => ("org_suspended", StatusCode::FORBIDDEN, "The organisation is suspended"),
             Self::LimitReached => ("limit_reached", StatusCode::CONFLICT, "There may be no more of these"),
+            Self::NotPermitted => ("not_permitted", StatusCode::FORBIDDEN, "This call may not be placed"),
+            Self::TooManyRequests => {
+                ("too_many_requests", StatusCode::TOO_MANY_REQUESTS, "Too many requests")
+            }
+            Self::DailyLimit => ("daily_limit", StatusCode::TOO_MANY_REQUESTS, "No more calls today"),
             Self::TooManyOpenCalls => {
                 ("too_many_open_calls", StatusCode::TOO_MANY_REQUESTS, "Too many calls are open")
             }
@@ -180,7 +191,8 @@ impl Code {
     /// `Retry-After`, in seconds, where asking again helps.
     fn retry_after(self) -> Option<&'static str> {
         // Calls end within seconds to minutes, and then there is room.
-        const LATER: [(Code, &str); 6] = [
+        const LATER: [(Code, &str); 7] = [
+            (Code::TooManyRequests, "1"),
             (Code::Unavailable, "1"),
             (Code::TooManyStreams, "1"),
             (Code::TooManyTests, "1"),
@@ -200,12 +212,14 @@ pub(super) struct Problem {
     param: Option<String>,
     /// Further members, such as the list of a fleet file's problems.
     more: Option<(&'static str, Value)>,
+    /// Seconds after which asking again helps, where its code does not say so.
+    retry_after_s: Option<u32>,
 }
 
 impl Problem {
     /// An error with a sentence for whoever asked.
     pub(super) fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), param: None, more: None }
+        Self { code, detail: detail.into(), param: None, more: None, retry_after_s: None }
     }
 
     /// The sentence, for logs.
@@ -224,6 +238,13 @@ impl Problem {
     #[must_use]
     pub(super) fn with(mut self, member: &'static str, value: Value) -> Self {
         self.more = Some((member, value));
+        self
+    }
+
+    /// After so many seconds asking again helps.
+    #[must_use]
+    pub(super) fn retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after_s = Some(seconds);
         self
     }
 
@@ -258,6 +279,9 @@ impl IntoResponse for Problem {
         }
         if let Some(seconds) = self.code.retry_after() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
+        }
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(header::RETRY_AFTER, seconds.into());
         }
         // For the middleware that knows the request.
         response.extensions_mut().insert(ProblemBody(body));

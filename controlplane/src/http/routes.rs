@@ -17,7 +17,7 @@ use controlplane_core::access::{
 };
 use node_agent_protocol::{JOIN_PATH, LINK_PATH, RENEW_PATH};
 
-use super::{State, agents, api_keys, audio, auth, customers, events, operators, webhooks};
+use super::{State, agents, api_keys, audio, auth, customers, events, operators, usage, webhooks};
 
 /// Which listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,6 +118,7 @@ fn row<H: Handler<T, State>, T: 'static>(
 
 const GET: (Method, MethodFilter) = (Method::GET, MethodFilter::GET);
 const POST: (Method, MethodFilter) = (Method::POST, MethodFilter::POST);
+const PUT: (Method, MethodFilter) = (Method::PUT, MethodFilter::PUT);
 const PATCH: (Method, MethodFilter) = (Method::PATCH, MethodFilter::PATCH);
 const DELETE: (Method, MethodFilter) = (Method::DELETE, MethodFilter::DELETE);
 
@@ -154,6 +155,8 @@ fn of_customers() -> Vec<Route> {
         row(at, GET,    "/v1/callback_secret",                          AnyOf(&[Webhooks]),            &[],          webhooks::callback::show),
         row(at, POST,   "/v1/callback_secret/rotate",                   AnyOf(&[Webhooks]),            &[],          webhooks::callback::rotate),
         row(at, GET,    "/v1/events",                                   AnyOf(&[CallsRead]),           &[],          events::list),
+        row(at, GET,    "/v1/limits",                                   AnyOf(&[CallsRead]),           &[],          usage::limits),
+        row(at, GET,    "/v1/usage",                                    AnyOf(&[CallsRead]),           &[],          usage::usage),
         row(at, POST,   "/v1/api_keys",                                 AnyOf(&[Keys]),                &[],          api_keys::create),
         row(at, GET,    "/v1/api_keys",                                 AnyOf(&[Keys]),                &[],          api_keys::list),
         row(at, GET,    "/v1/api_keys/{id}",                            AnyOf(&[Keys]),                &[Id::Key],   api_keys::show),
@@ -199,12 +202,20 @@ fn of_operators() -> Vec<Route> {
         row(at, POST, "/admin/v1/keys",                  Role(Admin),    &[],          operators::keys::create),
         row(at, POST, "/admin/v1/keys/{id}/revoke",      Role(Admin),    &[Id::Key],   operators::keys::revoke),
         row(at, POST, "/admin/v1/keys/{id}/rotate",      Role(Admin),    &[Id::Key],   operators::keys::rotate),
+        row(at, GET,  "/admin/v1/keys/{id}/limits",      Role(Viewer),   &[Id::Key],   operators::rules::key_limits),
+        row(at, PUT,  "/admin/v1/keys/{id}/limits",      Role(Admin),    &[Id::Key],   operators::rules::set_key_limits),
         row(at, GET,  "/admin/v1/orgs",                  Role(Viewer),   &[],          operators::orgs::list),
         row(at, POST, "/admin/v1/orgs",                  Role(Admin),    &[],          operators::orgs::create),
         row(at, GET,  "/admin/v1/orgs/{id}",             Role(Viewer),   &[Id::Org],   operators::orgs::show),
         row(at, PATCH, "/admin/v1/orgs/{id}",            Role(Admin),    &[Id::Org],   operators::orgs::rename),
         row(at, POST, "/admin/v1/orgs/{id}/suspend",     Role(Admin),    &[Id::Org],   operators::orgs::suspend),
         row(at, POST, "/admin/v1/orgs/{id}/resume",      Role(Admin),    &[Id::Org],   operators::orgs::resume),
+        row(at, GET,  "/admin/v1/orgs/{id}/policy",      Role(Viewer),   &[Id::Org],   operators::rules::policy),
+        row(at, PUT,  "/admin/v1/orgs/{id}/policy",      Role(Admin),    &[Id::Org],   operators::rules::set_policy),
+        row(at, GET,  "/admin/v1/orgs/{id}/policy/explain", Role(Viewer), &[Id::Org],  operators::rules::explain),
+        row(at, GET,  "/admin/v1/orgs/{id}/limits",      Role(Viewer),   &[Id::Org],   operators::rules::limits),
+        row(at, PUT,  "/admin/v1/orgs/{id}/limits",      Role(Admin),    &[Id::Org],   operators::rules::set_limits),
+        row(at, GET,  "/admin/v1/alarms",                Role(Viewer),   &[],          operators::rules::alarms),
         row(at, GET,  "/admin/v1/audit",                 Role(Viewer),   &[],          operators::audit),
         row(at, GET,  "/admin/v1/webhooks/deliveries",   Role(Viewer),   &[],          webhooks::operators::list),
         row(at, POST, "/admin/v1/webhooks/deliveries/{event}/replay", Role(Operator), &[Id::Event], webhooks::operators::replay),

@@ -3,7 +3,11 @@
 
 mod fleet;
 
-use controlplane_core::{attempt::Settlement, call::Reason};
+use controlplane_core::{
+    attempt::Settlement,
+    call::Reason,
+    guard::{AlarmKind, Rule},
+};
 use prometheus::{
     Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
@@ -37,6 +41,9 @@ pub struct Metrics {
     calls_taken_up: IntCounter,
     calls_redialled: IntCounter,
     calls_throttled: IntCounter,
+    calls_denied: IntCounterVec,
+    requests_refused: IntCounter,
+    alarms: IntCounterVec,
     reconciled: IntCounterVec,
     setup_seconds: Histogram,
     store_failures: IntCounter,
@@ -101,6 +108,27 @@ impl Metrics {
         for reason in Reason::ALL {
             calls_ended.with_label_values(&[reason.status().as_str(), reason.as_str()]);
         }
+        let calls_denied = counters(
+            "ringward_calls_denied_total",
+            "Calls that the fraud guard refused, by rule.",
+            &["rule"],
+        )?;
+        for rule in Rule::ALL {
+            calls_denied.with_label_values(&[rule.as_str()]);
+        }
+        let alarms = counters(
+            "ringward_guard_alarms_total",
+            "Alarms on what an organisation suddenly phones, one per hour and kind.",
+            &["kind"],
+        )?;
+        for kind in AlarmKind::ALL {
+            alarms.with_label_values(&[kind.as_str()]);
+        }
+        let requests_refused = IntCounter::new(
+            "ringward_requests_refused_total",
+            "Requests of customers beyond what an operator allows in a second.",
+        )?;
+        registry.register(Box::new(requests_refused.clone()))?;
         let reconciled = counters(
             "ringward_reconciliations_total",
             "Attempts that were looked for after a cut, by what was found. Absent: neither channel nor flight record. \
@@ -124,6 +152,9 @@ impl Metrics {
             calls_taken_up,
             calls_redialled,
             calls_throttled,
+            calls_denied,
+            requests_refused,
+            alarms,
             setup_seconds,
             store_failures,
             reconciled,
@@ -161,6 +192,18 @@ impl Metrics {
 
     pub(crate) fn calls_throttled(&self, calls: usize) {
         self.calls_throttled.inc_by(u64::try_from(calls).unwrap_or(u64::MAX));
+    }
+
+    pub(crate) fn call_denied(&self, rule: Rule) {
+        self.calls_denied.with_label_values(&[rule.as_str()]).inc();
+    }
+
+    pub(crate) fn alarm(&self, kind: AlarmKind) {
+        self.alarms.with_label_values(&[kind.as_str()]).inc();
+    }
+
+    pub(crate) fn request_refused(&self) {
+        self.requests_refused.inc();
     }
 
     pub(crate) fn reconciled(&self, found: Settlement) {

@@ -7,6 +7,7 @@ use std::{
 
 use controlplane_core::{
     fleet::{Fleet, Trunk},
+    guard::emergency,
     health::{Board, ForCall, Load, Refusal, Standing},
     ids::AttemptId,
     names::{CarrierName, RegionName, TrunkName},
@@ -81,7 +82,7 @@ impl Registry {
         let mut state = self.state();
         let state = &mut *state;
         let State { fleet, nodes, trunks, carriers, selector, board, .. } = state;
-        let ground = Ground { nodes, trunks, carriers, from, waits_for_key, now };
+        let ground = Ground { nodes, trunks, carriers, to, from, waits_for_key, now };
         let health = ground.for_call(board, fleet, to);
         let decision = selector.choose(fleet, to, tried, |trunk| ground.availability(health.as_ref(), trunk));
         let name = match decision.choice {
@@ -107,7 +108,7 @@ impl Registry {
     pub fn explain(&self, to: &E164, from: Option<&E164>, now: Instant) -> (Decision, bool) {
         let state = self.state();
         let State { fleet, nodes, trunks, carriers, selector, board, .. } = &*state;
-        let ground = Ground { nodes, trunks, carriers, from, waits_for_key: false, now };
+        let ground = Ground { nodes, trunks, carriers, to, from, waits_for_key: false, now };
         let health = ground.for_call(board, fleet, to);
         let decision = selector
             .explain(fleet, to, &Tried::default(), |trunk| ground.availability(health.as_ref(), trunk));
@@ -121,13 +122,17 @@ impl Registry {
         let mut state = self.state();
         let State { fleet, nodes, trunks, carriers, board, .. } = &mut *state;
         let trunk = fleet.trunk(name)?;
+        let to = &trunk.canary.as_ref()?.number;
+        if emergency(trunk, to).is_some() {
+            return None;
+        }
         match board.standing_for_any(now, trunk) {
             Ok(_) => {}
             Err(withheld)
                 if withheld.why == Refusal::TrialsUnderWay && board.trunk(name)?.wants_canary(now) => {}
             Err(_) => return None,
         }
-        let ground = Ground { nodes, trunks, carriers, from: None, waits_for_key: false, now };
+        let ground = Ground { nodes, trunks, carriers, to, from: None, waits_for_key: false, now };
         if !matches!(ground.limits(trunk, Standing::Preferred), Availability::Ready(_)) {
             return None;
         }
@@ -199,6 +204,7 @@ struct Ground<'a> {
     nodes: &'a Nodes,
     trunks: &'a Trunks,
     carriers: &'a Carriers,
+    to: &'a E164,
     from: Option<&'a E164>,
     waits_for_key: bool,
     now: Instant,
@@ -226,6 +232,9 @@ impl<'a> Ground<'a> {
     }
 
     fn availability(&self, health: Option<&ForCall<'_>>, trunk: &Trunk) -> Availability {
+        if emergency(trunk, self.to).is_some() {
+            return Availability::Unusable(PassedOver::EmergencyNumber);
+        }
         if !self.may_present(trunk) {
             return Availability::Unusable(PassedOver::CallerIdNotAllowed);
         }

@@ -10,7 +10,7 @@ use controlplane_core::{
 };
 use controlplane_store::{
     Store, StoreError,
-    calls::{Actor, NewCall, OpenMax},
+    calls::{Actor, DayMax, NewCall, OpenMax},
 };
 use rand::{SeedableRng, rngs::StdRng};
 use time::{Duration, OffsetDateTime};
@@ -65,6 +65,7 @@ async fn call(
             at,
             deadline_at: at + Duration::minutes(5),
             open_max: OpenMax { org: OPEN_MAX, number: OPEN_MAX },
+            day_max: DayMax::default(),
             idempotency: None,
             actor: Actor { key: None, request: None, ip: None },
             audit_id: AuditId::new(at, &mut rng),

@@ -53,6 +53,8 @@ pub struct NewCall {
     pub deadline_at: OffsetDateTime,
     /// How many calls may be open with it.
     pub open_max: OpenMax,
+    /// How many calls may be accepted on its day (UTC) with it.
+    pub day_max: DayMax,
     /// `Idempotency-Key` and SHA-256 of the canonical body.
     pub idempotency: Option<Idempotency>,
     /// For the audit row.
@@ -92,26 +94,56 @@ pub struct OpenMax {
     pub number: u32,
 }
 
-impl OpenMax {
-    /// Which bound another call would exceed beside so many, and `others` that nobody sees yet.
-    pub(crate) fn exceeded(self, of_org: i64, of_number: i64, others: i64) -> Option<Full> {
-        if of_number + others >= i64::from(self.number) {
-            Some(Full::Number)
-        } else if of_org + others >= i64::from(self.org) {
-            Some(Full::Org)
-        } else {
-            None
-        }
+/// How many calls may be accepted in one day; `None`: no bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DayMax {
+    /// From the organisation.
+    pub org: Option<u32>,
+    /// By the key that asks.
+    pub key: Option<u32>,
+}
+
+/// What there is of bounded things when another call asks to be accepted.
+#[derive(Debug, Clone, Copy, sqlx::FromRow)]
+pub(crate) struct Used {
+    pub(crate) open_of_org: i64,
+    pub(crate) open_to_number: i64,
+    pub(crate) org_today: i64,
+    pub(crate) key_today: i64,
+}
+
+impl NewCall {
+    /// Which bound it would exceed beside what is there, and `others` that nobody sees yet.
+    pub(crate) fn exceeded(&self, used: Used, others: i64) -> Option<Full> {
+        let (open, day) = (self.open_max, self.day_max);
+        [
+            (used.open_to_number, Some(open.number), Full::Number),
+            (used.open_of_org, Some(open.org), Full::Org),
+            (used.key_today, day.key, Full::KeyDay),
+            (used.org_today, day.org, Full::OrgDay),
+        ]
+        .into_iter()
+        .find(|(used, max, _)| max.is_some_and(|max| used + others >= i64::from(max)))
+        .map(|(_, _, full)| full)
+    }
+
+    /// Its day, counted from 1970-01-01 in UTC.
+    pub(crate) fn day(&self) -> i64 {
+        crate::guard::day_of(self.at)
     }
 }
 
-/// Which of an organisation's bounds on open calls is reached.
+/// Which bound is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Full {
     /// All its calls.
     Org,
     /// Its calls to the number.
     Number,
+    /// Its calls of the day.
+    OrgDay,
+    /// The key's calls of the day.
+    KeyDay,
 }
 
 /// What came of [`CallStore::create_call`].
@@ -125,7 +157,7 @@ pub enum Created {
     KeyReused,
     /// An open call has this `dedup_key`: that call.
     Deduplicated(Call),
-    /// As many calls as may be are open. Nothing was written.
+    /// As many calls as may be are open, or were accepted today. Nothing was written.
     Full(Full),
 }
 

@@ -17,6 +17,7 @@ mod event_rows;
 pub mod events;
 mod fan;
 pub mod fleet;
+pub mod guard;
 pub mod health;
 mod health_rows;
 mod key_rows;
@@ -40,6 +41,7 @@ pub use calls::CallStore;
 pub use error::StoreError;
 pub use events::EventStore;
 pub use fleet::FleetStore;
+pub use guard::GuardStore;
 pub use health::HealthStore;
 pub use keys::KeyStore;
 use open::migration_refused;
@@ -56,6 +58,7 @@ pub trait Store:
     + CallStore
     + EventStore
     + FleetStore
+    + GuardStore
     + HealthStore
     + KeyStore
     + OrgStore
@@ -72,6 +75,7 @@ impl<
         + CallStore
         + EventStore
         + FleetStore
+        + GuardStore
         + HealthStore
         + KeyStore
         + OrgStore

@@ -17,7 +17,7 @@ use controlplane_core::{
 };
 use controlplane_store::{
     CallStore, StoreError,
-    calls::{Actor, Created, NewCall, OpenMax},
+    calls::{Actor, Created, DayMax, NewCall, OpenMax},
     postgres::PostgresStore,
 };
 use rand::{SeedableRng, TryRngCore, rngs::StdRng};
@@ -58,6 +58,7 @@ async fn write(store: &PostgresStore, rng: &mut StdRng) -> Result<Created, Store
         at,
         deadline_at: at,
         open_max: OpenMax { org: 50_000, number: 50_000 },
+        day_max: DayMax::default(),
         idempotency: None,
         actor: Actor { key: None, request: None, ip: None },
         audit_id: AuditId::new(at, rng),

@@ -22,7 +22,7 @@ use controlplane_core::{
 };
 use controlplane_store::{
     CallStore, StoreError,
-    calls::{Actor, NewCall, OpenMax},
+    calls::{Actor, DayMax, NewCall, OpenMax},
     sqlite::SqliteStore,
 };
 use rand::{SeedableRng, rngs::StdRng};
@@ -45,6 +45,7 @@ fn new_call(rng: &mut StdRng, ms: i64) -> NewCall {
         at,
         deadline_at: at,
         open_max: OpenMax { org: 50_000, number: 50_000 },
+        day_max: DayMax::default(),
         idempotency: None,
         actor: Actor { key: None, request: None, ip: None },
         audit_id: AuditId::new(at, rng),

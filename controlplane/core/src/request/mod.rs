@@ -16,7 +16,22 @@ pub use self::{
     message::{AudioId, Builtin, Content, InvalidMessage, Language, Message, MessageText, TEXT_MAX},
     redial::{Redial, RedialOn},
 };
-use crate::{call::OnUnknown, number::E164};
+use crate::{
+    call::{OnUnknown, UnknownWord, words},
+    number::E164,
+};
+
+words! {
+    /// Whose turn it is first, among the calls of one organisation that wait.
+    Priority {
+        /// Before all others.
+        Urgent = "urgent",
+        /// In between.
+        Normal = "normal",
+        /// After all others.
+        Bulk = "bulk",
+    }
+}
 
 /// Most entries of `metadata`.
 pub const METADATA_ENTRIES_MAX: usize = 20;
@@ -66,6 +81,9 @@ pub struct CallRequest {
     /// with `redial` so much later that every round fits.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
     pub deadline_at: Option<OffsetDateTime>,
+    /// Whose turn it is first where calls wait.
+    #[serde(default = "defaults::priority", skip_serializing_if = "is_normal")]
+    pub priority: Priority,
     /// While a call with this key is open, asking again returns that call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dedup_key: Option<String>,
@@ -75,6 +93,13 @@ pub struct CallRequest {
     /// The customer's own words, returned as they came.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
+    /// Only says what would be done.
+    #[serde(default, skip_serializing)]
+    pub dry_run: bool,
+}
+
+fn is_normal(priority: &Priority) -> bool {
+    *priority == Priority::Normal
 }
 
 /// Seconds from acceptance to the deadline of a call that names none.
@@ -96,7 +121,11 @@ impl Default for Failover {
 }
 
 mod defaults {
-    use super::OnUnknown;
+    use super::{OnUnknown, Priority};
+
+    pub(super) const fn priority() -> Priority {
+        Priority::Normal
+    }
 
     pub(super) const fn progress_timeout_s() -> u16 {
         8

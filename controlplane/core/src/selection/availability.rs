@@ -54,6 +54,8 @@ words! {
         CarrierAtChannels = "carrier_at_channels",
         /// It may not present the call's caller id.
         CallerIdNotAllowed = "caller_id_not_allowed",
+        /// It would dial an emergency service.
+        EmergencyNumber = "emergency_number",
         /// This call has tried it.
         Tried = "tried",
         /// Calls to numbers like this one fail on it.
@@ -68,7 +70,7 @@ impl PassedOver {
     #[must_use]
     pub const fn holds_for_the_call(self) -> bool {
         match self {
-            Self::Tried | Self::CallerIdNotAllowed => true,
+            Self::Tried | Self::CallerIdNotAllowed | Self::EmergencyNumber => true,
             Self::NodeDown
             | Self::NodeDraining
             | Self::NodeUnverified

@@ -32,7 +32,7 @@ impl Driver<'_> {
             incarnation: to.map(|to| to.incarnation.as_str().to_owned()),
             to: self.call.request.to.clone(),
             // A number that nobody has is not dialled too often.
-            throttle: to.map_or_else(Throttle::off, |_| self.calls.limits.throttle.clone()),
+            throttle: to.map_or_else(Throttle::off, |_| self.calls.rules.throttle(&self.call.org)),
             at,
             event_id: self.calls.chance.event_id(at),
         };

@@ -9,6 +9,7 @@
 //! anew. That a round is over, and what follows it, is one write: a process that dies before it finds the attempt open,
 //! one that dies after it finds the call waiting, or ended.
 
+mod asking;
 mod begin;
 mod choosing;
 mod rehearsal;
@@ -34,16 +35,17 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use self::{choosing::Wait, rounds::Window};
+use self::{asking::Asked, choosing::Wait, rounds::Window};
 use super::{
     Calls,
     attempt::{Ended, Run, limits, listening},
+    gate::{InLine, Started},
     place::{Place, Slots},
     turns::Turn,
 };
 use crate::{
     audio::{PLACE_MAX, Playable, TextInUse},
-    registry::{Assignment, Reserved},
+    registry::Assignment,
 };
 
 /// First wait before trunks are tried again that sent nothing; doubled up to [`choosing::AGAIN_MAX`].
@@ -74,6 +76,7 @@ pub(super) async fn drive(calls: &Calls, call: Call, canceled: watch::Receiver<b
         window: Window::Unasked,
         turn: None,
         was_held: false,
+        in_line: None,
         plays: None,
         _in_use: None,
         is_unplaced: false,
@@ -111,6 +114,8 @@ struct Driver<'a> {
     turn: Option<Turn>,
     /// Whether a window of its number has held it back before that.
     was_held: bool,
+    /// Its place among the calls that wait for a trunk of its route.
+    in_line: Option<InLine>,
     /// What it plays, once that is there.
     plays: Option<Playable>,
     /// Keeps it.
@@ -169,29 +174,24 @@ impl Driver<'_> {
             if !self.may_begin(now, deadline).await {
                 continue;
             }
-            let id = self.calls.chance.attempt_id();
+            if !self.may_ask(deadline).await {
+                continue;
+            }
+            let (id, now) = (self.calls.chance.attempt_id(), Instant::now());
             changes.borrow_and_update();
-            let (to, from) = (&self.call.request.to, self.call.request.from.as_ref());
-            let wait = match self.reserve(to, from, &plays, &id, now) {
-                Reserved::Trunk(to) => {
+            let wait = match self.ask(&plays, &id, now) {
+                Asked::Trunk(to, started) => {
                     self.unusable_since = None;
-                    if self.attempt(&id, &plays, &to).await == Step::Ended {
+                    if self.attempt(&id, &plays, &to, started).await == Step::Ended {
                         return None;
                     }
                     continue;
                 }
-                Reserved::Refused(refused) => {
-                    self.leave_turn();
-                    self.refused(refused, now)
-                }
+                Asked::Wait(wait) => wait,
             };
             match wait {
                 Wait::End(reason) => return Some(reason),
-                Wait::Until(until) => tokio::select! {
-                    () = sleep_until(until.min(deadline)) => {}
-                    _ = changes.changed() => {}
-                    _ = self.canceled.changed() => {}
-                },
+                Wait::Until(until) => self.wait(until.min(deadline), &mut changes).await,
                 Wait::Pause(until) => self.pause(until.min(deadline)).await,
             }
         }
@@ -268,6 +268,7 @@ impl Driver<'_> {
         let registry = &self.calls.registry;
         registry.adopt(place.trunk, place.carrier, place.id);
         let _slots = Slots { registry, place };
+        let _started = self.calls.gate.adopt(&self.call.org, place.id);
         let (fleet, _) = registry.fleet();
         let timer_b = fleet
             .node(place.node)
@@ -298,16 +299,19 @@ impl Driver<'_> {
         self.ended(place, sent, ended).await
     }
 
-    async fn attempt(&mut self, id: &AttemptId, plays: &Playable, to: &Assignment) -> Step {
+    async fn attempt(&mut self, id: &AttemptId, plays: &Playable, to: &Assignment, started: Started) -> Step {
         let trunk = &to.trunk;
         let place = Place::on(trunk, id);
         let _slots = Slots { registry: &self.calls.registry, place: &place };
+        // Given back before the slots are, which tells those that wait.
+        let started = started;
         let _playing = self.calls.audio.placing().playing(plays);
         let placed = tokio::select! {
             biased;
             placed = self.calls.audio.placing().place(&trunk.node, plays, PLACE_MAX) => placed,
             _ = self.canceled.wait_for(|canceled| *canceled) => {
                 self.calls.registry.not_sent(to);
+                started.not_sent();
                 return Step::Next;
             }
         };
@@ -316,6 +320,7 @@ impl Driver<'_> {
             // Nothing was sent, and nothing is written: another node may have it.
             tracing::warn!(call = %self.call.id, node = %trunk.node, %error, "a node cannot play the call's sound");
             self.calls.registry.not_sent(to);
+            started.not_sent();
             self.tried.pass_over_node(&trunk.node, &self.calls.registry.fleet().0);
             self.leave_turn();
             return Step::Next;
@@ -324,6 +329,7 @@ impl Driver<'_> {
             Ok(at) => at,
             Err(step) => {
                 self.calls.registry.not_sent(to);
+                started.not_sent();
                 return step;
             }
         };

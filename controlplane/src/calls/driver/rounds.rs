@@ -38,15 +38,20 @@ impl Driver<'_> {
                 return false;
             }
         }
-        if self.calls.limits.throttle.is_off() {
+        let throttle = self.calls.rules.throttle(&self.call.org);
+        if throttle.is_off() {
             return true;
+        }
+        // While it waits for its number it keeps nobody from a trunk.
+        if self.turn.is_none() || self.window != Window::Free {
+            self.in_line = None;
         }
         if !self.takes_turn(deadline).await {
             return false;
         }
         if self.window == Window::Unasked {
-            let (org, to, throttle) = (&self.call.org, &self.call.request.to, &self.calls.limits.throttle);
-            let held = self.calls.store.number_held(org, to, throttle, self.calls.clock.now()).await;
+            let (org, to) = (&self.call.org, &self.call.request.to);
+            let held = self.calls.store.number_held(org, to, &throttle, self.calls.clock.now()).await;
             // Where it cannot be read now, the write that begins the attempt decides.
             self.window = held.ok().flatten().map_or(Window::Free, Window::Held);
         }

@@ -7,6 +7,7 @@ pub(super) mod fleet;
 pub(super) mod health;
 pub(super) mod keys;
 pub(super) mod orgs;
+pub(super) mod rules;
 
 use std::time::Duration;
 
@@ -96,7 +97,12 @@ pub(super) async fn explain(
     query: Result<Query<ExplainQuery>, QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
     let Query(query) = query?;
-    let (decision, panic) = state.registry.explain(&query.to, query.from.as_ref(), Instant::now().into_std());
+    Ok(Json(explanation(&state, &query.to, query.from.as_ref())))
+}
+
+/// Who would be chosen, and why; shared with what customers ask without dialling.
+pub(super) fn explanation(state: &State, to: &E164, from: Option<&E164>) -> Value {
+    let (decision, panic) = state.registry.explain(to, from, Instant::now().into_std());
     let considered: Vec<Value> = decision
         .considered
         .iter()
@@ -109,15 +115,15 @@ pub(super) async fn explain(
         Choice::NothingLeft => ("nothing_left", None),
         Choice::NothingUsable => ("nothing_usable", None),
     };
-    Ok(Json(json!({
+    json!({
         "object": "route_explanation",
-        "to": query.to,
+        "to": to,
         "route": decision.route.as_ref().map(|prefix| prefix.as_str()),
         "choice": choice,
         "trunk": chosen,
         "panic": panic,
         "considered": considered,
-    })))
+    })
 }
 
 pub(super) async fn audit(

@@ -1,14 +1,15 @@
-//! How many calls an organisation may have open, on PostgreSQL, where many are accepted at the same time.
+//! How many calls an organisation may have open and ask for in a day, on PostgreSQL, where many are accepted at the same time.
 //!
 //! Transactions do not see each other's calls before they commit. Far from a bound that does no harm: there are at
 //! most [`CONNECTIONS_MAX`] of them, and they share the organisation's turn. Near it a call is accepted alone, when
 //! those that share are done; so no bound is exceeded, and nobody queues who is far from one.
 
+use controlplane_core::ids::KeyId;
 use sqlx::PgConnection;
 
 use super::{calls::OPEN_TURN, open::CONNECTIONS_MAX};
 use crate::{
-    calls::{Full, NewCall},
+    calls::{Full, NewCall, Used},
     error::Failure,
 };
 
@@ -37,18 +38,23 @@ pub(super) async fn room(c: &mut PgConnection, new: &NewCall, turn: Turn) -> Res
     };
     sqlx::query(take).bind(OPEN_TURN).bind(new.org.as_str()).execute(&mut *c).await?;
     // A statement of its own: it must see what was committed while this one waited for its turn.
-    let (of_org, of_number) = sqlx::query_as::<_, (i64, i64)>(
+    let used = sqlx::query_as::<_, Used>(
         "SELECT
-             (SELECT coalesce(sum(calls), 0)::bigint FROM open_calls WHERE org_id = $1),
+             (SELECT coalesce(sum(calls), 0)::bigint FROM open_calls WHERE org_id = $1) AS open_of_org,
              (SELECT count(*) FROM (SELECT 1 FROM call
-                  WHERE org_id = $1 AND request ->> 'to' = $2 AND ended_at IS NULL LIMIT $3) AS of_number)",
+                  WHERE org_id = $1 AND request ->> 'to' = $2 AND ended_at IS NULL LIMIT $3) AS of_number)
+                 AS open_to_number,
+             (SELECT coalesce(sum(calls), 0)::bigint FROM org_usage WHERE org_id = $1 AND day = $4) AS org_today,
+             (SELECT coalesce(sum(calls), 0)::bigint FROM key_usage WHERE key_id = $5 AND day = $4) AS key_today",
     )
     .bind(new.org.as_str())
     .bind(new.request.to.as_str())
     .bind(i64::from(new.open_max.number))
+    .bind(new.day())
+    .bind(new.actor.key.as_ref().map(KeyId::as_str))
     .fetch_one(&mut *c)
     .await?;
-    let Some(full) = new.open_max.exceeded(of_org, of_number, others) else { return Ok(Room::Free) };
+    let Some(full) = new.exceeded(used, others) else { return Ok(Room::Free) };
     if turn == Turn::Shared {
         return Ok(Room::Near);
     }
@@ -57,4 +63,18 @@ pub(super) async fn room(c: &mut PgConnection, new: &NewCall, turn: Turn) -> Res
         .fetch_one(c)
         .await?;
     Ok(if again == 0 { Room::Full(full) } else { Room::Free })
+}
+
+/// Counts a call that was accepted by its key. Its organisation's are counted by triggers.
+pub(super) async fn count(c: &mut PgConnection, new: &NewCall) -> Result<(), Failure> {
+    let Some(key) = &new.actor.key else { return Ok(()) };
+    sqlx::query(
+        "INSERT INTO key_usage AS u (key_id, day, shard, calls) VALUES ($1, $2, pg_backend_pid() % 64, 1)
+         ON CONFLICT (key_id, day, shard) DO UPDATE SET calls = u.calls + 1",
+    )
+    .bind(key.as_str())
+    .bind(new.day())
+    .execute(c)
+    .await?;
+    Ok(())
 }

@@ -211,6 +211,7 @@ async fn create(
         return load(c, &new.org, &new.id).await.map(Created::New).map(Some);
     }
     remember(c, new, &new.id).await?;
+    bounds::count(c, new).await?;
     let queued = CallHead {
         id: Word(new.id.clone()),
         org_id: Word(new.org.clone()),

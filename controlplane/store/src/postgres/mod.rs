@@ -16,6 +16,7 @@ mod deliveries;
 mod delivery_list;
 mod events;
 mod fleet;
+mod guard;
 mod health;
 mod held;
 mod keys;

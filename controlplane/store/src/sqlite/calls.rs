@@ -193,6 +193,7 @@ async fn create(c: &mut SqliteConnection, new: &NewCall) -> Result<Created, Fail
         return load(c, &new.org, &new.id).await.map(Created::New);
     }
     remember(c, new, &new.id).await?;
+    bounds::count(c, new).await?;
     let queued = CallHead {
         id: Word(new.id.clone()),
         org_id: Word(new.org.clone()),

@@ -13,8 +13,8 @@ use controlplane_core::{
 use controlplane_store::{
     Store,
     calls::{
-        Actor, Advance, BeginAttempt, Begun, Call, CallEnd, CancelRequested, Created, EndAttempt, EndCall,
-        Follows, Hear, Idempotency, NewCall, OpenMax, RedialCall, RequestCancel, Transition,
+        Actor, Advance, BeginAttempt, Begun, Call, CallEnd, CancelRequested, Created, DayMax, EndAttempt,
+        EndCall, Follows, Hear, Idempotency, NewCall, OpenMax, RedialCall, RequestCancel, Transition,
     },
     keys::Key,
 };
@@ -111,6 +111,7 @@ impl Fixture {
             at,
             deadline_at: at + Duration::minutes(5),
             open_max: OpenMax { org: 50_000, number: 50_000 },
+            day_max: DayMax::default(),
             idempotency: None,
             actor: system(),
             audit_id: AuditId::new(at, &mut self.rng),

@@ -23,6 +23,7 @@ mod ending;
 mod events;
 mod fixture;
 mod fleet;
+mod guard;
 mod health;
 mod keys;
 mod late;
@@ -132,6 +133,11 @@ contract! {
         a_fleet_is_applied_with_its_audit_row
         a_stale_change_writes_nothing
         twenty_changes_of_one_revision_are_one;
+    guard:
+        rules_are_set_replaced_and_audited
+        a_refusal_is_a_row_of_its_own
+        usage_is_by_day_and_organisation
+        fifty_at_a_day_s_bound_never_exceed_it;
     health:
         the_latest_snapshot_of_each_machine_is_kept
         a_snapshot_that_cannot_be_read_hides_no_other

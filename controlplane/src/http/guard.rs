@@ -1,0 +1,110 @@
+//! The fraud guard at the door, and what it would say: `dry_run`, and `policy explain` for operators.
+
+use axum::{
+    Json,
+    response::{IntoResponse, Response},
+};
+use controlplane_core::{
+    access::Mode,
+    guard::{self, AlarmKind, Denied, Verdict},
+    ids::OrgId,
+    number::E164,
+    request::CallRequest,
+};
+use controlplane_store::{calls::Actor, guard::DeniedCall};
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+use super::{
+    State,
+    operators::explanation,
+    problem::{Code, Problem},
+};
+
+/// What the guard says of a call of an organisation.
+pub(super) fn verdict(state: &State, org: &OrgId, to: &E164, from: Option<&E164>) -> Verdict {
+    let (fleet, _) = state.registry.fleet();
+    guard::decide(&state.rules.policy(org), &fleet, to, from)
+}
+
+/// Lets a call pass, or refuses it: counted, logged and in the audit log.
+pub(super) async fn admit(
+    state: &State,
+    org: &OrgId,
+    actor: &Actor,
+    request: &CallRequest,
+) -> Result<(), Problem> {
+    let mut verdict = verdict(state, org, &request.to, request.from.as_ref());
+    let at = state.clock.now();
+    if verdict.decision.is_ok()
+        && let Some(kind) = watch(state, org, &verdict, at)
+    {
+        verdict.decision = Err(Denied::Velocity(kind));
+    }
+    let Err(denied) = &verdict.decision else { return Ok(()) };
+    let rule = denied.rule();
+    state.metrics.call_denied(rule);
+    tracing::info!(%org, to = ?request.to, %rule, "the fraud guard refused a call");
+    let row = DeniedCall {
+        org: org.clone(),
+        to: request.to.clone(),
+        rule,
+        destination: place(&verdict),
+        at,
+        actor: actor.clone(),
+        audit_id: state.chance.audit_id(at),
+    };
+    state.store.deny_call(row).await?;
+    Err(Problem::new(Code::NotPermitted, verdict.sentence())
+        .param(denied.param())
+        .with("rule", rule.as_str().into()))
+}
+
+/// Looks whether a call raises an alarm, and tells it. `Some`: the alarm refuses the call.
+fn watch(state: &State, org: &OrgId, verdict: &Verdict, at: OffsetDateTime) -> Option<AlarmKind> {
+    let raised = state.rules.observe(org, verdict.destination.country.as_ref()?, at)?;
+    let alarm = &raised.alarm;
+    if alarm.is_first {
+        state.metrics.alarm(alarm.kind);
+        tracing::warn!(%org, kind = %alarm.kind, country = %alarm.country, count = alarm.count, max = alarm.max,
+            blocks = raised.blocks, "an organisation's calls differ from what is usual");
+    }
+    raised.blocks.then_some(alarm.kind)
+}
+
+fn place(verdict: &Verdict) -> String {
+    let country = verdict.destination.country.as_ref().map_or("unknown", |country| country.as_str());
+    format!("{country} {}", verdict.destination.kind)
+}
+
+/// What would be done with a call: the guard's decision and the route. Nothing is written. A rehearsal asks neither.
+pub(super) fn preview(state: &State, org: &OrgId, mode: Mode, request: &CallRequest) -> Response {
+    let (to, from) = (&request.to, request.from.as_ref());
+    let (guard, route) = match mode {
+        Mode::Live => (shown(&verdict(state, org, to, from)), explanation(state, to, from)),
+        Mode::Test => (Value::Null, Value::Null),
+    };
+    let body = json!({
+        "object": "call_preview",
+        "dry_run": true,
+        "livemode": mode == Mode::Live,
+        "to": to,
+        "from": from,
+        "guard": guard,
+        "route": route,
+    });
+    Json(body).into_response()
+}
+
+/// A verdict as shown.
+pub(super) fn shown(verdict: &Verdict) -> Value {
+    let denied = verdict.decision.as_ref().err();
+    json!({
+        "decision": if denied.is_none() { "allowed" } else { "denied" },
+        "rule": denied.map(|denied| denied.rule()),
+        "param": denied.map(Denied::param),
+        "country": verdict.destination.country,
+        "number_type": verdict.destination.kind,
+        "sentence": verdict.sentence(),
+    })
+}

@@ -1,0 +1,176 @@
+//! What an operator allows customers: policies and limits.
+
+use axum::{
+    Json,
+    extract::{
+        Path, Query, State as AxumState,
+        rejection::{PathRejection, QueryRejection},
+    },
+};
+use controlplane_core::{
+    guard::Policy,
+    ids::{KeyId, OrgId},
+    limits::{KeyLimits, OrgLimits},
+    number::E164,
+};
+use controlplane_store::guard::{RuleKind, SetRules, Subject};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::{
+    http::{
+        State,
+        auth::Operator,
+        body::JsonBody,
+        guard,
+        operators::moment,
+        problem::{Code, Problem},
+        shape::ListView,
+    },
+    rules::{Raised, org_named},
+};
+
+/// Whose, as the address says.
+type Named = Result<Path<String>, PathRejection>;
+
+/// An organisation by its id, or the first one as `default`.
+fn org(id: Named) -> Result<OrgId, Problem> {
+    let Path(text) = id?;
+    match org_named(&text) {
+        Some(Subject::Org(org)) => Ok(org),
+        Some(Subject::Key(_)) | None => Err(Problem::not_found()),
+    }
+}
+
+async fn set(
+    state: &State,
+    operator: Operator,
+    subject: Subject,
+    kind: RuleKind,
+    rules: &(impl Serialize + Sync),
+) -> Result<(), Problem> {
+    let at = state.clock.now();
+    let document = serde_json::to_value(rules).map_err(|error| {
+        tracing::error!(%error, "rules cannot be written");
+        Problem::new(Code::Internal, "Nothing was done. The log tells more under this request_id.")
+    })?;
+    let audit_id = state.chance.audit_id(at);
+    let set = SetRules { subject, kind, document, at, actor: operator.actor, audit_id };
+    let rules = std::sync::Arc::clone(&state.rules);
+    let known = tokio::spawn(async move { rules.set(set).await }).await.map_err(|error| {
+        tracing::error!(%error, "setting rules broke");
+        Problem::new(Code::Internal, "The log tells more under this request_id. Ask again.")
+    })??;
+    if known { Ok(()) } else { Err(Problem::not_found()) }
+}
+
+pub(in crate::http) async fn policy(
+    _: Operator,
+    AxumState(state): AxumState<State>,
+    id: Named,
+) -> Result<Json<Policy>, Problem> {
+    Ok(Json(state.rules.policy(&org(id)?).as_ref().clone()))
+}
+
+pub(in crate::http) async fn set_policy(
+    operator: Operator,
+    AxumState(state): AxumState<State>,
+    id: Named,
+    JsonBody { value: policy, .. }: JsonBody<Policy>,
+) -> Result<Json<Policy>, Problem> {
+    policy
+        .validate()
+        .map_err(|error| Problem::new(Code::InvalidField, format!("{error}.")).param(error.param))?;
+    set(&state, operator, Subject::Org(org(id)?), RuleKind::Policy, &policy).await?;
+    Ok(Json(policy))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct ExplainQuery {
+    to: E164,
+    from: Option<E164>,
+}
+
+/// What the guard would say; of an emergency number also which trunk would dial it.
+pub(in crate::http) async fn explain(
+    _: Operator,
+    AxumState(state): AxumState<State>,
+    id: Named,
+    query: Result<Query<ExplainQuery>, QueryRejection>,
+) -> Result<Json<Value>, Problem> {
+    let Query(query) = query?;
+    let verdict = guard::verdict(&state, &org(id)?, &query.to, query.from.as_ref());
+    let mut shown = guard::shown(&verdict);
+    if let Err(controlplane_core::guard::Denied::Emergency { trunk, code }) = &verdict.decision {
+        shown["trunk"] = trunk.as_str().into();
+        shown["code"] = (*code).into();
+    }
+    shown["object"] = "policy_explanation".into();
+    shown["to"] = json!(query.to);
+    Ok(Json(shown))
+}
+
+/// What organisations have suddenly phoned, newest first.
+pub(in crate::http) async fn alarms(
+    _: Operator,
+    AxumState(state): AxumState<State>,
+) -> Json<ListView<Value>> {
+    let shown = |raised: &Raised| {
+        let alarm = &raised.alarm;
+        json!({
+            "object": "alarm", "org": raised.org, "at": moment(raised.at), "kind": alarm.kind,
+            "country": alarm.country, "count": alarm.count, "max": alarm.max, "blocks": raised.blocks,
+        })
+    };
+    Json(ListView::whole(state.rules.alarms().iter().map(shown).collect()))
+}
+
+pub(in crate::http) async fn limits(
+    _: Operator,
+    AxumState(state): AxumState<State>,
+    id: Named,
+) -> Result<Json<OrgLimits>, Problem> {
+    Ok(Json(state.rules.limits(&org(id)?).as_ref().clone()))
+}
+
+pub(in crate::http) async fn set_limits(
+    operator: Operator,
+    AxumState(state): AxumState<State>,
+    id: Named,
+    JsonBody { value: limits, .. }: JsonBody<OrgLimits>,
+) -> Result<Json<OrgLimits>, Problem> {
+    limits
+        .validate()
+        .map_err(|error| Problem::new(Code::InvalidField, format!("{error}.")).param(error.param))?;
+    set(&state, operator, Subject::Org(org(id)?), RuleKind::Limits, &limits).await?;
+    // Calls that wait may go on now.
+    state.registry.nudge();
+    Ok(Json(limits))
+}
+
+fn key(id: Named) -> Result<KeyId, Problem> {
+    let Path(text) = id?;
+    text.parse().map_err(|_| Problem::not_found())
+}
+
+pub(in crate::http) async fn key_limits(
+    _: Operator,
+    AxumState(state): AxumState<State>,
+    id: Named,
+) -> Result<Json<KeyLimits>, Problem> {
+    Ok(Json(state.rules.key_limits(&key(id)?)))
+}
+
+pub(in crate::http) async fn set_key_limits(
+    operator: Operator,
+    AxumState(state): AxumState<State>,
+    id: Named,
+    JsonBody { value: limits, .. }: JsonBody<KeyLimits>,
+) -> Result<Json<KeyLimits>, Problem> {
+    limits
+        .validate()
+        .map_err(|error| Problem::new(Code::InvalidField, format!("{error}.")).param(error.param))?;
+    set(&state, operator, Subject::Key(key(id)?), RuleKind::Limits, &limits).await?;
+    Ok(Json(limits))
+}

@@ -1,0 +1,247 @@
+//! What operators allow customers: policies and limits, in memory as they are in the database, and the pace of requests.
+//!
+//! Read at start and set through here, so that a change is in force with the next request. What is not set for an
+//! organisation is as the server's settings say.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use controlplane_core::{
+    guard::{Alarm, Country, Policy, Watch},
+    ids::{KeyId, OrgId},
+    limits::{KeyLimits, OrgLimits},
+    pacing::Window,
+    throttle::Throttle,
+};
+use controlplane_store::{
+    Store, StoreError,
+    calls::{DayMax, OpenMax},
+    guard::{RuleKind, SetRules, StoredRules, Subject},
+};
+use serde::de::DeserializeOwned;
+use time::OffsetDateTime;
+
+use crate::calls::Limits;
+
+/// Alarms that are shown; older ones are in the log.
+const ALARMS_MAX: usize = 1_000;
+
+/// See the module.
+pub struct Rules {
+    store: Arc<dyn Store>,
+    /// Where an organisation has none of its own.
+    policy: Arc<Policy>,
+    server: Limits,
+    state: Mutex<State>,
+    /// One change at a time, from the database to here.
+    changing: tokio::sync::Mutex<()>,
+}
+
+/// One entry per organisation or key for which an operator has set something.
+#[derive(Default)]
+struct State {
+    policies: HashMap<String, Arc<Policy>>,
+    orgs: HashMap<String, Arc<OrgLimits>>,
+    keys: HashMap<String, KeyLimits>,
+    /// The last second's requests of those that have a limit.
+    requests: HashMap<String, Window>,
+    /// What has been phoned lately, since the start.
+    watch: Watch,
+    /// Newest last.
+    alarms: VecDeque<Raised>,
+}
+
+/// An alarm that was raised.
+#[derive(Debug, Clone)]
+pub struct Raised {
+    /// Whose calls raised it.
+    pub org: OrgId,
+    /// When.
+    pub at: OffsetDateTime,
+    /// About what.
+    pub alarm: Alarm,
+    /// Whether it refuses calls.
+    pub blocks: bool,
+}
+
+/// How the pace of requests stands after one of them, for the headers of its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// Requests in any one second.
+    pub max: u32,
+    /// How many more the second has room for.
+    pub left: u32,
+    /// Whether this one had room.
+    pub admitted: bool,
+}
+
+impl Rules {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// The database. Rules that cannot be read are logged; their organisation is closed then.
+    pub async fn read(
+        store: Arc<dyn Store>,
+        policy: Policy,
+        server: Limits,
+    ) -> Result<Arc<Self>, StoreError> {
+        let mut state = State::default();
+        for rules in store.rules().await? {
+            state.take(rules);
+        }
+        let (policy, state) = (Arc::new(policy), Mutex::new(state));
+        Ok(Arc::new(Self { store, policy, server, state, changing: tokio::sync::Mutex::default() }))
+    }
+
+    /// Puts rules in force. `false`: there is no such organisation or key. Run it in a task of its own: an asker who
+    /// leaves must not part what the database took from what is in force.
+    ///
+    /// # Errors
+    /// The database; what was in force stays so.
+    pub async fn set(&self, set: SetRules) -> Result<bool, StoreError> {
+        let _one = self.changing.lock().await;
+        let rules = StoredRules {
+            subject: set.subject.as_str().to_owned(),
+            kind: set.kind.as_str().to_owned(),
+            document: set.document.clone(),
+        };
+        let known = self.store.set_rules(set).await?;
+        if known {
+            self.state().take(rules);
+        }
+        Ok(known)
+    }
+
+    /// What an organisation may phone.
+    #[must_use]
+    pub fn policy(&self, org: &OrgId) -> Arc<Policy> {
+        self.state().policies.get(org.as_str()).map_or_else(|| Arc::clone(&self.policy), Arc::clone)
+    }
+
+    /// Counts a call that is to be placed. `Some`: it raises an alarm.
+    #[must_use]
+    pub fn observe(&self, org: &OrgId, country: &Country, now: OffsetDateTime) -> Option<Raised> {
+        let policy = self.policy(org);
+        let mut state = self.state();
+        let alarm = state.watch.observe(org, country, &policy.velocity, now)?;
+        let raised = Raised { org: org.clone(), at: now, alarm, blocks: policy.velocity.block };
+        if raised.alarm.is_first {
+            if state.alarms.len() == ALARMS_MAX {
+                state.alarms.pop_front();
+            }
+            state.alarms.push_back(raised.clone());
+        }
+        Some(raised)
+    }
+
+    /// The latest alarms, newest first.
+    #[must_use]
+    pub fn alarms(&self) -> Vec<Raised> {
+        self.state().alarms.iter().rev().cloned().collect()
+    }
+
+    /// Whether nobody may phone anything.
+    #[must_use]
+    pub fn all_closed(&self) -> bool {
+        self.policy.is_closed() && self.state().policies.values().all(|policy| policy.is_closed())
+    }
+
+    /// What was set for an organisation.
+    #[must_use]
+    pub fn limits(&self, org: &OrgId) -> Arc<OrgLimits> {
+        self.state().orgs.get(org.as_str()).map(Arc::clone).unwrap_or_default()
+    }
+
+    /// What was set for a key.
+    #[must_use]
+    pub fn key_limits(&self, key: &KeyId) -> KeyLimits {
+        self.state().keys.get(key.as_str()).copied().unwrap_or_default()
+    }
+
+    /// How many calls an organisation may have open.
+    #[must_use]
+    pub fn open_max(&self, org: &OrgId) -> OpenMax {
+        let (limits, server) = (self.limits(org), self.server.open);
+        OpenMax {
+            org: limits.open_calls_max.map_or(server.org, |max| max.min(server.org)),
+            number: limits.number_open_calls_max.map_or(server.number, |max| max.min(server.number)),
+        }
+    }
+
+    /// How many calls are accepted in a day.
+    #[must_use]
+    pub fn day_max(&self, org: &OrgId, key: Option<&KeyId>) -> DayMax {
+        DayMax {
+            org: self.limits(org).calls_per_day,
+            key: key.and_then(|key| self.key_limits(key).calls_per_day),
+        }
+    }
+
+    /// How often an organisation may dial one number.
+    #[must_use]
+    pub fn throttle(&self, org: &OrgId) -> Throttle {
+        self.limits(org).throttle.clone().unwrap_or_else(|| self.server.throttle.clone())
+    }
+
+    /// Counts a request of a key of an organisation; of several limits the one with least room is told. `None`: there is no limit.
+    /// What is refused does not count.
+    #[must_use]
+    pub fn request(&self, org: &OrgId, key: &KeyId, now: Instant) -> Option<Pace> {
+        let mut state = self.state();
+        let of_org = state.orgs.get(org.as_str()).and_then(|limits| limits.requests_per_s);
+        let of_key = state.keys.get(key.as_str()).and_then(|limits| limits.requests_per_s);
+        let asked = [(org.as_str(), of_org), (key.as_str(), of_key)];
+        let limited: Vec<_> = asked.into_iter().filter_map(|(subject, max)| Some((subject, max?))).collect();
+        let mut admitted = true;
+        for (subject, max) in &limited {
+            let window = state.requests.entry((*subject).to_owned()).or_insert_with(|| Window::new(*max));
+            window.set_max(*max);
+            admitted &= window.check(now).is_ok();
+        }
+        let paces = limited.iter().filter_map(|(subject, max)| {
+            let window = state.requests.get_mut(*subject)?;
+            if admitted {
+                window.take(now);
+            }
+            Some(Pace { max: *max, left: window.left(now), admitted })
+        });
+        paces.min_by_key(|pace| (pace.left, pace.max))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn take(&mut self, rules: StoredRules) {
+        let StoredRules { subject, kind, document } = rules;
+        if kind == RuleKind::Policy.as_str() {
+            let policy = read(&subject, document);
+            self.policies.insert(subject, Arc::new(policy));
+        } else if subject.starts_with(OrgId::PREFIX) {
+            let limits = read(&subject, document);
+            self.orgs.insert(subject, Arc::new(limits));
+        } else {
+            let limits = read(&subject, document);
+            self.keys.insert(subject, limits);
+        }
+    }
+}
+
+/// A later release may have written what this one does not know: a policy is closed then.
+fn read<T: DeserializeOwned + Default>(subject: &str, document: serde_json::Value) -> T {
+    serde_json::from_value(document).unwrap_or_else(|error| {
+        tracing::error!(subject, %error, "rules cannot be read; they are taken for none");
+        T::default()
+    })
+}
+
+/// Whose rules, by an id or `default`.
+#[must_use]
+pub fn org_named(text: &str) -> Option<Subject> {
+    if text == "default" { Some(OrgId::first()) } else { text.parse().ok() }.map(Subject::Org)
+}

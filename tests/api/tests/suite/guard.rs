@@ -1,0 +1,158 @@
+//! The fraud guard at the door: closed until an operator opens, every refusal with its rule, counted and audited.
+
+use controlplane_core::guard::Policy;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::fixture::{Answer, Fleet, NUMBER};
+
+/// A control plane as it is installed.
+async fn fresh() -> Fleet {
+    Fleet::of(&["waw-1"], &["acme"])
+        .trunks_have("cps_max = 1000")
+        .settings(|settings| settings.guard = Policy::default())
+        .start()
+        .await
+}
+
+async fn put(fleet: &Fleet, path: &str, body: &Value) -> Answer {
+    Answer::to(fleet.operator.request(Method::PUT, path).json(body)).await
+}
+
+async fn set(fleet: &Fleet, policy: &Value) {
+    put(fleet, "/admin/v1/orgs/default/policy", policy).await.is(200);
+}
+
+#[track_caller]
+fn refused(answer: &Answer, rule: &str, param: &str) {
+    let problem = answer.is_problem(403, "not_permitted");
+    assert_eq!((&problem["rule"], &problem["param"]), (&json!(rule), &json!(param)), "{problem}");
+}
+
+#[tokio::test]
+async fn nothing_may_be_phoned_until_an_operator_opens_it() {
+    let fleet = fresh().await;
+    refused(&fleet.call(NUMBER).answer().await, "nothing_open", "to");
+    set(&fleet, &json!({"countries": {"PL": ["fixed"]}})).await;
+    fleet.call(NUMBER).place().await.ends_as("completed", "played").await;
+    refused(&fleet.call("+48501234567").answer().await, "number_type", "to");
+    refused(&fleet.call("+48701234567").answer().await, "number_type", "to");
+    refused(&fleet.call("+380501234567").answer().await, "country", "to");
+    refused(&fleet.call("+870773111632").answer().await, "country", "to");
+    // The operators' own door is no way around.
+    let body = json!({"to": "+380501234567", "message": {"audio_id": "builtin:beep"}});
+    refused(&fleet.operator.post("/admin/v1/calls", &body).await, "country", "to");
+    assert_eq!(fleet.pbx("waw-1").seen_in_all().invites, 1);
+}
+
+#[tokio::test]
+async fn a_refusal_is_counted_audited_and_leaves_no_call() {
+    let fleet = fresh().await;
+    set(&fleet, &json!({"countries": {"PL": ["fixed"]}, "caller_ids": ["+48221110000"]})).await;
+    refused(&fleet.call(NUMBER).with("from", "+48221110009").answer().await, "caller_id", "from");
+    fleet.call(NUMBER).with("from", "+48221110000").place().await.ends_as("completed", "played").await;
+    let metrics = fleet.operator.get("/metrics").await.text;
+    assert!(metrics.contains("ringward_calls_denied_total{rule=\"caller_id\"} 1"), "{metrics}");
+    let audit = fleet.operator.get("/admin/v1/audit").await.is(200);
+    let rows = audit["data"].as_array().unwrap();
+    let row = rows.iter().find(|row| row["outcome"] == "denied").unwrap();
+    assert_eq!((&row["action"], &row["changes"]["rule"]), (&json!("call.create"), &json!("caller_id")));
+    assert!(!row.to_string().contains(NUMBER), "the number is shortened: {row}");
+    assert_eq!(rows.iter().filter(|row| row["action"] == "policy.set").count(), 1);
+    assert_eq!(fleet.api.get("/v1/calls").await.is(200)["data"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn an_emergency_number_is_refused_as_the_trunk_would_dial_it() {
+    let fleet = Fleet::of(&["waw-1"], &["acme"])
+        .trunks_have("number_format = \"national\"\ncountry_code = \"48\"")
+        .settings(|settings| settings.guard = Policy::default())
+        .start()
+        .await;
+    set(&fleet, &json!({"prefixes": {"+": "allow"}})).await;
+    for number in ["+48112000000", "+48999123456", "+48997123456"] {
+        refused(&fleet.call(number).answer().await, "emergency", "to");
+        assert_eq!(fleet.seen(number).invites, 0);
+    }
+    let path = "/admin/v1/orgs/default/policy/explain?to=%2B48112000000";
+    let explained = fleet.operator.get(path).await.is(200);
+    assert_eq!((&explained["trunk"], &explained["code"]), (&json!("acme-waw-1"), &json!("112")));
+    fleet.call(NUMBER).place().await.ends_as("completed", "played").await;
+}
+
+#[tokio::test]
+async fn a_dry_run_says_what_would_be_done_and_does_nothing() {
+    let fleet = fresh().await;
+    let dry = |number: &str| fleet.call(number).with("dry_run", true);
+    let denied = dry(NUMBER).answer().await.is(200);
+    assert_eq!(denied["guard"]["rule"], "nothing_open", "{denied}");
+    set(&fleet, &json!({"countries": {"PL": ["fixed"]}})).await;
+    let allowed = dry(NUMBER).idempotency_key("a").answer().await.is(200);
+    assert_eq!(
+        (&allowed["guard"]["decision"], &allowed["guard"]["country"]),
+        (&json!("allowed"), &json!("PL"))
+    );
+    assert_eq!(
+        (&allowed["route"]["choice"], &allowed["route"]["trunk"]),
+        (&json!("trunk"), &json!("acme-waw-1"))
+    );
+    assert_eq!(fleet.api.get("/v1/calls").await.is(200)["data"], json!([]));
+    assert_eq!(fleet.pbx("waw-1").seen_in_all().invites, 0);
+    let audit = fleet.operator.get("/admin/v1/audit").await.is(200);
+    assert!(audit["data"].as_array().unwrap().iter().all(|row| row["outcome"] != "denied"));
+    // Its idempotency key is free.
+    fleet.call(NUMBER).idempotency_key("a").place().await.ends_as("completed", "played").await;
+}
+
+#[tokio::test]
+async fn a_policy_is_one_organisations_and_outlives_a_restart() {
+    let mut fleet = fresh().await;
+    let other = fleet.other_customer().await;
+    set(&fleet, &json!({"countries": {"PL": ["fixed"]}})).await;
+    let body = json!({"to": NUMBER, "message": {"audio_id": "builtin:beep"}});
+    refused(&other.post("/v1/calls", &body).await, "nothing_open", "to");
+    fleet.stop().await;
+    fleet.start_again().await;
+    fleet.call(NUMBER).place().await.ends_as("completed", "played").await;
+    let policy = fleet.operator.get("/admin/v1/orgs/default/policy").await.is(200);
+    assert_eq!(policy["countries"], json!({"PL": ["fixed"]}));
+}
+
+#[tokio::test]
+async fn a_policy_that_is_wrong_is_refused_and_nobodys_is_not_found() {
+    let fleet = fresh().await;
+    for wrong in [
+        json!({"countries": {"XX": ["fixed"]}}),
+        json!({"countries": {"PL": ["unassigned"]}}),
+        json!({"prefixes": {"+48": "maybe"}}),
+        json!({"country": {}}),
+    ] {
+        put(&fleet, "/admin/v1/orgs/default/policy", &wrong).await.is_problem(422, "invalid_field");
+    }
+    let nobody = "/admin/v1/orgs/org_0000000000000000000000000z/policy";
+    put(&fleet, nobody, &json!({})).await.is_problem(404, "not_found");
+    put(&fleet, "/admin/v1/orgs/other/policy", &json!({})).await.is_problem(404, "not_found");
+    let customer = fleet.api.request(Method::PUT, "/admin/v1/orgs/default/policy").json(&json!({}));
+    Answer::to(customer).await.is_problem(404, "not_found");
+}
+
+#[tokio::test]
+async fn what_suddenly_differs_raises_an_alarm_and_may_be_refused() {
+    let fleet = fresh().await;
+    let policy = |block| json!({"countries": {"PL": ["fixed"], "UA": ["mobile"]}, "velocity": {"country_per_hour": 2, "block": block}});
+    set(&fleet, &policy(false)).await;
+    for _ in 0..4 {
+        fleet.call(NUMBER).place().await.ends_as("completed", "played").await;
+    }
+    let alarms = fleet.operator.get("/admin/v1/alarms").await.is(200);
+    let alarm = &alarms["data"][0];
+    assert_eq!((&alarm["kind"], &alarm["country"]), (&json!("country_per_hour"), &json!("PL")), "{alarms}");
+    assert_eq!(alarms["data"].as_array().unwrap().len(), 1, "once an hour: {alarms}");
+    set(&fleet, &policy(true)).await;
+    refused(&fleet.call(NUMBER).answer().await, "velocity", "to");
+    fleet.call("+380501234567").place().await.ends_as("completed", "played").await;
+    fleet.later(3_600);
+    fleet.call(NUMBER).place().await.ends_as("completed", "played").await;
+    let metrics = fleet.operator.get("/metrics").await.text;
+    assert!(metrics.contains("ringward_guard_alarms_total{kind=\"country_per_hour\"} 1"), "{metrics}");
+}
