@@ -11,15 +11,16 @@ use std::{
 
 use controlplane_core::{
     guard::{Alarm, Country, Policy, Watch},
-    ids::{KeyId, OrgId},
+    ids::{AuditId, KeyId, OrgId},
     limits::{KeyLimits, OrgLimits},
     pacing::Window,
     throttle::Throttle,
 };
 use controlplane_store::{
     Store, StoreError,
-    calls::{DayMax, OpenMax},
+    calls::{Actor, DayMax, OpenMax},
     guard::{RuleKind, SetRules, StoredRules, Subject},
+    keys::{Made, Rotation},
 };
 use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
@@ -113,6 +114,28 @@ impl Rules {
             self.state().take(rules);
         }
         Ok(known)
+    }
+
+    /// Makes a key that takes another one's place, which has the former one's limits.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn rotate_key(
+        &self,
+        rotation: Rotation,
+        actor: Actor,
+        audit_id: AuditId,
+    ) -> Result<Made, StoreError> {
+        let _one = self.changing.lock().await;
+        let (old, new) = (rotation.id.clone(), rotation.new.id.clone());
+        let made = self.store.rotate_key(rotation, actor, audit_id).await?;
+        if made == Made::Yes {
+            let mut state = self.state();
+            if let Some(limits) = state.keys.get(old.as_str()).copied() {
+                state.keys.insert(new.as_str().to_owned(), limits);
+            }
+        }
+        Ok(made)
     }
 
     /// What an organisation may phone.
@@ -238,10 +261,4 @@ fn read<T: DeserializeOwned + Default>(subject: &str, document: serde_json::Valu
         tracing::error!(subject, %error, "rules cannot be read; they are taken for none");
         T::default()
     })
-}
-
-/// Whose rules, by an id or `default`.
-#[must_use]
-pub fn org_named(text: &str) -> Option<Subject> {
-    if text == "default" { Some(OrgId::first()) } else { text.parse().ok() }.map(Subject::Org)
 }

@@ -448,6 +448,15 @@ fn policies_are_shown_changed_and_explained_and_limits_set() {
     assert_eq!(stdout, "cps_max                5\n");
     assert_eq!(ask(&["limits", "set", "cps_max=0"]).0, Some(1));
     assert_eq!(ask(&["limits", "set", "cps_max"]).0, Some(2));
-    assert_eq!(ask(&["limits", "show", "--org", "org_0000000000000000000000000z"]).0, Some(0));
+    assert_eq!(ask(&["limits", "show", "--org", "org_0000000000000000000000000z"]).0, Some(5));
+    assert_eq!(ask(&["policy", "show", "--org", "nobody"]).0, Some(5));
+    assert_eq!(ask(&["org", "create", "acme"]).0, Some(0));
+    assert!(ask(&["policy", "set", "--org", "acme", "--open", "DE"]).1.starts_with("DE     fixed, mobile\n"));
+    assert!(!ask(&["policy", "show"]).1.contains("DE"), "another organisation's");
+    let made = ask(&["key", "create", "--name", "narrow", "--org", "acme", "--json"]).1;
+    let id = serde_json::from_str::<serde_json::Value>(&made).unwrap()["id"].as_str().unwrap().to_owned();
+    let (_, stdout, _) = ask(&["limits", "set", "--key", &id, "requests_per_s=3"]);
+    assert_eq!(stdout, "requests_per_s         3\n");
+    assert_eq!(ask(&["limits", "set", "--key", &id, "--org", "acme", "requests_per_s=3"]).0, Some(2));
     assert_eq!(ask(&["limits", "set", "--org", "org_0000000000000000000000000z", "cps_max=1"]).0, Some(5));
 }

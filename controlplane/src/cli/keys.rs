@@ -186,7 +186,7 @@ async fn whole(door: &Door, path: &str) -> Result<Value, Failure> {
 }
 
 /// The id of an organisation that is named by it or by its slug.
-async fn org_id(door: &Door, named: &str) -> Result<String, Failure> {
+pub(super) async fn org_id(door: &Door, named: &str) -> Result<String, Failure> {
     if named.starts_with("org_") {
         return Ok(encoded_id(named));
     }

@@ -7,12 +7,15 @@ use serde_json::{Map, Value, json};
 
 use super::{
     client::{Door, Failure},
-    commands::{Done, encoded, show, show_list},
+    commands::{Done, encoded, encoded_id, show, show_list},
+    keys::org_id,
     table::cell,
 };
 
 /// What a country opens where no kinds are named: what people have.
 const KINDS: [&str; 2] = ["fixed", "mobile"];
+/// The organisation that is there from the start, in an address.
+const FIRST: &str = "default";
 
 /// What an organisation may phone.
 #[derive(Debug, Subcommand)]
@@ -53,16 +56,26 @@ pub(super) enum LimitsCommand {
 
 #[derive(Debug, Args)]
 pub(super) struct OrgArg {
-    /// The organisation's id.
-    #[arg(long, default_value = "default")]
-    org: String,
+    /// The organisation's id or slug; without it, the first one's.
+    #[arg(long)]
+    org: Option<String>,
+}
+
+impl OrgArg {
+    /// Where what is set for it stands.
+    async fn path(&self, door: &Door, what: &str) -> Result<String, Failure> {
+        let id = match &self.org {
+            Some(named) => org_id(door, named).await?,
+            None => FIRST.to_owned(),
+        };
+        Ok(format!("/admin/v1/orgs/{id}/{what}"))
+    }
 }
 
 #[derive(Debug, Args)]
 pub(super) struct WhoseArg {
-    /// The organisation's id.
-    #[arg(long, default_value = "default")]
-    org: String,
+    #[command(flatten)]
+    org: OrgArg,
     /// A key's id, instead of an organisation's.
     #[arg(long, conflicts_with = "org")]
     key: Option<String>,
@@ -149,8 +162,8 @@ fn policy_text(policy: &Value) -> String {
 
 pub(super) async fn policy(door: &Door, command: &PolicyCommand) -> Done {
     match command {
-        PolicyCommand::Show(OrgArg { org }) => {
-            let policy = door.get(&format!("/admin/v1/orgs/{}/policy", encoded(org))).await?;
+        PolicyCommand::Show(org) => {
+            let policy = door.get(&org.path(door, "policy").await?).await?;
             show(door, &policy, || policy_text(&policy));
         }
         PolicyCommand::Alarms => {
@@ -160,7 +173,7 @@ pub(super) async fn policy(door: &Door, command: &PolicyCommand) -> Done {
             show_list(door, &list, &header, &columns, "No alarms since the start of the server.");
         }
         PolicyCommand::Set(args) => {
-            let path = format!("/admin/v1/orgs/{}/policy", encoded(&args.org.org));
+            let path = args.org.path(door, "policy").await?;
             let mut policy = match &args.file {
                 Some(file) => read(file)?,
                 None => door.get(&path).await?,
@@ -171,9 +184,8 @@ pub(super) async fn policy(door: &Door, command: &PolicyCommand) -> Done {
         }
         PolicyCommand::Explain { number, from, org } => {
             let from = from.as_ref().map_or_else(String::new, |from| format!("&from={}", encoded(from)));
-            let path =
-                format!("/admin/v1/orgs/{}/policy/explain?to={}{from}", encoded(&org.org), encoded(number));
-            let answer = door.get(&path).await?;
+            let path = org.path(door, "policy/explain").await?;
+            let answer = door.get(&format!("{path}?to={}{from}", encoded(number))).await?;
             show(door, &answer, || {
                 let rule = answer["rule"].as_str().map_or_else(String::new, |rule| format!(" (rule {rule})"));
                 let trunk =
@@ -198,10 +210,10 @@ fn read(file: &PathBuf) -> Result<Value, Failure> {
     serde_json::from_str(&text).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))
 }
 
-fn limits_path(whose: &WhoseArg) -> String {
+async fn limits_path(door: &Door, whose: &WhoseArg) -> Result<String, Failure> {
     match &whose.key {
-        Some(key) => format!("/admin/v1/keys/{}/limits", encoded(key)),
-        None => format!("/admin/v1/orgs/{}/limits", encoded(&whose.org)),
+        Some(key) => Ok(format!("/admin/v1/keys/{}/limits", encoded_id(key))),
+        None => whose.org.path(door, "limits").await,
     }
 }
 
@@ -217,9 +229,9 @@ fn limits_text(limits: &Value) -> String {
 
 pub(super) async fn limits(door: &Door, command: &LimitsCommand) -> Done {
     let answer = match command {
-        LimitsCommand::Show(whose) => door.get(&limits_path(whose)).await?,
+        LimitsCommand::Show(whose) => door.get(&limits_path(door, whose).await?).await?,
         LimitsCommand::Set { whose, limits } => {
-            let path = limits_path(whose);
+            let path = limits_path(door, whose).await?;
             let mut all: Map<String, Value> = door.get(&path).await?.as_object().cloned().unwrap_or_default();
             for limit in limits {
                 let (name, value) = limit.split_once('=').ok_or_else(|| {

@@ -2,7 +2,7 @@
 //! how a key is shown, and what may be asked of one.
 //!
 //! Nobody makes a key that may do more than their own: no further scope, no longer life, and by a test key only test
-//! keys. A rotation shows a secret, so it is bound by the same.
+//! keys. A rotation shows a secret, so it is bound by the same. A key with limits of its own makes none.
 
 use axum::{
     Json,
@@ -15,6 +15,7 @@ use axum::{
 use controlplane_core::{
     access::{Mode, Role, Scope},
     ids::{KeyId, OrgId},
+    limits::KeyLimits,
 };
 use controlplane_store::{
     calls::Actor,
@@ -204,11 +205,24 @@ fn within(
     Ok(())
 }
 
+/// Limits of a key would be none if it made itself further ones.
+fn has_no_limits(customer: &Customer, state: &State) -> Result<(), Problem> {
+    let limits = customer.actor.key.as_ref().map(|key| state.rules.key_limits(key)).unwrap_or_default();
+    if limits == KeyLimits::default() {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Code::Forbidden,
+        "An operator has set limits for this key: it makes and rotates no keys.",
+    ))
+}
+
 pub(super) async fn create(
     customer: Customer,
     AxumState(state): AxumState<State>,
     JsonBody { value: body, .. }: JsonBody<NewKeyBody>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
+    has_no_limits(&customer, &state)?;
     let now = state.clock.now();
     let name = name(body.name)?;
     let scopes = match body.scopes {
@@ -259,11 +273,12 @@ pub(super) async fn rotate(
     JsonBody { value: body, .. }: JsonBody<RotateBody>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let Path(id) = id?;
+    has_no_limits(&customer, &state)?;
     let old = find(&state, &customer.org, &id).await?;
     within(&customer, old.mode, &old.scopes, old.expires_at)?;
     let (new, rotation) = body.rotation(&state, Whose::Org(customer.org), old)?;
     let audit_id = state.chance.audit_id(new.key.created_at);
-    made(state.store.rotate_key(rotation, customer.actor, audit_id).await?, &new)
+    made(state.rules.rotate_key(rotation, customer.actor, audit_id).await?, &new)
 }
 
 pub(super) async fn revoke(

@@ -135,7 +135,7 @@ pub trait KeyStore {
     async fn create_key(&self, key: Key, actor: Actor, audit_id: AuditId) -> Result<Made, StoreError>;
     /// Makes the first operator key, unless an operator key that is not revoked exists: then `false`.
     async fn bootstrap_operator(&self, key: Key, audit_id: AuditId) -> Result<bool, StoreError>;
-    /// Makes a key that takes another one's place, with its audit row; both open until the former one ends.
+    /// Makes a key that takes another one's place, with its limits and an audit row; both open until the former one ends.
     async fn rotate_key(
         &self,
         rotation: Rotation,

@@ -197,7 +197,7 @@ pub(in crate::http) async fn rotate(
     let old = state.store.key(&Whose::All, &id).await?.ok_or_else(Problem::not_found)?;
     let (new, rotation) = body.rotation(&state, Whose::All, old)?;
     let audit_id = state.chance.audit_id(new.key.created_at);
-    made(state.store.rotate_key(rotation, operator.actor, audit_id).await?, &new)
+    made(state.rules.rotate_key(rotation, operator.actor, audit_id).await?, &new)
 }
 
 pub(in crate::http) async fn revoke(

@@ -13,7 +13,10 @@ use controlplane_core::{
     limits::{KeyLimits, OrgLimits},
     number::E164,
 };
-use controlplane_store::guard::{RuleKind, SetRules, Subject};
+use controlplane_store::{
+    guard::{RuleKind, SetRules, Subject},
+    keys::Whose,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -27,19 +30,18 @@ use crate::{
         problem::{Code, Problem},
         shape::ListView,
     },
-    rules::{Raised, org_named},
+    rules::Raised,
 };
 
 /// Whose, as the address says.
 type Named = Result<Path<String>, PathRejection>;
 
-/// An organisation by its id, or the first one as `default`.
-fn org(id: Named) -> Result<OrgId, Problem> {
+/// An organisation that there is, by its id, or the first one as `default`.
+async fn org(state: &State, id: Named) -> Result<OrgId, Problem> {
     let Path(text) = id?;
-    match org_named(&text) {
-        Some(Subject::Org(org)) => Ok(org),
-        Some(Subject::Key(_)) | None => Err(Problem::not_found()),
-    }
+    let id = if text == "default" { Some(OrgId::first()) } else { text.parse().ok() };
+    let id = id.ok_or_else(Problem::not_found)?;
+    state.store.org(&id).await?.map(|org| org.id).ok_or_else(Problem::not_found)
 }
 
 async fn set(
@@ -69,7 +71,7 @@ pub(in crate::http) async fn policy(
     AxumState(state): AxumState<State>,
     id: Named,
 ) -> Result<Json<Policy>, Problem> {
-    Ok(Json(state.rules.policy(&org(id)?).as_ref().clone()))
+    Ok(Json(state.rules.policy(&org(&state, id).await?).as_ref().clone()))
 }
 
 pub(in crate::http) async fn set_policy(
@@ -81,7 +83,7 @@ pub(in crate::http) async fn set_policy(
     policy
         .validate()
         .map_err(|error| Problem::new(Code::InvalidField, format!("{error}.")).param(error.param))?;
-    set(&state, operator, Subject::Org(org(id)?), RuleKind::Policy, &policy).await?;
+    set(&state, operator, Subject::Org(org(&state, id).await?), RuleKind::Policy, &policy).await?;
     Ok(Json(policy))
 }
 
@@ -100,7 +102,7 @@ pub(in crate::http) async fn explain(
     query: Result<Query<ExplainQuery>, QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
     let Query(query) = query?;
-    let verdict = guard::verdict(&state, &org(id)?, &query.to, query.from.as_ref());
+    let verdict = guard::verdict(&state, &org(&state, id).await?, &query.to, query.from.as_ref());
     let mut shown = guard::shown(&verdict);
     if let Err(controlplane_core::guard::Denied::Emergency { trunk, code }) = &verdict.decision {
         shown["trunk"] = trunk.as_str().into();
@@ -131,7 +133,7 @@ pub(in crate::http) async fn limits(
     AxumState(state): AxumState<State>,
     id: Named,
 ) -> Result<Json<OrgLimits>, Problem> {
-    Ok(Json(state.rules.limits(&org(id)?).as_ref().clone()))
+    Ok(Json(state.rules.limits(&org(&state, id).await?).as_ref().clone()))
 }
 
 pub(in crate::http) async fn set_limits(
@@ -143,15 +145,18 @@ pub(in crate::http) async fn set_limits(
     limits
         .validate()
         .map_err(|error| Problem::new(Code::InvalidField, format!("{error}.")).param(error.param))?;
-    set(&state, operator, Subject::Org(org(id)?), RuleKind::Limits, &limits).await?;
+    set(&state, operator, Subject::Org(org(&state, id).await?), RuleKind::Limits, &limits).await?;
     // Calls that wait may go on now.
     state.registry.nudge();
     Ok(Json(limits))
 }
 
-fn key(id: Named) -> Result<KeyId, Problem> {
+/// A customer's key that there is.
+async fn key(state: &State, id: Named) -> Result<KeyId, Problem> {
     let Path(text) = id?;
-    text.parse().map_err(|_| Problem::not_found())
+    let id = text.parse().map_err(|_| Problem::not_found())?;
+    let key = state.store.key(&Whose::All, &id).await?.filter(|key| key.org.is_some());
+    key.map(|key| key.id).ok_or_else(Problem::not_found)
 }
 
 pub(in crate::http) async fn key_limits(
@@ -159,7 +164,7 @@ pub(in crate::http) async fn key_limits(
     AxumState(state): AxumState<State>,
     id: Named,
 ) -> Result<Json<KeyLimits>, Problem> {
-    Ok(Json(state.rules.key_limits(&key(id)?)))
+    Ok(Json(state.rules.key_limits(&key(&state, id).await?)))
 }
 
 pub(in crate::http) async fn set_key_limits(
@@ -171,6 +176,6 @@ pub(in crate::http) async fn set_key_limits(
     limits
         .validate()
         .map_err(|error| Problem::new(Code::InvalidField, format!("{error}.")).param(error.param))?;
-    set(&state, operator, Subject::Key(key(id)?), RuleKind::Limits, &limits).await?;
+    set(&state, operator, Subject::Key(key(&state, id).await?), RuleKind::Limits, &limits).await?;
     Ok(Json(limits))
 }

@@ -10,7 +10,7 @@ CREATE TABLE customer_rule (
 );
 
 -- Per day (UTC, counted from 1970-01-01) what an organisation has used. Kept by triggers, so that no write forgets it.
--- All shards of a day together are the figure; a session has its own, mostly, as in open_calls.
+-- A rehearsal uses nothing. All shards of a day together are the figure; a session has its own, mostly, as in open_calls.
 CREATE TABLE org_usage (
     org_id   text COLLATE "C" NOT NULL REFERENCES org (org_id),
     day      bigint NOT NULL,
@@ -37,19 +37,24 @@ BEGIN
     PERFORM count_usage(NEW.org_id, NEW.created_at, 1, 0, 0);
     RETURN NULL;
 END $$;
-CREATE TRIGGER call_used AFTER INSERT ON call FOR EACH ROW EXECUTE FUNCTION count_call();
+CREATE TRIGGER call_used AFTER INSERT ON call FOR EACH ROW
+    WHEN (NEW.mode = 'live') EXECUTE FUNCTION count_call();
 
 CREATE FUNCTION count_attempt() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM count_usage(NEW.org_id, NEW.started_at, 0, 1, 0);
+    IF (SELECT mode FROM call WHERE id = NEW.call_id) = 'live' THEN
+        PERFORM count_usage(NEW.org_id, NEW.started_at, 0, 1, 0);
+    END IF;
     RETURN NULL;
 END $$;
 CREATE TRIGGER attempt_used AFTER INSERT ON attempt FOR EACH ROW EXECUTE FUNCTION count_attempt();
 
 CREATE FUNCTION count_talk() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM count_usage(NEW.org_id, NEW.ended_at, 0, 0,
-        (extract(epoch FROM NEW.ended_at - NEW.answered_at) * 1000000)::bigint);
+    IF (SELECT mode FROM call WHERE id = NEW.call_id) = 'live' THEN
+        PERFORM count_usage(NEW.org_id, NEW.ended_at, 0, 0,
+            (extract(epoch FROM NEW.ended_at - NEW.answered_at) * 1000000)::bigint);
+    END IF;
     RETURN NULL;
 END $$;
 CREATE TRIGGER attempt_talked AFTER UPDATE OF ended_at ON attempt FOR EACH ROW

@@ -10,6 +10,7 @@ CREATE TABLE customer_rule (
 ) STRICT, WITHOUT ROWID;
 
 -- Per day (UTC, counted from 1970-01-01) what an organisation has used. Kept by triggers, so that no write forgets it.
+-- A rehearsal uses nothing.
 CREATE TABLE org_usage (
     org_id   TEXT    NOT NULL REFERENCES org (org_id),
     day      INTEGER NOT NULL,
@@ -19,7 +20,7 @@ CREATE TABLE org_usage (
     PRIMARY KEY (org_id, day)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TRIGGER call_used AFTER INSERT ON call
+CREATE TRIGGER call_used AFTER INSERT ON call WHEN NEW.mode = 'live'
 BEGIN
     INSERT INTO org_usage (org_id, day) SELECT NEW.org_id, NEW.created_at / 86400000000
         WHERE NOT EXISTS (SELECT 1 FROM org_usage WHERE org_id = NEW.org_id AND day = NEW.created_at / 86400000000);
@@ -27,6 +28,7 @@ BEGIN
 END;
 
 CREATE TRIGGER attempt_used AFTER INSERT ON attempt
+    WHEN (SELECT mode FROM call WHERE id = NEW.call_id) = 'live'
 BEGIN
     INSERT INTO org_usage (org_id, day) SELECT NEW.org_id, NEW.started_at / 86400000000
         WHERE NOT EXISTS (SELECT 1 FROM org_usage WHERE org_id = NEW.org_id AND day = NEW.started_at / 86400000000);
@@ -35,6 +37,7 @@ END;
 
 CREATE TRIGGER attempt_talked AFTER UPDATE OF ended_at ON attempt
     WHEN OLD.ended_at IS NULL AND NEW.ended_at > NEW.answered_at
+        AND (SELECT mode FROM call WHERE id = NEW.call_id) = 'live'
 BEGIN
     INSERT INTO org_usage (org_id, day) SELECT NEW.org_id, NEW.ended_at / 86400000000
         WHERE NOT EXISTS (SELECT 1 FROM org_usage WHERE org_id = NEW.org_id AND day = NEW.ended_at / 86400000000);

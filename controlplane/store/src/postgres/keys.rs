@@ -201,6 +201,16 @@ async fn rotate(
     .bind(id.as_str())
     .execute(&mut *c)
     .await?;
+    // What an operator allows the one, the other has too.
+    sqlx::query(
+        "INSERT INTO customer_rule (subject, kind, document, updated_at)
+         SELECT $1, kind, document, $2 FROM customer_rule WHERE subject = $3",
+    )
+    .bind(new.id.as_str())
+    .bind(Micros::from(new.created_at))
+    .bind(id.as_str())
+    .execute(&mut *c)
+    .await?;
     let entry = audit::Entry {
         id: audit_id,
         org: new.org.as_ref(),

@@ -1,6 +1,6 @@
 //! How many calls an organisation may have open and ask for in a day, on SQLite, where one write follows the other.
 
-use controlplane_core::ids::KeyId;
+use controlplane_core::{access::Mode, ids::KeyId};
 use sqlx::SqliteConnection;
 
 use crate::{
@@ -35,9 +35,9 @@ pub(super) async fn full(c: &mut SqliteConnection, new: &NewCall) -> Result<Opti
     Ok((again == 0).then_some(full))
 }
 
-/// Counts a call that was accepted by its key. Its organisation's are counted by triggers.
+/// Counts a call that was accepted by its key, unless it is a rehearsal. Its organisation's are counted by triggers.
 pub(super) async fn count(c: &mut SqliteConnection, new: &NewCall) -> Result<(), Failure> {
-    let Some(key) = &new.actor.key else { return Ok(()) };
+    let Some(key) = new.actor.key.as_ref().filter(|_| new.mode == Mode::Live) else { return Ok(()) };
     sqlx::query(
         "INSERT INTO key_usage (key_id, day, calls) VALUES ($1, $2, 1)
          ON CONFLICT (key_id, day) DO UPDATE SET calls = calls + 1",

@@ -1,6 +1,7 @@
 //! What operators allow customers, what was refused, and what was used.
 
 use controlplane_core::{
+    access::Mode,
     call::{AttemptStatus, Rang},
     guard::Rule,
     ids::{KeyId, OrgId},
@@ -8,6 +9,7 @@ use controlplane_core::{
 use controlplane_store::{
     calls::{Actor, Created, DayMax, Full, NewCall},
     guard::{DayUsage, DeniedCall, RuleKind, SetRules, Subject, day_of},
+    keys::{Made, Rotation, Whose},
 };
 use serde_json::{Value, json};
 use time::Duration;
@@ -33,13 +35,22 @@ pub(crate) async fn rules_are_set_replaced_and_audited(mut f: Fixture) {
     let key = f.key(Some(OrgId::first()), NOON);
     let audit_id = f.audit_id();
     assert_eq!(f.store.create_key(key.clone(), system(), audit_id).await.unwrap(), Made::Yes);
-    assert!(set(&mut f, Subject::Key(key.id), RuleKind::Limits, json!({"calls_per_day": 1})).await);
+    assert!(set(&mut f, Subject::Key(key.id.clone()), RuleKind::Limits, json!({"calls_per_day": 1})).await);
     let rules = f.store.rules().await.unwrap();
     let found: Vec<_> = rules.iter().map(|rule| (rule.kind.as_str(), &rule.document)).collect();
     let (limits, key_limits, closed) = (json!({"cps_max": 3}), json!({"calls_per_day": 1}), json!({}));
     assert_eq!(found, [("limits", &key_limits), ("limits", &limits), ("policy", &closed)]);
     let sets = "SELECT count(*) FROM audit_log WHERE action IN ('policy.set', 'limits.set')";
     assert_eq!(f.count(sets).await, 4);
+    // The key that takes its place has them too.
+    let mut new = f.key(Some(OrgId::first()), NOON);
+    new.rotated_from = Some(key.id.clone());
+    let rotation = Rotation { id: key.id, whose: Whose::All, until: NOON, new: new.clone() };
+    let audit_id = f.audit_id();
+    assert_eq!(f.store.rotate_key(rotation, system(), audit_id).await.unwrap(), Made::Yes);
+    let rules = f.store.rules().await.unwrap();
+    let of_new = rules.iter().find(|rule| rule.subject == new.id.as_str()).unwrap();
+    assert_eq!((of_new.kind.as_str(), &of_new.document), ("limits", &key_limits));
 }
 
 pub(crate) async fn a_refusal_is_a_row_of_its_own(mut f: Fixture) {
@@ -74,6 +85,19 @@ pub(crate) async fn usage_is_by_day_and_organisation(mut f: Fixture) {
     let other = f.other_org().await;
     let foreign = NewCall { org: other.clone(), ..f.new_call(NOON) };
     f.store.create_call(foreign).await.unwrap();
+    // A rehearsal uses nothing.
+    let key = Some(KeyId::new(NOON, &mut f.rng));
+    let rehearsal =
+        NewCall { mode: Mode::Test, actor: Actor { key: key.clone(), ..system() }, ..f.new_call(NOON) };
+    let call = rehearsal.id.clone();
+    f.store.create_call(rehearsal).await.unwrap();
+    let begin = f.begin(&call);
+    let of = (call, begin.attempt.clone());
+    let _ = f.store.begin_attempt(begin).await.unwrap();
+    let answered = f.advance(&of, AttemptStatus::InProgress, Rang::Yes, 4);
+    let _ = f.store.advance(answered).await.unwrap();
+    let end = f.end_attempt(&of, Some(failed()));
+    let _ = f.store.end_attempt(end).await.unwrap();
     let day = day_of(NOON);
     let of_first = f.store.usage(&OrgId::first(), day - 10, day + 10).await.unwrap();
     let first = DayUsage { day, calls: 1, attempts: 1, talk_us: 5_000_000 };
@@ -81,7 +105,7 @@ pub(crate) async fn usage_is_by_day_and_organisation(mut f: Fixture) {
     assert_eq!(of_first, [first.clone(), later]);
     assert_eq!(f.store.usage(&OrgId::first(), day, day).await.unwrap(), [first]);
     assert_eq!(f.store.usage(&other, day, day).await.unwrap()[0].calls, 1);
-    let used = f.store.in_use(&OrgId::first(), None, day).await.unwrap();
+    let used = f.store.in_use(&OrgId::first(), key.as_ref(), day).await.unwrap();
     assert_eq!((used.open, used.org_today, used.key_today), (1, 1, 0));
 }
 

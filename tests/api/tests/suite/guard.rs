@@ -4,7 +4,7 @@ use controlplane_core::guard::Policy;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::fixture::{Answer, Fleet, NUMBER};
+use crate::fixture::{Answer, Fleet, NUMBER, eventually, talks};
 
 /// A control plane as it is installed.
 async fn fresh() -> Fleet {
@@ -78,6 +78,78 @@ async fn an_emergency_number_is_refused_as_the_trunk_would_dial_it() {
     let explained = fleet.operator.get(path).await.is(200);
     assert_eq!((&explained["trunk"], &explained["code"]), (&json!("acme-waw-1"), &json!("112")));
     fleet.call(NUMBER).place().await.ends_as("completed", "played").await;
+}
+
+/// A call was accepted, and its trunk became one that would dial a call for help.
+#[tokio::test]
+async fn an_emergency_number_is_looked_for_again_when_a_trunk_is_chosen() {
+    let number = "+48112000000";
+    let fleet =
+        Fleet::of(&["waw-1"], &["acme"]).trunks_have("cps_max = 1000\nchannels_max = 1").start().await;
+    fleet.callee(NUMBER, talks(60_000));
+    let first = fleet.call(NUMBER).place().await;
+    eventually("the one channel is taken", async || fleet.seen(NUMBER).answers > 0).await;
+    let waiting = fleet.call(number).place().await;
+    let national = "channels_max = 1\nnumber_format = \"national\"\ncountry_code = \"48\"";
+    fleet.apply(&fleet.toml().replace("channels_max = 1", national), "").await.is(200);
+    first.cancel().await;
+    waiting.ends_as("failed", "no_healthy_route").await;
+    assert_eq!(fleet.seen(number).invites, 0);
+}
+
+#[tokio::test]
+async fn what_is_dear_is_closed_until_it_is_opened_by_its_kind_or_prefix() {
+    let fleet = fresh().await;
+    let (premium, satellite, shared) = ("+48701234567", "+870773111632", "+48801123456");
+    set(&fleet, &json!({"countries": {"PL": ["fixed", "mobile"]}})).await;
+    refused(&fleet.call(premium).answer().await, "number_type", "to");
+    refused(&fleet.call(satellite).answer().await, "country", "to");
+    refused(&fleet.call(shared).answer().await, "number_type", "to");
+    let opened =
+        json!({"countries": {"PL": ["premium"], "+870": ["satellite"]}, "prefixes": {"+48801": "allow"}});
+    set(&fleet, &opened).await;
+    for number in [premium, satellite, shared] {
+        fleet.call(number).place().await.ends_as("completed", "played").await;
+    }
+    refused(&fleet.call(NUMBER).answer().await, "number_type", "to");
+}
+
+/// What a test key asks for is decided before the guard: it takes no policy, meets no trunk and uses nothing.
+#[tokio::test]
+async fn a_test_key_needs_nothing_open_and_uses_nothing() {
+    let fleet = fresh().await;
+    let made = fleet.operator.post("/admin/v1/keys", &json!({"name": "t", "livemode": false})).await.is(201);
+    let door = fleet.api.with_key(made["secret"].as_str().unwrap());
+    let limits = json!({"calls_per_day": 1});
+    put(&fleet, "/admin/v1/orgs/default/limits", &limits).await.is(200);
+    put(&fleet, &format!("/admin/v1/keys/{}/limits", made["id"].as_str().unwrap()), &limits).await.is(200);
+    let body = json!({"to": "+12025550100", "message": {"audio_id": "builtin:beep"}});
+    for _ in 0..3 {
+        let call = door.post("/v1/calls", &body).await.is(201);
+        let path = format!("/v1/calls/{}", call["id"].as_str().unwrap());
+        eventually("it ends", async || door.get(&path).await.is(200)["reason"] == "played").await;
+    }
+    // A number that is not one of its own is no test number, whatever a policy says of it.
+    let other = json!({"to": NUMBER, "message": {"audio_id": "builtin:beep"}});
+    door.post("/v1/calls", &other).await.is_problem(422, "invalid_field");
+    let dry = json!({"to": "+12025550100", "message": {"audio_id": "builtin:beep"}, "dry_run": true});
+    let preview = door.post("/v1/calls", &dry).await.is(200);
+    assert_eq!(
+        (&preview["livemode"], &preview["guard"], &preview["route"]),
+        (&json!(false), &json!(null), &json!(null))
+    );
+    // With a live key the same number is a number like any other.
+    refused(&fleet.api.post("/v1/calls", &body).await, "nothing_open", "to");
+    let used = door.get("/v1/limits").await.is(200);
+    assert_eq!(
+        (&used["calls_per_day"]["used"], &used["calls_per_day"]["key_used"]),
+        (&json!(0), &json!(0)),
+        "{used}"
+    );
+    assert_eq!(door.get("/v1/usage").await.is(200)["data"], json!([]));
+    let metrics = fleet.metrics().await;
+    assert!(metrics.contains("ringward_calls_denied_total{rule=\"nothing_open\"} 1"), "{metrics}");
+    assert_eq!(fleet.pbx("waw-1").seen_in_all().invites, 0);
 }
 
 #[tokio::test]
