@@ -19,7 +19,7 @@ use controlplane_core::{
 use controlplane_store::{
     Store, StoreError,
     calls::{Actor, DayMax, OpenMax},
-    guard::{RuleKind, SetRules, StoredRules, Subject},
+    guard::{RuleKind, SetRules, StoredRules},
     keys::{Made, Rotation},
 };
 use serde::de::DeserializeOwned;
