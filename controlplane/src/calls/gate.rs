@@ -206,7 +206,10 @@ impl InLine {
         let mut state = self.gate.state();
         let Some(waiting) = state.lines.get_mut(&self.route) else { return };
         change(waiting, &self.org, &self.place);
-        waiting.wake_first();
+        // Who changes something looks next anyway. A wake kept for it would be one to ask again at once, for ever.
+        if waiting.line.first() != Some(&self.place) {
+            waiting.wake_first();
+        }
     }
 }
 
@@ -282,6 +285,20 @@ mod tests {
         held.held();
         drop(held);
         assert!(behind.is_first() && is_woken(&behind).await);
+    }
+
+    /// Otherwise it would ask again and again, and nobody else would run.
+    #[tokio::test(start_paused = true)]
+    async fn nobody_wakes_themselves() {
+        let (gate, org) = (Arc::new(Gate::default()), OrgId::first());
+        let line = join(&gate, &org, 0);
+        let ways: [fn(&InLine); 4] =
+            [InLine::refused, InLine::held, InLine::woke, |line: &InLine| line.waited(Some(7))];
+        for way in ways {
+            way(&line);
+            assert!(!is_woken(&line).await);
+        }
+        assert!(line.is_first());
     }
 
     #[test]

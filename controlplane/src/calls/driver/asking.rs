@@ -1,6 +1,6 @@
 //! When a call asks for a trunk: in its organisation's turn, within its organisation's limits.
 
-use controlplane_core::ids::AttemptId;
+use controlplane_core::{call::Reason, ids::AttemptId};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -10,8 +10,6 @@ use super::{
     Driver,
     choosing::{AGAIN_MAX, Wait},
 };
-use controlplane_core::call::Reason;
-
 use crate::{
     audio::Playable,
     calls::gate::Started,

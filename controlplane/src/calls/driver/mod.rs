@@ -13,22 +13,22 @@ mod asking;
 mod begin;
 mod choosing;
 mod rehearsal;
+mod resuming;
 mod rounds;
 
 use std::time::Duration;
 
 use controlplane_core::{
     access::Mode,
-    attempt::Attempt,
-    call::{Rang, Reason},
-    ending::{EarlyMedia, Ending, EndingClass, Reading},
+    call::Reason,
+    ending::{Ending, EndingClass, Reading},
     failover::{self, Next, Policy},
     fleet::{OnRefusal, Trunk},
     health::{self, Destination, Load, Party},
     ids::AttemptId,
     selection::Tried,
 };
-use controlplane_store::calls::{Attempt as Stored, Call, EndAttempt, Follows};
+use controlplane_store::calls::{Call, EndAttempt, Follows};
 use time::OffsetDateTime;
 use tokio::{
     sync::watch,
@@ -38,7 +38,7 @@ use tokio::{
 use self::{asking::Asked, choosing::Wait, rounds::Window};
 use super::{
     Calls,
-    attempt::{Ended, Run, limits, listening},
+    attempt::{Ended, Run},
     gate::{InLine, Started},
     place::{Place, Slots},
     turns::Turn,
@@ -50,8 +50,6 @@ use crate::{
 
 /// First wait before trunks are tried again that sent nothing; doubled up to [`choosing::AGAIN_MAX`].
 const AGAIN_MIN: Duration = Duration::from_millis(250);
-/// Timer B of a node that is no longer declared: every 408 is then taken for silence.
-const TIMER_B_UNKNOWN: Duration = Duration::ZERO;
 
 /// Follows a call to its end. Returns when the end is durable, or when the database refuses a write for good:
 /// then the scan for calls without a task comes back to it.
@@ -230,73 +228,6 @@ impl Driver<'_> {
     /// A moment by the clock that waits; one that has passed is now.
     fn at(&self, moment: OffsetDateTime, now: Instant) -> Instant {
         now + Duration::try_from(moment - self.calls.clock.now()).unwrap_or_default()
-    }
-
-    /// Takes up what an earlier process left: endings that were written, and an attempt that was open. An
-    /// ending whose call is open had been decided to be followed by another trunk.
-    async fn take_up(&mut self) -> Step {
-        for stored in std::mem::take(&mut self.call.attempts) {
-            let (fleet, _) = self.calls.registry.fleet();
-            let place = Place {
-                id: &stored.id,
-                node: &stored.node,
-                trunk: &stored.trunk,
-                carrier: &stored.carrier,
-                declared: fleet.trunk(&stored.trunk),
-            };
-            match stored.ending {
-                Some(ending) if stored.round < self.call.round => self.earlier.push(ending),
-                Some(ending) => {
-                    self.endings.push(ending);
-                    self.pass_over(&place, ending);
-                }
-                None => {
-                    let step = match self.call.mode {
-                        Mode::Live => self.resume(&stored, &place).await,
-                        Mode::Test => self.rehearse_again(&stored.id).await,
-                    };
-                    if step == Step::Ended {
-                        return Step::Ended;
-                    }
-                }
-            }
-        }
-        Step::Next
-    }
-
-    async fn resume(&mut self, stored: &Stored, place: &Place<'_>) -> Step {
-        let registry = &self.calls.registry;
-        registry.adopt(place.trunk, place.carrier, place.id);
-        let _slots = Slots { registry, place };
-        let _started = self.calls.gate.adopt(&self.call.org, place.id);
-        let (fleet, _) = registry.fleet();
-        let timer_b = fleet
-            .node(place.node)
-            .map_or(TIMER_B_UNKNOWN, |node| Duration::from_millis(node.timer_b_ms.into()));
-        let early_media = place.declared.map_or(EarlyMedia::Maybe, |trunk| trunk.early_media);
-        let limits = limits(&self.call.request, self.calls.patience.reconcile);
-        let age = Duration::try_from(self.calls.clock.now() - stored.started_at).unwrap_or_default();
-        let now = Instant::now().into_std();
-        let sent = Sent { began: now.checked_sub(age).unwrap_or(now), load: Load::Normal };
-        let machine =
-            Attempt::resumed(now, age, limits, Reading { early_media, timer_b }, stored.status, stored.rang)
-                .listening(listening(&self.call.request), stored.key);
-        tracing::info!(call = %self.call.id, attempt = %stored.id, node = %stored.node, status = %stored.status,
-            "taking up an attempt that an earlier process began");
-        let run = Run {
-            calls: self.calls,
-            call: Some(&self.call.id),
-            place,
-            request: &self.call.request,
-            began: sent.began,
-            started_at: stored.started_at,
-            sent_to: stored.incarnation.as_deref(),
-            when_rung: None,
-            canceled: &mut self.canceled,
-        };
-        let unknown = Ending::without_answer(EndingClass::Unknown, Rang::Maybe);
-        let ended = run.resume(machine).await.unwrap_or(Ended { ending: unknown, may_live_on: true });
-        self.ended(place, sent, ended).await
     }
 
     async fn attempt(&mut self, id: &AttemptId, plays: &Playable, to: &Assignment, started: Started) -> Step {

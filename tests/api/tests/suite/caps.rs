@@ -111,12 +111,8 @@ async fn of_200_posts_no_more_are_open_than_may_be() {
     assert_eq!(invites(&fleet), CAP);
 }
 
-#[tokio::test]
-async fn of_200_posts_no_more_have_a_channel_than_may_and_none_is_dropped() {
-    let fleet = start().await;
-    fleet.pbxes().for_each(|pbx| pbx.set_default(talks(20)));
-    limit(&fleet, "default", &json!({"channels_max": CAP})).await;
-    let mut peak = 0;
+/// All are accepted and end; meanwhile `look` sees the fleet once a millisecond.
+async fn all_are_placed(fleet: &Fleet, mut look: impl FnMut()) {
     let placing = async {
         let (accepted, _) = posts(&fleet.api).await;
         assert_eq!(accepted, POSTS);
@@ -126,11 +122,19 @@ async fn of_200_posts_no_more_have_a_channel_than_may_and_none_is_dropped() {
     loop {
         tokio::select! {
             () = &mut placing => break,
-            () = sleep(Duration::from_millis(1)) => {
-                peak = peak.max(fleet.pbxes().map(|pbx| pbx.live_channels().len()).sum());
-            }
+            () = sleep(Duration::from_millis(1)) => look(),
         }
     }
+}
+
+#[tokio::test]
+async fn of_200_posts_no_more_have_a_channel_than_may_and_none_is_dropped() {
+    let fleet = start().await;
+    fleet.pbxes().for_each(|pbx| pbx.set_default(talks(20)));
+    limit(&fleet, "default", &json!({"channels_max": CAP})).await;
+    let mut peak = 0;
+    all_are_placed(&fleet, || peak = peak.max(fleet.pbxes().map(|pbx| pbx.live_channels().len()).sum()))
+        .await;
     assert!((CAP / 2..=CAP).contains(&peak), "{peak}");
     assert_eq!(fleet.pbx("waw-1").seen_in_all().answers as usize, POSTS);
 }
@@ -141,23 +145,13 @@ async fn starts_beyond_an_organisations_pace_wait_and_none_is_early_or_dropped()
     fleet.pbxes().for_each(|pbx| pbx.set_default(talks(1)));
     limit(&fleet, "default", &json!({"cps_max": PACE})).await;
     let begun = Instant::now();
-    let placing = async {
-        let (accepted, _) = posts(&fleet.api).await;
-        assert_eq!(accepted, POSTS);
-        all_end(&fleet.api).await;
-    };
-    let mut placing = std::pin::pin!(placing);
-    loop {
-        tokio::select! {
-            () = &mut placing => break,
-            () = sleep(Duration::from_millis(1)) => {
-                // Counted first: what is late only makes this weaker, never wrong.
-                let dialled = invites(&fleet);
-                let seconds = begun.elapsed().as_secs() as usize;
-                assert!(dialled <= PACE * (seconds + 1), "{dialled} in second {seconds}");
-            }
-        }
-    }
+    all_are_placed(&fleet, || {
+        // Counted first: what is late only makes this weaker, never wrong.
+        let dialled = invites(&fleet);
+        let seconds = begun.elapsed().as_secs() as usize;
+        assert!(dialled <= PACE * (seconds + 1), "{dialled} in second {seconds}");
+    })
+    .await;
     // Four seconds' worth: the last fifty begin three seconds after the first.
     assert!(begun.elapsed() >= Duration::from_secs(3), "{:?}", begun.elapsed());
     assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());

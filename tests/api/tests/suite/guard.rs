@@ -43,6 +43,12 @@ async fn nothing_may_be_phoned_until_an_operator_opens_it() {
     let body = json!({"to": "+380501234567", "message": {"audio_id": "builtin:beep"}});
     refused(&fleet.operator.post("/admin/v1/calls", &body).await, "country", "to");
     assert_eq!(fleet.pbx("waw-1").seen_in_all().invites, 1);
+    // Each of them is in the audit log, newest first, with its rule and who asked.
+    let audit = fleet.audit().await;
+    let denied: Vec<_> = audit.iter().filter(|row| row["outcome"] == "denied").collect();
+    let rules: Vec<_> = denied.iter().map(|row| row["changes"]["rule"].as_str().unwrap()).collect();
+    assert_eq!(rules, ["country", "country", "country", "number_type", "number_type", "nothing_open"]);
+    assert!(denied.iter().all(|row| row["key"].is_string() && row["request_id"].is_string()), "{denied:?}");
 }
 
 #[tokio::test]
@@ -51,7 +57,7 @@ async fn a_refusal_is_counted_audited_and_leaves_no_call() {
     set(&fleet, &json!({"countries": {"PL": ["fixed"]}, "caller_ids": ["+48221110000"]})).await;
     refused(&fleet.call(NUMBER).with("from", "+48221110009").answer().await, "caller_id", "from");
     fleet.call(NUMBER).with("from", "+48221110000").place().await.ends_as("completed", "played").await;
-    let metrics = fleet.operator.get("/metrics").await.text;
+    let metrics = fleet.metrics().await;
     assert!(metrics.contains("ringward_calls_denied_total{rule=\"caller_id\"} 1"), "{metrics}");
     let audit = fleet.operator.get("/admin/v1/audit").await.is(200);
     let rows = audit["data"].as_array().unwrap();
@@ -225,6 +231,6 @@ async fn what_suddenly_differs_raises_an_alarm_and_may_be_refused() {
     fleet.call("+380501234567").place().await.ends_as("completed", "played").await;
     fleet.later(3_600);
     fleet.call(NUMBER).place().await.ends_as("completed", "played").await;
-    let metrics = fleet.operator.get("/metrics").await.text;
+    let metrics = fleet.metrics().await;
     assert!(metrics.contains("ringward_guard_alarms_total{kind=\"country_per_hour\"} 1"), "{metrics}");
 }
