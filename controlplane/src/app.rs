@@ -15,6 +15,7 @@ use tokio::{
 use crate::{
     agents::{Agents, AuthorityError, Door, Links, Peer},
     audio::Audio,
+    audit::{Audit, signing::KeyError},
     bootstrap::{Bootstrap, TokenError},
     calls::{Calls, Limits, Patience},
     clock::{Chance, Clock},
@@ -23,6 +24,7 @@ use crate::{
     keys::Uses,
     metrics::Metrics,
     nodes::{self, Nodes, TakeUpError},
+    privacy::Privacy,
     registry::Registry,
     rules::Rules,
     settings::Settings,
@@ -63,6 +65,9 @@ pub enum StartError {
     /// The agents' CA.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
+    /// The audit log's key.
+    #[error(transparent)]
+    Audit(#[from] KeyError),
     /// The bootstrap token.
     #[error(transparent)]
     Bootstrap(#[from] TokenError),
@@ -92,6 +97,7 @@ pub struct App {
     doors: Vec<JoinHandle<()>>,
     linked: Arc<Agents>,
     webhooks: Arc<Webhooks>,
+    audit: Arc<Audit>,
     /// What looks after agents, health, canaries, and open calls that have lost their task.
     tasks: Vec<AbortHandle>,
     /// Held so that node tasks live as long as the program.
@@ -180,6 +186,21 @@ impl App {
             seals,
         )?;
         let uses = Arc::new(Uses::default());
+        let audit = Audit::open(
+            &absolute(&settings.data_dir),
+            settings.audit.retention_days,
+            Arc::clone(&store),
+            clock.clone(),
+            chance.clone(),
+            Arc::clone(&metrics),
+        )?;
+        let privacy = Privacy::new(
+            Arc::clone(&store),
+            clock.clone(),
+            chance.clone(),
+            settings.retention,
+            audit.numbers_salt(),
+        );
         let state = State::new(Parts {
             store: Arc::clone(&store),
             uses: Arc::clone(&uses),
@@ -193,6 +214,8 @@ impl App {
             uploads: http::Uploads::default(),
             keeping: Arc::clone(&keeping),
             webhooks: Arc::clone(&webhooks),
+            audit: Arc::clone(&audit),
+            privacy: Arc::clone(&privacy),
             metrics: Arc::clone(&metrics),
             clock: clock.clone(),
             chance,
@@ -226,7 +249,7 @@ impl App {
             );
         }
         let mut tasks = vec![
-            health::watch(Arc::clone(&registry), metrics, Arc::clone(&keeping)),
+            health::watch(Arc::clone(&registry), metrics, Arc::clone(&keeping), Arc::clone(&audit)),
             keeping.keep(Arc::clone(&registry), clock),
             keeping.count_customers(registry),
             Canaries::new(Arc::clone(&calls)).keep(),
@@ -238,6 +261,8 @@ impl App {
         tasks.extend(agents.keep());
         tasks.extend(audio.keep());
         tasks.extend(webhooks.keep());
+        tasks.extend(audit.keep());
+        tasks.push(privacy.keep());
         Ok(Self {
             api: api_at,
             operator: operator_at,
@@ -246,6 +271,7 @@ impl App {
             doors,
             linked: agents,
             webhooks,
+            audit,
             tasks,
             _nodes: nodes,
         })
@@ -270,6 +296,12 @@ impl App {
             if timeout(GOODBYE, door).await.is_err() {
                 abort.abort();
             }
+        }
+        // Last, so that what the doors still did is in it.
+        if timeout(GOODBYE, self.audit.close()).await.is_err() {
+            tracing::warn!(
+                "the audit log was not closed in time: its last rows are sealed at the next start"
+            );
         }
     }
 }

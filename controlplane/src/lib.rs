@@ -2,11 +2,13 @@
 //!
 //! `app` starts everything and stops it; `registry` knows the fleet; `nodes` keeps the AMI sessions;
 //! `calls` carries calls to their end; `health` looks after what is known of trunks and nodes; `http` has the doors;
-//! `audio` has what callees hear.
+//! `audio` has what callees hear; `audit` seals, signs and erases the audit log;
+//! `privacy` erases what else is old.
 
 pub mod agents;
 pub mod app;
 mod audio;
+pub mod audit;
 pub mod bootstrap;
 pub mod calls;
 pub mod cli;
@@ -16,6 +18,7 @@ pub mod http;
 pub mod keys;
 pub mod metrics;
 pub mod nodes;
+pub mod privacy;
 pub mod registry;
 pub mod rules;
 pub mod settings;

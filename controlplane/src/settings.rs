@@ -64,6 +64,12 @@ pub struct Settings {
     /// What seals customers' secrets in the database.
     #[serde(default)]
     pub secrets: SecretSettings,
+    /// The audit log.
+    #[serde(default)]
+    pub audit: AuditSettings,
+    /// How long calls and recordings are kept.
+    #[serde(default)]
+    pub retention: RetentionSettings,
 }
 
 /// Where the keys are that seal secrets.
@@ -73,6 +79,54 @@ pub struct SecretSettings {
     /// Lines of base64, 32 bytes each; the first seals, all open. Absent: `secrets.key` in the data directory, which is
     /// made where it is missing.
     pub key_file: Option<PathBuf>,
+}
+
+/// How long calls, and what is in them, are kept after their end; and recordings after they were made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetentionSettings {
+    /// Calls with their attempts and events, in days.
+    pub calls_days: u16,
+    /// The number in a call, in days; then another stands in its place.
+    pub numbers_days: u16,
+    /// The text in a call, and its metadata, in days.
+    pub texts_days: u16,
+    /// Recordings, in days; 0: until their owner deletes them.
+    pub recordings_days: u16,
+}
+
+impl Default for RetentionSettings {
+    fn default() -> Self {
+        Self { calls_days: 90, numbers_days: 90, texts_days: 90, recordings_days: 0 }
+    }
+}
+
+impl RetentionSettings {
+    /// Idempotency keys are kept for a day after a call's end, and events can be read for seven.
+    fn check(self) -> Result<(), String> {
+        let bounds = [
+            ("calls_days", self.calls_days, 8),
+            ("numbers_days", self.numbers_days, 1),
+            ("texts_days", self.texts_days, 1),
+            ("recordings_days", self.recordings_days, 0),
+        ];
+        let wrong = bounds.iter().find(|(_, days, least)| !(*least..=3_650).contains(days));
+        wrong.map_or(Ok(()), |(key, _, least)| Err(format!("retention.{key}: {least} to 3650")))
+    }
+}
+
+/// How long the audit log can be seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditSettings {
+    /// A row is out of sight when it is so many days old, and erased within 25 hours after that.
+    pub retention_days: u16,
+}
+
+impl Default for AuditSettings {
+    fn default() -> Self {
+        Self { retention_days: 90 }
+    }
 }
 
 /// How many calls may be open (accepted and not ended) at a time; further ones are answered 429.
@@ -200,6 +254,8 @@ impl Default for Settings {
             guard: Policy::default(),
             webhooks: WebhookSettings::default(),
             secrets: SecretSettings::default(),
+            audit: AuditSettings::default(),
+            retention: RetentionSettings::default(),
         }
     }
 }
@@ -248,6 +304,10 @@ impl Settings {
         ];
         let wrong = bounds.iter().find(|(_, is_right, _)| !is_right);
         wrong.map_or(Ok(()), |(key, _, bounds)| Err(format!("audio.speech.{key}: {bounds}")))?;
+        if !(1..=3_650).contains(&self.audit.retention_days) {
+            return Err("audit.retention_days: 1 to 3650".to_owned());
+        }
+        self.retention.check()?;
         let open =
             [("org_open_max", self.calls.org_open_max), ("number_open_max", self.calls.number_open_max)];
         let is_right = |max: u32| usize::try_from(max).is_ok_and(|max| (1..=OPEN_CALLS_MAX).contains(&max));

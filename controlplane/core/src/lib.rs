@@ -24,6 +24,7 @@
 
 pub mod access;
 pub mod attempt;
+pub mod audit;
 pub mod call;
 pub mod ending;
 pub mod failover;

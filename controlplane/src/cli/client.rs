@@ -130,6 +130,17 @@ impl Door {
         if status.is_success() { Ok(text) } else { Err(Failure::of(status, &json(&text))) }
     }
 
+    /// A GET whose answer is taken as it comes.
+    pub(super) async fn stream(&self, path: &str) -> Result<Parts, Failure> {
+        let unreachable = |error: reqwest::Error| Failure::unreachable(&self.url, &error);
+        let response = self.request(Method::GET, path).send().await.map_err(unreachable)?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(Parts(response));
+        }
+        Err(Failure::of(status, &json(&response.text().await.map_err(unreachable)?)))
+    }
+
     fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.url));
         match &self.key {
@@ -149,6 +160,18 @@ impl Door {
         let response = request.send().await.map_err(unreachable)?;
         let status = response.status();
         Ok((status, response.text().await.map_err(unreachable)?))
+    }
+}
+
+/// An answer on its way.
+pub(super) struct Parts(reqwest::Response);
+
+impl Parts {
+    /// What comes next; `None` at its end.
+    pub(super) async fn part(&mut self) -> Result<Option<Vec<u8>>, Failure> {
+        let part = self.0.chunk().await;
+        let part = part.map_err(|error| Failure::local(format!("the answer broke off: {error}")))?;
+        Ok(part.map(|part| part.to_vec()))
     }
 }
 

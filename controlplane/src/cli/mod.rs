@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the command line")]
 
 mod agents;
+mod audit;
 mod bans;
 mod client;
 mod commands;
@@ -75,6 +76,14 @@ enum Command {
     /// How much an organisation or a key may have.
     #[command(subcommand)]
     Limits(rules::LimitsCommand),
+    /// Who did what, and the proof that nothing was changed.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+    /// Takes a number, and what was said to it, out of every ended call.
+    Erase {
+        /// The number, as +48221234567.
+        number: String,
+    },
     /// API keys.
     #[command(subcommand)]
     Key(keys::KeyCommand),
@@ -311,6 +320,8 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Call(CallCommand::List { limit }) => commands::calls(&door()?, *limit).await,
         Command::Call(CallCommand::Cancel { id }) => commands::cancel(&door()?, id).await,
         Command::Ban(command) => bans::ban(&door()?, command).await,
+        Command::Erase { number } => audit::erase(&door()?, number).await,
+        Command::Audit(command) => audit::audit(door, cli.json, command).await,
         Command::Allow(command) => bans::allow(&door()?, command).await,
         Command::Policy(command) => rules::policy(&door()?, command).await,
         Command::Limits(command) => rules::limits(&door()?, command).await,

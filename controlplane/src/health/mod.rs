@@ -8,6 +8,7 @@ mod keeping;
 use std::{sync::Arc, time::Duration};
 
 use controlplane_core::health::{Changed, TrunkState, panic::PanicChange};
+use serde_json::json;
 use tokio::{
     task::AbortHandle,
     time::{Instant, sleep_until},
@@ -15,6 +16,7 @@ use tokio::{
 
 pub(crate) use self::{canaries::Canaries, keeping::Keeping};
 use crate::{
+    audit::Audit,
     metrics::Metrics,
     registry::{News, Registry},
 };
@@ -23,7 +25,12 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Lets time pass, and tells what changed, for as long as the program runs.
-pub(crate) fn watch(registry: Arc<Registry>, metrics: Arc<Metrics>, keeping: Arc<Keeping>) -> AbortHandle {
+pub(crate) fn watch(
+    registry: Arc<Registry>,
+    metrics: Arc<Metrics>,
+    keeping: Arc<Keeping>,
+    audit: Arc<Audit>,
+) -> AbortHandle {
     let work = async move {
         loop {
             let look = Instant::now() + LOOK_EVERY;
@@ -33,7 +40,7 @@ pub(crate) fn watch(registry: Arc<Registry>, metrics: Arc<Metrics>, keeping: Arc
                 () = registry.has_news() => {}
             }
             for news in registry.news() {
-                tell(&registry, &metrics, &news);
+                tell(&registry, &metrics, &audit, &news);
                 keeping.note(&news);
             }
         }
@@ -41,7 +48,7 @@ pub(crate) fn watch(registry: Arc<Registry>, metrics: Arc<Metrics>, keeping: Arc
     tokio::spawn(work).abort_handle()
 }
 
-fn tell(registry: &Registry, metrics: &Metrics, news: &News) {
+fn tell(registry: &Registry, metrics: &Metrics, audit: &Audit, news: &News) {
     match news {
         News::Changed(Changed::Trunk(name, change)) => {
             let (from, to) = (change.from, change.to);
@@ -53,6 +60,9 @@ fn tell(registry: &Registry, metrics: &Metrics, news: &News) {
                 metrics.fleet.trunk_changed(trunk, to);
             }
             if to == TrunkState::Tripped {
+                // Why is the registry's to tell: evidence may name destinations.
+                let changes = json!({"from": from.to_string(), "to": to.to_string()});
+                audit.note("trunk.trip", "trunk", name.to_string(), changes);
                 tracing::warn!(trunk = %name, %from, %to, why = %change.evidence, "trunk tripped");
             } else {
                 tracing::info!(trunk = %name, %from, %to, why = %change.evidence, "trunk changed");

@@ -49,7 +49,7 @@ pub(super) async fn join(
     let joined = match refused {
         Some(refused) => Err(token_problem(refused, &request.node)),
         None => {
-            let actor = actor(&peer, request_id);
+            let actor = actor(&request.node, &peer, request_id);
             issue(&state, &request.node, &request.csr_pem, Warrant::Token(hash), actor).await
         }
     };
@@ -74,7 +74,8 @@ pub(super) async fn renew(
 ) -> Result<(StatusCode, Json<JoinResponse>), Problem> {
     let held = held(&state, &peer).await?;
     let warrant = Warrant::Certificate(held.fingerprint);
-    let response = issue(&state, &held.node, &request.csr_pem, warrant, actor(&peer, request_id)).await?;
+    let response =
+        issue(&state, &held.node, &request.csr_pem, warrant, actor(&held.node, &peer, request_id)).await?;
     tracing::info!(node = %held.node, "a node renewed its certificate");
     Ok((StatusCode::CREATED, Json(response)))
 }
@@ -239,6 +240,7 @@ fn warrant_problem(refused: Issued, node: Option<&NodeName>) -> Problem {
     }
 }
 
-fn actor(peer: &Peer, request: RequestId) -> Actor {
-    Actor { key: None, request: Some(request), ip: Some(peer.address.ip().to_canonical().to_string()) }
+fn actor(node: &NodeName, peer: &Peer, request: RequestId) -> Actor {
+    let ip = Some(peer.address.ip().to_canonical().to_string());
+    Actor { node: Some(node.clone()), request: Some(request), ip, ..Actor::default() }
 }

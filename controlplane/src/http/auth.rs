@@ -16,7 +16,9 @@ use controlplane_store::{StoreError, calls::Actor, keys::Key};
 use time::OffsetDateTime;
 
 use super::{
-    RequestTag, State, pace,
+    RequestTag, State,
+    audit::{Caller, user_agent},
+    pace,
     problem::{Code, Problem},
     routes::Needs,
 };
@@ -137,7 +139,12 @@ fn not_admitted() -> Problem {
 /// For the audit row.
 pub(super) fn actor(parts: &Parts, key: Option<KeyId>) -> Actor {
     let ip = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_string());
-    Actor { key, request: parts.extensions.get::<RequestTag>().map(|tag| tag.0.clone()), ip }
+    let request = parts.extensions.get::<RequestTag>().map(|tag| tag.0.clone());
+    let actor = Actor { key, node: None, request, ip, user_agent: user_agent(&parts.headers) };
+    if let Some(caller) = parts.extensions.get::<Caller>() {
+        caller.is(&actor);
+    }
+    actor
 }
 
 fn unauthenticated() -> Problem {

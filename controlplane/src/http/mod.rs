@@ -4,6 +4,7 @@
 mod agents;
 mod api_keys;
 mod audio;
+mod audit;
 mod auth;
 mod body;
 mod customers;
@@ -42,6 +43,7 @@ use self::{
 use crate::{
     agents::Agents,
     audio::Audio,
+    audit::Audit,
     bootstrap::Bootstrap,
     calls::Calls,
     clock::{Chance, Clock},
@@ -49,6 +51,7 @@ use crate::{
     keys::Uses,
     metrics::Metrics,
     nodes::Nodes,
+    privacy::Privacy,
     registry::Registry,
     rules::Rules,
     webhooks::Webhooks,
@@ -84,6 +87,10 @@ pub struct Parts {
     pub webhooks: Arc<Webhooks>,
     /// When keys were used.
     pub(crate) uses: Arc<Uses>,
+    /// The audit log's keeper.
+    pub audit: Arc<Audit>,
+    /// Retention.
+    pub privacy: Arc<Privacy>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Time.
@@ -148,9 +155,13 @@ async fn frame(
     request.extensions_mut().insert(RequestTag(id.clone()));
     let told = pace::Told::default();
     request.extensions_mut().insert(told.clone());
+    let asked = audit::Asked::of(&mut request, &id);
     let path = request.uri().path().chars().take(200).collect::<String>();
     let method = request.method().clone();
     let mut response = next.run(request).await;
+    if let Some(asked) = asked {
+        asked.answered(&state, &response);
+    }
     if let Some(ProblemBody(mut body)) = response.extensions_mut().remove::<ProblemBody>() {
         body["instance"] = path.clone().into();
         body["request_id"] = id.as_str().into();

@@ -13,11 +13,13 @@ use axum::{
 pub use controlplane_core::access::{Role, Scope};
 use controlplane_core::access::{
     Role::{Admin, Operator, Viewer},
-    Scope::{Audio, CallsRead, CallsWrite, Keys, Webhooks},
+    Scope::{Audio, AuditRead, CallsRead, CallsWrite, Keys, Webhooks},
 };
 use node_agent_protocol::{JOIN_PATH, LINK_PATH, RENEW_PATH};
 
-use super::{State, agents, api_keys, audio, auth, customers, events, operators, usage, webhooks};
+use super::{
+    State, agents, api_keys, audio, audit, auth, customers, events, operators, usage, webhooks,
+};
 
 /// Which listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,6 +164,7 @@ fn of_customers() -> Vec<Route> {
         row(at, GET,    "/v1/api_keys/{id}",                            AnyOf(&[Keys]),                &[Id::Key],   api_keys::show),
         row(at, POST,   "/v1/api_keys/{id}/rotate",                     AnyOf(&[Keys]),                &[Id::Key],   api_keys::rotate),
         row(at, POST,   "/v1/api_keys/{id}/revoke",                     AnyOf(&[Keys]),                &[Id::Key],   api_keys::revoke),
+        row(at, GET,    "/v1/audit_log",                                AnyOf(&[AuditRead]),           &[],          audit::of_customer),
         row(at, GET,    "/healthz",                                     Nothing,                       &[],          operators::healthz),
     ]
 }
@@ -216,7 +219,11 @@ fn of_operators() -> Vec<Route> {
         row(at, GET,  "/admin/v1/orgs/{id}/limits",      Role(Viewer),   &[Id::Org],   operators::rules::limits),
         row(at, PUT,  "/admin/v1/orgs/{id}/limits",      Role(Admin),    &[Id::Org],   operators::rules::set_limits),
         row(at, GET,  "/admin/v1/alarms",                Role(Viewer),   &[],          operators::rules::alarms),
-        row(at, GET,  "/admin/v1/audit",                 Role(Viewer),   &[],          operators::audit),
+        row(at, GET,  "/admin/v1/audit",                 Role(Viewer),   &[],          audit::list),
+        row(at, GET,  "/admin/v1/audit/export",          Role(Viewer),   &[],          audit::export::export),
+        row(at, GET,  "/admin/v1/audit/heads",           Role(Viewer),   &[],          audit::heads),
+        row(at, GET,  "/admin/v1/audit/key",             Role(Viewer),   &[],          audit::key),
+        row(at, POST, "/admin/v1/erasures",              Role(Admin),    &[],          operators::erasures::create),
         row(at, GET,  "/admin/v1/webhooks/deliveries",   Role(Viewer),   &[],          webhooks::operators::list),
         row(at, POST, "/admin/v1/webhooks/deliveries/{event}/replay", Role(Operator), &[Id::Event], webhooks::operators::replay),
         row(at, POST, "/admin/v1/calls",                 Role(Operator), &[],          operators::calls::create),

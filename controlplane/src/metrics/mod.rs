@@ -16,6 +16,7 @@ use self::fleet::FleetMetrics;
 use crate::{
     agents::{AgentMetrics, BanMetrics, Links},
     audio::AudioMetrics,
+    audit::AuditMetrics,
     registry::Registry as Fleet,
     webhooks::WebhookMetrics,
 };
@@ -54,6 +55,8 @@ pub struct Metrics {
     pub(crate) webhooks: WebhookMetrics,
     /// What is told of speech and of sounds on their way.
     pub(crate) audio: AudioMetrics,
+    /// What is told of the audit log.
+    pub(crate) audit: AuditMetrics,
 }
 
 impl Metrics {
@@ -141,8 +144,10 @@ impl Metrics {
         let (fleet, agents) = (FleetMetrics::new(&registry)?, AgentMetrics::new(&registry)?);
         let webhooks = WebhookMetrics::new(&registry)?;
         let audio = AudioMetrics::new(&registry)?;
+        let audit = AuditMetrics::new(&registry)?;
         Ok(Self {
             audio,
+            audit,
             webhooks,
             fleet,
             agents,

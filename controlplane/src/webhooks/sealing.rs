@@ -236,7 +236,7 @@ impl Seals {
                 continue;
             }
             let at = clock.now();
-            let actor = Actor { key: None, request: None, ip: None };
+            let actor = Actor::default();
             resealed += store.reseal_secrets(changes, at, actor, self.chance.audit_id(at)).await?;
         }
     }

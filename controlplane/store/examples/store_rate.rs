@@ -1,6 +1,8 @@
 //! How many calls per second the store accepts durably on SQLite: 64 callers at a time.
 //!
-//! `cargo run --release -p controlplane-store --example store_rate -- /var/tmp/store_rate.db`
+//! `cargo run --release -p controlplane-store --example store_rate -- /var/tmp/store_rate.db [seal]`
+//!
+//! With `seal` audit rows are sealed meanwhile, as the control plane does.
 
 use std::sync::Arc;
 
@@ -10,6 +12,7 @@ use controlplane_core::{
 };
 use controlplane_store::{
     Store, StoreError,
+    audit::{AuditLease, AuditSealed},
     calls::{Actor, DayMax, NewCall, OpenMax},
 };
 use rand::{SeedableRng, rngs::StdRng};
@@ -26,6 +29,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::args().nth(1).ok_or("name a file that does not exist yet")?;
     let store = controlplane_store::open(&format!("sqlite://{path}")).await?;
     let request = serde_json::json!({"to": "+48221234567", "message": {"audio_id": "builtin:beep"}});
+    let sealer = std::env::args().nth(2).map(|_| tokio::spawn(seal(Arc::clone(&store))));
     let start = tokio::time::Instant::now();
     let mut callers = tokio::task::JoinSet::new();
     for caller in 0..CALLERS {
@@ -37,6 +41,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         waits.extend(done??);
     }
     let seconds = start.elapsed().as_secs_f64();
+    if let Some(sealer) = sealer {
+        let behind = store.audit_counts(OffsetDateTime::UNIX_EPOCH).await?.unsealed;
+        sealer.abort();
+        println!("{} rows are sealed, {behind} wait", store.audit_head().await?.0);
+    }
     waits.sort_unstable();
     let at = |part: usize| waits.get(waits.len() * part / 100).copied().unwrap_or_default();
     println!(
@@ -46,6 +55,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         at(99)
     );
     Ok(())
+}
+
+async fn seal(store: Arc<dyn Store>) -> Result<(), StoreError> {
+    let at = OffsetDateTime::UNIX_EPOCH;
+    loop {
+        let lease = AuditLease { owner: "one".to_owned(), at, until: at + Duration::seconds(10) };
+        while matches!(store.seal_audit(lease.clone(), 250).await?, AuditSealed::Done { rows: 1.., .. }) {}
+        tokio::time::sleep(std::time::Duration::from_millis(250)).await;
+    }
 }
 
 async fn call(
@@ -67,7 +85,7 @@ async fn call(
             open_max: OpenMax { org: OPEN_MAX, number: OPEN_MAX },
             day_max: DayMax::default(),
             idempotency: None,
-            actor: Actor { key: None, request: None, ip: None },
+            actor: Actor::default(),
             audit_id: AuditId::new(at, &mut rng),
             event_id: EventId::new(at, &mut rng),
         };

@@ -155,6 +155,13 @@ pub(crate) fn audited(put: &PutEntries, changed: u64, lifted: u64) -> Value {
     })
 }
 
+/// What the audit row tells of a node's own bans and lifts.
+pub(crate) fn reported(bans: &[&NewEntry], lifts: &[IpNet], changed: u64) -> Value {
+    let nets: Vec<String> = bans.iter().take(AUDITED_NETS).map(|entry| entry.net.to_string()).collect();
+    let lifted: Vec<String> = lifts.iter().take(AUDITED_NETS).map(ToString::to_string).collect();
+    json!({"nets": nets, "count": bans.len(), "lifted": lifted, "lifts": lifts.len(), "changed": changed})
+}
+
 /// The action and the target that the audit row names.
 pub(crate) fn action(put: &PutEntries) -> (&'static str, String) {
     let one = match put.entries.as_slice() {

@@ -228,12 +228,14 @@ pub trait BanStore {
     async fn put_entries(&self, put: PutEntries) -> Result<Put, StoreError>;
     /// Lifts an entry, with its audit row. `false`: there is none that holds, and nothing was written.
     async fn lift_entry(&self, lift: LiftEntry) -> Result<bool, StoreError>;
-    /// Keeps a node's facts about bans and does what they mean, each once however often it comes.
+    /// Keeps a node's facts about bans and does what they mean, each once however often it comes; with one audit row
+    /// for all that changed.
     async fn take_ban_facts(
         &self,
         node: &NodeName,
         facts: Vec<BanFact>,
         received_at: OffsetDateTime,
+        audit_id: AuditId,
     ) -> Result<Taken, StoreError>;
     /// What is newer than a revision, by revision: also what was lifted, and what has ended and is not pruned yet.
     async fn ban_changes(&self, after: i64, limit: u16) -> Result<Changes, StoreError>;

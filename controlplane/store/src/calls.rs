@@ -27,15 +27,19 @@ use crate::StoreError;
 /// How long an idempotency key is kept after its call has ended; then it is free again.
 pub const IDEMPOTENCY_KEPT: time::Duration = time::Duration::hours(24);
 
-/// Who asks, for the audit row that is written in the same transaction.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Who asks, for the audit row that is written in the same transaction. The default is the system itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Actor {
-    /// The key that was used; `None` for the system itself.
+    /// The key that was used; `None` for agents and for the system itself.
     pub key: Option<KeyId>,
+    /// The node whose agent it is.
+    pub node: Option<NodeName>,
     /// The HTTP request; `None` for the system itself.
     pub request: Option<RequestId>,
     /// The peer's address as text; `None` for the system itself.
     pub ip: Option<String>,
+    /// What the peer calls itself, cut.
+    pub user_agent: Option<String>,
 }
 
 /// An attempt about to be sent: durable before a byte of it leaves.

@@ -105,30 +105,7 @@ pub enum Made {
     NotFound,
 }
 
-/// One audit row, as read back.
-#[derive(Debug, Clone, PartialEq)]
-pub struct AuditRow {
-    /// Its id.
-    pub id: AuditId,
-    /// When.
-    pub occurred_at: OffsetDateTime,
-    /// Whose; `None` for the fleet's own.
-    pub org: Option<OrgId>,
-    /// By which key.
-    pub actor: Actor,
-    /// `call.create`, `fleet.apply`, `key.create`, …
-    pub action: String,
-    /// What kind of thing it was done to.
-    pub target_type: String,
-    /// Which one.
-    pub target_id: String,
-    /// `success`, `denied` or `failure`.
-    pub outcome: String,
-    /// What changed, redacted.
-    pub changes: serde_json::Value,
-}
-
-/// Keys and the audit log.
+/// Keys.
 #[async_trait]
 pub trait KeyStore {
     /// Makes a key, with its audit row.
@@ -159,6 +136,4 @@ pub trait KeyStore {
     async fn keys(&self, page: KeyPage) -> Result<(Vec<Key>, bool), StoreError>;
     /// Notes when keys were used, [`USES_AT_ONCE`] at most; an earlier moment than the noted one changes nothing.
     async fn note_uses(&self, uses: Vec<(KeyId, OffsetDateTime)>) -> Result<(), StoreError>;
-    /// Audit rows, newest first.
-    async fn audit(&self, limit: u16) -> Result<Vec<AuditRow>, StoreError>;
 }

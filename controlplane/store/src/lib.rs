@@ -8,6 +8,8 @@ mod agent_rows;
 pub mod agents;
 pub mod audio;
 mod audio_rows;
+pub mod audit;
+mod audit_rows;
 mod ban_rows;
 pub mod bans;
 pub mod calls;
@@ -27,6 +29,7 @@ mod open;
 pub mod orgs;
 mod place;
 pub mod postgres;
+pub mod privacy;
 mod progress;
 mod readable;
 mod rows;
@@ -36,6 +39,7 @@ pub mod webhooks;
 
 pub use agents::AgentStore;
 pub use audio::AudioStore;
+pub use audit::AuditStore;
 pub use bans::BanStore;
 pub use calls::CallStore;
 pub use error::StoreError;
@@ -48,12 +52,14 @@ use open::migration_refused;
 pub use open::open;
 pub use orgs::OrgStore;
 pub use place::place;
+pub use privacy::PrivacyStore;
 pub use webhooks::WebhookStore;
 
 /// Everything that the control plane keeps.
 pub trait Store:
     AgentStore
     + AudioStore
+    + AuditStore
     + BanStore
     + CallStore
     + EventStore
@@ -62,6 +68,7 @@ pub trait Store:
     + HealthStore
     + KeyStore
     + OrgStore
+    + PrivacyStore
     + WebhookStore
     + Send
     + Sync
@@ -70,7 +77,7 @@ pub trait Store:
 impl<
     T: AgentStore
         + AudioStore
-        + BanStore
+        + AuditStore
         + BanStore
         + CallStore
         + EventStore
@@ -79,6 +86,7 @@ impl<
         + HealthStore
         + KeyStore
         + OrgStore
+        + PrivacyStore
         + WebhookStore
         + Send
         + Sync,

@@ -4,7 +4,7 @@ use controlplane_core::{
     access::Mode,
     call::{AttemptStatus, CallStatus, Detection, Outcome, Rang, Reason},
     ending::EndingClass,
-    ids::{AttemptId, AuditId, CallId, EventId, KeyId, OrgId, RequestId},
+    ids::{AttemptId, CallId, EventId, OrgId},
     names::{CarrierName, NodeName, TrunkName},
     request::{CallRequest, Key, KeyAction},
 };
@@ -12,10 +12,9 @@ use sqlx::{FromRow, types::Json};
 use time::OffsetDateTime;
 
 use crate::{
-    calls::{Actor, Attempt, Call, Pressed, TooLate, Transition},
+    calls::{Attempt, Call, Pressed, TooLate, Transition},
     columns::{Micros, Stored, Word},
     fleet::DeclaredFleet,
-    keys::AuditRow,
 };
 
 pub(crate) fn word<T>(word: Option<Word<T>>) -> Option<T> {
@@ -270,48 +269,5 @@ pub(crate) struct FleetRow {
 impl From<FleetRow> for DeclaredFleet {
     fn from(row: FleetRow) -> Self {
         Self { revision: row.revision, document: row.document.0, applied_at: row.applied_at.0 }
-    }
-}
-
-/// Columns by name, never `*`: a newer replica's migration may add some while this one runs.
-macro_rules! select_audit {
-    ($rest:literal) => {
-        concat!(
-            "SELECT id, occurred_at, org_id, actor_id, request_id, ip, action, target_type, \
-                 target_id, outcome, changes FROM audit_log ",
-            $rest
-        )
-    };
-}
-pub(crate) use select_audit;
-
-#[derive(Debug, FromRow)]
-pub(crate) struct AuditLogRow {
-    id: Word<AuditId>,
-    occurred_at: Micros,
-    org_id: Option<Word<OrgId>>,
-    actor_id: Option<Word<KeyId>>,
-    request_id: Option<Word<RequestId>>,
-    ip: Option<String>,
-    action: String,
-    target_type: String,
-    target_id: String,
-    outcome: String,
-    changes: Json<serde_json::Value>,
-}
-
-impl From<AuditLogRow> for AuditRow {
-    fn from(row: AuditLogRow) -> Self {
-        Self {
-            id: row.id.0,
-            occurred_at: row.occurred_at.0,
-            org: word(row.org_id),
-            actor: Actor { key: word(row.actor_id), request: word(row.request_id), ip: row.ip },
-            action: row.action,
-            target_type: row.target_type,
-            target_id: row.target_id,
-            outcome: row.outcome,
-            changes: row.changes.0,
-        }
     }
 }

@@ -60,7 +60,7 @@ async fn write(store: &PostgresStore, rng: &mut StdRng) -> Result<Created, Store
         open_max: OpenMax { org: 50_000, number: 50_000 },
         day_max: DayMax::default(),
         idempotency: None,
-        actor: Actor { key: None, request: None, ip: None },
+        actor: Actor::default(),
         audit_id: AuditId::new(at, rng),
         event_id: EventId::new(at, rng),
     };

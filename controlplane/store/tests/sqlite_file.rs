@@ -47,7 +47,7 @@ fn new_call(rng: &mut StdRng, ms: i64) -> NewCall {
         open_max: OpenMax { org: 50_000, number: 50_000 },
         day_max: DayMax::default(),
         idempotency: None,
-        actor: Actor { key: None, request: None, ip: None },
+        actor: Actor::default(),
         audit_id: AuditId::new(at, rng),
         event_id: EventId::new(at, rng),
     }

@@ -34,7 +34,8 @@ impl Bans {
             .collect();
         let refusals =
             facts.iter().filter(|fact| matches!(fact.report, Some(BanReport::Refused { .. }))).count();
-        let Taken { new, changed, full } = self.store.take_ban_facts(node, facts, now).await?;
+        let Taken { new, changed, full } =
+            self.store.take_ban_facts(node, facts, now, self.audit_id()).await?;
         if new > 0 {
             self.metrics.refused(node.as_str(), u64::try_from(refusals).unwrap_or(u64::MAX));
         }

@@ -90,7 +90,7 @@ pub(in crate::http) async fn bootstrap(
     let new = keys::make(wanted, now, &state.chance);
     let audit_id = state.chance.audit_id(now);
     if body.force {
-        let actor = Actor { key: None, request: Some(request.0), ip: Some(peer.ip().to_string()) };
+        let actor = Actor { request: Some(request.0), ip: Some(peer.ip().to_string()), ..Actor::default() };
         let answer = made(state.store.create_key(new.key.clone(), actor, audit_id).await?, &new)?;
         tracing::warn!(key = %new.key.id, "an operator key was made by force of the data directory");
         return Ok(answer);

@@ -3,6 +3,7 @@
 pub(super) mod agents;
 pub(super) mod bans;
 pub(super) mod calls;
+pub(super) mod erasures;
 pub(super) mod fleet;
 pub(super) mod health;
 pub(super) mod keys;
@@ -33,8 +34,6 @@ use crate::registry::{NodeView, TrunkView};
 
 /// Readiness asks the database, and does not wait for it longer than this.
 const READY_TIMEOUT: Duration = Duration::from_secs(1);
-/// Audit rows shown at once.
-const AUDIT_LIMIT: u16 = 100;
 
 /// A moment as every answer writes it.
 pub(super) fn moment(at: OffsetDateTime) -> Option<String> {
@@ -124,23 +123,4 @@ pub(super) fn explanation(state: &State, to: &E164, from: Option<&E164>) -> Valu
         "panic": panic,
         "considered": considered,
     })
-}
-
-pub(super) async fn audit(
-    _: Operator,
-    AxumState(state): AxumState<State>,
-) -> Result<Json<ListView<Value>>, Problem> {
-    let rows = state.store.audit(AUDIT_LIMIT).await?;
-    let shown = rows
-        .into_iter()
-        .map(|row| {
-            json!({
-                "id": row.id, "occurred_at": moment(row.occurred_at), "org": row.org,
-                "key": row.actor.key, "request_id": row.actor.request, "ip": row.actor.ip,
-                "action": row.action, "target_type": row.target_type, "target_id": row.target_id,
-                "outcome": row.outcome, "changes": row.changes,
-            })
-        })
-        .collect();
-    Ok(Json(ListView::whole(shown)))
 }

@@ -247,7 +247,7 @@ async fn follow(
         id: &settle.audit_id,
         org: Some(org),
         at: settle.at,
-        actor: &Actor { key: None, request: None, ip: None },
+        actor: &Actor::default(),
         action: "webhook_endpoint.disable",
         target_type: "webhook",
         target_id: id.as_str(),

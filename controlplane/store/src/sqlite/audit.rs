@@ -1,11 +1,29 @@
-//! Audit rows, written in the transaction of the change they tell of.
+//! The audit log on SQLite: rows are written in the transaction of the change they tell of, and chained later.
 
-use controlplane_core::ids::{AuditId, OrgId};
+use async_trait::async_trait;
+use controlplane_core::{
+    audit::{CHAIN, Checkpoint, Hash, Signed},
+    ids::{AuditId, KeyId, OrgId, RequestId},
+};
+use serde_json::Value;
 use sqlx::{SqliteConnection, types::Json, types::time::OffsetDateTime};
 
-use crate::{calls::Actor, columns::Micros, error::Failure};
+use super::SqliteStore;
+use crate::{
+    AuditStore, StoreError,
+    audit::{
+        ActorType, AuditCounts, AuditErased, AuditFilter, AuditLease, AuditOutcome, AuditRow, AuditSealed,
+        EraseAudit, NewAuditRow, actor_id, actor_type, auth_method, told,
+    },
+    audit_rows::{
+        AuditLogRow, CheckpointRow, EVER, RunRow, chain, filtered, micros, moment, runs, select_audit,
+    },
+    calls::Actor,
+    columns::Micros,
+    error::Failure,
+};
 
-/// One row to be written.
+/// One row to be written, of a change that was made.
 pub(super) struct Entry<'a> {
     pub(super) id: &'a AuditId,
     pub(super) org: Option<&'a OrgId>,
@@ -14,47 +32,360 @@ pub(super) struct Entry<'a> {
     pub(super) action: &'static str,
     pub(super) target_type: &'static str,
     pub(super) target_id: &'a str,
-    pub(super) changes: &'a serde_json::Value,
+    pub(super) changes: &'a Value,
 }
 
 pub(super) async fn write(c: &mut SqliteConnection, entry: Entry<'_>) -> Result<(), Failure> {
-    insert(c, entry, "success", None).await
+    insert(c, &Row::of(&entry, AuditOutcome::Success, None)).await
 }
 
 /// Tells of what was not done, and by which rule.
 pub(super) async fn denied(c: &mut SqliteConnection, entry: Entry<'_>, rule: &str) -> Result<(), Failure> {
-    insert(c, entry, "denied", Some(rule)).await
+    insert(c, &Row::of(&entry, AuditOutcome::Denied, Some(rule))).await
 }
 
-async fn insert(
-    c: &mut SqliteConnection,
-    entry: Entry<'_>,
-    outcome: &'static str,
-    reason: Option<&str>,
-) -> Result<(), Failure> {
+struct Row<'a> {
+    id: &'a AuditId,
+    org: Option<&'a OrgId>,
+    at: OffsetDateTime,
+    actor: &'a Actor,
+    actor_type: ActorType,
+    action: &'a str,
+    target: (&'a str, &'a str),
+    outcome: AuditOutcome,
+    reason: Option<&'a str>,
+    changes: &'a Value,
+}
+
+impl<'a> Row<'a> {
+    fn of(entry: &Entry<'a>, outcome: AuditOutcome, reason: Option<&'a str>) -> Self {
+        Row {
+            id: entry.id,
+            org: entry.org,
+            at: entry.at,
+            actor: entry.actor,
+            actor_type: actor_type(entry.actor),
+            action: entry.action,
+            target: (entry.target_type, entry.target_id),
+            outcome,
+            reason,
+            changes: entry.changes,
+        }
+    }
+}
+
+async fn insert(c: &mut SqliteConnection, row: &Row<'_>) -> Result<(), Failure> {
     sqlx::query(
-        "INSERT INTO audit_log (id, org_id, occurred_at, actor_type, actor_id, key_prefix, auth_method,
-             action, target_type, target_id, outcome, ip, request_id, changes, reason)
-         VALUES ($1, $2, $3,
-             CASE WHEN $4 IS NULL THEN 'system'
-                  WHEN EXISTS (SELECT 1 FROM api_key WHERE id = $4 AND org_id IS NOT NULL) THEN 'customer'
-                  ELSE 'operator' END,
-             $4, (SELECT prefix FROM api_key WHERE id = $4),
-             CASE WHEN $4 IS NULL THEN NULL ELSE 'api_key' END,
-             $5, $6, $7, $11, $8, $9, $10, $12)",
+        "INSERT INTO audit_log (id, org_id, occurred_at, actor_type, actor_id, key_prefix, auth_method, action,
+             target_type, target_id, outcome, reason, ip, user_agent, request_id, changes)
+         SELECT $1, coalesce($2, key.org_id), $3,
+             CASE WHEN key.id IS NULL THEN $4 WHEN key.org_id IS NULL THEN 'operator' ELSE 'customer' END,
+             $5, key.prefix, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15
+         FROM (SELECT 1) LEFT JOIN api_key AS key ON key.id = $16",
     )
-    .bind(entry.id.as_str())
-    .bind(entry.org.map(OrgId::as_str))
-    .bind(Micros::from(entry.at))
-    .bind(entry.actor.key.as_ref().map(|k| k.as_str()))
-    .bind(entry.action)
-    .bind(entry.target_type)
-    .bind(entry.target_id)
-    .bind(entry.actor.ip.as_deref())
-    .bind(entry.actor.request.as_ref().map(|r| r.as_str()))
-    .bind(Json(entry.changes))
-    .bind(outcome)
-    .bind(reason)
+    .bind(row.id.as_str())
+    .bind(row.org.map(OrgId::as_str))
+    .bind(Micros::from(row.at))
+    .bind(row.actor_type.as_str())
+    .bind(actor_id(row.actor))
+    .bind(auth_method(row.actor, row.action))
+    .bind(row.action)
+    .bind(row.target.0)
+    .bind(row.target.1)
+    .bind(row.outcome.as_str())
+    .bind(row.reason)
+    .bind(row.actor.ip.as_deref())
+    .bind(row.actor.user_agent.as_deref())
+    .bind(row.actor.request.as_ref().map(RequestId::as_str))
+    .bind(Json(row.changes))
+    .bind(row.actor.key.as_ref().map(KeyId::as_str))
+    .execute(c)
+    .await?;
+    Ok(())
+}
+
+#[async_trait]
+impl AuditStore for SqliteStore {
+    async fn record_audit(&self, rows: Vec<NewAuditRow>) -> Result<(), StoreError> {
+        self.writer.write("write audit rows", rows, |c, rows| Box::pin(record(c, rows))).await
+    }
+
+    async fn is_audit_unsealed(&self) -> Result<bool, StoreError> {
+        let waiting = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM audit_log WHERE hash IS NULL)")
+            .fetch_one(&self.readers)
+            .await;
+        waiting.map_err(|error| self.failed("look for audit rows", error))
+    }
+
+    async fn seal_audit(&self, lease: AuditLease, limit: u16) -> Result<AuditSealed, StoreError> {
+        self.writer
+            .write("seal audit rows", (lease, limit), |c, (lease, limit)| Box::pin(seal(c, lease, *limit)))
+            .await
+    }
+
+    async fn audit_head(&self) -> Result<(i64, Hash), StoreError> {
+        let head = sqlx::query_as::<_, (i64, Vec<u8>)>("SELECT seq, hash FROM audit_chain WHERE chain = $1")
+            .bind(CHAIN)
+            .fetch_one(&self.readers)
+            .await;
+        let (_, seq, hash) = head
+            .map(|(seq, hash)| chain(Vec::new(), (seq, &hash)))
+            .map_err(|error| self.failed("read the audit log's end", error))?;
+        Ok((seq, hash))
+    }
+
+    async fn audit_rows(
+        &self,
+        filter: &AuditFilter,
+        cursor: Option<&AuditId>,
+        limit: u16,
+    ) -> Result<Vec<AuditRow>, StoreError> {
+        let operation = "list the audit log";
+        let mut reading = self.reading(operation).await?;
+        list(&mut reading, filter, cursor, limit).await.map_err(|failure| self.failed(operation, failure))
+    }
+
+    async fn audit_chain(
+        &self,
+        filter: &AuditFilter,
+        after_seq: i64,
+        limit: u16,
+    ) -> Result<Vec<AuditRow>, StoreError> {
+        let rows = sqlx::query_as::<_, AuditLogRow>(filtered!(
+            "($1 IS NULL OR org_id = $1)",
+            "AND chain = 'main' AND seq > $8 ORDER BY seq LIMIT $9"
+        ))
+        .bind(filter.org.as_ref().map(OrgId::as_str))
+        .bind(Micros::from(filter.after.unwrap_or(EVER.0)))
+        .bind(Micros::from(filter.until.unwrap_or(EVER.1)))
+        .bind(filter.actor.as_deref())
+        .bind(filter.action_like())
+        .bind(filter.target.as_deref())
+        .bind(filter.outcome.as_deref())
+        .bind(after_seq)
+        .bind(i64::from(limit))
+        .fetch_all(&self.readers)
+        .await;
+        let rows = rows.map(|rows| rows.into_iter().map(AuditRow::from).collect());
+        rows.map_err(|error| self.failed("read the audit log's chain", error))
+    }
+
+    async fn audit_runs(
+        &self,
+        before: OffsetDateTime,
+        after_seq: i64,
+        limit: u16,
+    ) -> Result<Vec<Checkpoint>, StoreError> {
+        let rows = sqlx::query_as::<_, RunRow>(
+            "SELECT seq, prev_hash, hash FROM audit_log
+             WHERE occurred_at <= $1 AND chain = 'main' AND seq > $2 ORDER BY seq LIMIT $3",
+        )
+        .bind(Micros::from(before))
+        .bind(after_seq)
+        .bind(i64::from(limit))
+        .fetch_all(&self.readers)
+        .await;
+        rows.map(|rows| runs(rows, before)).map_err(|error| self.failed("look for old audit rows", error))
+    }
+
+    async fn audit_checkpoints(&self) -> Result<Vec<Signed<Checkpoint>>, StoreError> {
+        let rows = sqlx::query_as::<_, CheckpointRow>(
+            "SELECT from_seq, to_seq, prev_hash, hash, before, key, signature FROM audit_checkpoint
+             WHERE chain = $1 ORDER BY from_seq",
+        )
+        .bind(CHAIN)
+        .fetch_all(&self.readers)
+        .await;
+        let rows = rows.map(|rows| rows.into_iter().map(Signed::from).collect());
+        rows.map_err(|error| self.failed("read the audit log's checkpoints", error))
+    }
+
+    async fn erase_audit(&self, lease: AuditLease, erase: EraseAudit) -> Result<AuditErased, StoreError> {
+        self.writer
+            .write("erase audit rows", (lease, erase), |c, (lease, erase)| {
+                Box::pin(erase_rows(c, lease, erase))
+            })
+            .await
+    }
+
+    async fn audit_counts(&self, after: OffsetDateTime) -> Result<AuditCounts, StoreError> {
+        let counts = sqlx::query_as::<_, (Option<Micros>, Option<Micros>, i64, Option<Micros>)>(
+            "SELECT (SELECT min(occurred_at) FROM audit_log),
+                 (SELECT min(occurred_at) FROM audit_log WHERE occurred_at > $1),
+                 (SELECT count(*) FROM (SELECT 1 FROM audit_log WHERE hash IS NULL LIMIT 10000)),
+                 (SELECT sealed_at FROM audit_chain WHERE chain = $2)",
+        )
+        .bind(Micros::from(after))
+        .bind(CHAIN)
+        .fetch_one(&self.readers)
+        .await;
+        let counts = counts.map(|(oldest, oldest_visible, unsealed, sealed_at)| AuditCounts {
+            oldest: oldest.map(OffsetDateTime::from),
+            oldest_visible: oldest_visible.map(OffsetDateTime::from),
+            unsealed,
+            sealed_at: sealed_at.map(OffsetDateTime::from),
+        });
+        counts.map_err(|error| self.failed("count audit rows", error))
+    }
+}
+
+async fn record(c: &mut SqliteConnection, rows: &[NewAuditRow]) -> Result<(), Failure> {
+    for new in rows {
+        let row = Row {
+            id: &new.id,
+            org: new.org.as_ref(),
+            at: new.at,
+            actor: &new.actor,
+            actor_type: new.actor_type,
+            action: &new.action,
+            target: (&new.target_type, &new.target_id),
+            outcome: new.outcome,
+            reason: new.reason.as_deref(),
+            changes: &new.changes,
+        };
+        insert(c, &row).await?;
+    }
+    Ok(())
+}
+
+/// Takes or renews the lease; the chain's end, or `None` if another process works on it.
+async fn lead(c: &mut SqliteConnection, lease: &AuditLease) -> Result<Option<(i64, Vec<u8>)>, Failure> {
+    let end = sqlx::query_as(
+        "UPDATE audit_chain SET lease_owner = $1, lease_until = $2
+         WHERE chain = $3 AND (lease_owner IS NULL OR lease_owner = $1 OR lease_until <= $4)
+         RETURNING seq, hash",
+    )
+    .bind(&lease.owner)
+    .bind(Micros::from(lease.until))
+    .bind(CHAIN)
+    .bind(Micros::from(lease.at))
+    .fetch_optional(c)
+    .await?;
+    Ok(end)
+}
+
+async fn seal(c: &mut SqliteConnection, lease: &AuditLease, limit: u16) -> Result<AuditSealed, Failure> {
+    let Some((seq, hash)) = lead(c, lease).await? else { return Ok(AuditSealed::NotLeader) };
+    let rows = sqlx::query_as::<_, AuditLogRow>(select_audit!("WHERE hash IS NULL ORDER BY id LIMIT $1"))
+        .bind(i64::from(limit))
+        .fetch_all(&mut *c)
+        .await?;
+    let (placed, seq, hash) = chain(rows, (seq, &hash));
+    if placed.is_empty() {
+        return Ok(AuditSealed::Done { rows: 0, seq, hash });
+    }
+    let sealed = sqlx::query(
+        "UPDATE audit_log SET chain = 'main', seq = place.seq, prev_hash = place.prev_hash, hash = place.hash
+         FROM (SELECT value ->> 'id' AS id, value ->> 'seq' AS seq, unhex(value ->> 'prev_hash') AS prev_hash,
+                   unhex(value ->> 'hash') AS hash FROM json_each($1)) AS place
+         WHERE audit_log.id = place.id",
+    )
+    .bind(Json(&placed))
+    .execute(&mut *c)
+    .await?;
+    if sealed.rows_affected() != placed.len() as u64 {
+        let text = format!("{} of {} audit rows were sealed", sealed.rows_affected(), placed.len());
+        return Err(Failure::Unexpected(text));
+    }
+    sqlx::query("UPDATE audit_chain SET seq = $1, hash = $2, sealed_at = $3 WHERE chain = $4")
+        .bind(seq)
+        .bind(hash.0.as_slice())
+        .bind(Micros::from(lease.at))
+        .bind(CHAIN)
+        .execute(c)
+        .await?;
+    Ok(AuditSealed::Done { rows: placed.len() as u64, seq, hash })
+}
+
+async fn list(
+    c: &mut SqliteConnection,
+    filter: &AuditFilter,
+    cursor: Option<&AuditId>,
+    limit: u16,
+) -> Result<Vec<AuditRow>, Failure> {
+    let mut until = filter.until.unwrap_or(EVER.1);
+    if let Some(cursor) = cursor {
+        let at: Option<Micros> = sqlx::query_scalar("SELECT occurred_at FROM audit_log WHERE id = $1")
+            .bind(cursor.as_str())
+            .fetch_optional(&mut *c)
+            .await?;
+        let Some(at) = at else { return Ok(Vec::new()) };
+        until = until.min(at.0);
+    }
+    // Two texts: each goes by an index of its own.
+    let sql = match filter.org {
+        Some(_) => filtered!(
+            "org_id = $1",
+            "AND ($8 IS NULL OR occurred_at < $3 OR id < $8) ORDER BY occurred_at DESC, id DESC LIMIT $9"
+        ),
+        None => filtered!(
+            "$1 IS NULL",
+            "AND ($8 IS NULL OR occurred_at < $3 OR id < $8) ORDER BY occurred_at DESC, id DESC LIMIT $9"
+        ),
+    };
+    let rows = sqlx::query_as::<_, AuditLogRow>(sql)
+        .bind(filter.org.as_ref().map(OrgId::as_str))
+        .bind(Micros::from(filter.after.unwrap_or(EVER.0)))
+        .bind(Micros::from(until))
+        .bind(filter.actor.as_deref())
+        .bind(filter.action_like())
+        .bind(filter.target.as_deref())
+        .bind(filter.outcome.as_deref())
+        .bind(cursor.map(AuditId::as_str))
+        .bind(i64::from(limit))
+        .fetch_all(c)
+        .await?;
+    Ok(rows.into_iter().map(AuditRow::from).collect())
+}
+
+async fn erase_rows(
+    c: &mut SqliteConnection,
+    lease: &AuditLease,
+    erase: &EraseAudit,
+) -> Result<AuditErased, Failure> {
+    if lead(c, lease).await?.is_none() {
+        return Ok(AuditErased::NotLeader);
+    }
+    keep(c, erase).await?;
+    // The moment itself is erased too.
+    let before = Micros(moment(micros(erase.before).saturating_add(1)));
+    sqlx::query("UPDATE audit_retention SET erase_before = $1 WHERE id = 1")
+        .bind(before)
+        .execute(&mut *c)
+        .await?;
+    let erased = sqlx::query("DELETE FROM audit_log WHERE chain = $1 AND seq BETWEEN $2 AND $3")
+        .bind(CHAIN)
+        .bind(erase.from_seq)
+        .bind(erase.to_seq)
+        .execute(&mut *c)
+        .await?
+        .rows_affected();
+    sqlx::query("UPDATE audit_retention SET erase_before = NULL WHERE id = 1").execute(c).await?;
+    told(erase, erased)
+}
+
+/// Writes the checkpoint in the place of those that it replaces.
+async fn keep(c: &mut SqliteConnection, erase: &EraseAudit) -> Result<(), Failure> {
+    for from_seq in &erase.replaces {
+        sqlx::query("DELETE FROM audit_checkpoint WHERE chain = $1 AND from_seq = $2")
+            .bind(CHAIN)
+            .bind(from_seq)
+            .execute(&mut *c)
+            .await?;
+    }
+    let Signed { statement, key, signature } = &erase.checkpoint;
+    sqlx::query(
+        "INSERT INTO audit_checkpoint (chain, from_seq, to_seq, prev_hash, hash, before, key, signature)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+    )
+    .bind(CHAIN)
+    .bind(statement.from_seq)
+    .bind(statement.to_seq)
+    .bind(statement.prev_hash.0.as_slice())
+    .bind(statement.hash.0.as_slice())
+    .bind(Micros(moment(statement.before_us)))
+    .bind(key.0.as_slice())
+    .bind(signature.0.as_slice())
     .execute(c)
     .await?;
     Ok(())

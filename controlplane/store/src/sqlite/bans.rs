@@ -1,7 +1,7 @@
 //! Bans on SQLite.
 
 use async_trait::async_trait;
-use controlplane_core::names::NodeName;
+use controlplane_core::{ids::AuditId, names::NodeName};
 use ipnet::IpNet;
 use serde_json::json;
 use sqlx::{
@@ -13,13 +13,14 @@ use super::{SqliteStore, agents::keep, audit};
 use crate::{
     BanStore, StoreError,
     ban_rows::{
-        EntryRow, HeadRow, RefusalRow, action, audited, entries, kind, once_each, or_longer, select_entries,
-        touch,
+        EntryRow, HeadRow, RefusalRow, action, audited, entries, kind, once_each, or_longer, reported,
+        select_entries, touch,
     },
     bans::{
         BANS_MAX, BANS_OF_NODE_MAX, BanFact, BanReport, Changes, Entry, EntryPage, KeptRefusal, LiftEntry,
         ListKind, NewEntry, Put, PutEntries, REFUSALS_OF_NODE_MAX, Taken,
     },
+    calls::Actor,
     columns::{Micros, Word},
     error::Failure,
 };
@@ -39,10 +40,13 @@ impl BanStore for SqliteStore {
         node: &NodeName,
         facts: Vec<BanFact>,
         received_at: OffsetDateTime,
+        audit_id: AuditId,
     ) -> Result<Taken, StoreError> {
-        let input = (node.clone(), facts, received_at);
+        let input = (node.clone(), facts, received_at, audit_id);
         self.writer
-            .write("take facts about bans", input, |c, (node, facts, at)| Box::pin(take(c, node, facts, *at)))
+            .write("take facts about bans", input, |c, (node, facts, at, audit_id)| {
+                Box::pin(take(c, node, facts, *at, audit_id))
+            })
             .await
     }
 
@@ -288,6 +292,7 @@ async fn take(
     node: &NodeName,
     facts: &[BanFact],
     at: OffsetDateTime,
+    audit_id: &AuditId,
 ) -> Result<Taken, Failure> {
     let mut taken = Taken::default();
     let (mut bans, mut lifts) = (Vec::new(), Vec::new());
@@ -317,6 +322,19 @@ async fn take(
         let (placed, left) = wanted.split_at(room);
         taken.full += u64::try_from(left.len()).unwrap_or(u64::MAX);
         taken.changed += insert(c, ListKind::Ban, placed, at).await?;
+    }
+    if taken.changed > 0 {
+        let entry = audit::Entry {
+            id: audit_id,
+            org: None,
+            at,
+            actor: &Actor { node: Some(node.clone()), ..Actor::default() },
+            action: "ban.report",
+            target_type: "node",
+            target_id: node.as_str(),
+            changes: &reported(&wanted, &lifts, taken.changed),
+        };
+        audit::write(c, entry).await?;
     }
     Ok(taken)
 }

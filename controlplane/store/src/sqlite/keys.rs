@@ -1,4 +1,4 @@
-//! Keys and the audit log on SQLite.
+//! Keys on SQLite.
 
 use async_trait::async_trait;
 use controlplane_core::ids::{AuditId, KeyId, OrgId};
@@ -12,8 +12,7 @@ use crate::{
     columns::{Micros, Word},
     error::Failure,
     key_rows::{KeyRow, select_keys},
-    keys::{AuditRow, KEYS_MAX, Key, KeyPage, Made, Rotation, USES_AT_ONCE, Whose},
-    rows::{AuditLogRow, select_audit},
+    keys::{KEYS_MAX, Key, KeyPage, Made, Rotation, USES_AT_ONCE, Whose},
 };
 
 #[async_trait]
@@ -94,16 +93,6 @@ impl KeyStore for SqliteStore {
     async fn note_uses(&self, uses: Vec<(KeyId, OffsetDateTime)>) -> Result<(), StoreError> {
         self.writer.write("note uses of keys", uses, |c, uses| Box::pin(note(c, uses))).await
     }
-
-    async fn audit(&self, limit: u16) -> Result<Vec<AuditRow>, StoreError> {
-        let rows =
-            sqlx::query_as::<_, AuditLogRow>(select_audit!("ORDER BY occurred_at DESC, id DESC LIMIT $1"))
-                .bind(i64::from(limit))
-                .fetch_all(&self.readers)
-                .await
-                .map_err(|error| self.failed("read the audit log", error))?;
-        Ok(rows.into_iter().map(AuditRow::from).collect())
-    }
 }
 
 async fn create(
@@ -115,6 +104,8 @@ async fn create(
     if !insert(c, key).await? {
         return Ok(Made::Full);
     }
+    // A request without a key makes one by force of the data directory.
+    let is_forced = actor.key.is_none() && actor.request.is_some();
     let entry = audit::Entry {
         id: audit_id,
         org: key.org.as_ref(),
@@ -123,8 +114,9 @@ async fn create(
         action: "key.create",
         target_type: "key",
         target_id: key.id.as_str(),
+        // Its name stays with the key: what is chained names nobody.
         changes: &json!({
-            "name": key.name, "prefix": key.prefix, "scopes": key.scopes, "mode": key.mode
+            "prefix": key.prefix, "scopes": key.scopes, "mode": key.mode, "forced": is_forced
         }),
     };
     audit::write(c, entry).await?;
@@ -167,7 +159,7 @@ async fn bootstrap(c: &mut SqliteConnection, key: &Key, audit_id: &AuditId) -> R
     if living {
         return Ok(false);
     }
-    let made = create(c, key, &Actor { key: None, request: None, ip: None }, audit_id).await?;
+    let made = create(c, key, &Actor::default(), audit_id).await?;
     Ok(made == Made::Yes)
 }
 

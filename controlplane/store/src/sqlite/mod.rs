@@ -20,6 +20,7 @@ mod held;
 mod keys;
 mod open;
 mod orgs;
+mod privacy;
 mod reading;
 mod rounds;
 mod untold;

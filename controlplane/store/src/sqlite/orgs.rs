@@ -93,7 +93,8 @@ async fn create(
         action: "org.create",
         target_type: "org",
         target_id: org.id.as_str(),
-        changes: &json!({"slug": org.slug, "name": org.name}),
+        // Its name stays with the organisation: what is chained names nobody.
+        changes: &json!({"slug": org.slug}),
     };
     audit::write(c, entry).await?;
     Ok(OrgCreated::Yes)
@@ -135,7 +136,7 @@ async fn alter(c: &mut SqliteConnection, alteration: &Alteration) -> Result<Opti
         action,
         target_type: "org",
         target_id: id.as_str(),
-        changes: &json!({"name": change.name, "suspended": change.suspended}),
+        changes: &json!({"renamed": change.name.is_some(), "suspended": change.suspended}),
     };
     audit::write(c, entry).await?;
     Ok(Some(org))

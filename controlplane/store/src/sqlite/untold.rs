@@ -70,7 +70,7 @@ pub(super) async fn hear(c: &mut SqliteConnection, late: &HearLate) -> Result<He
         id: &late.audit_id,
         org: Some(&call.org_id.0),
         at: late.at,
-        actor: &Actor { key: None, request: None, ip: None },
+        actor: &Actor::default(),
         action: "call.hear_late",
         target_type: "call",
         target_id: late.call.as_str(),

@@ -22,7 +22,7 @@ pub(crate) async fn a_call_is_accepted_with_its_log_outbox_and_audit(mut f: Fixt
     assert_eq!((log.len(), log[0].status.as_str(), log[0].at), (1, "queued", NOON));
     let audit = f.store.audit(10).await.unwrap();
     assert_eq!(audit.len(), 1);
-    assert_eq!((audit[0].action.as_str(), audit[0].target_id.as_str()), ("call.create", id.as_str()));
+    assert_eq!((audit[0].action.as_str(), audit[0].record.target_id.as_str()), ("call.create", id.as_str()));
     assert!(!audit[0].changes.to_string().contains("48221234567"), "the number is shortened");
 }
 

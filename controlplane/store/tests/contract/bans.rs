@@ -1,6 +1,9 @@
 //! Bans: one list, a revision for every change, what nodes report and refuse.
 
-use controlplane_core::{ids::FactId, names::NodeName};
+use controlplane_core::{
+    ids::{AuditId, FactId},
+    names::NodeName,
+};
 use controlplane_store::{
     agents::AgentFact,
     bans::{
@@ -8,6 +11,7 @@ use controlplane_store::{
         PutEntries,
     },
 };
+use rand::{SeedableRng, rngs::StdRng};
 use serde_json::json;
 use time::{Duration, OffsetDateTime};
 
@@ -108,7 +112,7 @@ pub(crate) async fn a_ban_is_made_made_longer_and_lifted_each_with_its_revision(
     assert_eq!(held(&f, ListKind::Ban, NOON).await, [""; 0]);
     assert_eq!(f.store.ban_revision().await.unwrap(), lifted.head);
     let audit = f.store.audit(20).await.unwrap();
-    let mut actions: Vec<_> = audit.iter().map(|row| (row.action.as_str(), row.target_id.as_str())).collect();
+    let mut actions: Vec<_> = audit.iter().map(|row| (row.action.as_str(), row.record.target_id.as_str())).collect();
     actions.sort_unstable();
     let net = "203.0.113.9/32";
     assert_eq!(actions, [("ban.add", net), ("ban.add", net), ("ban.import", "list"), ("ban.remove", net)]);
@@ -150,12 +154,17 @@ pub(crate) async fn an_allowance_lifts_the_bans_that_it_touches(mut f: Fixture) 
     assert_eq!(nets(&found), ["203.0.113.0/25", "198.51.100.1/32"]);
 }
 
+/// An id that no other row has.
+fn row_id() -> AuditId {
+    AuditId::new(NOON, &mut StdRng::from_os_rng())
+}
+
 pub(crate) async fn a_node_s_fact_bans_once_and_lifts_only_its_own(mut f: Fixture) {
     let (waw, fra) = (node("waw-1"), node("fra-1"));
     let facts = vec![fact(&mut f, Some(made("203.0.113.9/32", "waw-1", Some(600)))), fact(&mut f, None)];
     let take = |node: NodeName, facts: Vec<BanFact>| {
         let store = f.store.clone();
-        async move { store.take_ban_facts(&node, facts, NOON).await.unwrap() }
+        async move { store.take_ban_facts(&node, facts, NOON, row_id()).await.unwrap() }
     };
     let first = take(waw.clone(), facts.clone()).await;
     assert_eq!((first.new, first.changed, first.full), (2, 1, 0));
@@ -163,15 +172,15 @@ pub(crate) async fn a_node_s_fact_bans_once_and_lifts_only_its_own(mut f: Fixtur
     let by_fra = vec![fact(&mut f, Some(lifted.clone()))];
     let take = |node: NodeName, facts: Vec<BanFact>| {
         let store = f.store.clone();
-        async move { store.take_ban_facts(&node, facts, NOON).await.unwrap() }
+        async move { store.take_ban_facts(&node, facts, NOON, row_id()).await.unwrap() }
     };
     assert_eq!(take(fra, by_fra).await.changed, 0);
     assert_eq!(held(&f, ListKind::Ban, NOON).await, ["203.0.113.9/32"]);
     let by_waw = vec![fact(&mut f, Some(lifted))];
     let store = f.store.clone();
-    assert_eq!(store.take_ban_facts(&waw, by_waw, NOON).await.unwrap().changed, 1);
+    assert_eq!(store.take_ban_facts(&waw, by_waw, NOON, row_id()).await.unwrap().changed, 1);
     // The first fact comes once more, its acknowledgement was lost: it bans nobody again.
-    let again = store.take_ban_facts(&waw, facts, NOON).await.unwrap();
+    let again = store.take_ban_facts(&waw, facts, NOON, row_id()).await.unwrap();
     assert_eq!((again.new, again.changed), (0, 0));
     assert_eq!(held(&f, ListKind::Ban, NOON).await, [""; 0]);
     assert_eq!(store.agent_facts(Some(&waw), 10).await.unwrap().len(), 3);
@@ -179,8 +188,15 @@ pub(crate) async fn a_node_s_fact_bans_once_and_lifts_only_its_own(mut f: Fixtur
         fact(&mut f, Some(made("203.0.113.10/32", "waw-1", None))),
         fact(&mut f, Some(BanReport::Lifted("203.0.113.10/32".parse().unwrap()))),
     ];
-    store.take_ban_facts(&waw, both, NOON).await.unwrap();
+    store.take_ban_facts(&waw, both, NOON, row_id()).await.unwrap();
     assert_eq!(held(&f, ListKind::Ban, NOON).await, [""; 0]);
+    // What changed something is in the audit log, as the node's.
+    let rows = store.audit(10).await.unwrap();
+    let of_node = rows.iter().filter(|row| row.action == "ban.report");
+    assert_eq!(of_node.clone().count(), 2);
+    assert!(
+        of_node.clone().all(|row| row.actor.node == Some(waw.clone()) && row.record.actor_type == "agent")
+    );
 }
 
 pub(crate) async fn refusals_are_kept_until_their_ban_is_over(mut f: Fixture) {
@@ -191,7 +207,7 @@ pub(crate) async fn refusals_are_kept_until_their_ban_is_over(mut f: Fixture) {
         for reason in ["touches an office", "touches 203.0.113.0/28 (own)"] {
             let report = BanReport::Refused { net: net.parse().unwrap(), reason: reason.to_owned() };
             let facts = vec![fact(&mut f, Some(report))];
-            f.store.take_ban_facts(&node(name), facts, NOON).await.unwrap();
+            f.store.take_ban_facts(&node(name), facts, NOON, row_id()).await.unwrap();
         }
     }
     let all = f.store.ban_refusals(None, 10).await.unwrap();
@@ -233,7 +249,7 @@ pub(crate) async fn lists_are_filtered_and_go_on_at_a_cursor(mut f: Fixture) {
     put(&mut f, ListKind::Ban, (0..5).map(of_list).collect()).await;
     put(&mut f, ListKind::Ban, vec![entry("198.51.100.1/32", None)]).await;
     let of_node = vec![fact(&mut f, Some(made("198.51.100.2/32", "waw-1", None)))];
-    f.store.take_ban_facts(&node("waw-1"), of_node, NOON).await.unwrap();
+    f.store.take_ban_facts(&node("waw-1"), of_node, NOON, row_id()).await.unwrap();
     let page = async |page: EntryPage| f.store.entries(ListKind::Ban, page, NOON).await.unwrap();
     let source = Some("scanners".to_owned());
     let first = page(EntryPage { source: source.clone(), limit: 3, ..EntryPage::default() }).await;
@@ -253,7 +269,7 @@ pub(crate) async fn lists_are_filtered_and_go_on_at_a_cursor(mut f: Fixture) {
     assert_eq!(f.store.entry_nets(ListKind::Ban, NOON).await.unwrap().len(), 7);
     // Written in one moment: in no order.
     let audit = f.store.audit(5).await.unwrap();
-    let mut actions: Vec<_> = audit.iter().map(|row| (row.action.as_str(), row.target_id.as_str())).collect();
+    let mut actions: Vec<_> = audit.iter().map(|row| (row.action.as_str(), row.record.target_id.as_str())).collect();
     actions.sort_unstable();
     assert_eq!(actions, [("ban.add", "198.51.100.1/32"), ("ban.import", "scanners")]);
 }
@@ -276,10 +292,10 @@ pub(crate) async fn a_node_does_not_fill_the_list_of_all(mut f: Fixture) {
     f.execute(&format!("UPDATE ban_head SET revision = {rows}")).await.unwrap();
     let facts = [("203.0.113.1/32", "waw-1"), ("203.0.113.2/32", "waw-1")];
     let facts = facts.map(|(net, origin)| fact(&mut f, Some(made(net, origin, None)))).to_vec();
-    let taken = f.store.take_ban_facts(&node("waw-1"), facts, NOON).await.unwrap();
+    let taken = f.store.take_ban_facts(&node("waw-1"), facts, NOON, row_id()).await.unwrap();
     assert_eq!((taken.new, taken.changed, taken.full), (2, 1, 1));
     let other = vec![fact(&mut f, Some(made("203.0.113.3/32", "fra-1", None)))];
-    assert_eq!(f.store.take_ban_facts(&node("fra-1"), other, NOON).await.unwrap().changed, 1);
+    assert_eq!(f.store.take_ban_facts(&node("fra-1"), other, NOON, row_id()).await.unwrap().changed, 1);
     let too_many =
         (0..ListKind::Allow.max() + 1).map(|n| entry(&format!("10.1.{}.{}/32", n / 256, n % 256), None));
     assert_eq!(put(&mut f, ListKind::Allow, too_many.collect()).await, Put::Full);
@@ -307,7 +323,7 @@ pub(crate) async fn ten_thousand_are_one_write(mut f: Fixture) {
     assert_eq!(put(&mut f, ListKind::Ban, many.collect()).await, Put::Done { changed: 10_000, lifted: 0 });
     let audit = f.store.audit(5).await.unwrap();
     assert_eq!(
-        (audit.len(), audit[0].action.as_str(), audit[0].target_id.as_str()),
+        (audit.len(), audit[0].action.as_str(), audit[0].record.target_id.as_str()),
         (1, "ban.import", "scanners")
     );
     assert_eq!(

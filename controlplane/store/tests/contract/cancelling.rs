@@ -30,8 +30,8 @@ pub(crate) async fn a_cancel_is_recorded_once_with_its_audit_row(mut f: Fixture)
     assert_eq!((answered.cancel_requested_at, answered.attempts.len()), (Some(first.at), 1));
     let row = &f.store.audit(1).await.unwrap()[0];
     assert_eq!(
-        (&row.id, row.action.as_str(), &row.target_id[..]),
-        (&first.audit_id, "call.cancel", call.as_str())
+        (row.record.id.as_str(), row.action.as_str(), &row.record.target_id[..]),
+        (first.audit_id.as_str(), "call.cancel", call.as_str())
     );
     assert_eq!((&row.actor, row.occurred_at, &row.org), (&first.actor, first.at, &Some(OrgId::first())));
     // The same wish again, and a later one.

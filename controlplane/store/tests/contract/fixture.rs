@@ -270,7 +270,7 @@ pub(crate) fn request() -> CallRequest {
 }
 
 pub(crate) fn system() -> Actor {
-    Actor { key: None, request: None, ip: None }
+    Actor::default()
 }
 
 pub(crate) fn promise(key: &str, body: u8) -> Option<Idempotency> {

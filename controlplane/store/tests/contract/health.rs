@@ -118,13 +118,13 @@ pub(crate) async fn a_hold_is_set_and_lifted_once_each_with_its_audit_row(mut f:
         for (action, reason) in actions.into_iter().zip(["maintenance", "done"]) {
             let row = audit.iter().find(|row| row.action == action).expect(action);
             assert_eq!(
-                (row.target_type.as_str(), row.changes.clone()),
+                (row.record.target_type.as_str(), row.changes.clone()),
                 match &target {
                     HoldTarget::Trunk(_) => ("trunk", json!({"reason": reason})),
                     HoldTarget::Node(_) => ("node", json!({"reason": reason})),
                 }
             );
-            assert!(["acme-waw-1", "waw-1"].contains(&row.target_id.as_str()));
+            assert!(["acme-waw-1", "waw-1"].contains(&row.record.target_id.as_str()));
         }
     }
 }

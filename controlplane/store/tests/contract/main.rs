@@ -30,6 +30,7 @@ mod late;
 mod listing;
 mod model;
 mod paging;
+mod privacy;
 mod rounds;
 mod webhooks;
 
@@ -175,8 +176,13 @@ contract! {
     audit:
         rows_are_newest_first_and_name_the_actor
         rows_cannot_be_changed_or_erased
+        rows_are_chained_as_they_are_read_back
         a_row_is_sealed_once
-        retention_erases_only_what_it_unlocked;
+        one_process_seals_until_its_lease_is_over
+        writers_and_sealers_at_once_leave_one_chain
+        rows_are_filtered_and_pages_are_stable
+        what_is_old_is_erased_in_steps_and_leaves_its_checkpoint
+        retention_erases_only_what_it_tells_of;
     bans:
         a_ban_is_made_made_longer_and_lifted_each_with_its_revision
         who_was_away_hears_of_a_lift_and_of_the_shorter_ban_after_it
@@ -217,6 +223,10 @@ contract! {
         an_event_s_deliveries_are_not_torn_apart_by_a_page_s_end
         events_that_cannot_be_read_end_no_list
         a_delivery_that_cannot_be_read_hides_no_other;
+    privacy:
+        old_calls_are_erased_with_all_that_is_kept_of_them
+        parts_are_taken_out_of_calls_that_stay
+        a_number_is_forgotten_in_every_ended_call;
     model:
         random_work_is_answered_as_the_model_does;
 }

@@ -140,3 +140,27 @@ async fn the_ca_can_be_changed_without_a_node_noticing() {
     let renewed = knows_both.renew().await.unwrap();
     let (_link, ..) = Link::open(&renewed, hello("waw-1")).await;
 }
+
+/// Who is not let in is in the audit log.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_join_leaves_a_row() {
+    let plane = Plane::start().await;
+    let mut guessed = plane.token("waw-1").await;
+    guessed.secret = TokenSecret::new([7; 32]);
+    assert_eq!(join(&guessed).await.err(), Some(refusal(403, "token_unknown")));
+    let mut rows = Vec::new();
+    for _ in 0..100 {
+        let audit = plane.get("/admin/v1/audit").await;
+        rows = audit["data"].as_array().unwrap().clone();
+        if let Some(row) = rows.iter().find(|row| row["outcome"] == "denied") {
+            assert_eq!(
+                (row["action"].as_str(), row["reason"].as_str()),
+                (Some("node.join"), Some("token_unknown"))
+            );
+            assert_eq!((row["actor_type"].as_str(), row["ip"].as_str()), (Some("agent"), Some("127.0.0.1")));
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("no row: {rows:?}");
+}

@@ -45,7 +45,7 @@ async fn a_revocation_by_another_replica_cuts_the_link_within_seconds() {
     let plane = Plane::start().await;
     let identity = join(&plane.token("waw-1").await).await.unwrap();
     let (mut link, ..) = Link::open(&identity, hello("waw-1")).await;
-    let actor = controlplane_store::calls::Actor { key: None, request: None, ip: None };
+    let actor = controlplane_store::calls::Actor::default();
     let now = controlplane::clock::Clock::system().now();
     let audit_id = controlplane::clock::Chance::from_os().unwrap().audit_id(now);
     plane.store.revoke_node(&node("waw-1"), now, actor, audit_id).await.unwrap();

@@ -65,6 +65,13 @@ async fn a_silent_carrier_is_left_after_its_first_call() {
     };
     assert_eq!(metric(&fleet, &state("tripped")).await, Some(1.0));
     assert_eq!(metric(&fleet, &state("healthy")).await, Some(0.0));
+    eventually("the trip is in the audit log", async || {
+        let rows = fleet.audit().await;
+        rows.iter().any(|row| {
+            row["action"] == "trunk.trip" && row["target_id"] == "acme-waw-1" && row["actor_type"] == "system"
+        })
+    })
+    .await;
 }
 
 /// Failures of several destinations trip it; a few among many answered calls do not.

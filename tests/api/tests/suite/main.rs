@@ -7,6 +7,7 @@
 mod access;
 mod answers;
 mod audio;
+mod audit;
 mod calls;
 mod cancels;
 mod caps;
@@ -20,6 +21,7 @@ mod keys;
 mod limits;
 mod links;
 mod operators;
+mod privacy;
 mod promises;
 mod redials;
 mod refusals;
