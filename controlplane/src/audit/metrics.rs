@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 
 /// Series of the audit log.
 pub(crate) struct AuditMetrics {
+    pub(super) retention: IntGauge,
     oldest: IntGauge,
     oldest_visible: IntGauge,
     unsealed: IntGauge,
@@ -28,9 +29,13 @@ impl AuditMetrics {
             Ok::<_, prometheus::Error>(counter)
         };
         Ok(Self {
+            retention: gauge(
+                "ringward_audit_retention_seconds",
+                "Age at which a row is out of sight; it is erased within 25 hours after that.",
+            )?,
             oldest: gauge(
                 "ringward_audit_oldest_row_seconds",
-                "Age of the oldest row in the table. Above 91 days, erasing is not keeping up.",
+                "Age of the oldest row in the table. A day above the retention, erasing is not keeping up.",
             )?,
             oldest_visible: gauge(
                 "ringward_audit_oldest_visible_row_seconds",

@@ -98,6 +98,8 @@ impl Audit {
     ) -> Result<Arc<Self>, KeyError> {
         let signer = Signer::open(data_dir)?;
         let owner = format!("{:016x}", chance.fork().random::<u64>());
+        let retention = time::Duration::days(i64::from(retention_days));
+        metrics.audit.retention.set(retention.whole_seconds());
         Ok(Arc::new(Self {
             store,
             clock,
@@ -106,7 +108,7 @@ impl Audit {
             signer,
             heads: Heads::new(data_dir),
             owner,
-            retention: time::Duration::days(i64::from(retention_days)),
+            retention,
             denials: Denials::default(),
             exports: Arc::new(Semaphore::new(EXPORTS_MAX)),
         }))

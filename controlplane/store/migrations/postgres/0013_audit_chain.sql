@@ -57,8 +57,8 @@ CREATE TRIGGER audit_log_unsealed_only BEFORE INSERT ON audit_log
     FOR EACH ROW WHEN (NEW.chain IS NOT NULL OR NEW.seq IS NOT NULL OR NEW.prev_hash IS NOT NULL OR NEW.hash IS NOT NULL)
     EXECUTE FUNCTION audit_log_guard();
 
--- The only way out. Runs as the tables' owner: where the service has a role of its own, that role needs neither DELETE
--- on audit_log nor UPDATE on audit_retention (docs/runbooks/audit.md).
+-- The only way out. Runs as the tables' owner, and nobody else may run it without being named: where the service has a
+-- role of its own, that role needs neither DELETE on audit_log nor UPDATE on audit_retention (docs/runbooks/audit.md).
 CREATE FUNCTION audit_erase(of_chain text, first_seq bigint, last_seq bigint, erase_until timestamptz)
     RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
@@ -71,6 +71,7 @@ BEGIN
     RETURN erased;
 END;
 $$;
+REVOKE ALL ON FUNCTION audit_erase(text, bigint, bigint, timestamptz) FROM PUBLIC;
 DO $$
 BEGIN
     EXECUTE format('ALTER FUNCTION audit_erase(text, bigint, bigint, timestamptz) SET search_path = %I, pg_temp', current_schema());
