@@ -156,3 +156,55 @@ async fn nothing_is_written_while_another_has_the_lock() {
     other.close().await.unwrap();
     until(&store, rng, true).await;
 }
+
+/// What docs/runbooks/audit.md gives a role of the service's own.
+fn grants(role: &str) -> Vec<String> {
+    let book = include_str!("../../../docs/runbooks/audit.md");
+    let block = book.split("```sql\n").nth(1).unwrap().split("```").next().unwrap();
+    block.lines().map(|line| line.replace("ringward_service", role)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_of_its_own_writes_and_seals_audit_rows_and_erases_none() {
+    let url = database().await;
+    drop(PostgresStore::open(&url).await.unwrap());
+    let mut c = PgConnection::connect(&url).await.unwrap();
+    let role = format!("service_{:016x}", rand::rngs::OsRng.try_next_u64().unwrap());
+    let mut run = async |sql: &str| {
+        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut c).await.map_err(|error| error.to_string())
+    };
+    run(&format!("CREATE ROLE {role}")).await.unwrap();
+    let mut grants = grants(&role);
+    let execute = grants.pop().unwrap();
+    assert!(execute.starts_with("GRANT EXECUTE ON FUNCTION audit_erase"), "{execute}");
+    run(&grants.join("\n")).await.unwrap();
+    run(&format!("SET ROLE {role}")).await.unwrap();
+    let insert = "INSERT INTO audit_log (id, occurred_at, actor_type, action, target_type, target_id, outcome, changes)
+                  VALUES ('aud_00000000000000000000000001', now(), 'system', 'x', 'x', 'x', 'success', '{}')";
+    run(insert).await.unwrap();
+    let erase = "SELECT audit_erase('main', 1, 1, now() + interval '1 day')";
+    for sql in [
+        "DELETE FROM audit_log",
+        "TRUNCATE audit_log",
+        "UPDATE audit_log SET ip = '192.0.2.1'",
+        "UPDATE audit_retention SET erase_before = now()",
+        "ALTER TABLE audit_log DISABLE TRIGGER ALL",
+        erase,
+    ] {
+        let refused = run(sql).await.unwrap_err();
+        assert!(
+            refused.contains("permission denied") || refused.contains("must be owner"),
+            "{sql}: {refused}"
+        );
+    }
+    let zero = "decode(repeat('00', 32), 'hex')";
+    run(&format!("UPDATE audit_log SET chain = 'main', seq = 1, prev_hash = {zero}, hash = {zero}"))
+        .await
+        .unwrap();
+    // With the right to erase, still not what no checkpoint tells of.
+    run("RESET ROLE").await.unwrap();
+    run(&execute).await.unwrap();
+    run(&format!("SET ROLE {role}")).await.unwrap();
+    assert!(run(erase).await.unwrap_err().contains("append-only"));
+    run(&format!("RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")).await.unwrap();
+}

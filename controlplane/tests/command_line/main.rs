@@ -1,6 +1,7 @@
 //! The program as a person meets it: what it says when something is wrong, and with which exit code.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
 
+mod audit;
 mod customers;
 
 use std::{

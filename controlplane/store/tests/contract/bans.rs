@@ -112,7 +112,8 @@ pub(crate) async fn a_ban_is_made_made_longer_and_lifted_each_with_its_revision(
     assert_eq!(held(&f, ListKind::Ban, NOON).await, [""; 0]);
     assert_eq!(f.store.ban_revision().await.unwrap(), lifted.head);
     let audit = f.store.audit(20).await.unwrap();
-    let mut actions: Vec<_> = audit.iter().map(|row| (row.action.as_str(), row.record.target_id.as_str())).collect();
+    let mut actions: Vec<_> =
+        audit.iter().map(|row| (row.action.as_str(), row.record.target_id.as_str())).collect();
     actions.sort_unstable();
     let net = "203.0.113.9/32";
     assert_eq!(actions, [("ban.add", net), ("ban.add", net), ("ban.import", "list"), ("ban.remove", net)]);
@@ -269,7 +270,8 @@ pub(crate) async fn lists_are_filtered_and_go_on_at_a_cursor(mut f: Fixture) {
     assert_eq!(f.store.entry_nets(ListKind::Ban, NOON).await.unwrap().len(), 7);
     // Written in one moment: in no order.
     let audit = f.store.audit(5).await.unwrap();
-    let mut actions: Vec<_> = audit.iter().map(|row| (row.action.as_str(), row.record.target_id.as_str())).collect();
+    let mut actions: Vec<_> =
+        audit.iter().map(|row| (row.action.as_str(), row.record.target_id.as_str())).collect();
     actions.sort_unstable();
     assert_eq!(actions, [("ban.add", "198.51.100.1/32"), ("ban.import", "scanners")]);
 }

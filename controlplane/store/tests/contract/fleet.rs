@@ -30,7 +30,9 @@ pub(crate) async fn a_fleet_is_applied_with_its_audit_row(mut f: Fixture) {
     }
     let audit = f.store.audit(10).await.unwrap();
     assert_eq!((audit.len(), audit[0].action.as_str()), (2, "fleet.apply"));
-    assert!(audit.iter().any(|row| row.changes == json!({"added": ["waw-2"]}) && row.record.target_id == "2"));
+    assert!(
+        audit.iter().any(|row| row.changes == json!({"added": ["waw-2"]}) && row.record.target_id == "2")
+    );
 }
 
 pub(crate) async fn a_stale_change_writes_nothing(mut f: Fixture) {

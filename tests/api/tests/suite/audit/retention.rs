@@ -48,7 +48,8 @@ async fn a_row_is_seen_for_90_days_and_gone_within_25_hours() {
     // The table itself has nothing of them.
     let oldest = async || {
         let text = fleet.metrics().await;
-        let line = text.lines().find(|l| l.starts_with("ringward_audit_oldest_row_seconds ")).unwrap().to_owned();
+        let line =
+            text.lines().find(|l| l.starts_with("ringward_audit_oldest_row_seconds ")).unwrap().to_owned();
         line.rsplit(' ').next().unwrap().parse::<i64>().unwrap()
     };
     eventually("gone", async || (1..2 * DAY).contains(&oldest().await)).await;

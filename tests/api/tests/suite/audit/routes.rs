@@ -142,10 +142,9 @@ impl Doing<'_> {
 
     async fn calls(&mut self) {
         let call = json!({"to": NUMBER, "message": {"audio_id": "builtin:beep"}});
-        for (create, cancel) in [
-            ("/v1/calls", "/v1/calls/{id}/cancel"),
-            ("/admin/v1/calls", "/admin/v1/calls/{id}/cancel"),
-        ] {
+        for (create, cancel) in
+            [("/v1/calls", "/v1/calls/{id}/cancel"), ("/admin/v1/calls", "/admin/v1/calls/{id}/cancel")]
+        {
             self.fleet.callee(NUMBER, talks(20_000));
             let made = self.post(create, call.clone()).await;
             self.of("POST", cancel, &made, json!({})).await;
