@@ -149,6 +149,12 @@ impl Privacy {
     ) -> Result<Erased, StoreError> {
         let at = self.clock.now();
         let mut erased = Erased { reference: self.reference(number), calls: 0, open: 0 };
+        // Before the batches: killed between them, what was begun is in the log.
+        let row = |erased: &Erased, changes| NewAuditRow {
+            org: org.clone(),
+            ..self.row(self.clock.now(), actor.clone(), "number.erase", &erased.reference, changes)
+        };
+        self.store.record_audit(vec![row(&erased, json!({"begun": true}))]).await?;
         let mut forget =
             ForgetNumber { org: org.clone(), number: number.clone(), after: None, limit: BATCH, at };
         loop {
@@ -159,9 +165,7 @@ impl Privacy {
             forget.after = Some(next);
         }
         let changes = json!({"calls": erased.calls, "open_calls": erased.open});
-        let mut row = self.row(at, actor, "number.erase", &erased.reference, changes);
-        row.org = org;
-        self.store.record_audit(vec![row]).await?;
+        self.store.record_audit(vec![row(&erased, changes)]).await?;
         Ok(erased)
     }
 

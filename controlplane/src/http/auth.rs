@@ -86,7 +86,7 @@ pub(super) async fn admit(
 }
 
 async fn customer(parts: &Parts, state: &State, any_of: &'static [Scope]) -> Result<Customer, Problem> {
-    let key = key(parts, state).await?;
+    let (key, actor) = key(parts, state).await?;
     // An operator's key at the customers' door is a wrong key there, not a stronger one.
     let org = key.org.ok_or_else(unauthenticated)?;
     pace::count(parts, state, &org, &key.id)?;
@@ -99,19 +99,18 @@ async fn customer(parts: &Parts, state: &State, any_of: &'static [Scope]) -> Res
         let wanted = any_of.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(" or ");
         return Err(Problem::new(Code::Forbidden, format!("The key lacks the scope {wanted}.")));
     }
-    let actor = actor(parts, Some(key.id.clone()));
     let Key { mode, scopes, expires_at, secret_sha256, .. } = key;
     Ok(Customer { org, actor, mode, scopes, expires_at, secret_sha256, any_of })
 }
 
 async fn operator(parts: &Parts, state: &State, needs: Role) -> Result<Operator, Problem> {
-    let key = key(parts, state).await?;
+    let (key, actor) = key(parts, state).await?;
     let role = Role::of(&key.scopes).filter(|_| key.org.is_none()).ok_or_else(unauthenticated)?;
     if role < needs {
         let detail = format!("This takes the role {needs} or a higher one; the key's is {role}.");
         return Err(Problem::new(Code::Forbidden, detail));
     }
-    Ok(Operator { actor: actor(parts, Some(key.id)) })
+    Ok(Operator { actor })
 }
 
 impl FromRequestParts<State> for Customer {
@@ -137,7 +136,7 @@ fn not_admitted() -> Problem {
 }
 
 /// For the audit row.
-pub(super) fn actor(parts: &Parts, key: Option<KeyId>) -> Actor {
+fn actor(parts: &Parts, key: Option<KeyId>) -> Actor {
     let ip = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_string());
     let request = parts.extensions.get::<RequestTag>().map(|tag| tag.0.clone());
     let actor = Actor { key, node: None, request, ip, user_agent: user_agent(&parts.headers) };
@@ -159,7 +158,8 @@ fn is_alive(key: &Key, state: &State) -> bool {
     key.revoked_at.is_none() && key.expires_at.is_none_or(|at| at > state.clock.now())
 }
 
-async fn key(parts: &Parts, state: &State) -> Result<Key, Problem> {
+/// The key, and who that is for the audit log, also where it is refused from here on.
+async fn key(parts: &Parts, state: &State) -> Result<(Key, Actor), Problem> {
     let value = parts.headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).unwrap_or("");
     // The scheme's case does not matter (RFC 9110 section 11.1).
     let (scheme, secret) = value.split_once(' ').unwrap_or((value, ""));
@@ -168,9 +168,10 @@ async fn key(parts: &Parts, state: &State) -> Result<Key, Problem> {
     let secret = secret.ok_or_else(unauthenticated)?;
     // Found by its hash: the comparison is the database's, of hashes, and tells nothing of the secret.
     let key = state.store.key_by_hash(&keys::hash(secret)).await?.ok_or_else(unauthenticated)?;
+    let actor = actor(parts, Some(key.id.clone()));
     if !is_alive(&key, state) {
         return Err(unauthenticated());
     }
     state.uses.note(&key.id, state.clock.now());
-    Ok(key)
+    Ok((key, actor))
 }

@@ -273,7 +273,10 @@ pub(crate) async fn lists_are_filtered_and_go_on_at_a_cursor(mut f: Fixture) {
     let mut actions: Vec<_> =
         audit.iter().map(|row| (row.action.as_str(), row.record.target_id.as_str())).collect();
     actions.sort_unstable();
-    assert_eq!(actions, [("ban.add", "198.51.100.1/32"), ("ban.import", "scanners")]);
+    assert_eq!(
+        actions,
+        [("ban.add", "198.51.100.1/32"), ("ban.import", "scanners"), ("ban.report", "waw-1")]
+    );
 }
 
 pub(crate) async fn a_node_does_not_fill_the_list_of_all(mut f: Fixture) {
