@@ -3,6 +3,8 @@
 //! `RINGWARD_DATABASE_URL`, `RINGWARD_API__LISTEN`, … : `__` nests. A wrong or unknown setting is refused
 //! with its key and where it came from.
 
+mod kept;
+
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -18,6 +20,7 @@ use ipnet::IpNet;
 use node_agent_protocol::PlaneUrl;
 use serde::{Deserialize, Serialize};
 
+pub use self::kept::{AuditSettings, RetentionSettings};
 use crate::calls::OPEN_CALLS_MAX;
 
 /// Environment variables that begin with `RINGWARD_` and are not settings of the server.
@@ -79,54 +82,6 @@ pub struct SecretSettings {
     /// Lines of base64, 32 bytes each; the first seals, all open. Absent: `secrets.key` in the data directory, which is
     /// made where it is missing.
     pub key_file: Option<PathBuf>,
-}
-
-/// How long calls, and what is in them, are kept after their end; and recordings after they were made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RetentionSettings {
-    /// Calls with their attempts and events, in days.
-    pub calls_days: u16,
-    /// The number in a call, in days; then another stands in its place.
-    pub numbers_days: u16,
-    /// The text in a call, and its metadata, in days.
-    pub texts_days: u16,
-    /// Recordings, in days; 0: until their owner deletes them.
-    pub recordings_days: u16,
-}
-
-impl Default for RetentionSettings {
-    fn default() -> Self {
-        Self { calls_days: 90, numbers_days: 90, texts_days: 90, recordings_days: 0 }
-    }
-}
-
-impl RetentionSettings {
-    /// Idempotency keys are kept for a day after a call's end, and events can be read for seven.
-    fn check(self) -> Result<(), String> {
-        let bounds = [
-            ("calls_days", self.calls_days, 8),
-            ("numbers_days", self.numbers_days, 1),
-            ("texts_days", self.texts_days, 1),
-            ("recordings_days", self.recordings_days, 0),
-        ];
-        let wrong = bounds.iter().find(|(_, days, least)| !(*least..=3_650).contains(days));
-        wrong.map_or(Ok(()), |(key, _, least)| Err(format!("retention.{key}: {least} to 3650")))
-    }
-}
-
-/// How long the audit log can be seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AuditSettings {
-    /// A row is out of sight when it is so many days old, and erased within 25 hours after that.
-    pub retention_days: u16,
-}
-
-impl Default for AuditSettings {
-    fn default() -> Self {
-        Self { retention_days: 90 }
-    }
 }
 
 /// How many calls may be open (accepted and not ended) at a time; further ones are answered 429.
@@ -304,9 +259,7 @@ impl Settings {
         ];
         let wrong = bounds.iter().find(|(_, is_right, _)| !is_right);
         wrong.map_or(Ok(()), |(key, _, bounds)| Err(format!("audio.speech.{key}: {bounds}")))?;
-        if !(1..=3_650).contains(&self.audit.retention_days) {
-            return Err("audit.retention_days: 1 to 3650".to_owned());
-        }
+        self.audit.check()?;
         self.retention.check()?;
         let open =
             [("org_open_max", self.calls.org_open_max), ("number_open_max", self.calls.number_open_max)];

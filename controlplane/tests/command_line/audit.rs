@@ -1,10 +1,11 @@
 //! The audit log: listed, exported, proved; and what was done to an export is named.
 
-use std::{fs, time::Duration};
+use std::{fs, thread::sleep, time::Duration};
 
 use crate::{Server, run};
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "no worker is there that this could block")]
 fn the_audit_log_is_listed_exported_and_proved() {
     let server = Server::start();
     let (_, stdout, _) = server.ask("", &["bootstrap", "--json"]);
@@ -14,15 +15,23 @@ fn the_audit_log_is_listed_exported_and_proved() {
     for name in ["one", "two", "three", "four"] {
         assert_eq!(ask(&["key", "create", "--name", name]).0, Some(0));
     }
-    // Within a second they are sealed.
-    std::thread::sleep(Duration::from_secs(1));
-    let (code, stdout, stderr) = ask(&["audit", "verify"]);
+    // Soon they are sealed.
+    let mut verified = ask(&["audit", "verify"]);
+    for _ in 0..100 {
+        if verified.1.starts_with("whole: 5 rows") {
+            break;
+        }
+        sleep(Duration::from_millis(50));
+        verified = ask(&["audit", "verify"]);
+    }
+    let (code, stdout, stderr) = verified;
     assert!(code == Some(0) && stdout.starts_with("whole: 5 rows"), "{stdout}{stderr}");
     let (code, stdout, _) =
         ask(&["audit", "list", "--action", "key.*", "--outcome", "success", "--limit", "3"]);
     assert!(code == Some(0) && stdout.matches("key.create").count() == 3, "{stdout}");
     assert!(ask(&["audit", "list", "--until", "2020-01-01T00:00:00Z"]).1.contains("Nothing was done"));
-    assert_eq!(ask(&["audit", "list", "--outcome", "perhaps"]).0, Some(2));
+    let (code, _, stderr) = ask(&["audit", "list", "--outcome", "perhaps"]);
+    assert!(code == Some(1) && stderr.contains("success, denied or failure"), "{stderr}");
     let (code, sheet, _) = ask(&["audit", "export", "--format", "csv"]);
     assert!(code == Some(0) && sheet.starts_with("\"seq\",\"id\""), "{sheet}");
 
@@ -75,5 +84,5 @@ fn a_number_is_erased_by_command() {
     assert!(code == Some(0) && stdout.contains("number_"), "{stdout}{stderr}");
     let (_, listed, _) = server.ask(key, &["audit", "list", "--action", "number.erase"]);
     assert!(listed.contains("number_") && !listed.contains("48221234567"), "{listed}");
-    assert_eq!(server.ask(key, &["erase", "nobody"]).0, Some(2));
+    assert_eq!(server.ask(key, &["erase", "nobody"]).0, Some(1));
 }

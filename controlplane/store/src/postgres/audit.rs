@@ -212,7 +212,7 @@ impl AuditStore for PostgresStore {
         let counts = sqlx::query_as::<_, (Option<Micros>, Option<Micros>, i64, Option<Micros>)>(
             "SELECT (SELECT min(occurred_at) FROM audit_log),
                  (SELECT min(occurred_at) FROM audit_log WHERE occurred_at > $1),
-                 (SELECT count(*) FROM (SELECT 1 FROM audit_log WHERE hash IS NULL LIMIT 10000) AS some),
+                 (SELECT count(*) FROM (SELECT 1 FROM audit_log WHERE hash IS NULL LIMIT 10000) AS waiting),
                  (SELECT sealed_at FROM audit_chain WHERE chain = $2)",
         )
         .bind(Micros::from(after))
