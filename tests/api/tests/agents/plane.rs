@@ -194,7 +194,7 @@ impl Plane {
 
     /// The actions in the audit log about a node, oldest first.
     pub(crate) async fn audited(&self, of: &str) -> Vec<String> {
-        let audit = self.get("/admin/v1/audit").await;
+        let audit = self.get("/admin/v1/audit?outcome=success").await;
         let rows = audit["data"].as_array().unwrap().iter().rev();
         rows.filter(|row| row["target_id"] == of)
             .map(|row| row["action"].as_str().unwrap().to_owned())
