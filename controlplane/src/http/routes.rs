@@ -17,9 +17,7 @@ use controlplane_core::access::{
 };
 use node_agent_protocol::{JOIN_PATH, LINK_PATH, RENEW_PATH};
 
-use super::{
-    State, agents, api_keys, audio, audit, auth, customers, events, operators, usage, webhooks,
-};
+use super::{State, agents, api_keys, audio, audit, auth, customers, events, operators, usage, webhooks};
 
 /// Which listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -43,6 +43,9 @@ const TARGET_MAX: usize = 100;
 /// A route that changes nothing in the database, but something outside: its success has its row from here.
 const ACTS_OUTSIDE: &str = "webhook_endpoint.test";
 
+/// A refusal that has its row, with the rule, from where it was decided.
+const OWN_ROW: &str = "not_permitted";
+
 /// What the peer calls itself, cut, without what a terminal would obey.
 pub(super) fn user_agent(headers: &HeaderMap) -> Option<String> {
     let text = headers.get(header::USER_AGENT)?.to_str().ok()?;
@@ -110,6 +113,9 @@ impl Asked {
             _ => return,
         };
         let code = response.extensions().get::<ProblemBody>().and_then(|body| body.0["code"].as_str());
+        if code == Some(OWN_ROW) {
+            return;
+        }
         let reason = code.map_or_else(|| status.as_u16().to_string(), str::to_owned);
         let actor = self.caller.0.get().cloned().unwrap_or(self.otherwise);
         let Self { actor_type, action, target_type, target_id, .. } = self;
