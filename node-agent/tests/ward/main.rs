@@ -15,6 +15,8 @@ mod bench;
 #[path = "../control_plane/mod.rs"]
 mod control_plane;
 mod lockouts;
+mod many;
+mod packets;
 mod program;
 #[path = "../../core/tests/nft/space.rs"]
 #[allow(dead_code, reason = "each test binary uses its part")]

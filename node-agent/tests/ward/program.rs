@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// A control plane and an agent, both inside the PBX.
-fn agent(bench: &Bench, policy: &Policy, name: &str) -> PathBuf {
+pub(crate) fn agent(bench: &Bench, policy: &Policy, name: &str) -> PathBuf {
     let mut settings = settings(bench.dir.path(), "127.0.0.1:9".parse().unwrap());
     settings.firewall = crate::bench::firewall(policy.clone());
     settings.firewall.confirm_s = CONFIRM_S;
@@ -51,14 +51,19 @@ fn toml_of(settings: &serde_json::Value) -> String {
 /// A link has to come up within it.
 const CONFIRM_S: u32 = 10;
 
-struct Running(Child);
+pub(crate) struct Running(Child);
 
 impl Running {
     fn start(bench: &Bench, config: &Path) -> Self {
+        Self::start_of(bench, Path::new(AGENT), config)
+    }
+
+    /// Of another build.
+    pub(crate) fn start_of(bench: &Bench, program: &Path, config: &Path) -> Self {
         let log =
             std::fs::File::options().append(true).create(true).open(bench.dir.path().join("log")).unwrap();
         let child = bench.pair.pbx.run(|| {
-            let mut agent = Command::new(AGENT);
+            let mut agent = Command::new(program);
             let agent = agent.arg("--config").arg(config).arg("run");
             agent.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap()
         });

@@ -1,5 +1,5 @@
 //! `cargo lab bench agent`: its memory and processor time, idle and at 100 calls per second.
-use super::{Measured, build, empty, round};
+use super::{Measured, build, cpu_time, empty, round};
 use crate::{even, memory, output};
 use anyhow::{Context as _, ensure};
 use lab::{Agent, Build, ControlPlane, Lab, Plan, Reach, now, pause};
@@ -16,9 +16,6 @@ const CPS: u32 = 100;
 const RSS_MB_MAX: f64 = 15.0;
 /// Processor time at idle, in percent of one core.
 const CPU_PERCENT_MAX: f64 = 1.0;
-
-/// In which the kernel tells processor time (USER_HZ).
-const TICK: Duration = Duration::from_millis(10);
 
 /// What an agent took over some time.
 #[derive(Clone, Copy, Debug)]
@@ -67,13 +64,4 @@ fn take(agent: &Agent, during: impl FnOnce() -> anyhow::Result<()>) -> anyhow::R
     let cpu_s = cpu_time(pid)?.saturating_sub(before.0).as_secs_f64();
     let originates = agent.metric("ringward_agent_originates_total")? - before.1;
     Ok(Taken { rss_mb: memory::rss_mb(pid)?, cpu_percent: 100.0 * cpu_s / seconds, originates, seconds })
-}
-
-/// Time on a processor of all of its threads, those included that have ended.
-fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name in parentheses may hold spaces: read from behind its end. Fields 14 and 15.
-    let fields = stat.rsplit_once(')').context("stat")?.1.split_whitespace().skip(11).take(2);
-    let ticks = fields.map(str::parse::<u64>).sum::<Result<u64, _>>().context("stat")?;
-    Ok(TICK * u32::try_from(ticks)?)
 }

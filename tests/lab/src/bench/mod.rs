@@ -1,6 +1,7 @@
 //! `cargo lab bench …`: figures against their targets.
 mod agent;
 mod ban;
+mod bans;
 mod failover;
 mod jail;
 mod spread;
@@ -10,6 +11,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 /// Where the control plane of a bench keeps its database. Emptied at each start.
 const FOLDER: &str = "/run/ringward-lab/bench";
@@ -21,6 +23,8 @@ pub(crate) enum Bench {
     Agent,
     /// From the packet that earns a ban to the first one dropped, beside fail2ban.
     Ban,
+    /// 100,000 bans: back at boot, one more, and what they cost a packet.
+    Bans,
     /// From a carrier's 503 to the INVITE at the next, beside Kamailio's dispatcher.
     Failover,
     /// How fast a log is read, matched and weighed, beside fail2ban.
@@ -45,6 +49,7 @@ pub(crate) fn bench(what: Bench, as_json: bool) -> anyhow::Result<()> {
     let Measured { bench, figures, peer, targets, met, lines } = match what {
         Bench::Agent => agent::measure()?,
         Bench::Ban => ban::measure()?,
+        Bench::Bans => bans::measure()?,
         Bench::Failover => failover::measure()?,
         Bench::Jail => jail::measure()?,
     };
@@ -70,6 +75,13 @@ pub(crate) fn build(wanted: &[&[&str]]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// `ringward-agent` in the optimised build.
+fn release_agent() -> anyhow::Result<PathBuf> {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    let path = std::path::absolute(target.join("release/ringward-agent"))?;
+    path.exists().then_some(path).context("no release build of ringward-agent")
+}
+
 /// An empty folder for the control plane.
 pub(crate) fn empty() -> anyhow::Result<PathBuf> {
     let folder = Path::new(FOLDER);
@@ -81,6 +93,28 @@ pub(crate) fn empty() -> anyhow::Result<PathBuf> {
 
 fn round(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
+}
+
+/// In which the kernel tells processor time (USER_HZ).
+const TICK: Duration = Duration::from_millis(10);
+
+/// Time on a processor of all threads of a process, those included that have ended.
+fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
+    cpu_times(&pid.to_string(), 11)
+}
+
+/// The same of this process's children that have ended.
+fn cpu_time_of_ended() -> anyhow::Result<Duration> {
+    cpu_times("self", 13)
+}
+
+/// `user` is the field's number behind the name, from 0; the kernel's own time follows it.
+fn cpu_times(process: &str, user: usize) -> anyhow::Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // The name in parentheses may hold spaces: read from behind its end.
+    let fields = stat.rsplit_once(')').context("stat")?.1.split_whitespace().skip(user).take(2);
+    let ticks = fields.map(str::parse::<u64>).sum::<Result<u64, _>>().context("stat")?;
+    Ok(TICK * u32::try_from(ticks)?)
 }
 
 /// Processor and cores.

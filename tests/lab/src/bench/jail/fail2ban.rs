@@ -1,17 +1,37 @@
-//! fail2ban 1.0.2, unpacked from Debian 12's package into a folder: nothing of it is installed.
-use super::log::LAST;
-use anyhow::{bail, ensure};
+//! fail2ban 1.0.2, unpacked from Debian 12's package into a folder: nothing of it is installed. The lab keeps it, so that a second run needs no
+//! network.
+use super::super::{cpu_time, cpu_time_of_ended};
+use super::log::Log;
+use super::{Taken, Words, followed};
+use anyhow::ensure;
+use lab::memory;
 use lab::now;
 use std::fs::File;
-use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 pub(super) use lab::FAIL2BAN_VERSION as VERSION;
-/// For the server to start, and to read what it is given.
+/// For the server to start.
 const START_MAX: Duration = Duration::from_secs(20);
-const READ_MAX: Duration = Duration::from_secs(600);
+
+/// How the server learns of new lines.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Backend {
+    Polling,
+    Pyinotify,
+}
+
+impl Backend {
+    pub(super) const ALL: [Self; 2] = [Self::Polling, Self::Pyinotify];
+
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Polling => "polling",
+            Self::Pyinotify => "pyinotify",
+        }
+    }
+}
 
 pub(super) struct Fail2ban {
     folder: PathBuf,
@@ -30,7 +50,12 @@ impl Drop for Server {
 
 impl Fail2ban {
     pub(super) fn fetch(folder: &Path) -> anyhow::Result<Self> {
-        Ok(Self { folder: folder.to_owned(), root: lab::Fail2ban::fetch()? })
+        let root = lab::Fail2ban::fetch()?;
+        // Its settings are written here; what is kept stays as it came.
+        let copied =
+            Command::new("cp").arg("-r").arg(root.join("etc/fail2ban")).arg(folder.join("etc")).status()?;
+        ensure!(copied.success(), "fail2ban's files cannot be copied");
+        Ok(Self { folder: folder.to_owned(), root })
     }
 
     fn command(&self, program: &str) -> Command {
@@ -42,42 +67,51 @@ impl Fail2ban {
     }
 
     fn filters(&self) -> PathBuf {
-        self.root.join("etc/fail2ban")
+        self.folder.join("etc")
     }
 
-    /// Seconds that `fail2ban-regex` takes.
-    pub(super) fn regex(&self, log: &Path) -> anyhow::Result<f64> {
-        let began = now();
-        let said = self
+    /// `fail2ban-regex`.
+    pub(super) fn regex(&self, path: &Path, log: &Log) -> anyhow::Result<Taken> {
+        let said = self.folder.join("fail2ban-regex.out");
+        let (began, cpu) = (now(), cpu_time_of_ended()?);
+        let mut child = self
             .command("fail2ban-regex")
-            .arg(log)
+            .arg(path)
             .arg(self.filters().join("filter.d/asterisk.conf"))
-            .output()?;
+            .stdout(File::create(&said)?)
+            .stderr(Stdio::inherit())
+            .spawn()?;
+        let mut peak_mb = 0.0_f64;
+        while child.try_wait()?.is_none() {
+            peak_mb = peak_mb.max(memory::peak_mb(child.id()).unwrap_or_default());
+            lab::pause(Duration::from_millis(20));
+        }
         let seconds = began.elapsed().as_secs_f64();
-        let text = String::from_utf8_lossy(&said.stdout).into_owned();
+        let cpu_s = cpu_time_of_ended()?.saturating_sub(cpu).as_secs_f64();
+        let text = std::fs::read_to_string(&said)?;
         let summary = text.lines().find(|line| line.starts_with("Lines:")).unwrap_or_default();
-        ensure!(
-            summary.starts_with("Lines: 200000 lines") && !summary.contains(" 0 matched"),
-            "fail2ban-regex read something else: {summary} {}",
-            String::from_utf8_lossy(&said.stderr)
-        );
-        Ok(seconds)
+        let wanted = format!("Lines: {} lines, 0 ignored, {} matched,", log.lines, log.offences);
+        ensure!(summary.starts_with(&wanted), "fail2ban-regex read something else: {summary}");
+        Ok(Taken { seconds, cpu_s, peak_mb })
     }
 
-    /// Seconds from the appending of these lines until the server bans the address of the last five.
-    pub(super) fn server(&self, lines: &str) -> anyhow::Result<f64> {
-        let (followed, said) = (self.folder.join("followed.log"), self.folder.join("fail2ban.log"));
-        std::fs::write(&followed, "")?;
+    /// The running server.
+    pub(super) fn server(&self, backend: Backend, log: &Log) -> anyhow::Result<Taken> {
+        let folder = self.folder.join(backend.word());
+        std::fs::create_dir_all(&folder)?;
+        let (file, said) = (folder.join("followed.log"), folder.join("fail2ban.log"));
+        std::fs::write(&file, "")?;
+        std::fs::write(&said, "")?;
         let jail = format!(
-            "[DEFAULT]\nbackend = polling\nusedns = no\n[asterisk]\nenabled = true\nfilter = asterisk\nlogpath = {}\n\
-             maxretry = 5\nfindtime = 86400\nbantime = 600\naction =\n",
-            followed.display()
+            "[DEFAULT]\nbackend = {}\nusedns = no\n[asterisk]\nenabled = true\nfilter = asterisk\nlogpath = {}\n\
+             maxretry = 5\nfindtime = 86400\nbantime = 86400\naction =\n",
+            backend.word(),
+            file.display()
         );
         std::fs::write(self.filters().join("jail.local"), jail)?;
         std::fs::write(self.filters().join("fail2ban.local"), "[Definition]\ndbfile = None\n")?;
         // Debian switches a jail for sshd on.
         let _ = std::fs::remove_file(self.filters().join("jail.d/defaults-debian.conf"));
-        let folder = &self.folder;
         let server = self
             .command("fail2ban-server")
             .arg("-f")
@@ -92,31 +126,17 @@ impl Fail2ban {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
-        let _server = Server(server);
-        until(&said, "Jail 'asterisk' started", START_MAX)?;
-        let began = now();
-        std::fs::OpenOptions::new().append(true).open(&followed)?.write_all(lines.as_bytes())?;
-        until(&said, &format!("Ban {LAST}"), READ_MAX)?;
-        Ok(began.elapsed().as_secs_f64())
+        let server = Server(server);
+        let mut words = Words(File::open(&said)?);
+        words.wait_for("Jail 'asterisk' started", START_MAX)?;
+        lab::pause(Duration::from_secs(1));
+        let cpu = cpu_time(server.0.id())?;
+        let seconds = followed(&file, log, &mut words, "NOTICE  [asterisk] Ban ")?;
+        let cpu_s = cpu_time(server.0.id())?.saturating_sub(cpu).as_secs_f64();
+        let peak_mb = memory::peak_mb(server.0.id())?;
+        let text = std::fs::read_to_string(&said)?;
+        let found = text.lines().filter(|line| line.contains("[asterisk] Found ")).count() as u64;
+        ensure!(found == log.offences, "fail2ban found {found} offences of {}", log.offences);
+        Ok(Taken { seconds, cpu_s, peak_mb })
     }
-}
-
-/// Until its log says this. Only what is new of it is read each time: the server needs the processor.
-fn until(log: &Path, wanted: &str, at_most: Duration) -> anyhow::Result<()> {
-    let (began, mut file, mut text) = (now(), None, String::new());
-    while began.elapsed() < at_most {
-        if file.is_none() {
-            file = File::open(log).ok();
-        }
-        if let Some(file) = &mut file {
-            file.read_to_string(&mut text)?;
-        }
-        if text.contains(wanted) {
-            return Ok(());
-        }
-        // What is wanted may have come by half.
-        text = text.lines().last().unwrap_or_default().to_owned();
-        lab::pause(Duration::from_millis(20));
-    }
-    bail!("fail2ban did not say {wanted:?} within {at_most:?}; its last words: {text:?}")
 }

@@ -1,6 +1,8 @@
 //! A security log as a PBX on the Internet writes it: logins of its phones, and guessers between them. The same lines for
 //! the same seed.
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 
 /// Of 100 lines so many are a challenge, a login, a name that does not exist, a wrong password; the rest are refused by
 /// an access list.
@@ -9,7 +11,7 @@ const LOGINS: u64 = CHALLENGES + 25;
 const NAMES: u64 = LOGINS + 20;
 const PASSWORDS: u64 = NAMES + 8;
 /// The address of the last five lines, by which it is seen that all were read.
-pub(super) const LAST: &str = "192.0.2.250";
+pub(super) const LAST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 250);
 /// Lines in one second of the log.
 const PER_S: u64 = 500;
 
@@ -23,20 +25,38 @@ impl Chance {
         self.0 ^= self.0 >> 27;
         (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound
     }
+
+    fn byte(&mut self, bound: u8) -> u8 {
+        u8::try_from(self.below(u64::from(bound))).unwrap_or(u8::MAX)
+    }
+}
+
+/// A log, and what is in it.
+pub(super) struct Log {
+    pub(super) text: String,
+    pub(super) lines: u64,
+    /// Lines of [`Log::offenders`]; the others are of phones that log in.
+    pub(super) offences: u64,
+    /// Each earns a ban by far.
+    pub(super) offenders: BTreeSet<Ipv4Addr>,
 }
 
 /// So many lines, the last five of them of [`LAST`], stamped as of the minutes before now.
-pub(super) fn lines(seed: u64, count: u64) -> String {
+pub(super) fn log(seed: u64, count: u64) -> Log {
     let mut chance = Chance(seed | 1);
-    let mut text = String::new();
+    let (mut text, mut offences, mut offenders) = (String::new(), 0, BTreeSet::new());
     let begin = lab::since_1970().as_secs().saturating_sub(count / PER_S + 1);
     for n in 0..count {
         let which = if n + 5 >= count { LOGINS } else { chance.below(100) };
         let source = match which {
-            _ if n + 5 >= count => LAST.to_owned(),
-            0..LOGINS => format!("10.0.{}.{}", chance.below(8), chance.below(250)),
-            _ => format!("203.0.113.{}", chance.below(200)),
+            _ if n + 5 >= count => LAST,
+            0..LOGINS => Ipv4Addr::new(10, 0, chance.byte(8), chance.byte(250)),
+            _ => Ipv4Addr::new(203, 0, 113, chance.byte(200)),
         };
+        if which >= LOGINS {
+            offences += 1;
+            offenders.insert(source);
+        }
         let (phone, guess) = (chance.below(2000), chance.below(100_000));
         let (event, severity, account, more) = match which {
             0..CHALLENGES => ("ChallengeSent", "Informational", phone, format!(",Challenge=\"{n}/5f1c\"")),
@@ -66,7 +86,7 @@ pub(super) fn lines(seed: u64, count: u64) -> String {
             1024 + chance.below(60_000),
         );
     }
-    text
+    Log { text, lines: count, offences, offenders }
 }
 
 /// Date and time of day, UTC (civil-from-days).
@@ -89,8 +109,11 @@ mod tests {
     #[test]
     fn the_same_seed_gives_the_same_log_with_every_kind_of_line() {
         assert_eq!(stamp(1_795_522_722), ("2026-11-24".to_owned(), "12:18:42".to_owned()));
-        let text = lines(7, 2000);
-        assert_eq!(text.lines().count(), 2000);
+        let Log { text, offences, offenders, .. } = log(7, 2000);
+        assert_eq!((text.lines().count(), offenders.len()), (2000, 201));
+        let innocent = ["\"ChallengeSent\"", "\"SuccessfulAuth\""];
+        let guilty = text.lines().filter(|line| !innocent.iter().any(|event| line.contains(event)));
+        assert_eq!(guilty.count() as u64, offences);
         for event in
             ["ChallengeSent", "SuccessfulAuth", "InvalidAccountID", "ChallengeResponseFailed", "FailedACL"]
         {
