@@ -193,7 +193,7 @@ async fn house_keeping(spool: Spool, gate: Gate) {
         ticks.tick().await;
         gate.turn_journal();
         let added = *spool.added().borrow();
-        if added != synced {
+        if added != synced || spool.is_mostly_old() {
             synced = added;
             let spool = spool.clone();
             // A failure of the task is a panic of `sync`, which logs and cannot.

@@ -93,7 +93,19 @@ impl StateDir {
     /// # Errors
     /// The system's.
     pub fn write(&self, name: &str, content: &[u8]) -> io::Result<()> {
-        let (path, new) = (self.path(name), self.path(&format!("{name}.new")));
+        self.prepare(name, content)?;
+        self.put(name)?;
+        self.sync()
+    }
+
+    /// Makes new names durable.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        File::open(&self.0)?.sync_all()
+    }
+
+    /// The first half of [`StateDir::write`], which waits for the disk: the new file beside the old one.
+    pub(crate) fn prepare(&self, name: &str, content: &[u8]) -> io::Result<File> {
+        let new = self.new_path(name);
         // One left over by a crash would keep its mode.
         match fs::remove_file(&new) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -102,8 +114,16 @@ impl StateDir {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
         file.write_all(content)?;
         file.sync_all()?;
-        fs::rename(&new, &path)?;
-        File::open(&self.0)?.sync_all()
+        Ok(file)
+    }
+
+    /// The other half: in the old one's place, durable with the next sync of the directory.
+    pub(crate) fn put(&self, name: &str) -> io::Result<()> {
+        fs::rename(self.new_path(name), self.path(name))
+    }
+
+    fn new_path(&self, name: &str) -> PathBuf {
+        self.path(&format!("{name}.new"))
     }
 
     /// The identity, `None` before joining.

@@ -3,13 +3,13 @@
 //! Bounded by number. When it is full the *oldest are kept*: the beginning of an incident says more than its
 //! hundredth repetition, and what was promised to be sent is sent. What does not fit is counted, and one fact
 //! says how many were lost once there is room again. On disk it is one line of JSON per fact, appended; lines
-//! of acknowledged facts go when the file is written anew. A full disk loses the copy, not the fact.
+//! of acknowledged facts go when all are acknowledged or when the file is written anew. A full disk loses the copy, not the
+//! fact. Nobody who adds or acknowledges facts waits for a sync of the disk: a ban would.
 
 use std::{
     collections::{HashSet, VecDeque},
     fs::{File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -26,6 +26,8 @@ use crate::{
 const FILE: &str = "facts";
 /// Most facts that wait.
 pub const FACTS_MAX: usize = 10_000;
+/// So many lines of acknowledged facts, and as many again as facts wait, may be in the file.
+const OLD_LINES: usize = 64;
 /// Bytes of facts in one message, well under its bound.
 const MESSAGE_BYTES: usize = 512 * 1024;
 
@@ -34,8 +36,16 @@ struct Inner {
     waiting: VecDeque<Fact>,
     file: Option<File>,
     lines: usize,
+    /// While the file is written anew: lines that are not in it yet.
+    meanwhile: Option<Vec<u8>>,
     lost: u64,
     lost_untold: u64,
+}
+
+impl Inner {
+    fn is_mostly_old(&self) -> bool {
+        self.lines > 2 * self.waiting.len() + OLD_LINES
+    }
 }
 
 /// The spool. Clones share it.
@@ -47,6 +57,8 @@ pub struct Spool {
     chance: Chance,
     /// Counts what was added, so that links wake up.
     added: watch::Sender<u64>,
+    /// One at a time.
+    rewriting: Arc<Mutex<()>>,
     facts_max: usize,
 }
 
@@ -68,16 +80,17 @@ impl Spool {
         // The last line may be half of one.
         let waiting: VecDeque<Fact> =
             text.lines().filter_map(|line| serde_json::from_str(line).ok()).take(facts_max).collect();
-        let inner = Inner { waiting, file: None, lines: 0, lost: 0, lost_untold: 0 };
+        let inner = Inner { waiting, file: None, lines: 0, meanwhile: None, lost: 0, lost_untold: 0 };
         let spool = Self {
             inner: Arc::new(Mutex::new(inner)),
             state: state.clone(),
             clock,
             chance,
             added: watch::Sender::new(0),
+            rewriting: Arc::default(),
             facts_max,
         };
-        spool.rewrite(&mut spool.lock());
+        spool.rewrite();
         Ok(spool)
     }
 
@@ -118,6 +131,9 @@ impl Spool {
                 tracing::warn!(%error, "a fact is kept in memory only");
             }
             inner.lines += 1;
+            if let Some(meanwhile) = &mut inner.meanwhile {
+                meanwhile.extend(line);
+            }
         }
         inner.waiting.push_back(fact);
     }
@@ -135,27 +151,47 @@ impl Spool {
         } else {
             inner.lost_untold = lost;
         }
-        let is_mostly_old = inner.lines > 2 * inner.waiting.len() + 64;
-        if is_mostly_old || (inner.waiting.is_empty() && inner.lines > 0) {
-            self.rewrite(&mut inner);
+        // In its place: half-done, facts come again, and whoever keeps them knows them by their id.
+        if inner.waiting.is_empty()
+            && inner.lines > 0
+            && inner.meanwhile.is_none()
+            && inner.file.as_ref().is_some_and(|file| file.set_len(0).is_ok())
+        {
+            inner.lines = 0;
         }
     }
 
-    /// The file as the memory is.
-    fn rewrite(&self, inner: &mut Inner) {
-        let lines: Vec<u8> = inner
-            .waiting
-            .iter()
-            .filter_map(|fact| serde_json::to_vec(fact).ok())
-            .flat_map(|line| [line, vec![b'\n']].concat())
-            .collect();
-        let open = || {
-            self.state.write(FILE, &lines)?;
-            OpenOptions::new().append(true).mode(0o600).open(self.state.path(FILE))
+    /// Whether [`Spool::sync`] would write the file anew.
+    #[must_use]
+    pub fn is_mostly_old(&self) -> bool {
+        self.lock().is_mostly_old()
+    }
+
+    /// The file as the memory is. Others are held up only while it takes the old one's place.
+    fn rewrite(&self) {
+        let _one = self.rewriting.lock().unwrap_or_else(PoisonError::into_inner);
+        let (lines, count) = {
+            let mut inner = self.lock();
+            inner.meanwhile = Some(Vec::new());
+            let lines = inner.waiting.iter().filter_map(|fact| serde_json::to_vec(fact).ok());
+            (lines.flat_map(|line| [line, vec![b'\n']].concat()).collect::<Vec<u8>>(), inner.waiting.len())
         };
-        match open() {
-            Ok(file) => (inner.file, inner.lines) = (Some(file), inner.waiting.len()),
-            Err(error) => tracing::warn!(%error, "facts are kept in memory only"),
+        let prepared = self.state.prepare(FILE, &lines);
+        let done = {
+            let mut inner = self.lock();
+            let meanwhile = inner.meanwhile.take().unwrap_or_default();
+            let put = prepared.and_then(|mut file| {
+                file.write_all(&meanwhile)?;
+                self.state.put(FILE)?;
+                OpenOptions::new().append(true).open(self.state.path(FILE))
+            });
+            put.map(|file| {
+                let added = meanwhile.iter().filter(|byte| **byte == b'\n').count();
+                (inner.file, inner.lines) = (Some(file), count + added);
+            })
+        };
+        if let Err(error) = done.and_then(|()| self.state.sync()) {
+            tracing::warn!(%error, "facts are kept in memory only");
         }
     }
 
@@ -190,8 +226,11 @@ impl Spool {
         }
     }
 
-    /// Makes what was appended durable. Blocks: call it where that harms nobody.
+    /// Makes what was appended durable, and the file anew where most of it is old. Blocks: call it where that harms nobody.
     pub fn sync(&self) {
+        if self.is_mostly_old() {
+            self.rewrite();
+        }
         let file = self.lock().file.as_ref().and_then(|file| file.try_clone().ok());
         if let Some(Err(error)) = file.map(|file| file.sync_data()) {
             tracing::warn!(%error, "facts could not be synced");
@@ -225,6 +264,72 @@ mod tests {
         assert!(again.next(&left).is_empty());
         again.acknowledge(&ids);
         assert_eq!(again.counts().facts, 0);
+    }
+
+    /// Whoever adds a fact waits for whoever acknowledges: a ban, for two syncs of a disk.
+    #[test]
+    fn acknowledging_writes_no_file_anew() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().unwrap();
+        let spool = open(dir.path(), 1000);
+        let file = || std::fs::metadata(dir.path().join(FILE)).unwrap();
+        let before = file().ino();
+        let ids = |spool: &Spool| -> Vec<_> {
+            spool.next(&HashSet::new()).into_iter().map(|fact| fact.id).collect()
+        };
+        for _ in 0..3 {
+            spool.add(fact_kind::FINDING, json!({}));
+            spool.acknowledge(&ids(&spool));
+            assert_eq!((file().ino(), file().len()), (before, 0), "emptied in its place");
+        }
+        for _ in 0..200 {
+            spool.add(fact_kind::FINDING, json!({}));
+        }
+        while spool.counts().facts > 1 {
+            let mut all = ids(&spool);
+            all.truncate(all.len().min(spool.counts().facts as usize - 1));
+            spool.acknowledge(&all);
+        }
+        assert_eq!(file().ino(), before);
+        spool.sync();
+        assert!(file().ino() != before && file().len() < 500, "mostly old: {}", file().len());
+        spool.add(fact_kind::FINDING, json!({}));
+        drop(spool);
+        assert_eq!(open(dir.path(), 1000).counts().facts, 2);
+    }
+
+    #[test]
+    fn what_is_added_while_the_file_is_written_anew_is_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = open(dir.path(), 10_000);
+        let (threads, each) = (2, 400);
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    for n in 0..each {
+                        spool.add(fact_kind::FINDING, json!({"n": n}));
+                        // One of two stays.
+                        if n % 2 == 0
+                            && let Some(fact) = spool.next(&HashSet::new()).pop()
+                        {
+                            spool.acknowledge(&[fact.id]);
+                        }
+                    }
+                });
+            }
+            scope.spawn(|| {
+                for _ in 0..20 {
+                    spool.rewrite();
+                }
+            });
+        });
+        let left = spool.counts().facts;
+        drop(spool);
+        let text = std::fs::read_to_string(dir.path().join(FILE)).unwrap();
+        let lines: HashSet<&str> = text.lines().collect();
+        assert_eq!(lines.len(), text.lines().count(), "none twice");
+        let again = open(dir.path(), 10_000).counts().facts;
+        assert!(left > 300 && again >= left, "{again} of {left}");
     }
 
     #[test]

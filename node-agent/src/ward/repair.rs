@@ -1,7 +1,11 @@
 //! The periodic look at the kernel: what others changed is put right, and what confirms a trial is seen.
 
 use ipnet::IpNet;
-use node_agent_core::firewall::{HANDSHAKES, elements::Batch};
+use node_agent_core::{
+    bans::Ban,
+    firewall::{HANDSHAKES, elements::Batch},
+    moment::UnixMs,
+};
 use tokio::time::Instant;
 
 use super::{
@@ -12,9 +16,9 @@ use super::{
     task::{LOOK_EVERY, Task},
 };
 
-/// Bans of single addresses that one look asks for, beside those that last longest: some 40 ms. All of up to so many are
-/// looked at every two seconds, of more each a part.
-const SINGLES_MAX: usize = 1_000;
+/// Bans of which one look asks for those of single addresses, beside those that last longest: some 40 ms. All of up to so many
+/// are looked at every two seconds, of more each a part.
+const PART_MAX: usize = 1_000;
 /// Bans of networks that are looked at as often; of more, at every 15th look only.
 const NETS_MAX: usize = 2_000;
 const MANY_NETS_EVERY: u32 = LOOK_EVERY * 15;
@@ -30,45 +34,27 @@ impl Task {
         self.look = Some(tokio::spawn(look(self.nft.clone(), plan, samples)));
     }
 
-    /// A part of the bans of single addresses, the next one at each look, and of each set the one that lasts longest: a
-    /// flush of the set loses that, too.
+    /// A part of the bans, the next one at each look, and of each set the one that lasts longest: a flush of the set loses
+    /// that, too. No more is walked through, since bans wait meanwhile.
     fn samples(&mut self) -> Samples {
+        let soon = UnixMs(self.now().0 + ENDS_SOON_MS);
+        let lasts = |ban: &&Ban| ban.ends.is_none_or(|ends| ends > soon);
+        let is_single = |ban: &&Ban| ban.is_single();
+        let mut singles: Vec<_> =
+            self.bans.longest().filter(is_single).filter(lasts).map(|ban| ban.net).collect();
+        let mut nets = Vec::new();
         // On trial there are more looks; they are for the handshake.
         let with_nets = self.ticks.is_multiple_of(LOOK_EVERY);
-        let now = self.now();
-        let (mut longest, mut singles, mut nets) = ([None, None], Vec::new(), Vec::new());
-        let (mut before, mut is_cut) = (Vec::new(), false);
-        for ban in self.bans.all() {
-            let lasts = ban.ends.map_or(u64::MAX, |ends| ends.since_ms(now));
-            if lasts <= ENDS_SOON_MS {
-                continue;
-            }
-            if !ban.is_single() {
-                nets.push(ban.net);
-                continue;
-            }
-            let [v4, v6] = &mut longest;
-            let best = if matches!(ban.net, IpNet::V4(_)) { v4 } else { v6 };
-            *best = (*best).max(Some((lasts, ban.net)));
-            let is_next = self.looked.is_none_or(|last| ban.net > last);
-            let part = if is_next { &mut singles } else { &mut before };
-            if part.len() < SINGLES_MAX {
-                part.push(ban.net);
-            } else {
-                is_cut |= is_next;
-            }
-        }
         if with_nets {
-            self.looked = if is_cut { singles.last().copied() } else { None };
-            // Round the end and on from the beginning.
-            singles.extend(before.into_iter().take(if is_cut { 0 } else { SINGLES_MAX - singles.len() }));
-        } else {
-            singles.clear();
+            let part: Vec<_> = self.bans.after(self.looked).take(PART_MAX).collect();
+            let last = part.last().map(|ban| ban.net);
+            singles.extend(part.into_iter().filter(is_single).filter(lasts).map(|ban| ban.net));
+            self.looked = last;
+            let are_many = self.bans.networks().nth(NETS_MAX).is_some();
+            if !are_many || self.ticks.is_multiple_of(MANY_NETS_EVERY) {
+                nets.extend(self.bans.networks().filter(lasts).map(|ban| ban.net));
+            }
         }
-        if !with_nets || (nets.len() > NETS_MAX && !self.ticks.is_multiple_of(MANY_NETS_EVERY)) {
-            nets.clear();
-        }
-        singles.extend(longest.into_iter().flatten().map(|(_, net)| net));
         singles.sort_unstable();
         singles.dedup();
         Samples { with_nets, singles, nets }

@@ -1,7 +1,7 @@
 //! Bans on disk: written whole, beside the old file, synced, then renamed.
 //!
-//! A write follows each change, but not at once: the more a write costs, the rarer it is. What a crash of this
-//! program leaves out is still in the kernel; only a power cut can lose the last moments.
+//! A write follows each change, but not at once: the more a write costs, the rarer it is, down to one in a few seconds. What a
+//! crash of this program leaves out is still in the kernel; only a power cut can lose the last moments.
 
 use std::{io, time::Duration};
 
@@ -16,8 +16,10 @@ use crate::identity::StateDir;
 const FILE: &str = "bans.json";
 /// Between a change and its write.
 const WRITE_AFTER: Duration = Duration::from_millis(300);
-/// Writing takes at most this share of the time.
+/// Writing takes at most this share of the time, as long as that makes nobody wait for longer than [`WAIT_MAX`].
 const SHARE: u32 = 20;
+/// From one write to the next: what was lifted before may come back after a power cut.
+const WAIT_MAX: Duration = Duration::from_secs(3);
 
 /// When the file is to be written, and the write under way.
 #[derive(Debug)]
@@ -78,13 +80,17 @@ impl Keeper {
                     Duration::from_millis(500)
                 }
             };
-            self.not_before = Instant::now() + took * SHARE;
-            self.due = self.due.map(|due| due.max(self.not_before));
+            self.written(took);
         }
         match self.due {
             Some(due) => sleep_until(due).await,
             None => std::future::pending().await,
         }
+    }
+
+    fn written(&mut self, took: Duration) {
+        self.not_before = Instant::now() + (took * SHARE).min(WAIT_MAX);
+        self.due = self.due.map(|due| due.max(self.not_before));
     }
 
     pub(crate) fn write(&mut self, snapshot: Snapshot) {
@@ -95,5 +101,30 @@ impl Keeper {
             state.write(FILE, &serde_json::to_vec(&snapshot)?)?;
             Ok(began.elapsed())
         }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How long a change waits after a write that took so long.
+    async fn waits(took: Duration) -> Duration {
+        let dir = tempfile::tempdir().unwrap();
+        let mut keeper = Keeper::new(StateDir::open(dir.path()).unwrap());
+        keeper.written(took);
+        keeper.changed();
+        let began = Instant::now();
+        keeper.is_due().await;
+        began.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_dearer_a_write_the_rarer_but_a_power_cut_loses_a_few_seconds_only() {
+        assert_eq!(waits(Duration::from_millis(1)).await, WRITE_AFTER);
+        assert_eq!(waits(Duration::from_millis(50)).await, Duration::from_secs(1));
+        for slow in [200, 2_000, 20_000] {
+            assert_eq!(waits(Duration::from_millis(slow)).await, WAIT_MAX, "{slow} ms");
+        }
     }
 }

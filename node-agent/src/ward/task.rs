@@ -121,7 +121,7 @@ pub(super) struct Task {
     /// Under way; dropped when the rules are written meanwhile.
     pub(super) look: Option<JoinHandle<Result<Look, KernelError>>>,
     pub(super) ticks: u32,
-    /// Up to here bans of single addresses were looked at.
+    /// Up to here bans were looked at.
     pub(super) looked: Option<IpNet>,
     /// Messages of control planes.
     heard: watch::Receiver<u64>,

@@ -38,7 +38,7 @@ pub struct Bans {
     /// Bans of networks among them: without any, nothing is inside another.
     networks: usize,
     allows: BTreeMap<IpNet, Allow>,
-    ends: BTreeMap<&'static str, Ends>,
+    pub(super) ends: BTreeMap<&'static str, Ends>,
     pub(super) revision: u64,
     pub(super) by_revision: BTreeMap<u64, IpNet>,
     /// By the revision of the lift.

@@ -10,6 +10,7 @@
 mod book;
 mod held;
 pub mod list;
+mod sample;
 pub mod share;
 
 use std::fmt;
