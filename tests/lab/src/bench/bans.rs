@@ -14,10 +14,9 @@ const PACKET_RATIO_MAX: f64 = 1.05;
 
 const TEST: &[&str] = &[
     "test",
-    "-p",
-    "node-agent",
+    "--workspace",
     "--features",
-    "real-nft",
+    "node-agent/real-nft",
     "--test",
     "ward",
     "--",
@@ -50,6 +49,7 @@ pub(super) fn measure() -> anyhow::Result<Measured> {
     let mut figures = read.clone();
     figures["restore_s"] = json!(round(restore));
     figures["restore_most_s"] = json!(round(number(&read, "restore_most_s")?));
+    figures["lift_durable_most_s"] = json!(round(number(&read, "lift_durable_most_s")?));
     figures["stranger_ratio"] = json!(round(stranger));
     figures["banned_ratio"] = json!(round(banned));
     let targets = json!({

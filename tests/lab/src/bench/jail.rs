@@ -37,8 +37,8 @@ const RUNS: usize = 5;
 const PEER_RUNS: usize = 2;
 /// For a program to read it all.
 const READ_MAX: Duration = Duration::from_secs(600);
-/// Between the two halves of what is appended: the agent passes over what is 64 MiB behind.
-const HALF_AFTER: Duration = Duration::from_millis(200);
+/// What is appended at once: the agent passes over what is further behind.
+const BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// What one run took.
 #[derive(Clone, Copy, Debug)]
@@ -126,13 +126,10 @@ pub(super) fn measure() -> anyhow::Result<Measured> {
 /// Appends the lines to a log that is followed, and gives the seconds until its reader's words tell of the ban of [`LAST`]. Each
 /// of the others must have been banned by then, too.
 fn followed(file: &Path, log: &Log, words: &mut Words, ban: &str) -> anyhow::Result<f64> {
-    let half = log.text[..log.text.len() / 2].rfind('\n').map_or(0, |at| at + 1);
-    let (first, second) = log.text.as_bytes().split_at(half);
+    ensure!(log.text.len() <= BYTES_MAX, "the log is {} bytes long", log.text.len());
     let mut file = OpenOptions::new().append(true).open(file)?;
     let began = now();
-    file.write_all(first)?;
-    lab::pause(HALF_AFTER);
-    file.write_all(second)?;
+    file.write_all(log.text.as_bytes())?;
     let mut banned = BTreeSet::new();
     while !banned.contains(&LAST) {
         ensure!(began.elapsed() < READ_MAX, "{LAST} was not banned within {READ_MAX:?}");

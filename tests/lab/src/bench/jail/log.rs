@@ -75,14 +75,14 @@ pub(super) fn log(seed: u64, count: u64) -> Log {
             text,
             "[{} {}] SECURITY[4242] res_security_log.c: SecurityEvent=\"{event}\",EventTV=\"{}T{}.{:03}+0000\",\
              Severity=\"{severity}\",Service=\"PJSIP\",EventVersion=\"1\",AccountID=\"{account}\",\
-             SessionID=\"{:016x}@{source}\",LocalAddress=\"IPV4/UDP/198.51.100.1/5060\",\
+             SessionID=\"{:012x}\",LocalAddress=\"IPV4/UDP/198.51.100.1/5060\",\
              RemoteAddress=\"IPV4/UDP/{source}/{}\"{more}",
             at.0,
             at.1,
             at.0,
             at.1,
             n % 1000,
-            chance.below(u64::MAX >> 1),
+            chance.below(1 << 48),
             1024 + chance.below(60_000),
         );
     }
