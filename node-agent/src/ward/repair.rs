@@ -13,11 +13,11 @@ use super::{
     ledger::TrialError,
     look::{Look, Samples, look},
     rules::Rules,
-    task::{LOOK_EVERY, Task},
+    task::{LOOK_AT_BANS_EVERY, LOOK_EVERY, Task},
 };
 
 /// Bans of which one look asks for those of single addresses, beside those that last longest: some 40 ms. All of up to so many
-/// are looked at every two seconds, of more each a part.
+/// are looked at every three seconds, of more each a part.
 const PART_MAX: usize = 1_000;
 /// Bans of networks that are looked at as often; of more, at every 15th look only.
 const NETS_MAX: usize = 2_000;
@@ -40,16 +40,17 @@ impl Task {
         let soon = UnixMs(self.now().0 + ENDS_SOON_MS);
         let lasts = |ban: &&Ban| ban.ends.is_none_or(|ends| ends > soon);
         let is_single = |ban: &&Ban| ban.is_single();
-        let mut singles: Vec<_> =
-            self.bans.longest().filter(is_single).filter(lasts).map(|ban| ban.net).collect();
-        let mut nets = Vec::new();
+        let (mut singles, mut nets) = (Vec::<IpNet>::new(), Vec::new());
         // On trial there are more looks; they are for the handshake.
-        let with_nets = self.ticks.is_multiple_of(LOOK_EVERY);
-        if with_nets {
+        if self.ticks.is_multiple_of(LOOK_AT_BANS_EVERY) {
+            singles.extend(self.bans.longest().filter(is_single).filter(lasts).map(|ban| ban.net));
             let part: Vec<_> = self.bans.after(self.looked).take(PART_MAX).collect();
             let last = part.last().map(|ban| ban.net);
             singles.extend(part.into_iter().filter(is_single).filter(lasts).map(|ban| ban.net));
             self.looked = last;
+        }
+        let with_nets = self.ticks.is_multiple_of(LOOK_EVERY);
+        if with_nets {
             let are_many = self.bans.networks().nth(NETS_MAX).is_some();
             if !are_many || self.ticks.is_multiple_of(MANY_NETS_EVERY) {
                 nets.extend(self.bans.networks().filter(lasts).map(|ban| ban.net));

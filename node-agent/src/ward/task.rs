@@ -35,6 +35,8 @@ const BATCH_REQUESTS_MAX: usize = 512;
 /// Between two looks at the kernel; a trial is looked at each time, else every fourth.
 const TICK: Duration = Duration::from_millis(500);
 pub(super) const LOOK_EVERY: u32 = 4;
+/// Bans of single addresses are asked for more rarely: for some 20 ms, however few they are, the kernel takes no new ban meanwhile.
+pub(super) const LOOK_AT_BANS_EVERY: u32 = 6;
 /// Kinds of facts: an operator allowed a network, or took that back. Body as of a ban by an operator:
 /// `{net, seconds, origin, author, reason}`.
 const ALLOW: &str = "allow";
@@ -208,7 +210,8 @@ impl Task {
         if is_trial {
             self.watch_trial().await;
         }
-        if self.look.is_none() && (is_trial || self.ticks.is_multiple_of(LOOK_EVERY)) {
+        let is_time = [LOOK_EVERY, LOOK_AT_BANS_EVERY].iter().any(|every| self.ticks.is_multiple_of(*every));
+        if self.look.is_none() && (is_trial || is_time) {
             self.begin_look();
         }
         if self.ticks.is_multiple_of(LOOK_EVERY) {
