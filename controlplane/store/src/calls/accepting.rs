@@ -119,7 +119,7 @@ pub enum Full {
     KeyDay,
 }
 
-/// What came of [`CallStore::create_call`].
+/// What came of [`super::CallStore::create_call`].
 #[derive(Debug, Clone)]
 pub enum Created {
     /// A new call, durable.

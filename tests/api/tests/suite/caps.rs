@@ -130,7 +130,7 @@ async fn all_are_placed(fleet: &Fleet, mut look: impl FnMut()) {
 #[tokio::test]
 async fn of_200_posts_no_more_have_a_channel_than_may_and_none_is_dropped() {
     let fleet = start().await;
-    fleet.pbxes().for_each(|pbx| pbx.set_default(talks(20)));
+    fleet.pbxes().for_each(|pbx| pbx.set_default(talks(1_000)));
     limit(&fleet, "default", &json!({"channels_max": CAP})).await;
     let mut peak = 0;
     all_are_placed(&fleet, || peak = peak.max(fleet.pbxes().map(|pbx| pbx.live_channels().len()).sum()))
