@@ -54,6 +54,7 @@ struct Kind {
     at: &'static str,
     who: Option<String>,
     action: String,
+    target_type: &'static str,
     reason: String,
 }
 
@@ -115,7 +116,8 @@ impl Denials {
         let inner = &mut *inner;
         let who = denial.actor.key.as_ref().map(|key| key.as_str().to_owned()).or(denial.actor.ip.clone());
         let at = denial.actor_type.as_str();
-        let kind = Kind { at, who, action: denial.action.clone(), reason: denial.reason.clone() };
+        let (action, target_type) = (denial.action.clone(), denial.target_type);
+        let kind = Kind { at, who, action, target_type, reason: denial.reason.clone() };
         if let Some(counted) = inner.kinds.get_mut(&kind) {
             counted.count += 1;
             counted.last = denial;

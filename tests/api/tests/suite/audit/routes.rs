@@ -181,11 +181,17 @@ impl Doing<'_> {
             ("/admin/v1/keys", "/admin/v1/keys/{id}/rotate", "/admin/v1/keys/{id}/revoke"),
         ] {
             let made = self.post(create, json!({"name": "x"})).await;
+            if create == "/admin/v1/keys" {
+                let limits = json!({"calls_per_day": 1_000});
+                self.of("PUT", "/admin/v1/keys/{id}/limits", &made, limits).await;
+            }
             let next = self.of("POST", rotate, &made, json!({})).await;
             self.of("POST", revoke, &next, json!({})).await;
         }
         let org = self.post("/admin/v1/orgs", json!({"slug": "x-1"})).await;
         self.of("PATCH", "/admin/v1/orgs/{id}", &org, json!({"name": "X"})).await;
+        self.of("PUT", "/admin/v1/orgs/{id}/policy", &org, json!({"countries": {"PL": ["mobile"]}})).await;
+        self.of("PUT", "/admin/v1/orgs/{id}/limits", &org, json!({"calls_per_day": 1_000})).await;
         self.of("POST", "/admin/v1/orgs/{id}/suspend", &org, json!({})).await;
         self.of("POST", "/admin/v1/orgs/{id}/resume", &org, json!({})).await;
         let mut force = proof(&self.fleet.settings.data_dir);
