@@ -109,8 +109,8 @@ mod tests {
     #[test]
     fn the_same_seed_gives_the_same_log_with_every_kind_of_line() {
         assert_eq!(stamp(1_795_522_722), ("2026-11-24".to_owned(), "12:18:42".to_owned()));
-        let Log { text, offences, offenders, .. } = log(7, 2000);
-        assert_eq!((text.lines().count(), offenders.len()), (2000, 201));
+        let Log { text, offences, offenders, .. } = log(7, 8_000);
+        assert_eq!((text.lines().count(), offenders.len()), (8_000, 201));
         let innocent = ["\"ChallengeSent\"", "\"SuccessfulAuth\""];
         let guilty = text.lines().filter(|line| !innocent.iter().any(|event| line.contains(event)));
         assert_eq!(guilty.count() as u64, offences);
