@@ -255,8 +255,9 @@ async fn p99_of(fleet: &Fleet, door: &Door, from: usize) -> Duration {
     took[98]
 }
 
-/// What another organisation at all its caps may add to a call's way from POST to INVITE.
-const ADDED_MAX: Duration = Duration::from_millis(100);
+/// What another organisation at all its caps may add to a call's way from POST to INVITE. Both share this process with the one
+/// that asks, in a debug build beside five other tests: what is finer than this is their noise. Starved calls take seconds.
+const ADDED_MAX: Duration = Duration::from_millis(500);
 
 #[tokio::test]
 async fn an_organisation_at_its_caps_does_not_slow_another() {
