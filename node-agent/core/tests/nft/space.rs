@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::Write,
+    io::{ErrorKind, Write},
     net::{IpAddr, SocketAddr, UdpSocket},
     os::fd::AsFd,
     process::{Child, Command, Output, Stdio},
@@ -141,7 +141,15 @@ impl Pair {
 
     /// Answers every packet at the PBX.
     pub(crate) fn echo(&self, at: SocketAddr) -> Echo {
-        let socket = self.pbx.run(|| UdpSocket::bind(at).unwrap());
+        // A program that another test starts holds a copy of the former socket until it is executed.
+        let bind = || match UdpSocket::bind(at) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                std::thread::sleep(Duration::from_millis(5));
+                None
+            }
+            bound => Some(bound.unwrap()),
+        };
+        let socket = self.pbx.run(|| (0..400).find_map(|_| bind()).unwrap());
         socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
         let is_over = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&is_over);
