@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{Router, serve::ListenerExt};
+use controlplane_core::guard::Destination;
 use controlplane_store::{Store, StoreError};
 use node_agent_ami::ActionIds;
 use tokio::{
@@ -223,7 +224,12 @@ impl App {
         let (stop, stopping) = watch::channel(false);
         // Before calls are taken up, since sessions come through it.
         let linking = serve_agents(agents_door, http::agents(state.clone()), stopping.clone());
+        // Meanwhile the numbering plans: the first call is not to wait for them.
+        let reading = tokio::task::spawn_blocking(Destination::read_plans);
         wait_for_sessions(&registry).await;
+        if let Err(error) = reading.await {
+            tracing::error!(%error, "the numbering plans could not be read");
+        }
         let resumed = match calls.take_up().await {
             Ok(resumed) => resumed,
             Err(error) => {

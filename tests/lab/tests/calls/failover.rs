@@ -115,9 +115,12 @@ fn a_trunk_whose_contact_is_down_is_left_at_once() {
     let pbx = fleet.lab.pbx("pbx-1").unwrap();
     let gone = || pbx.console("pjsip show contacts").is_ok_and(|text| text.contains("Unavail"));
     wait_until("pbx-1 to notice", Duration::from_secs(15), "pjsip show contacts", gone).unwrap();
-    let ids: Vec<_> = (0..10)
-        .map(|n| fleet.place(&numbers::number(numbers::ANSWER, n), json!({"on_unknown": "fail"})))
-        .collect();
+    // All at once: the control plane hears of the contact at the same moment.
+    let ids: Vec<_> = std::thread::scope(|scope| {
+        let place = |n| fleet.place(&numbers::number(numbers::ANSWER, n), json!({"on_unknown": "fail"}));
+        let placing: Vec<_> = (0..10).map(|n| scope.spawn(move || place(n))).collect();
+        placing.into_iter().map(|placing| placing.join().unwrap()).collect()
+    });
     let mut left = 0;
     for id in ids {
         let call = fleet.ended(&id);
