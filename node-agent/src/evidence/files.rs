@@ -1,12 +1,12 @@
 //! Log files of one jail: which ones there are, what their lines say, and where each was read up to.
 //!
-//! Every tenth of a second each file is looked at; what its lines amount to is brought before the next look, so that a
-//! full queue makes this reader wait, and the log waits on the disk. Places are kept on disk every few seconds: after a crash
+//! Every tenth of a second each file is looked at; what its lines amount to is brought before the look after the next, so
+//! that a full queue makes this reader wait, and the log waits on the disk. Places are kept on disk every few seconds: after a crash
 //! the last few seconds are read again, which harms nobody, since points do not outlive a restart either.
 
 use std::{
     collections::BTreeMap,
-    io,
+    io, mem,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -85,6 +85,7 @@ pub(crate) async fn read(jail: JailName, patterns: Vec<PathBuf>, matcher: Matche
     let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut searched, mut saved, mut more) = (None, Instant::now(), false);
+    let mut found = Vec::new();
     loop {
         if !more {
             ticks.tick().await;
@@ -95,12 +96,17 @@ pub(crate) async fn read(jail: JailName, patterns: Vec<PathBuf>, matcher: Matche
             tell(&jail, &reader, &intake);
         }
         let now = intake.now();
-        let round;
-        (reader, round) = blocking(reader, move |reader| reader.round(now)).await;
+        // What was found before is weighed while the next lines are read, and no further ahead.
+        let mut round;
+        ((reader, round), ()) = tokio::join!(
+            blocking(reader, move |reader| reader.round(now)),
+            bring(&jail, mem::take(&mut found), &intake),
+        );
         more = round.look.more;
         count(&jail, &round, &intake);
-        for finding in round.findings {
-            intake.bring(&jail, finding).await;
+        found = mem::take(&mut round.findings);
+        if !more {
+            bring(&jail, mem::take(&mut found), &intake).await;
         }
         if saved.elapsed() >= SAVE_EVERY {
             saved = Instant::now();
@@ -115,6 +121,12 @@ pub(crate) async fn read(jail: JailName, patterns: Vec<PathBuf>, matcher: Matche
                 tracing::warn!(%jail, %error, "where logs were read up to is not kept");
             }
         }
+    }
+}
+
+async fn bring(jail: &JailName, findings: Vec<Finding>, intake: &Intake) {
+    for finding in findings {
+        intake.bring(jail, finding).await;
     }
 }
 

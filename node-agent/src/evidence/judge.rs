@@ -36,6 +36,8 @@ use crate::{
 const FILE: &str = "repeaters.json";
 /// Bans that are under way.
 const BANS_MAX: usize = 256;
+/// Findings weighed at a time: some 20 µs, after which other work has its turn.
+const AT_A_TIME_MAX: usize = 64;
 /// Between two reports, and two savings.
 const REPORT_EVERY: Duration = Duration::from_secs(30);
 const OLD_PASSWORD: &str =
@@ -119,7 +121,7 @@ impl Judge {
                     self.save().await;
                 }
                 piece = pieces.recv(), if has_room => match piece {
-                    Some(piece) => self.piece(&piece),
+                    Some(piece) => self.pieces(&piece, &mut pieces),
                     None => return,
                 }
             }
@@ -136,6 +138,18 @@ impl Judge {
         for (kind, body) in self.tally.report(seconds) {
             tracing::warn!(kind, %body, "hardening");
             self.parts.spool.add(kind, body);
+        }
+    }
+
+    /// This one, and those that wait behind it.
+    fn pieces(&mut self, first: &Piece, more: &mut mpsc::Receiver<Piece>) {
+        self.piece(first);
+        for _ in 1..AT_A_TIME_MAX {
+            if self.under_way.len() >= BANS_MAX {
+                return;
+            }
+            let Ok(piece) = more.try_recv() else { return };
+            self.piece(&piece);
         }
     }
 

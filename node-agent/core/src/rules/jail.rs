@@ -17,7 +17,7 @@
 //! | `ladder_s` | 3600 21600 86400 604800 | 600 1800 3600 | 3600 21600 86400 604800 | 600 3600 21600 | logs can be forged line by line, and many people stand behind a web client's address |
 //! | `forget_s` | 172800 | = | = | = | two quiet days take one step back |
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,10 +29,10 @@ const BAN_S_MAX: u32 = 28 * 86_400;
 const LADDER_STEPS_MAX: usize = 16;
 const JAILS_MAX: usize = 64;
 
-/// A jail's name: letters, digits, `-` and `_`, at most 32.
+/// A jail's name: letters, digits, `-` and `_`, at most 32. A copy of it costs no memory: every finding has one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct JailName(String);
+pub struct JailName(Arc<str>);
 
 impl JailName {
     /// The name.
@@ -48,13 +48,13 @@ impl TryFrom<String> for JailName {
     fn try_from(text: String) -> Result<Self, InvalidJail> {
         let is_good = (1..=32).contains(&text.len())
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-        if is_good { Ok(Self(text)) } else { Err(InvalidJail::Name) }
+        if is_good { Ok(Self(text.into())) } else { Err(InvalidJail::Name) }
     }
 }
 
 impl From<JailName> for String {
     fn from(name: JailName) -> Self {
-        name.0
+        name.0.as_ref().to_owned()
     }
 }
 
@@ -294,7 +294,7 @@ impl Default for RulesSettings {
             ("sshd", Jail::sshd()),
             ("nginx", Jail::nginx()),
         ];
-        let named = |(name, jail): (&str, Jail)| (JailName(name.to_owned()), jail);
+        let named = |(name, jail): (&str, Jail)| (JailName(name.into()), jail);
         Self {
             jails: jails.into_iter().map(named).collect(),
             sources_max: 16_384,
