@@ -9,7 +9,7 @@ use node_agent_core::observe::{self, Finding, FindingKind, RegistrationStatus as
 use node_agent_protocol::{Contact, ContactStatus, Registration, RegistrationStatus, Text};
 use tokio::time::Instant;
 
-use crate::host::HostFiles;
+use crate::{host::HostFiles, settings::ForeignCalls};
 
 /// What changes between readings is compared with.
 pub(crate) struct Memory {
@@ -20,6 +20,8 @@ pub(crate) struct Memory {
     pub(crate) is_booted: bool,
     pub(crate) reads: u64,
     pub(crate) host: HostFiles,
+    /// What becomes of calls that Ringward did not place.
+    pub(crate) foreign_calls: ForeignCalls,
     /// When calls that Ringward did not place were last seen on a trunk.
     pub(crate) foreign: BTreeMap<String, Instant>,
 }
@@ -28,7 +30,7 @@ pub(crate) struct Memory {
 const FOREIGN_FOR: Duration = Duration::from_secs(600);
 
 impl Memory {
-    pub(crate) fn new(host: HostFiles) -> Self {
+    pub(crate) fn new(host: HostFiles, foreign_calls: ForeignCalls) -> Self {
         Self {
             since: HashMap::new(),
             findings: BTreeSet::new(),
@@ -37,6 +39,7 @@ impl Memory {
             is_booted: false,
             reads: 0,
             host,
+            foreign_calls,
             foreign: BTreeMap::new(),
         }
     }
@@ -102,7 +105,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn foreign_calls_are_one_finding_until_there_were_none_for_a_while() {
         let host = HostFiles { rtp_conf: "/none".into(), disk: "/".into() };
-        let mut memory = Memory::new(host);
+        let mut memory = Memory::new(host, ForeignCalls::Tell);
         let acme = ["acme".to_owned()];
         assert!(memory.foreign_calls([].iter()).is_empty());
         let found = memory.foreign_calls(acme.iter());

@@ -5,7 +5,7 @@
 //! (phones, perhaps hundreds) only what one list tells.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -15,7 +15,7 @@ use node_agent_ami::{
     Action, ActionIds, AskError, BackOff, ConnectConfig, ContextName, DownReason, Event, EventItem, Events,
     LinkChange, NotSent, Purpose, Secret, Session, Supervisor,
 };
-use node_agent_core::observe::{self, Finding, RegistrationStatus as Standing, Seen};
+use node_agent_core::observe::{self, Finding, ForeignCall, RegistrationStatus as Standing, Seen};
 use node_agent_protocol::{AmiState, Asterisk, EndpointSeen, FindingSeen, List, Text, fact_kind};
 use serde_json::json;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -24,7 +24,7 @@ use crate::{
     clock::Chance,
     host::{HostFiles, host},
     memory::Memory,
-    settings::Settings,
+    settings::{ForeignCalls, Settings},
     status::{Sight, Status},
 };
 
@@ -38,13 +38,17 @@ const REGISTER_EVERY: Duration = Duration::from_secs(60);
 const SECRET_RETRY: Duration = Duration::from_secs(5);
 /// Endpoints of a snapshot.
 const ENDPOINTS_MAX: usize = 512;
+/// Calls that Ringward did not place hung up in one reading; the rest in the next.
+const HANGUPS_MAX: usize = 100;
+/// Q.850 cause 21.
+const CALL_REJECTED: &str = "21";
 /// Unclaimed channels told of in one reading.
 const UNCLAIMED_MAX: usize = 32;
 
 /// Observes for as long as the program runs.
 pub async fn observe(settings: Settings, status: Status, ids: ActionIds, chance: Chance) {
     let host = HostFiles { rtp_conf: settings.rtp_conf.clone(), disk: settings.disk.clone() };
-    let mut memory = Memory::new(host);
+    let mut memory = Memory::new(host, settings.gate.foreign_calls);
     let secret = loop {
         match settings.observer.secret() {
             Ok(secret) => break secret,
@@ -167,14 +171,18 @@ async fn read(status: &Status, memory: &mut Memory, session: &Session) -> Result
         let items = session.items("PJSIPShowEndpoint", &[("Endpoint", endpoint.name.as_str())]).await?;
         contacts.insert(endpoint.name.clone(), observe::contacts(&items));
     }
-    let mut foreign = BTreeMap::new();
-    if status.gate.counts().channels > 0 || memory.reads % 4 == 1 {
+    let mut foreign = Vec::new();
+    let hangs_up = memory.foreign_calls == ForeignCalls::HangUp;
+    if hangs_up || status.gate.counts().channels > 0 || memory.reads % 4 == 1 {
         let asked_at = Instant::now();
         let items = session.items("CoreShowChannels", &[]).await?;
         let channels = observe::channels(&items);
         let names: BTreeSet<&str> = declared.iter().flatten().map(|endpoint| endpoint.as_str()).collect();
         foreign = observe::foreign_calls(&items, &names);
         status.sources.foreign_calls(&foreign);
+        if hangs_up {
+            hang_up(status, session, &foreign).await?;
+        }
         for unclaimed in status.gate.reconcile(&channels, asked_at).iter().take(UNCLAIMED_MAX) {
             let body = json!({
                 "finding": "unclaimed_channel", "subject": unclaimed.attempt.to_string(),
@@ -195,7 +203,7 @@ async fn read(status: &Status, memory: &mut Memory, session: &Session) -> Result
         declared,
         hears_keys,
     });
-    found.extend(memory.foreign_calls(foreign.keys()));
+    found.extend(memory.foreign_calls(foreign.iter().map(|call| &call.endpoint)));
     tell(status, memory, found);
 
     let mut seen = Vec::new();
@@ -246,6 +254,16 @@ async fn read(status: &Status, memory: &mut Memory, session: &Session) -> Result
         endpoints_left_out: left_out,
         host: host(&memory.host),
     })
+}
+
+/// Ends calls that Ringward did not place. Each is named in the log: whoever it was has to be found.
+async fn hang_up(status: &Status, session: &Session, calls: &[ForeignCall]) -> Result<(), AskError> {
+    for ForeignCall { endpoint, channel } in calls.iter().take(HANGUPS_MAX) {
+        tracing::warn!(endpoint, channel, "a call that Ringward did not place is hung up");
+        session.action(action("Hangup", &[("Channel", channel), ("Cause", CALL_REJECTED)])?).await?;
+        status.sources.hung_up(endpoint);
+    }
+    Ok(())
 }
 
 /// Whether the dialplan hears keys. `None`: not known.

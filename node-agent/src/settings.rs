@@ -98,6 +98,20 @@ pub struct GateSettings {
     /// The only endpoints that may ever be dialled; absent: those that the fleet declares.
     #[serde(default)]
     pub endpoints: Option<Vec<String>>,
+    /// What becomes of calls that go out over trunks of the fleet and that Ringward did not place.
+    #[serde(default)]
+    pub foreign_calls: ForeignCalls,
+}
+
+/// Calls over trunks of the fleet that Ringward did not place: on a PBX that serves the fleet alone, toll fraud.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ForeignCalls {
+    /// They are counted and told: phones of the PBX may use its trunks.
+    #[default]
+    Tell,
+    /// They are hung up as well, within some seconds, whoever placed them: a call for help over such a trunk, too.
+    HangUp,
 }
 
 /// Sounds that calls play.
@@ -199,7 +213,12 @@ impl Default for Settings {
             control_planes: Vec::new(),
             ami: login("ringward", "/etc/ringward-agent/ami.secret"),
             observer: login("ringward-agent", "/etc/ringward-agent/observer.secret"),
-            gate: GateSettings { channels_max: 1000, cps_max: 200, endpoints: None },
+            gate: GateSettings {
+                channels_max: 1000,
+                cps_max: 200,
+                endpoints: None,
+                foreign_calls: ForeignCalls::Tell,
+            },
             metrics: Listener { listen: SocketAddr::from(([127, 0, 0, 1], 9465)) },
             rtp_conf: PathBuf::from("/etc/asterisk/rtp.conf"),
             disk: PathBuf::from("/var/spool/asterisk"),

@@ -126,6 +126,7 @@ pub(crate) struct EvidenceMetrics {
     repeated: IntCounterVec,
     up: IntGaugeVec,
     foreign_calls: IntGaugeVec,
+    hung_up: IntCounterVec,
 }
 
 impl EvidenceMetrics {
@@ -177,6 +178,11 @@ impl EvidenceMetrics {
                 "Calls that go out over a trunk and that Ringward did not place, at the last reading.",
                 "endpoint",
             )?,
+            hung_up: counters(
+                "ringward_agent_foreign_calls_hung_up_total",
+                "Calls over a trunk that Ringward did not place and that the agent hung up, since they may not be.",
+                &["endpoint"],
+            )?,
         })
     }
 
@@ -222,10 +228,14 @@ impl EvidenceMetrics {
     }
 
     /// All trunks with such calls; the others have none.
-    pub(crate) fn foreign_calls(&self, calls: &BTreeMap<String, u32>) {
+    pub(crate) fn foreign_calls(&self, calls: &BTreeMap<String, u32>, hung_up: &BTreeMap<String, u64>) {
         self.foreign_calls.reset();
         for (endpoint, count) in calls {
             self.foreign_calls.with_label_values(&[endpoint.as_str()]).set(i64::from(*count));
+        }
+        for (endpoint, count) in hung_up {
+            let counter = self.hung_up.with_label_values(&[endpoint.as_str()]);
+            counter.inc_by(count.saturating_sub(counter.get()));
         }
     }
 

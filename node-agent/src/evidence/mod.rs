@@ -29,6 +29,7 @@ use std::{
 use node_agent_ami::ActionIds;
 use node_agent_core::{
     moment::UnixMs,
+    observe::ForeignCall,
     offence::Finding,
     patterns::{Filter, InvalidFilter, Matcher},
     rules::{InvalidJail, Jail, JailName, RulesSettings},
@@ -174,6 +175,7 @@ struct Standing {
     sources: BTreeMap<String, String>,
     jails: Vec<(JailName, &'static str)>,
     foreign_calls: BTreeMap<String, u32>,
+    hung_up: BTreeMap<String, u64>,
 }
 
 impl Sources {
@@ -203,12 +205,20 @@ impl Sources {
     }
 
     /// Calls that go out over trunks and that Ringward did not place, at the last reading.
-    pub(crate) fn foreign_calls(&self, calls: &BTreeMap<String, u32>) {
-        self.lock().foreign_calls.clone_from(calls);
+    pub(crate) fn foreign_calls(&self, calls: &[ForeignCall]) {
+        let mut counts = BTreeMap::new();
+        calls.iter().for_each(|call| *counts.entry(call.endpoint.clone()).or_default() += 1);
+        self.lock().foreign_calls = counts;
+    }
+
+    /// One of them was hung up.
+    pub(crate) fn hung_up(&self, endpoint: &str) {
+        *self.lock().hung_up.entry(endpoint.to_owned()).or_default() += 1;
     }
 
     pub(crate) fn show(&self, metrics: &EvidenceMetrics) {
-        metrics.foreign_calls(&self.lock().foreign_calls);
+        let standing = self.lock();
+        metrics.foreign_calls(&standing.foreign_calls, &standing.hung_up);
     }
 
     /// Says whether that is news.

@@ -10,6 +10,6 @@ mod read;
 pub use findings::{DIALPLAN_FIX, Finding, FindingKind, Seen, TALK_CONTEXT, endpoint_of, findings};
 pub use host::{Host, HostText, memory, rtp_ports_in_use, rtp_range};
 pub use read::{
-    Contact, ContactStatus, Endpoint, Registration, RegistrationStatus, channels, contacts, endpoints,
-    foreign_calls, has_tech_cause, registrations, uri_host,
+    Contact, ContactStatus, Endpoint, ForeignCall, Registration, RegistrationStatus, channels, contacts,
+    endpoints, foreign_calls, has_tech_cause, registrations, uri_host,
 };

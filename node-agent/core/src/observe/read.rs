@@ -1,6 +1,6 @@
 //! Lists of AMI messages, as Asterisk 16 to 22 give them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use node_agent_ami::{EndpointName, Message};
 
@@ -156,11 +156,21 @@ pub fn channels(items: &[Message]) -> Vec<Listed> {
     events(items, "CoreShowChannel").filter_map(ours).collect()
 }
 
-/// CoreShowChannels: calls that go out over declared endpoints and that Ringward did not place, by endpoint. Calls that
-/// come in over a trunk are none of these.
+/// A call that goes out over a declared endpoint and that Ringward did not place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignCall {
+    /// The endpoint.
+    pub endpoint: String,
+    /// The channel's name: `PJSIP/`, the endpoint, `-`, hexadecimal digits. Asterisk gives no name twice while it runs.
+    pub channel: String,
+}
+
+/// CoreShowChannels: calls that go out over declared endpoints and that Ringward did not place. Calls that come in over a
+/// trunk are none of these, and what Originate gave an application to is seen until it is answered: then Asterisk's list tells it
+/// from no call that came in.
 #[must_use]
-pub fn foreign_calls(items: &[Message], declared: &BTreeSet<&str>) -> BTreeMap<String, u32> {
-    let mut calls = BTreeMap::new();
+pub fn foreign_calls(items: &[Message], declared: &BTreeSet<&str>) -> Vec<ForeignCall> {
+    let mut calls = Vec::new();
     for item in events(items, "CoreShowChannel") {
         // What Dial() and Originate give the channels that they make.
         let goes_out = item.get("Application").is_some_and(|name| name.starts_with(b"AppDial"))
@@ -168,10 +178,12 @@ pub fn foreign_calls(items: &[Message], declared: &BTreeSet<&str>) -> BTreeMap<S
         let is_ours = item.get("Uniqueid").is_some_and(|id| AttemptId::parse(id).is_ok());
         let channel = text(item, "Channel").unwrap_or_default();
         let endpoint = channel.strip_prefix("PJSIP/").and_then(|rest| rest.rsplit_once('-'));
-        if let (Some((endpoint, _)), true, false) = (endpoint, goes_out, is_ours)
+        if let (Some((endpoint, number)), true, false) = (endpoint, goes_out, is_ours)
             && declared.contains(endpoint)
+            && number.bytes().all(|byte| byte.is_ascii_hexdigit())
         {
-            *calls.entry(endpoint.to_owned()).or_default() += 1;
+            let endpoint = endpoint.to_owned();
+            calls.push(ForeignCall { endpoint, channel });
         }
     }
     calls
@@ -236,7 +248,9 @@ mod tests {
             channel("Local/acme-00000006", "1795522722.6", "AppDial", "(Outgoing Line)"),
         ];
         let foreign = foreign_calls(&items, &BTreeSet::from(["acme", "beta"]));
-        assert_eq!(foreign, BTreeMap::from([("acme".to_owned(), 2)]));
+        let found: Vec<_> =
+            foreign.iter().map(|call| (call.endpoint.as_str(), call.channel.as_str())).collect();
+        assert_eq!(found, [("acme", "PJSIP/acme-00000001"), ("acme", "PJSIP/acme-00000002")]);
         assert!(foreign_calls(&items, &BTreeSet::new()).is_empty());
     }
 }

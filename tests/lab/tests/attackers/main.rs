@@ -10,6 +10,7 @@
 #[path = "../calls/fixture.rs"]
 #[allow(dead_code, reason = "shared with the target `calls`, which uses all of it")]
 mod fixture;
+mod foreign;
 mod forged;
 mod guarded;
 mod injection;
