@@ -29,7 +29,7 @@ const NEAR_END_BYTES: u64 = 1024 * 1024;
 /// A place is known again by so many bytes before it.
 const TRAIL_BYTES: usize = 64;
 /// A renamed file is read on until it was silent for so many looks: writers reopen their logs late.
-const SILENT_LOOKS: u32 = 50;
+const SILENT_LOOKS: u32 = 100;
 
 /// Where a file was read up to, for the disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
