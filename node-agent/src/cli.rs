@@ -22,6 +22,7 @@ use crate::{
     jail::JailCommand,
     joining,
     settings::{Login, Settings},
+    systemd,
     ward::commands::{self, AllowCommand, BanCommand, FirewallCommand},
 };
 
@@ -140,11 +141,13 @@ async fn serve(settings: Settings) -> anyhow::Result<ExitCode> {
     let mut app = App::start(settings, Clock::system(), Chance::from_os()?).await?;
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
+    systemd::serves();
     tokio::select! {
         _ = term.recv() => tracing::info!("SIGTERM: stopping"),
         _ = int.recv() => tracing::info!("SIGINT: stopping"),
         () = app.failed() => return Ok(ExitCode::FAILURE),
     }
+    systemd::stops();
     app.status().spool.sync();
     Ok(ExitCode::SUCCESS)
 }

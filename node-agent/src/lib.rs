@@ -26,4 +26,5 @@ pub mod settings;
 mod sounds;
 pub mod spool;
 pub mod status;
+mod systemd;
 pub mod ward;

@@ -14,6 +14,7 @@ mod health;
 mod keys;
 mod rules;
 mod serve;
+mod systemd;
 mod table;
 mod webhooks;
 

@@ -6,7 +6,7 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
-use super::Failure;
+use super::{Failure, systemd};
 use crate::{
     app::App,
     clock::{Chance, Clock},
@@ -63,10 +63,12 @@ pub(super) async fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let app = App::start(&settings, store, Clock::system(), chance).await.map_err(|error| failed(&error))?;
     let mut term = signal(SignalKind::terminate()).map_err(|error| failed(&error))?;
     let mut int = signal(SignalKind::interrupt()).map_err(|error| failed(&error))?;
+    systemd::serves();
     tokio::select! {
         _ = term.recv() => tracing::info!("SIGTERM: stopping"),
         _ = int.recv() => tracing::info!("SIGINT: stopping"),
     }
+    systemd::stops();
     app.stop().await;
     Ok(ExitCode::SUCCESS)
 }

@@ -42,6 +42,30 @@ fn a_killed_agent_is_started_by_systemd_and_its_calls_survive() {
 }
 
 #[test]
+fn an_agent_that_hangs_is_started_anew_by_systemd() {
+    let fleet = Fleet::up(one());
+    let (agent, pbx) = (agent(&fleet, "pbx-1"), fleet.lab.pbx("pbx-1").unwrap());
+    let shown = pbx.shell("systemctl show -P Type -P WatchdogUSec ringward-agent").unwrap();
+    assert_eq!(shown.split_whitespace().collect::<Vec<_>>(), ["notify", "30s"]);
+    // As shipped, but for the patience.
+    pbx.shell(
+        "mkdir -p /run/systemd/system/ringward-agent.service.d\n\
+         printf '[Service]\\nWatchdogSec=2s\\n' > /run/systemd/system/ringward-agent.service.d/patience.conf\n\
+         systemctl daemon-reload && systemctl restart ringward-agent",
+    )
+    .unwrap();
+    until_state(&fleet, "pbx-1", "alive", Duration::from_secs(15));
+    let pid = agent.pid().unwrap();
+    pause(Duration::from_secs(5));
+    assert_eq!(agent.pid(), Some(pid), "one that lives is left alone");
+    agent.signal(Signal::Stop).unwrap();
+    let anew = || agent.pid().is_some_and(|now| now != pid);
+    wait_until("another agent", Duration::from_secs(10), "", anew)
+        .unwrap_or_else(|error| panic!("{error}\n{}", agent_log(&fleet, "pbx-1")));
+    until_state(&fleet, "pbx-1", "alive", Duration::from_secs(15));
+}
+
+#[test]
 fn asterisk_restarts_under_an_agent_that_stays() {
     let fleet = Fleet::up(booted());
     let agent = agent(&fleet, "pbx-1");
