@@ -10,13 +10,18 @@ use crate::{
 
 /// Everything that lies in the data directory but the keys of secrets and of the agents' CA.
 fn dump(fleet: &Fleet) -> Vec<u8> {
-    let mut all = Vec::new();
-    for entry in std::fs::read_dir(&fleet.settings.data_dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.file_name().unwrap().to_str().unwrap().starts_with("ringward.db") {
-            all.extend(std::fs::read(path).unwrap());
+    let read = || {
+        let mut all = Vec::new();
+        for entry in std::fs::read_dir(&fleet.settings.data_dir)? {
+            let path = entry?.path();
+            if path.file_name().unwrap().to_str().unwrap().starts_with("ringward.db") {
+                all.extend(std::fs::read(path)?);
+            }
         }
-    }
+        Ok::<_, std::io::Error>(all)
+    };
+    // SQLite's last connection removes its log as it goes, maybe between the list and the reading.
+    let all = (0..10).find_map(|_| read().ok()).unwrap();
     assert!(all.len() > 10_000);
     all
 }
