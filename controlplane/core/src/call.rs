@@ -16,7 +16,9 @@ use crate::ending::EndingClass;
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[derive(
+            Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+        )]
         pub enum $name { $($(#[$vdoc])* #[serde(rename = $word)] $variant),+ }
 
         impl $name {
@@ -266,7 +268,7 @@ words! {
         Ringing = "ringing",
         /// Answered.
         InProgress = "in_progress",
-        /// Ended; [`crate::ending::EndingClass`] says how.
+        /// Ended; the attempt's `reason` says how.
         Ended = "ended",
     }
 }

@@ -12,6 +12,8 @@ use rand::RngCore;
 use serde::{Deserialize, Serialize, de};
 use time::OffsetDateTime;
 
+use crate::schema::text_schema;
+
 /// Characters after the prefix: 128 bits in base32.
 const BODY_LEN: usize = 26;
 
@@ -101,6 +103,13 @@ macro_rules! typed_id {
                 text.parse().map_err(de::Error::custom)
             }
         }
+
+        // 128 bits fill 26 characters but for two bits, which are 0.
+        text_schema!(
+            $name,
+            concat!("^", $prefix, "[0-9a-hjkmnp-tv-z]{25}[048cgmrw]$"),
+            concat!($prefix, "01kb2j5n8fg3v6q9x4c7t0w2yr")
+        );
     };
 }
 

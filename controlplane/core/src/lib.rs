@@ -21,6 +21,7 @@
 //! - [`health`]: which trunks and nodes can carry a call, and why.
 //! - [`webhook`]: where events may be sent, and when they are sent again.
 //! - [`call`]: the states of a call as customers see them.
+//! - [`object`], [`schema`]: what is read as JSON, and what its schema says.
 
 pub mod access;
 pub mod attempt;
@@ -36,10 +37,12 @@ pub mod ids;
 pub mod limits;
 pub mod names;
 pub mod number;
+pub mod object;
 pub mod pacing;
 pub mod redial;
 pub mod rehearsal;
 pub mod request;
+pub mod schema;
 pub mod selection;
 pub mod sound;
 pub mod throttle;

@@ -8,10 +8,16 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize, de};
 
+use crate::schema::text_schema;
+
 /// Longest name of a node, trunk, carrier or region: a DNS label's.
 const NAME_MAX: usize = 63;
 /// Longest endpoint: Asterisk cuts a channel's name at 80 characters.
 const ENDPOINT_MAX: usize = 60;
+/// What `is_slug` lets pass, as a pattern.
+const SLUG: &str = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$";
+/// What `is_endpoint` lets pass, as a pattern.
+const ENDPOINT: &str = "^[A-Za-z0-9._-]{1,60}$";
 
 /// Why a text is not a name of the asked kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,7 +42,7 @@ fn is_endpoint(text: &str) -> bool {
 }
 
 macro_rules! name {
-    ($(#[$doc:meta])* $name:ident, $kind:literal, $check:ident, $rule:literal) => {
+    ($(#[$doc:meta])* $name:ident, $kind:literal, $check:ident, $rule:literal, $pattern:ident) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
         #[serde(transparent)]
@@ -82,36 +88,38 @@ macro_rules! name {
                 text.parse().map_err(de::Error::custom)
             }
         }
+
+        text_schema!($name, $pattern, concat!($kind, "-1"));
     };
 }
 
 name!(
     /// A PBX host.
-    NodeName, "node", is_slug, "1 to 63 of a-z, 0-9 and -, not beginning or ending with -"
+    NodeName, "node", is_slug, "1 to 63 of a-z, 0-9 and -, not beginning or ending with -", SLUG
 );
 name!(
     /// One carrier account as configured on one node.
-    TrunkName, "trunk", is_slug, "1 to 63 of a-z, 0-9 and -, not beginning or ending with -"
+    TrunkName, "trunk", is_slug, "1 to 63 of a-z, 0-9 and -, not beginning or ending with -", SLUG
 );
 name!(
     /// A SIP provider.
-    CarrierName, "carrier", is_slug, "1 to 63 of a-z, 0-9 and -, not beginning or ending with -"
+    CarrierName, "carrier", is_slug, "1 to 63 of a-z, 0-9 and -, not beginning or ending with -", SLUG
 );
 name!(
     /// A place whose nodes tend to fail together.
-    RegionName, "region", is_slug, "1 to 63 of a-z, 0-9 and -, not beginning or ending with -"
+    RegionName, "region", is_slug, "1 to 63 of a-z, 0-9 and -, not beginning or ending with -", SLUG
 );
 name!(
     /// A place from where operators reach nodes.
-    ManagementName, "management", is_slug, "1 to 63 of a-z, 0-9 and -, not beginning or ending with -"
+    ManagementName, "management", is_slug, "1 to 63 of a-z, 0-9 and -, not beginning or ending with -", SLUG
 );
 name!(
     /// A customer organisation, as commands call it.
-    OrgSlug, "organisation", is_slug, "1 to 63 of a-z, 0-9 and -, not beginning or ending with -"
+    OrgSlug, "organisation", is_slug, "1 to 63 of a-z, 0-9 and -, not beginning or ending with -", SLUG
 );
 name!(
     /// A PJSIP endpoint on a node.
-    EndpointName, "endpoint", is_endpoint, "1 to 60 of letters, digits, -, _ and ."
+    EndpointName, "endpoint", is_endpoint, "1 to 60 of letters, digits, -, _ and .", ENDPOINT
 );
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize, de};
 
+use crate::schema::text_schema;
+
 /// Fewest digits that can be a number with its country code (Saint Helena has the shortest, at 4 + 3).
 const DIGITS_MIN: usize = 7;
 /// Most digits (ITU-T E.164 section 6.2.1).
@@ -71,6 +73,8 @@ impl<'de> Deserialize<'de> for E164 {
         text.parse().map_err(de::Error::custom)
     }
 }
+
+text_schema!(E164, "^\\+[1-9][0-9]{6,14}$", "+48221234567");
 
 /// How a carrier wants the number in the INVITE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -5,6 +5,8 @@ use std::{fmt, str::FromStr};
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize, de};
 
+use crate::schema::text_schema;
+
 /// The SHA-256 of a sound's file, written as 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SoundHash([u8; 32]);
@@ -60,6 +62,8 @@ impl<'de> Deserialize<'de> for SoundHash {
         String::deserialize(d)?.parse().map_err(de::Error::custom)
     }
 }
+
+text_schema!(SoundHash, "^[0-9a-f]{64}$", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
 
 #[cfg(test)]
 mod tests {

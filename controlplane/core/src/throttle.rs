@@ -3,6 +3,7 @@
 //! What counts is a round's start: one dialling of the callee, whatever failover makes of it. What is over a limit
 //! waits until the limit lets it through; it is not dropped. No priority passes it by.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
@@ -14,7 +15,7 @@ const CALLS_MAX: u16 = 1_000;
 const WINDOWS_MAX: usize = 10;
 
 /// At most so many starts in so long.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Window {
     /// Starts, at least 1.
@@ -30,7 +31,7 @@ impl Window {
 }
 
 /// The windows of every number; none: no limit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "Vec<Window>", into = "Vec<Window>")]
 pub struct Throttle(Vec<Window>);
 

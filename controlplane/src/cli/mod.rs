@@ -94,6 +94,8 @@ enum Command {
     /// Events on their way to customers' webhooks.
     #[command(subcommand)]
     Webhook(WebhookCommand),
+    /// Prints the customers' API as an OpenAPI 3.1 document.
+    Openapi,
 }
 
 #[derive(Debug, Args)]
@@ -291,6 +293,10 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     match &cli.command {
         Command::Serve(args) => serve::serve(args).await,
         Command::Bootstrap(args) => commands::bootstrap(&door()?, args).await,
+        Command::Openapi => {
+            print!("{}", crate::http::openapi::text());
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Status => commands::status(&door()?).await,
         Command::Apply(args) => {
             commands::apply(&door()?, &args.file.file, args.file.prune, args.dry_run).await

@@ -8,7 +8,7 @@ use axum::{
         ws::{WebSocketUpgrade, rejection::WebSocketUpgradeRejection},
     },
     http::StatusCode,
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use controlplane_core::{
     ids::{RequestId, StreamId},
@@ -24,6 +24,7 @@ use node_agent_protocol::{AMI_CHUNK_MAX, JoinRequest, JoinResponse, MESSAGE_MAX,
 
 use super::{
     RequestTag, State,
+    audio::Wav,
     body::JsonBody,
     problem::{Code, Problem},
 };
@@ -122,7 +123,7 @@ pub(super) async fn audio(
         return Err(Problem::not_found());
     }
     let sound = state.store.sound(&sound).await?.ok_or_else(Problem::not_found)?;
-    Ok(super::audio::wav(&sound))
+    Ok(Wav(sound.wav).into_response())
 }
 
 /// Counts the connection in if its certificate is good.

@@ -10,26 +10,26 @@ use axum::{
         Path, Query, State as AxumState,
         rejection::{PathRejection, QueryRejection},
     },
-    http::StatusCode,
 };
 use controlplane_core::{
     access::{Mode, Role, Scope},
     ids::{KeyId, OrgId},
     limits::KeyLimits,
+    schema::Moment,
 };
 use controlplane_store::{
     calls::Actor,
     keys::{KEYS_MAX, Key, KeyPage, Made, Rotation, Whose},
 };
-use serde::Deserialize;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
 use super::{
     State,
+    answer::Created,
     auth::Customer,
     body::JsonBody,
-    operators::moment,
     problem::{Code, Problem},
     shape::ListView,
 };
@@ -46,26 +46,84 @@ fn field(param: &'static str, detail: impl Into<String>) -> Problem {
     Problem::new(Code::InvalidField, detail).param(param)
 }
 
+/// A key.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ApiKey")]
+pub(super) struct KeyView {
+    id: KeyId,
+    #[schemars(extend("const" = "key"))]
+    object: &'static str,
+    name: String,
+    /// The first characters of the secret, by which people recognise it.
+    prefix: String,
+    /// Whether what it asks for is done, or only rehearsed.
+    livemode: bool,
+    /// An operator's.
+    role: Option<Role>,
+    /// A customer's: what it may do.
+    scopes: Vec<String>,
+    org: Option<OrgId>,
+    #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "Moment")]
+    created_at: OffsetDateTime,
+    /// When it ends by itself.
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<Moment>")]
+    expires_at: Option<OffsetDateTime>,
+    /// About when it was used last.
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<Moment>")]
+    last_used_at: Option<OffsetDateTime>,
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<Moment>")]
+    revoked_at: Option<OffsetDateTime>,
+    /// The key that it takes the place of.
+    rotated_from: Option<KeyId>,
+    /// Shown this once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret: Option<String>,
+}
+
+/// A key that opens nothing any more.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "RevokedApiKey")]
+pub(super) struct RevokedView {
+    id: KeyId,
+    #[schemars(extend("const" = "key"))]
+    object: &'static str,
+    #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "Moment")]
+    revoked_at: OffsetDateTime,
+}
+
 /// A key as shown.
-pub(super) fn view(key: &Key) -> Value {
+pub(super) fn view(key: &Key) -> KeyView {
     // An operator's words are his role's.
     let (role, scopes) = match key.org {
-        None => (Role::of(&key.scopes), &[][..]),
-        Some(_) => (None, key.scopes.as_slice()),
+        None => (Role::of(&key.scopes), Vec::new()),
+        Some(_) => (None, key.scopes.clone()),
     };
-    json!({
-        "id": key.id, "object": "key", "name": key.name, "prefix": key.prefix, "livemode": key.mode == Mode::Live,
-        "role": role, "scopes": scopes, "org": key.org, "created_at": moment(key.created_at),
-        "expires_at": key.expires_at.and_then(moment), "last_used_at": key.last_used_at.and_then(moment),
-        "revoked_at": key.revoked_at.and_then(moment), "rotated_from": key.rotated_from,
-    })
+    KeyView {
+        id: key.id.clone(),
+        object: "key",
+        name: key.name.clone(),
+        prefix: key.prefix.clone(),
+        livemode: key.mode == Mode::Live,
+        role,
+        scopes,
+        org: key.org.clone(),
+        created_at: key.created_at,
+        expires_at: key.expires_at,
+        last_used_at: key.last_used_at,
+        revoked_at: key.revoked_at,
+        rotated_from: key.rotated_from.clone(),
+        secret: None,
+    }
 }
 
 /// With what is shown this once.
-pub(super) fn with_secret(new: &NewKey) -> (StatusCode, Json<Value>) {
-    let mut shown = view(&new.key);
-    shown["secret"] = new.secret.as_str().into();
-    (StatusCode::CREATED, Json(shown))
+pub(super) fn with_secret(new: &NewKey) -> Created<KeyView> {
+    Created(KeyView { secret: Some(new.secret.clone()), ..view(&new.key) })
 }
 
 pub(super) fn name(name: String) -> Result<String, Problem> {
@@ -97,7 +155,7 @@ pub(super) fn expiry(
 }
 
 /// What came of making a key, as an answer.
-pub(super) fn made(made: Made, new: &NewKey) -> Result<(StatusCode, Json<Value>), Problem> {
+pub(super) fn made(made: Made, new: &NewKey) -> Result<Created<KeyView>, Problem> {
     match made {
         Made::Yes => Ok(with_secret(new)),
         Made::NotFound => Err(Problem::not_found()),
@@ -109,10 +167,13 @@ pub(super) fn made(made: Made, new: &NewKey) -> Result<(StatusCode, Json<Value>)
 }
 
 /// `?limit=&starting_after=`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
+    /// Most keys of the page.
+    #[schemars(range(min = 1, max = LIMITS.1), extend("default" = LIMITS.0))]
     pub(super) limit: Option<u16>,
+    /// Keys older than this one.
     pub(super) starting_after: Option<KeyId>,
 }
 
@@ -121,7 +182,7 @@ pub(super) async fn page(
     state: &State,
     whose: Whose,
     ListQuery { limit, starting_after }: ListQuery,
-) -> Result<Json<ListView<Value>>, Problem> {
+) -> Result<Json<ListView<KeyView>>, Problem> {
     let limit = limit.unwrap_or(LIMITS.0);
     if !(1..=LIMITS.1).contains(&limit) {
         return Err(field("limit", "limit: 1 to 100."));
@@ -130,12 +191,12 @@ pub(super) async fn page(
     Ok(Json(ListView { object: "list", data: keys.iter().map(view).collect(), has_more }))
 }
 
-/// Body of a rotation.
-#[derive(Debug, Default, Deserialize)]
+/// How a key is replaced.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RotateBody {
     /// How long the former key opens on, in seconds; absent: a day.
-    #[serde(default)]
+    #[schemars(range(max = OVERLAP_S.1), extend("default" = OVERLAP_S.0))]
     overlap_s: Option<u32>,
 }
 
@@ -167,19 +228,22 @@ impl RotateBody {
     }
 }
 
-/// Body of `POST /v1/api_keys`.
-#[derive(Debug, Deserialize)]
+/// A key as asked for.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "NewApiKey")]
 pub(super) struct NewKeyBody {
+    /// Without control characters.
+    #[schemars(length(min = 1, max = NAME_MAX), example = "on-call pager")]
     name: String,
     /// Absent: those of the key that asks.
-    #[serde(default)]
+    #[schemars(with = "Option<Vec<Scope>>", extend("minItems" = 1, "uniqueItems" = true))]
     scopes: Option<Vec<String>>,
     /// Whether it is a live key; absent: as the key that asks.
-    #[serde(default)]
     livemode: Option<bool>,
     /// Absent: as the key that asks.
     #[serde(default, with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<Moment>")]
     expires_at: Option<OffsetDateTime>,
 }
 
@@ -221,7 +285,7 @@ pub(super) async fn create(
     customer: Customer,
     AxumState(state): AxumState<State>,
     JsonBody { value: body, .. }: JsonBody<NewKeyBody>,
-) -> Result<(StatusCode, Json<Value>), Problem> {
+) -> Result<Created<KeyView>, Problem> {
     has_no_limits(&customer, &state)?;
     let now = state.clock.now();
     let name = name(body.name)?;
@@ -248,7 +312,7 @@ pub(super) async fn list(
     customer: Customer,
     AxumState(state): AxumState<State>,
     query: Result<Query<ListQuery>, QueryRejection>,
-) -> Result<Json<ListView<Value>>, Problem> {
+) -> Result<Json<ListView<KeyView>>, Problem> {
     let Query(query) = query?;
     page(&state, Whose::Org(customer.org), query).await
 }
@@ -261,7 +325,7 @@ pub(super) async fn show(
     customer: Customer,
     AxumState(state): AxumState<State>,
     id: Result<Path<KeyId>, PathRejection>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<KeyView>, Problem> {
     let Path(id) = id?;
     Ok(Json(view(&find(&state, &customer.org, &id).await?)))
 }
@@ -271,7 +335,7 @@ pub(super) async fn rotate(
     AxumState(state): AxumState<State>,
     id: Result<Path<KeyId>, PathRejection>,
     JsonBody { value: body, .. }: JsonBody<RotateBody>,
-) -> Result<(StatusCode, Json<Value>), Problem> {
+) -> Result<Created<KeyView>, Problem> {
     let Path(id) = id?;
     has_no_limits(&customer, &state)?;
     let old = find(&state, &customer.org, &id).await?;
@@ -285,7 +349,7 @@ pub(super) async fn revoke(
     customer: Customer,
     AxumState(state): AxumState<State>,
     id: Result<Path<KeyId>, PathRejection>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<RevokedView>, Problem> {
     let Path(id) = id?;
     // A key of any scope may be ended: a leak is more urgent than who may do what.
     let key = find(&state, &customer.org, &id).await?;
@@ -299,11 +363,11 @@ pub(super) async fn ended(
     whose: &Whose,
     id: &KeyId,
     actor: Actor,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<RevokedView>, Problem> {
     let now = state.clock.now();
     if !state.store.revoke_key(whose, id, now, actor, state.chance.audit_id(now)).await? {
         return Err(Problem::not_found());
     }
     state.webhooks.streams.keys_changed();
-    Ok(Json(json!({"id": id, "object": "key", "revoked_at": moment(now)})))
+    Ok(Json(RevokedView { id: id.clone(), object: "key", revoked_at: now }))
 }

@@ -6,22 +6,26 @@ use axum::{
     Json,
     body::{Body, Bytes},
     extract::{
-        Path, Query, Request, State as AxumState,
+        FromRequest, Path, Query, Request, State as AxumState,
         rejection::{PathRejection, QueryRejection},
     },
     http::{HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
+    response::{IntoResponse, NoContent, Response},
 };
-use controlplane_core::{ids::RecordingId, sound::SoundHash};
+use controlplane_core::{ids::RecordingId, schema::Moment, sound::SoundHash};
 use controlplane_store::audio::{NewRecording, Recorded, Recording, RecordingsPage, Sound};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use time::OffsetDateTime;
 use tokio::task::spawn_blocking;
 
 use super::{
     State,
+    answer::Created,
     auth::Customer,
     body,
+    openapi::signature::{Answers, Asks, Sketch},
     problem::{Code, Problem},
     shape::ListView,
     uploads,
@@ -35,15 +39,19 @@ const LIMIT_DEFAULT: u16 = 20;
 /// Most recordings of a page.
 const LIMIT_MAX: u16 = 100;
 
-/// A recording as shown.
-#[derive(Debug, Serialize)]
+/// A recording.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Recording")]
 pub(super) struct RecordingView {
     id: RecordingId,
+    #[schemars(extend("const" = "audio"))]
     object: &'static str,
+    /// Of the file as it is kept.
     sha256: SoundHash,
     bytes: u64,
     length_ms: u32,
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "Moment")]
     created_at: OffsetDateTime,
 }
 
@@ -54,13 +62,33 @@ impl From<Recording> for RecordingView {
     }
 }
 
+/// A file on its way, of the type that its sender says it is.
+pub(super) struct Upload {
+    claimed: Format,
+    request: Request,
+}
+
+impl<S: Send + Sync> FromRequest<S> for Upload {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        Ok(Self { claimed: claimed(&request)?, request })
+    }
+}
+
+impl Asks for Upload {
+    fn ask(sketch: &mut Sketch) {
+        let file = json!({"schema": {"type": "string", "format": "binary"}});
+        sketch.body(json!({"audio/wav": file, "audio/mpeg": file}));
+    }
+}
+
 /// `POST /v1/audio`: a WAV or MP3 as the body.
 pub(super) async fn create(
     customer: Customer,
     AxumState(state): AxumState<State>,
-    request: Request,
-) -> Result<Response, Problem> {
-    let claimed = claimed(&request)?;
+    Upload { claimed, request }: Upload,
+) -> Result<Created<RecordingView>, Problem> {
     let _place = state.uploads.begin(&customer.org)?;
     let file = body::read_paced(request, UPLOAD_MAX, "At most 10 MiB.", uploads::PACE).await?;
     if let Some(found) = format_of(&file)
@@ -81,9 +109,7 @@ pub(super) async fn create(
         audit_id: state.chance.audit_id(at),
     };
     match state.store.create_recording(new).await? {
-        Recorded::Done(recording) => {
-            Ok((StatusCode::CREATED, Json(RecordingView::from(recording))).into_response())
-        }
+        Recorded::Done(recording) => Ok(Created(recording.into())),
         Recorded::Full => {
             let max = state.audio.org_bytes_max();
             let text = format!(
@@ -138,19 +164,31 @@ pub(super) async fn content(
     customer: Customer,
     AxumState(state): AxumState<State>,
     id: Result<Path<RecordingId>, PathRejection>,
-) -> Result<Response, Problem> {
+) -> Result<Wav, Problem> {
     let Path(id) = id?;
     let recording = one(&state, &customer, &id).await?;
     let sound = state.store.sound(&recording.sha256).await?.ok_or_else(Problem::not_found)?;
-    Ok(wav(&sound))
+    Ok(Wav(sound.wav))
 }
 
+/// The media type of [`Wav`].
+const WAV: &str = "audio/wav";
+
 /// A sound as a response.
-pub(super) fn wav(sound: &Sound) -> Response {
-    let body = Body::from(Bytes::from_owner(Arc::clone(&sound.wav)));
-    let mut response = body.into_response();
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("audio/wav"));
-    response
+pub(super) struct Wav(pub(super) Arc<[u8]>);
+
+impl IntoResponse for Wav {
+    fn into_response(self) -> Response {
+        let mut response = Body::from(Bytes::from_owner(self.0)).into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(WAV));
+        response
+    }
+}
+
+impl Answers for Wav {
+    fn answer(sketch: &mut Sketch) {
+        sketch.answer(StatusCode::OK, WAV, json!({"type": "string", "format": "binary"}));
+    }
 }
 
 async fn one(state: &State, customer: &Customer, id: &RecordingId) -> Result<Recording, Problem> {
@@ -163,20 +201,24 @@ pub(super) async fn delete(
     customer: Customer,
     AxumState(state): AxumState<State>,
     id: Result<Path<RecordingId>, PathRejection>,
-) -> Result<StatusCode, Problem> {
+) -> Result<NoContent, Problem> {
     let Path(id) = id?;
     let at = state.clock.now();
     let audit_id = state.chance.audit_id(at);
     let deleted = state.store.delete_recording(&customer.org, &id, at, customer.actor, audit_id).await?;
-    if deleted { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::not_found()) }
+    if deleted { Ok(NoContent) } else { Err(Problem::not_found()) }
 }
 
 /// `?limit=&starting_after=&ending_before=`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
+    /// Most recordings of the page.
+    #[schemars(range(min = 1, max = LIMIT_MAX), extend("default" = LIMIT_DEFAULT))]
     limit: Option<u16>,
+    /// Recordings older than this one.
     starting_after: Option<RecordingId>,
+    /// Recordings newer than this one.
     ending_before: Option<RecordingId>,
 }
 

@@ -7,6 +7,7 @@ use axum::{
     extract::{FromRequest, Request},
     http::header,
 };
+use controlplane_core::object::Object;
 use futures_util::StreamExt;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::time::{Instant, timeout_at};
@@ -35,7 +36,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         }
         let bytes = read(request).await?;
         let mut json = serde_json::Deserializer::from_slice(&bytes);
-        let value = serde_path_to_error::deserialize(&mut json).map_err(|error| explain(&error, &bytes))?;
+        let Object(value) =
+            serde_path_to_error::deserialize(&mut json).map_err(|error| explain(&error, &bytes))?;
         json.end().map_err(|error| Problem::new(Code::Malformed, error.to_string()))?;
         Ok(Self { value, bytes })
     }

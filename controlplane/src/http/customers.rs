@@ -23,7 +23,9 @@ use controlplane_store::{
     StoreError,
     calls::{Actor, CancelRequested, Created, DayMax, Full, Idempotency, NewCall, Page, RequestCancel},
 };
+use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
@@ -32,13 +34,15 @@ use super::{
     auth::Customer,
     body::JsonBody,
     guard,
+    openapi::{
+        signature::{Answers, JSON, Sketch},
+        words::IDEMPOTENCY_KEY_MAX,
+    },
     problem::{Code, Problem},
     shape::{CallView, ListView},
 };
 use crate::audio::Refusal;
 
-/// Longest `Idempotency-Key`.
-const IDEMPOTENCY_KEY_MAX: usize = 255;
 /// Calls of a page where none is asked.
 const LIMIT_DEFAULT: u16 = 20;
 /// Most calls of a page.
@@ -49,9 +53,36 @@ pub(super) async fn create(
     AxumState(state): AxumState<State>,
     headers: HeaderMap,
     body: JsonBody<CallRequest>,
-) -> Result<Response, Problem> {
+) -> Result<Taken, Problem> {
     let Customer { org, actor, mode, .. } = customer;
     accept(&state, Asker { org, actor, mode }, &headers, body).await
+}
+
+/// Marks the answer to a request that was sent again.
+const REPLAYED: &str = "idempotent-replayed";
+
+/// What came of asking for a call.
+pub(super) struct Taken(Response);
+
+impl IntoResponse for Taken {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+impl Answers for Taken {
+    fn answer(sketch: &mut Sketch) {
+        let (call, preview) = (sketch.answered::<CallView>(), sketch.answered::<guard::PreviewView>());
+        sketch.answer(StatusCode::CREATED, JSON, call.clone());
+        let text = "It was accepted before, under the same `Idempotency-Key`.";
+        sketch.header(
+            StatusCode::CREATED,
+            "Idempotent-Replayed",
+            text,
+            json!({"type": "string", "enum": ["true"]}),
+        );
+        sketch.answer(StatusCode::OK, JSON, json!({"anyOf": [call, preview]}));
+    }
 }
 
 /// Who asks for a call.
@@ -67,7 +98,7 @@ pub(super) async fn accept(
     Asker { org, actor, mode }: Asker,
     headers: &HeaderMap,
     JsonBody { value: request, bytes }: JsonBody<CallRequest>,
-) -> Result<Response, Problem> {
+) -> Result<Taken, Problem> {
     let now = state.clock.now();
     request
         .validate(now)
@@ -81,14 +112,14 @@ pub(super) async fn accept(
         let detail = "A test key phones nobody: it takes the numbers +12025550100 to +12025550118, each with an outcome of its own.";
         return Err(Problem::new(Code::InvalidField, detail).param("to"));
     }
+    let idempotency = idempotency(headers, &bytes)?;
     if request.dry_run {
-        return Ok(guard::preview(state, &org, mode, &request));
+        return Ok(Taken(Json(guard::preview(state, &org, mode, &request)).into_response()));
     }
     // What a test key asks for phones nobody, and takes no policy.
     if mode == Mode::Live {
         guard::admit(state, &org, &actor, &request).await?;
     }
-    let idempotency = idempotency(headers, &bytes)?;
     if !state.calls.has_room() {
         return Err(Problem::new(
             Code::Unavailable,
@@ -156,13 +187,13 @@ pub(super) async fn accept(
         )
     })??;
     match created {
-        Created::New(call) => Ok((StatusCode::CREATED, Json(CallView::from(call))).into_response()),
+        Created::New(call) => Ok(Taken((StatusCode::CREATED, Json(CallView::from(call))).into_response())),
         Created::Replayed(call) => {
             let mut response = (StatusCode::CREATED, Json(CallView::from(call))).into_response();
-            response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));
-            Ok(response)
+            response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+            Ok(Taken(response))
         }
-        Created::Deduplicated(call) => Ok((StatusCode::OK, Json(CallView::from(call))).into_response()),
+        Created::Deduplicated(call) => Ok(Taken(Json(CallView::from(call)).into_response())),
         Created::KeyReused => Err(Problem::new(
             Code::IdempotencyKeyReused,
             "This Idempotency-Key came before with another body. Nothing was done.",
@@ -220,12 +251,17 @@ pub(super) async fn one(state: &State, org: &OrgId, id: &CallId) -> Result<Json<
 }
 
 /// `?limit=&starting_after=&ending_before=&status=`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
+    /// Most calls of the page.
+    #[schemars(range(min = 1, max = LIMIT_MAX), extend("default" = LIMIT_DEFAULT))]
     limit: Option<u16>,
+    /// Calls older than this one.
     starting_after: Option<CallId>,
+    /// Calls newer than this one.
     ending_before: Option<CallId>,
+    /// Only calls that are there now.
     status: Option<CallStatus>,
 }
 
@@ -267,7 +303,7 @@ pub(super) async fn cancel(
     customer: Customer,
     AxumState(state): AxumState<State>,
     id: Result<Path<CallId>, PathRejection>,
-) -> Result<Response, Problem> {
+) -> Result<Ending, Problem> {
     let Path(id) = id?;
     if customer.mode == Mode::Test {
         let call = state.store.call(&customer.org, &id).await?.ok_or_else(Problem::not_found)?;
@@ -278,9 +314,26 @@ pub(super) async fn cancel(
     end(&state, &customer.org, &id, customer.actor).await
 }
 
+/// A call that was asked to end: 202, or 200 where it had.
+pub(super) struct Ending(StatusCode, CallView);
+
+impl IntoResponse for Ending {
+    fn into_response(self) -> Response {
+        (self.0, Json(self.1)).into_response()
+    }
+}
+
+impl Answers for Ending {
+    fn answer(sketch: &mut Sketch) {
+        let call = sketch.answered::<CallView>();
+        sketch.answer(StatusCode::ACCEPTED, JSON, call.clone());
+        sketch.answer(StatusCode::OK, JSON, call);
+    }
+}
+
 /// Asks a call to end; shared with the operators' door. 202: the wish is durable, and the end comes as soon
 /// as the phone is silent. 200: it had ended.
-pub(super) async fn end(state: &State, org: &OrgId, id: &CallId, actor: Actor) -> Result<Response, Problem> {
+pub(super) async fn end(state: &State, org: &OrgId, id: &CallId, actor: Actor) -> Result<Ending, Problem> {
     let at = state.clock.now();
     let audit_id = state.chance.audit_id(at);
     let wish = RequestCancel { org: org.clone(), call: id.clone(), at, actor, audit_id };
@@ -301,11 +354,7 @@ pub(super) async fn end(state: &State, org: &OrgId, id: &CallId, actor: Actor) -
     })??;
     match wished {
         CancelRequested::NotFound => Err(Problem::not_found()),
-        CancelRequested::AlreadyEnded(call) => {
-            Ok((StatusCode::OK, Json(CallView::from(call))).into_response())
-        }
-        CancelRequested::Recorded(call) => {
-            Ok((StatusCode::ACCEPTED, Json(CallView::from(call))).into_response())
-        }
+        CancelRequested::AlreadyEnded(call) => Ok(Ending(StatusCode::OK, call.into())),
+        CancelRequested::Recorded(call) => Ok(Ending(StatusCode::ACCEPTED, call.into())),
     }
 }

@@ -11,7 +11,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use axum::{
     Json,
     extract::{Query, State as AxumState, rejection::QueryRejection},
-    http::{HeaderMap, header},
+    http::{HeaderMap, StatusCode, header},
     response::{
         IntoResponse, Response,
         sse::{Event as SseEvent, KeepAlive, Sse},
@@ -20,7 +20,9 @@ use axum::{
 use controlplane_core::ids::{EventId, OrgId};
 use controlplane_store::{StoreError, events::Event};
 use futures_util::stream;
+use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::json;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, timeout},
@@ -29,11 +31,14 @@ use tokio::{
 use super::{
     State,
     auth::Customer,
+    openapi::signature::{Answers, JSON, Sketch},
     problem::{Code, Problem},
     shape::ListView,
 };
 use crate::webhooks::{EventView, Place};
 
+/// The media type of a stream.
+const STREAM: &str = "text/event-stream";
 /// Events of a page where none is asked.
 const LIMIT_DEFAULT: u16 = 20;
 /// Most events of a page, and of one look of a stream.
@@ -51,11 +56,32 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const KEY_EVERY: Duration = Duration::from_secs(5);
 
 /// `?limit=&starting_after=`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EventsQuery {
+    /// Most events of the page; a stream has none.
+    #[schemars(range(min = 1, max = LIMIT_MAX), extend("default" = LIMIT_DEFAULT))]
     limit: Option<u16>,
+    /// Events that came after this one.
     starting_after: Option<EventId>,
+}
+
+/// A page of events, or a stream of them.
+pub(super) struct Events(Response);
+
+impl IntoResponse for Events {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+impl Answers for Events {
+    fn answer(sketch: &mut Sketch) {
+        let page = sketch.answered::<ListView<EventView>>();
+        sketch.answer(StatusCode::OK, JSON, page);
+        let text = "`id` is the event's, `event` its type, `data` the event as in the list.";
+        sketch.answer(StatusCode::OK, STREAM, json!({"type": "string", "description": text}));
+    }
 }
 
 pub(super) async fn list(
@@ -63,10 +89,10 @@ pub(super) async fn list(
     AxumState(state): AxumState<State>,
     headers: HeaderMap,
     query: Result<Query<EventsQuery>, QueryRejection>,
-) -> Result<Response, Problem> {
+) -> Result<Events, Problem> {
     let Query(query) = query?;
     if wants_stream(&headers) {
-        return follow(&state, customer, &headers, query).await;
+        return follow(&state, customer, &headers, query).await.map(Events);
     }
     let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
     if !(1..=LIMIT_MAX).contains(&limit) {
@@ -79,14 +105,14 @@ pub(super) async fn list(
     let page = state.store.events(&customer.org, after, limit).await?;
     state.webhooks.passed_over(page.passed_over);
     let (data, has_more) = (page.events.into_iter().map(EventView::from).collect(), page.has_more);
-    Ok(Json(ListView { object: "list", data, has_more }).into_response())
+    Ok(Events(Json(ListView { object: "list", data, has_more }).into_response()))
 }
 
 fn wants_stream(headers: &HeaderMap) -> bool {
     let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     accepts
         .flat_map(|value| value.split(','))
-        .any(|media| media.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case("text/event-stream"))
+        .any(|media| media.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case(STREAM))
 }
 
 async fn position(state: &State, org: &OrgId, id: &EventId, param: &'static str) -> Result<i64, Problem> {

@@ -1,23 +1,20 @@
 //! The fraud guard at the door, and what it would say: `dry_run`, and `policy explain` for operators.
 
-use axum::{
-    Json,
-    response::{IntoResponse, Response},
-};
 use controlplane_core::{
     access::Mode,
-    guard::{self, AlarmKind, Denied, Verdict},
+    guard::{self, AlarmKind, Country, Denied, NumberKind, Rule, Verdict},
     ids::OrgId,
     number::E164,
     request::CallRequest,
 };
 use controlplane_store::{calls::Actor, guard::DeniedCall};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::{
     State,
-    operators::explanation,
+    operators::{RouteExplanation, explanation},
     problem::{Code, Problem},
 };
 
@@ -77,34 +74,65 @@ fn place(verdict: &Verdict) -> String {
     format!("{country} {}", verdict.destination.kind)
 }
 
+/// What would be done with a call.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "CallPreview")]
+pub(super) struct PreviewView {
+    #[schemars(extend("const" = "call_preview"))]
+    object: &'static str,
+    dry_run: bool,
+    livemode: bool,
+    to: E164,
+    from: Option<E164>,
+    /// Whether it may be placed; null for a test key, which needs nothing open.
+    guard: Option<VerdictView>,
+    /// The trunk that would be asked now; null for a test key, whose calls meet none.
+    route: Option<RouteExplanation>,
+}
+
+/// What the fraud guard says of a number.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Verdict")]
+pub(super) struct VerdictView {
+    #[schemars(extend("enum" = ["allowed", "denied"]))]
+    decision: &'static str,
+    /// What refuses it.
+    rule: Option<Rule>,
+    /// The field that is refused.
+    param: Option<&'static str>,
+    country: Option<Country>,
+    number_type: NumberKind,
+    /// The same for people.
+    sentence: String,
+}
+
 /// What would be done with a call: the guard's decision and the route. Nothing is written. A rehearsal asks neither.
-pub(super) fn preview(state: &State, org: &OrgId, mode: Mode, request: &CallRequest) -> Response {
+pub(super) fn preview(state: &State, org: &OrgId, mode: Mode, request: &CallRequest) -> PreviewView {
     let (to, from) = (&request.to, request.from.as_ref());
     let (guard, route) = match mode {
-        Mode::Live => (shown(&verdict(state, org, to, from)), explanation(state, to, from)),
-        Mode::Test => (Value::Null, Value::Null),
+        Mode::Live => (Some(shown(&verdict(state, org, to, from))), Some(explanation(state, to, from))),
+        Mode::Test => (None, None),
     };
-    let body = json!({
-        "object": "call_preview",
-        "dry_run": true,
-        "livemode": mode == Mode::Live,
-        "to": to,
-        "from": from,
-        "guard": guard,
-        "route": route,
-    });
-    Json(body).into_response()
+    PreviewView {
+        object: "call_preview",
+        dry_run: true,
+        livemode: mode == Mode::Live,
+        to: to.clone(),
+        from: from.cloned(),
+        guard,
+        route,
+    }
 }
 
 /// A verdict as shown.
-pub(super) fn shown(verdict: &Verdict) -> Value {
+pub(super) fn shown(verdict: &Verdict) -> VerdictView {
     let denied = verdict.decision.as_ref().err();
-    json!({
-        "decision": if denied.is_none() { "allowed" } else { "denied" },
-        "rule": denied.map(|denied| denied.rule()),
-        "param": denied.map(Denied::param),
-        "country": verdict.destination.country,
-        "number_type": verdict.destination.kind,
-        "sentence": verdict.sentence(),
-    })
+    VerdictView {
+        decision: if denied.is_none() { "allowed" } else { "denied" },
+        rule: denied.map(Denied::rule),
+        param: denied.map(Denied::param),
+        country: verdict.destination.country.clone(),
+        number_type: verdict.destination.kind,
+        sentence: verdict.sentence(),
+    }
 }

@@ -2,6 +2,7 @@
 //! table of what they serve, and what each route asks of whoever calls it.
 
 mod agents;
+mod answer;
 mod api_keys;
 mod audio;
 mod audit;
@@ -10,6 +11,7 @@ mod body;
 mod customers;
 mod events;
 mod guard;
+pub mod openapi;
 mod operators;
 mod pace;
 mod patient;
@@ -34,6 +36,7 @@ use axum::{
 };
 use controlplane_core::ids::RequestId;
 use controlplane_store::Store;
+use serde_json::json;
 
 pub(crate) use self::shape::CallView;
 use self::{
@@ -162,12 +165,12 @@ async fn frame(
     if let Some(asked) = asked {
         asked.answered(&state, &response);
     }
-    if let Some(ProblemBody(mut body)) = response.extensions_mut().remove::<ProblemBody>() {
-        body["instance"] = path.clone().into();
-        body["request_id"] = id.as_str().into();
+    if let Some(mut body) = response.extensions_mut().remove::<ProblemBody>() {
+        body.instance = Some(path.clone());
+        body.request_id = Some(id.to_string());
         let (mut parts, _) = response.into_parts();
         parts.headers.remove(header::CONTENT_LENGTH);
-        response = (parts, body.to_string()).into_response();
+        response = (parts, json!(body).to_string()).into_response();
     }
     tracing::debug!(request = %id, %method, path, status = response.status().as_u16(), "answered");
     let headers = response.headers_mut();
@@ -177,10 +180,10 @@ async fn frame(
     }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(
-        header::CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
-    );
+    // A page brings its own, which lets in no more than its style.
+    headers
+        .entry(header::CONTENT_SECURITY_POLICY)
+        .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     response
 }

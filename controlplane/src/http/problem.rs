@@ -10,7 +10,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use controlplane_store::StoreError;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::{calls::chain, webhooks::sealing::SealError};
 
@@ -188,6 +190,26 @@ impl Code {
 }
 
 impl Code {
+    /// The word that never changes.
+    pub(super) const fn word(self) -> &'static str {
+        self.row().0
+    }
+
+    /// The status that it is answered with.
+    pub(super) const fn status(self) -> StatusCode {
+        self.row().1
+    }
+
+    /// What it means, in a few words.
+    pub(super) const fn title(self) -> &'static str {
+        self.row().2
+    }
+
+    /// Whether the answer may have `Retry-After`.
+    pub(super) fn helps_to_ask_again(self) -> bool {
+        self.retry_after().is_some() || self == Self::DailyLimit
+    }
+
     /// `Retry-After`, in seconds, where asking again helps.
     fn retry_after(self) -> Option<&'static str> {
         // Calls end within seconds to minutes, and then there is room.
@@ -258,19 +280,17 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let (code, status, title) = self.code.row();
-        let mut body = json!({
-            "type": format!("urn:ringward:problem:{code}"),
-            "title": title,
-            "status": status.as_u16(),
-            "detail": self.detail,
-            "code": code,
-        });
-        if let Some(param) = self.param {
-            body["param"] = param.into();
-        }
-        if let Some((member, value)) = self.more {
-            body[member] = value;
-        }
+        let body = ProblemBody {
+            kind: format!("urn:ringward:problem:{code}"),
+            title,
+            status: status.as_u16(),
+            detail: self.detail,
+            code,
+            param: self.param,
+            instance: None,
+            request_id: None,
+            more: self.more.into_iter().map(|(member, value)| (member.to_owned(), value)).collect(),
+        };
         let mut response = (status, Json(body.clone())).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -284,14 +304,41 @@ impl IntoResponse for Problem {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
         // For the middleware that knows the request.
-        response.extensions_mut().insert(ProblemBody(body));
+        response.extensions_mut().insert(body);
         response
     }
 }
 
-/// The body again, for the middleware that adds `instance` and `request_id`.
-#[derive(Debug, Clone)]
-pub(super) struct ProblemBody(pub(super) Value);
+/// What went wrong (RFC 9457).
+///
+/// It goes with the response once more, for the middleware that adds `instance` and `request_id`.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "Problem", description = "What went wrong (RFC 9457).")]
+pub(super) struct ProblemBody {
+    /// `urn:ringward:problem:` and the code.
+    #[serde(rename = "type")]
+    kind: String,
+    /// What the code means.
+    title: &'static str,
+    status: u16,
+    /// What was wrong this time, for people.
+    detail: String,
+    /// A word that never changes.
+    pub(super) code: &'static str,
+    /// The field at fault, as a path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    param: Option<String>,
+    /// The path that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) instance: Option<String>,
+    /// By which an operator finds it in the log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) request_id: Option<String>,
+    /// More that some codes tell: `rule` of `not_permitted`.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    more: Map<String, Value>,
+}
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {

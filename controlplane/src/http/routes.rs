@@ -17,7 +17,15 @@ use controlplane_core::access::{
 };
 use node_agent_protocol::{JOIN_PATH, LINK_PATH, RENEW_PATH};
 
-use super::{State, agents, api_keys, audio, audit, auth, customers, events, operators, usage, webhooks};
+use super::{
+    State, agents, api_keys, audio, audit, auth, customers, events,
+    openapi::{
+        self, Operation,
+        signature::Told,
+        words::{self, Words},
+    },
+    operators, usage, webhooks,
+};
 
 /// Which listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,8 +60,10 @@ pub enum Id {
     Call,
     /// A recording.
     Recording,
-    /// `we_…`, or `callback` for what calls bring along.
+    /// `we_…`
     Endpoint,
+    /// `we_…`, or `callback` for what calls bring along.
+    Receiver,
     /// `evt_…`
     Event,
     /// `key_…`
@@ -84,7 +94,9 @@ impl Id {
     #[must_use]
     pub const fn owner(self) -> Owner {
         match self {
-            Self::Call | Self::Recording | Self::Endpoint | Self::Event | Self::Key => Owner::Org,
+            Self::Call | Self::Recording | Self::Endpoint | Self::Receiver | Self::Event | Self::Key => {
+                Owner::Org
+            }
             Self::Org | Self::Node | Self::Trunk | Self::Stream | Self::Sound => Owner::Fleet,
         }
     }
@@ -102,6 +114,8 @@ pub struct Route {
     pub needs: Needs,
     /// What its path names.
     pub ids: &'static [Id],
+    /// What is told of it in the customers' API document.
+    pub(super) operation: Option<Operation>,
     handler: MethodRouter<State>,
 }
 
@@ -113,7 +127,20 @@ fn row<H: Handler<T, State>, T: 'static>(
     ids: &'static [Id],
     handler: H,
 ) -> Route {
-    Route { door, method, path, needs, ids, handler: on(filter, handler) }
+    Route { door, method, path, needs, ids, operation: None, handler: on(filter, handler) }
+}
+
+/// A row of the customers' door: what the handler's types do not tell of it is in `words`.
+fn told<H: Handler<T, State> + Told<A>, T: 'static, A>(
+    method: (Method, MethodFilter),
+    path: &'static str,
+    needs: Needs,
+    ids: &'static [Id],
+    handler: H,
+    words: &'static Words,
+) -> Route {
+    let operation = Some(Operation { words, tell: <H as Told<A>>::tell });
+    Route { operation, ..row(Door::Customers, method, path, needs, ids, handler) }
 }
 
 const GET: (Method, MethodFilter) = (Method::GET, MethodFilter::GET);
@@ -132,38 +159,39 @@ pub fn table() -> Vec<Route> {
 #[rustfmt::skip]
 fn of_customers() -> Vec<Route> {
     use Needs::{AnyOf, Nothing};
-    let at = Door::Customers;
     vec![
-        row(at, POST,   "/v1/calls",                                    AnyOf(&[CallsWrite]),          &[],          customers::create),
-        row(at, GET,    "/v1/calls",                                    AnyOf(&[CallsRead]),           &[],          customers::list),
-        row(at, GET,    "/v1/calls/{id}",                               AnyOf(&[CallsRead]),           &[Id::Call],  customers::show),
-        row(at, POST,   "/v1/calls/{id}/cancel",                        AnyOf(&[CallsWrite]),          &[Id::Call],  customers::cancel),
-        row(at, POST,   "/v1/audio",                                    AnyOf(&[Audio]),               &[],          audio::create),
-        row(at, GET,    "/v1/audio",                                    AnyOf(&[Audio, CallsRead]),    &[],          audio::list),
-        row(at, GET,    "/v1/audio/{id}",                               AnyOf(&[Audio, CallsRead]),    &[Id::Recording], audio::show),
-        row(at, DELETE, "/v1/audio/{id}",                               AnyOf(&[Audio]),               &[Id::Recording], audio::delete),
-        row(at, GET,    "/v1/audio/{id}/content",                       AnyOf(&[Audio, CallsRead]),    &[Id::Recording], audio::content),
-        row(at, POST,   "/v1/webhook_endpoints",                        AnyOf(&[Webhooks]),            &[],          webhooks::create),
-        row(at, GET,    "/v1/webhook_endpoints",                        AnyOf(&[Webhooks, CallsRead]), &[],          webhooks::list),
-        row(at, GET,    "/v1/webhook_endpoints/{id}",                   AnyOf(&[Webhooks, CallsRead]), &[Id::Endpoint], webhooks::show),
-        row(at, PATCH,  "/v1/webhook_endpoints/{id}",                   AnyOf(&[Webhooks]),            &[Id::Endpoint], webhooks::change),
-        row(at, DELETE, "/v1/webhook_endpoints/{id}",                   AnyOf(&[Webhooks]),            &[Id::Endpoint], webhooks::remove),
-        row(at, POST,   "/v1/webhook_endpoints/{id}/rotate_secret",     AnyOf(&[Webhooks]),            &[Id::Endpoint], webhooks::rotate),
-        row(at, POST,   "/v1/webhook_endpoints/{id}/test",              AnyOf(&[Webhooks]),            &[Id::Endpoint], webhooks::test),
-        row(at, GET,    "/v1/webhook_endpoints/{id}/deliveries",        AnyOf(&[Webhooks, CallsRead]), &[Id::Endpoint], webhooks::deliveries::list),
-        row(at, POST,   "/v1/webhook_endpoints/{id}/deliveries/{event}/replay", AnyOf(&[Webhooks]),    &[Id::Endpoint, Id::Event], webhooks::deliveries::replay),
-        row(at, GET,    "/v1/callback_secret",                          AnyOf(&[Webhooks]),            &[],          webhooks::callback::show),
-        row(at, POST,   "/v1/callback_secret/rotate",                   AnyOf(&[Webhooks]),            &[],          webhooks::callback::rotate),
-        row(at, GET,    "/v1/events",                                   AnyOf(&[CallsRead]),           &[],          events::list),
-        row(at, GET,    "/v1/limits",                                   AnyOf(&[CallsRead]),           &[],          usage::limits),
-        row(at, GET,    "/v1/usage",                                    AnyOf(&[CallsRead]),           &[],          usage::usage),
-        row(at, POST,   "/v1/api_keys",                                 AnyOf(&[Keys]),                &[],          api_keys::create),
-        row(at, GET,    "/v1/api_keys",                                 AnyOf(&[Keys]),                &[],          api_keys::list),
-        row(at, GET,    "/v1/api_keys/{id}",                            AnyOf(&[Keys]),                &[Id::Key],   api_keys::show),
-        row(at, POST,   "/v1/api_keys/{id}/rotate",                     AnyOf(&[Keys]),                &[Id::Key],   api_keys::rotate),
-        row(at, POST,   "/v1/api_keys/{id}/revoke",                     AnyOf(&[Keys]),                &[Id::Key],   api_keys::revoke),
-        row(at, GET,    "/v1/audit_log",                                AnyOf(&[AuditRead]),           &[],          audit::of_customer),
-        row(at, GET,    "/healthz",                                     Nothing,                       &[],          operators::healthz),
+        told(POST,   "/v1/calls",                                AnyOf(&[CallsWrite]),          &[],              customers::create,     &words::CREATE_CALL),
+        told(GET,    "/v1/calls",                                AnyOf(&[CallsRead]),           &[],              customers::list,       &words::LIST_CALLS),
+        told(GET,    "/v1/calls/{id}",                           AnyOf(&[CallsRead]),           &[Id::Call],      customers::show,       &words::SHOW_CALL),
+        told(POST,   "/v1/calls/{id}/cancel",                    AnyOf(&[CallsWrite]),          &[Id::Call],      customers::cancel,     &words::CANCEL_CALL),
+        told(POST,   "/v1/audio",                                AnyOf(&[Audio]),               &[],              audio::create,         &words::CREATE_AUDIO),
+        told(GET,    "/v1/audio",                                AnyOf(&[Audio, CallsRead]),    &[],              audio::list,           &words::LIST_AUDIO),
+        told(GET,    "/v1/audio/{id}",                           AnyOf(&[Audio, CallsRead]),    &[Id::Recording], audio::show,           &words::SHOW_AUDIO),
+        told(DELETE, "/v1/audio/{id}",                           AnyOf(&[Audio]),               &[Id::Recording], audio::delete,         &words::DELETE_AUDIO),
+        told(GET,    "/v1/audio/{id}/content",                   AnyOf(&[Audio, CallsRead]),    &[Id::Recording], audio::content,        &words::AUDIO_CONTENT),
+        told(POST,   "/v1/webhook_endpoints",                    AnyOf(&[Webhooks]),            &[],              webhooks::create,      &words::CREATE_ENDPOINT),
+        told(GET,    "/v1/webhook_endpoints",                    AnyOf(&[Webhooks, CallsRead]), &[],              webhooks::list,        &words::LIST_ENDPOINTS),
+        told(GET,    "/v1/webhook_endpoints/{id}",               AnyOf(&[Webhooks, CallsRead]), &[Id::Endpoint],  webhooks::show,        &words::SHOW_ENDPOINT),
+        told(PATCH,  "/v1/webhook_endpoints/{id}",               AnyOf(&[Webhooks]),            &[Id::Endpoint],  webhooks::change,      &words::CHANGE_ENDPOINT),
+        told(DELETE, "/v1/webhook_endpoints/{id}",               AnyOf(&[Webhooks]),            &[Id::Endpoint],  webhooks::remove,      &words::DELETE_ENDPOINT),
+        told(POST,   "/v1/webhook_endpoints/{id}/rotate_secret", AnyOf(&[Webhooks]),            &[Id::Endpoint],  webhooks::rotate,      &words::ROTATE_ENDPOINT),
+        told(POST,   "/v1/webhook_endpoints/{id}/test",          AnyOf(&[Webhooks]),            &[Id::Endpoint],  webhooks::test,        &words::TEST_ENDPOINT),
+        told(GET,    "/v1/webhook_endpoints/{id}/deliveries",    AnyOf(&[Webhooks, CallsRead]), &[Id::Receiver],  webhooks::deliveries::list, &words::LIST_DELIVERIES),
+        told(POST,   "/v1/webhook_endpoints/{id}/deliveries/{event}/replay", AnyOf(&[Webhooks]), &[Id::Receiver, Id::Event], webhooks::deliveries::replay, &words::REPLAY_DELIVERY),
+        told(GET,    "/v1/callback_secret",                      AnyOf(&[Webhooks]),            &[],              webhooks::callback::show,   &words::SHOW_CALLBACK_SECRET),
+        told(POST,   "/v1/callback_secret/rotate",               AnyOf(&[Webhooks]),            &[],              webhooks::callback::rotate, &words::ROTATE_CALLBACK_SECRET),
+        told(GET,    "/v1/events",                               AnyOf(&[CallsRead]),           &[],              events::list,          &words::LIST_EVENTS),
+        told(GET,    "/v1/limits",                               AnyOf(&[CallsRead]),           &[],              usage::limits,         &words::LIMITS_NOW),
+        told(GET,    "/v1/usage",                                AnyOf(&[CallsRead]),           &[],              usage::usage,          &words::USAGE),
+        told(POST,   "/v1/api_keys",                             AnyOf(&[Keys]),                &[],              api_keys::create,      &words::CREATE_KEY),
+        told(GET,    "/v1/api_keys",                             AnyOf(&[Keys]),                &[],              api_keys::list,        &words::LIST_KEYS),
+        told(GET,    "/v1/api_keys/{id}",                        AnyOf(&[Keys]),                &[Id::Key],       api_keys::show,        &words::SHOW_KEY),
+        told(POST,   "/v1/api_keys/{id}/rotate",                 AnyOf(&[Keys]),                &[Id::Key],       api_keys::rotate,      &words::ROTATE_KEY),
+        told(POST,   "/v1/api_keys/{id}/revoke",                 AnyOf(&[Keys]),                &[Id::Key],       api_keys::revoke,      &words::REVOKE_KEY),
+        told(GET,    "/v1/audit_log",                            AnyOf(&[AuditRead]),           &[],              audit::of_customer,    &words::AUDIT_LOG),
+        told(GET,    "/v1/openapi.json",                         Nothing,                       &[],              openapi::json_document, &words::DOCUMENT),
+        told(GET,    "/v1/reference",                            Nothing,                       &[],              openapi::page,         &words::REFERENCE),
+        told(GET,    "/healthz",                                 Nothing,                       &[],              operators::healthz,    &words::HEALTH),
     ]
 }
 

@@ -7,34 +7,40 @@
 use controlplane_core::{
     call::{AttemptStatus, CallStatus, Rang},
     request::KeyAction,
+    schema::Moment,
 };
 use controlplane_store::{
     calls::{Attempt, Call, Pressed, Transition},
     events::{Event, Subject},
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 use time::OffsetDateTime;
 
 use crate::http::CallView;
 
-/// What is sent.
-#[derive(Debug, Serialize)]
+/// What happened to a call, or to an endpoint.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Event")]
 pub(crate) struct EventView {
     id: controlplane_core::ids::EventId,
     #[serde(rename = "type")]
     kind: controlplane_core::request::EventKind,
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "Moment")]
     created_at: OffsetDateTime,
+    /// Counts the steps of one call.
     sequence: i64,
     data: Data,
 }
 
-/// What it happened to, as it was.
-#[derive(Debug, Serialize)]
+/// What it happened to, as it was then: the call, or for `endpoint.disabled` the endpoint.
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(inline)]
 enum Data {
     Call(Box<CallView>),
-    Endpoint(serde_json::Value),
+    Endpoint(#[schemars(with = "serde_json::Map<String, serde_json::Value>")] serde_json::Value),
 }
 
 impl From<Event> for EventView {

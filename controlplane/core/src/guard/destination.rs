@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     call::{UnknownWord, words},
     number::E164,
+    schema::text_schema,
 };
 
 words! {
@@ -99,6 +100,8 @@ impl From<Country> for String {
         country.0.into()
     }
 }
+
+text_schema!(Country, "^([A-Z]{2}|\\+[0-9]{1,3})$", "PL");
 
 /// The numbering plans' word for a calling code of no country.
 const NO_COUNTRY: &str = "001";

@@ -2,10 +2,14 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, de};
 
 use super::InvalidRequest;
-use crate::call::{UnknownWord, words};
+use crate::{
+    call::{UnknownWord, words},
+    schema::text_schema,
+};
 
 /// A key of a telephone: `0` to `9`, `*`, `#`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -65,6 +69,8 @@ impl<'de> Deserialize<'de> for Key {
     }
 }
 
+text_schema!(Key, "^[0-9*#]$", "1");
+
 /// A set of keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Keys(u64);
@@ -109,14 +115,16 @@ words! {
 }
 
 /// That a human shall press a key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Acknowledgement {
     /// What each key means; at least one of them acknowledges, at most one repeats.
     #[serde(default = "default_keys")]
+    #[schemars(schema_with = "keys_schema")]
     pub keys: BTreeMap<Key, KeyAction>,
     /// How long a key is waited for after the message, in seconds.
     #[serde(default = "default_timeout_s")]
+    #[schemars(range(min = 1, max = 60))]
     pub timeout_s: u16,
 }
 
@@ -126,6 +134,14 @@ fn default_keys() -> BTreeMap<Key, KeyAction> {
 
 const fn default_timeout_s() -> u16 {
     8
+}
+
+/// An object whose names are keys of a telephone.
+fn keys_schema(generator: &mut SchemaGenerator) -> Schema {
+    let (key, action) = (generator.subschema_for::<Key>(), generator.subschema_for::<KeyAction>());
+    json_schema!({
+        "type": "object", "propertyNames": key, "additionalProperties": action, "minProperties": 1,
+    })
 }
 
 impl Acknowledgement {
@@ -181,7 +197,7 @@ words! {
 }
 
 /// What is done about answering machines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MachineDetection {
     /// Whether at all.

@@ -1,7 +1,8 @@
 //! Where the events of one call are sent.
 
-use std::{fmt, str::FromStr};
+use std::{borrow::Cow, fmt, iter::once, str::FromStr};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, de};
 
 use super::InvalidRequest;
@@ -107,14 +108,27 @@ impl<'de> Deserialize<'de> for EventFilter {
     }
 }
 
+impl JsonSchema for EventFilter {
+    fn schema_name() -> Cow<'static, str> {
+        "EventFilter".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let words: Vec<&str> = once(ALL).chain(EventKind::ALL.iter().map(|kind| kind.as_str())).collect();
+        json_schema!({"type": "string", "description": "All events of calls, or those of one kind.", "enum": words})
+    }
+}
+
 /// A receiver of one call's events. Whether its address may be called is decided where it is called.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Callback {
     /// An https address.
+    #[schemars(length(min = 1, max = URL_MAX), example = "https://example.com/hook")]
     pub url: String,
     /// Which events; absent: all.
     #[serde(default = "all")]
+    #[schemars(length(min = 1, max = FILTERS_MAX))]
     pub events: Vec<EventFilter>,
 }
 

@@ -1,10 +1,11 @@
 //! What the callee hears: a text that is spoken, or a recording.
 
-use std::{fmt, str::FromStr};
+use std::{borrow::Cow, fmt, str::FromStr};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, de};
 
-use crate::ids::RecordingId;
+use crate::{ids::RecordingId, schema::text_schema};
 
 /// Longest text, in characters: some two and a half minutes of speech.
 pub const TEXT_MAX: usize = 2_000;
@@ -35,22 +36,38 @@ pub enum Content {
     Audio(AudioId),
 }
 
-/// A message as it is written: one of `text` and `audio_id`, `language` with a text alone.
-#[derive(Clone, Serialize, Deserialize)]
+/// What the callee hears: one of `text` and `audio_id`; `language` goes with a text alone.
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("anyOf" = [{"required": ["text"]}, {"required": ["audio_id"]}]))]
 struct Raw {
+    /// What is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     text: Option<MessageText>,
+    /// A recording, or a sound that every node has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     audio_id: Option<AudioId>,
+    /// In which language the text is; absent: `en`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     language: Option<Language>,
+    /// How often it is played.
     #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 10))]
     repeat: u8,
 }
 
 const fn one() -> u8 {
     1
+}
+
+impl JsonSchema for Message {
+    fn schema_name() -> Cow<'static, str> {
+        "Message".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        Raw::json_schema(generator)
+    }
 }
 
 impl TryFrom<Raw> for Message {
@@ -139,6 +156,20 @@ impl FromStr for MessageText {
 }
 text_type!(MessageText);
 
+impl JsonSchema for MessageText {
+    fn schema_name() -> Cow<'static, str> {
+        "MessageText".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string", "minLength": 1, "maxLength": TEXT_MAX,
+            "description": "Some of it visible, and no control characters but line breaks.",
+            "examples": ["The database is down. Press 1 to take it."],
+        })
+    }
+}
+
 /// A language's tag in lower case: `en`, `pl`, `pt-br`. Whether the engine speaks it is another question.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
@@ -174,6 +205,19 @@ impl FromStr for Language {
     }
 }
 text_type!(Language);
+
+impl JsonSchema for Language {
+    fn schema_name() -> Cow<'static, str> {
+        "Language".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string", "maxLength": LANGUAGE_MAX, "examples": ["en", "pt-br"],
+            "pattern": "^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,4}$",
+        })
+    }
+}
 
 /// A recording.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -220,6 +264,12 @@ impl<'de> Deserialize<'de> for AudioId {
         String::deserialize(d)?.parse().map_err(de::Error::custom)
     }
 }
+
+text_schema!(
+    AudioId,
+    "^(builtin:(beep|hello-world|demo-congrats|tt-monkeys)|audio_[0-9a-hjkmnp-tv-z]{25}[048cgmrw])$",
+    "builtin:beep"
+);
 
 /// A sound that every Asterisk brings (package `asterisk-core-sounds-en-gsm`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -7,6 +7,7 @@ mod redial;
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -19,6 +20,8 @@ pub use self::{
 use crate::{
     call::{OnUnknown, UnknownWord, words},
     number::E164,
+    object,
+    schema::Moment,
 };
 
 words! {
@@ -43,8 +46,15 @@ pub const METADATA_VALUE_MAX: usize = 500;
 pub const DEDUP_KEY_MAX: usize = 255;
 
 /// A call as asked for. Unknown fields are refused: a misspelt `on_unknown` must not become a second ring.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("examples" = [{
+    "to": "+12025550100",
+    "message": {"text": "The database is down. Press 1 to take it.", "language": "en", "repeat": 2},
+    "acknowledgement": {"keys": {"1": "acknowledge", "2": "escalate", "*": "repeat"}, "timeout_s": 8},
+    "redial": {"on": ["no_answer", "busy", "machine"], "max": 2, "delay_s": 60},
+    "metadata": {"incident": "991"},
+}]))]
 pub struct CallRequest {
     /// The number to phone.
     pub to: E164,
@@ -52,46 +62,58 @@ pub struct CallRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<E164>,
     /// What to play.
+    #[serde(deserialize_with = "object::object")]
     pub message: Message,
     /// Whether a human shall press a key; absent: an answer is enough.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "object::optional", skip_serializing_if = "Option::is_none")]
     pub acknowledgement: Option<Acknowledgement>,
     /// What is done about answering machines.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object::object")]
     pub machine_detection: MachineDetection,
     /// How long a carrier may stay without 180 or 183, in seconds, before another is tried.
     #[serde(default = "defaults::progress_timeout_s")]
+    #[schemars(range(min = 1, max = 60))]
     pub progress_timeout_s: u16,
     /// How long the phone may ring, in seconds, counted from the first ringing.
     #[serde(default = "defaults::ring_timeout_s")]
+    #[schemars(range(min = 1, max = 120))]
     pub ring_timeout_s: u16,
     /// How long an answered call may last, in seconds.
     #[serde(default = "defaults::time_limit_s")]
+    #[schemars(range(min = 1, max = 3_600))]
     pub time_limit_s: u16,
     /// How far failover may go.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object::object")]
     pub failover: Failover,
     /// What to do when it cannot be known whether the phone rang.
     #[serde(default = "defaults::on_unknown")]
     pub on_unknown: OnUnknown,
     /// When the callee is dialled again; absent: never.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "object::optional", skip_serializing_if = "Option::is_none")]
     pub redial: Option<Redial>,
-    /// When to give up waiting for a free or healthy trunk; absent: [`DEADLINE_DEFAULT_S`] after acceptance, and
-    /// with `redial` so much later that every round fits.
+    /// When to give up waiting for a free or healthy trunk; absent: 300 s after acceptance, and with
+    /// `redial` so much later that every round fits. At most 24 hours ahead.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<Moment>")]
     pub deadline_at: Option<OffsetDateTime>,
     /// Whose turn it is first where calls wait.
     #[serde(default = "defaults::priority", skip_serializing_if = "is_normal")]
+    #[schemars(extend("default" = "normal"))]
     pub priority: Priority,
     /// While a call with this key is open, asking again returns that call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = DEDUP_KEY_MAX))]
     pub dedup_key: Option<String>,
     /// Where this call's events are sent, beside the organisation's receivers.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "object::optional", skip_serializing_if = "Option::is_none")]
     pub callback: Option<Callback>,
     /// The customer's own words, returned as they came.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend(
+        "maxProperties" = METADATA_ENTRIES_MAX,
+        "propertyNames" = {"minLength": 1, "maxLength": METADATA_KEY_MAX},
+        "additionalProperties" = {"type": "string", "maxLength": METADATA_VALUE_MAX},
+    ))]
     pub metadata: BTreeMap<String, String>,
     /// Only says what would be done.
     #[serde(default, skip_serializing)]
@@ -106,11 +128,12 @@ fn is_normal(priority: &Priority) -> bool {
 pub const DEADLINE_DEFAULT_S: i64 = 300;
 
 /// How far failover may go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Failover {
     /// Most attempts of the call, the first included. Attempts that certainly sent nothing do not count.
     #[serde(default = "defaults::attempts_max")]
+    #[schemars(range(min = 1, max = 10))]
     pub attempts_max: u8,
 }
 
@@ -231,6 +254,26 @@ mod tests {
             "progress_timeout_s": 60, "ring_timeout_s": 120, "time_limit_s": 3600, "failover": {"attempts_max": 10},
             "redial": {"on": ["busy"], "max": 10, "delay_s": 3600}}"#;
         assert!(after(longest) <= 24 * 3_600, "no later than a customer may ask for");
+    }
+
+    /// An array in an object's place has its fields by their order, which is nobody's to rely on.
+    #[test]
+    fn an_array_is_no_object() {
+        let with = |more: &str| {
+            parse(&format!(r#"{{"to": "+48221234567", "message": {{"audio_id": "builtin:beep"}}, {more}}}"#))
+        };
+        assert!(with(r#""failover": {"attempts_max": 3}, "redial": null, "callback": null"#).is_ok());
+        for wrong in [
+            r#""failover": [3]"#,
+            r#""failover": []"#,
+            r#""machine_detection": ["off", "hangup"]"#,
+            r#""acknowledgement": [{"1": "acknowledge"}, 8]"#,
+            r#""redial": [["busy"], 1, 60]"#,
+            r#""callback": ["https://example.com/", ["call.*"]]"#,
+        ] {
+            assert!(with(wrong).is_err(), "{wrong}");
+        }
+        assert!(parse(r#"{"to": "+48221234567", "message": ["a", null, null, 1]}"#).is_err());
     }
 
     #[test]

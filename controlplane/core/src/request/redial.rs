@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::InvalidRequest;
@@ -25,16 +26,19 @@ words! {
 }
 
 /// How often, when, and after what a callee is dialled again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Redial {
     /// After what.
+    #[schemars(with = "Vec<RedialOn>", length(min = 1))]
     pub on: BTreeSet<RedialOn>,
     /// Most rounds after the first.
     #[serde(default = "two")]
+    #[schemars(range(min = 1, max = 10))]
     pub max: u8,
     /// From the end of a round to the beginning of the next, in seconds.
     #[serde(default = "minute")]
+    #[schemars(range(min = 1, max = 3_600))]
     pub delay_s: u16,
 }
 

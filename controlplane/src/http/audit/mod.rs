@@ -13,12 +13,16 @@ use axum::{
     extract::{ConnectInfo, MatchedPath, Query, Request, State as AxumState, rejection::QueryRejection},
     http::{HeaderMap, Response, StatusCode, header},
 };
-use controlplane_core::ids::{AuditId, OrgId, RequestId};
+use controlplane_core::{
+    ids::{AuditId, OrgId, RequestId},
+    schema::Moment,
+};
 use controlplane_store::{
     audit::{ActorType, AuditFilter, AuditOutcome, AuditRow},
     calls::Actor,
 };
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -112,7 +116,7 @@ impl Asked {
             _ if self.action == ACTS_OUTSIDE => AuditOutcome::Success,
             _ => return,
         };
-        let code = response.extensions().get::<ProblemBody>().and_then(|body| body.0["code"].as_str());
+        let code = response.extensions().get::<ProblemBody>().map(|body| body.code);
         if code == Some(OWN_ROW) {
             return;
         }
@@ -133,20 +137,33 @@ fn target(route: &str, path: &str) -> String {
 }
 
 /// What lists and exports ask for.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AuditQuery {
     /// Later than this moment.
+    #[schemars(with = "Option<Moment>")]
     after: Option<String>,
     /// Not later than this moment.
+    #[schemars(with = "Option<Moment>")]
     until: Option<String>,
+    /// By the key with this id.
     actor: Option<String>,
+    /// One action as `call.create`, or `key.*` for all that begin so.
     action: Option<String>,
+    /// To the thing with this id.
     target: Option<String>,
+    #[schemars(extend("enum" = ["success", "denied", "failure"]))]
     outcome: Option<String>,
+    // Operators' alone.
+    #[schemars(skip)]
     org: Option<OrgId>,
+    /// Most rows of the page.
+    #[schemars(range(min = 1, max = LIMIT_MAX), extend("default" = LIMIT_MAX))]
     limit: Option<u16>,
+    /// Rows older than this one.
     starting_after: Option<AuditId>,
+    // Exports' alone.
+    #[schemars(skip)]
     format: Option<export::Format>,
 }
 
@@ -158,6 +175,12 @@ impl AuditQuery {
             let at = |text: &String| OffsetDateTime::parse(text, &Rfc3339).map_err(|_| wrong());
             text.as_ref().map(at).transpose()
         };
+        // PostgreSQL text cannot hold NUL, and SQLite must not differ.
+        for (text, param) in [(&self.actor, "actor"), (&self.action, "action"), (&self.target, "target")] {
+            if text.as_deref().is_some_and(|text| text.contains('\0')) {
+                return Err(Problem::new(Code::InvalidField, "It must not contain NUL.").param(param));
+            }
+        }
         let horizon = state.audit.horizon();
         let outcome = self.outcome.clone();
         if outcome.as_deref().is_some_and(|word| !["success", "denied", "failure"].contains(&word)) {
@@ -206,26 +229,68 @@ fn shown(row: &AuditRow) -> Value {
     })
 }
 
+/// Something that was done, or was refused. Of operators it tells no more than that it was one.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "AuditRow")]
+pub(super) struct RowView {
+    id: String,
+    #[schemars(extend("const" = "audit_row"))]
+    object: &'static str,
+    #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "Moment")]
+    occurred_at: OffsetDateTime,
+    #[schemars(extend("enum" = ["customer", "operator", "agent", "system"]))]
+    actor_type: String,
+    /// The key's id.
+    actor: Option<String>,
+    key_prefix: Option<String>,
+    auth_method: Option<String>,
+    /// As `call.create`.
+    action: String,
+    target_type: String,
+    target_id: String,
+    #[schemars(extend("enum" = ["success", "denied", "failure"]))]
+    outcome: String,
+    /// Why it was denied or failed.
+    reason: Option<String>,
+    ip: Option<String>,
+    user_agent: Option<String>,
+    request_id: Option<String>,
+    /// What changed, redacted.
+    changes: Value,
+}
+
 /// A row as its organisation sees it: no place in the chain, which tells of others' rows, and of operators no more than
 /// that it was one.
-fn shown_to_customer(row: &AuditRow) -> Value {
+fn shown_to_customer(row: &AuditRow) -> RowView {
     let r = &row.record;
     let of_customer = r.actor_type == "customer";
     let own = |text: &Option<String>| text.clone().filter(|_| of_customer);
-    json!({
-        "id": r.id, "object": "audit_row", "occurred_at": moment(row.occurred_at),
-        "actor_type": r.actor_type, "actor": own(&r.actor_id), "key_prefix": own(&r.key_prefix),
-        "auth_method": own(&r.auth_method), "action": r.action, "target_type": r.target_type,
-        "target_id": r.target_id, "outcome": r.outcome, "reason": r.reason, "ip": own(&r.ip),
-        "user_agent": own(&r.user_agent), "request_id": own(&r.request_id), "changes": r.changes,
-    })
+    RowView {
+        id: r.id.clone(),
+        object: "audit_row",
+        occurred_at: row.occurred_at,
+        actor_type: r.actor_type.clone(),
+        actor: own(&r.actor_id),
+        key_prefix: own(&r.key_prefix),
+        auth_method: own(&r.auth_method),
+        action: r.action.clone(),
+        target_type: r.target_type.clone(),
+        target_id: r.target_id.clone(),
+        outcome: r.outcome.clone(),
+        reason: r.reason.clone(),
+        ip: own(&r.ip),
+        user_agent: own(&r.user_agent),
+        request_id: own(&r.request_id),
+        changes: r.changes.clone(),
+    }
 }
 
-async fn page(
+async fn page<T>(
     state: &State,
     query: &AuditQuery,
-    shown: fn(&AuditRow) -> Value,
-) -> Result<Json<ListView<Value>>, Problem> {
+    shown: fn(&AuditRow) -> T,
+) -> Result<Json<ListView<T>>, Problem> {
     let limit = query.limit()?;
     let filter = query.filter(state)?;
     let mut rows = state.store.audit_rows(&filter, query.starting_after.as_ref(), limit + 1).await?;
@@ -249,7 +314,7 @@ pub(super) async fn of_customer(
     customer: Customer,
     AxumState(state): AxumState<State>,
     query: Result<Query<AuditQuery>, QueryRejection>,
-) -> Result<Json<ListView<Value>>, Problem> {
+) -> Result<Json<ListView<RowView>>, Problem> {
     let Query(mut query) = query?;
     if query.org.is_some() {
         return Err(Problem::new(Code::InvalidField, "org: it is always your own.").param("org"));

@@ -7,7 +7,6 @@ use axum::{
         rejection::{PathRejection, QueryRejection},
     },
     http::HeaderMap,
-    response::Response,
 };
 use controlplane_core::{
     access::Mode,
@@ -19,7 +18,7 @@ use crate::http::{
     State,
     auth::Operator,
     body::JsonBody,
-    customers::{self, Asker, ListQuery},
+    customers::{self, Asker, Ending, ListQuery, Taken},
     problem::Problem,
     shape::{CallView, ListView},
 };
@@ -29,7 +28,7 @@ pub(in crate::http) async fn create(
     AxumState(state): AxumState<State>,
     headers: HeaderMap,
     body: JsonBody<CallRequest>,
-) -> Result<Response, Problem> {
+) -> Result<Taken, Problem> {
     let asker = Asker { org: OrgId::first(), actor: operator.actor, mode: Mode::Live };
     customers::accept(&state, asker, &headers, body).await
 }
@@ -56,7 +55,7 @@ pub(in crate::http) async fn cancel(
     operator: Operator,
     AxumState(state): AxumState<State>,
     id: Result<Path<CallId>, PathRejection>,
-) -> Result<Response, Problem> {
+) -> Result<Ending, Problem> {
     let Path(id) = id?;
     customers::end(&state, &OrgId::first(), &id, operator.actor).await
 }

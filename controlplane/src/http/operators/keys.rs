@@ -8,7 +8,7 @@ use axum::{
         ConnectInfo, Path, Query, State as AxumState,
         rejection::{PathRejection, QueryRejection},
     },
-    http::{HeaderMap, StatusCode},
+    http::HeaderMap,
 };
 use controlplane_core::{
     access::{Mode, Role},
@@ -16,13 +16,15 @@ use controlplane_core::{
 };
 use controlplane_store::{calls::Actor, keys::Whose};
 use serde::Deserialize;
-use serde_json::Value;
 use time::OffsetDateTime;
 
 use crate::{
     http::{
         RequestTag, State,
-        api_keys::{self, RotateBody, ended, expiry, made, name, page, scopes, with_secret},
+        answer::Created,
+        api_keys::{
+            self, KeyView, RevokedView, RotateBody, ended, expiry, made, name, page, scopes, with_secret,
+        },
         auth::Operator,
         body::JsonBody,
         problem::{Code, Problem},
@@ -58,7 +60,7 @@ pub(in crate::http) async fn bootstrap(
     AxumState(state): AxumState<State>,
     headers: HeaderMap,
     body: Result<JsonBody<BootstrapBody>, Problem>,
-) -> Result<(StatusCode, Json<Value>), Problem> {
+) -> Result<Created<KeyView>, Problem> {
     if !peer.ip().to_canonical().is_loopback() || came_by_proxy(&headers) {
         return Err(Problem::new(
             Code::Forbidden,
@@ -135,7 +137,7 @@ pub(in crate::http) async fn create(
     operator: Operator,
     AxumState(state): AxumState<State>,
     JsonBody { value: body, .. }: JsonBody<NewKeyBody>,
-) -> Result<(StatusCode, Json<Value>), Problem> {
+) -> Result<Created<KeyView>, Problem> {
     let field = |param: &'static str, detail: &str| Problem::new(Code::InvalidField, detail).param(param);
     let now = state.clock.now();
     let (name, expires_at) = (name(body.name)?, expiry(body.expires_at, now)?);
@@ -181,7 +183,7 @@ pub(in crate::http) async fn list(
     _: Operator,
     AxumState(state): AxumState<State>,
     query: Result<Query<ListQuery>, QueryRejection>,
-) -> Result<Json<ListView<Value>>, Problem> {
+) -> Result<Json<ListView<KeyView>>, Problem> {
     let Query(ListQuery { limit, starting_after, org }) = query?;
     let whose = org.map_or(Whose::All, Whose::Org);
     page(&state, whose, api_keys::ListQuery { limit, starting_after }).await
@@ -192,7 +194,7 @@ pub(in crate::http) async fn rotate(
     AxumState(state): AxumState<State>,
     id: Result<Path<KeyId>, PathRejection>,
     JsonBody { value: body, .. }: JsonBody<RotateBody>,
-) -> Result<(StatusCode, Json<Value>), Problem> {
+) -> Result<Created<KeyView>, Problem> {
     let Path(id) = id?;
     let old = state.store.key(&Whose::All, &id).await?.ok_or_else(Problem::not_found)?;
     let (new, rotation) = body.rotation(&state, Whose::All, old)?;
@@ -204,7 +206,7 @@ pub(in crate::http) async fn revoke(
     operator: Operator,
     AxumState(state): AxumState<State>,
     id: Result<Path<KeyId>, PathRejection>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<RevokedView>, Problem> {
     let Path(id) = id?;
     ended(&state, &Whose::All, &id, operator.actor).await
 }

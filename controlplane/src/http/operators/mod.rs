@@ -18,8 +18,9 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use controlplane_core::{number::E164, selection::Choice};
-use serde::Deserialize;
+use controlplane_core::{names::TrunkName, number::E164, selection::Choice};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::{Instant, timeout};
@@ -94,33 +95,61 @@ pub(super) async fn explain(
     _: Operator,
     AxumState(state): AxumState<State>,
     query: Result<Query<ExplainQuery>, QueryRejection>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<RouteExplanation>, Problem> {
     let Query(query) = query?;
     Ok(Json(explanation(&state, &query.to, query.from.as_ref())))
 }
 
+/// Which trunk a number would take now, and why.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct RouteExplanation {
+    #[schemars(extend("const" = "route_explanation"))]
+    object: &'static str,
+    to: E164,
+    /// The prefix of the route that it takes.
+    route: Option<String>,
+    /// What would be done.
+    #[schemars(extend("enum" = ["trunk", "wait", "no_route", "nothing_left", "nothing_usable"]))]
+    choice: &'static str,
+    trunk: Option<TrunkName>,
+    /// Whether so few trunks are held to work that all are tried.
+    panic: bool,
+    /// Every trunk of the route, in its order.
+    considered: Vec<Considered>,
+}
+
+/// A trunk, and what would become of it.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Considered {
+    /// From 0.
+    tier: usize,
+    trunk: TrunkName,
+    /// `chosen`, or why it was passed over.
+    verdict: &'static str,
+}
+
 /// Who would be chosen, and why; shared with what customers ask without dialling.
-pub(super) fn explanation(state: &State, to: &E164, from: Option<&E164>) -> Value {
+pub(super) fn explanation(state: &State, to: &E164, from: Option<&E164>) -> RouteExplanation {
     let (decision, panic) = state.registry.explain(to, from, Instant::now().into_std());
-    let considered: Vec<Value> = decision
-        .considered
-        .iter()
-        .map(|c| json!({"tier": c.tier, "trunk": c.trunk, "verdict": c.verdict.as_str()}))
-        .collect();
+    let considered = decision.considered.iter().map(|c| Considered {
+        tier: c.tier,
+        trunk: c.trunk.clone(),
+        verdict: c.verdict.as_str(),
+    });
     let (choice, chosen) = match &decision.choice {
-        Choice::Trunk(trunk) => ("trunk", Some(trunk)),
+        Choice::Trunk(trunk) => ("trunk", Some(trunk.clone())),
         Choice::Wait { .. } => ("wait", None),
         Choice::NoRoute => ("no_route", None),
         Choice::NothingLeft => ("nothing_left", None),
         Choice::NothingUsable => ("nothing_usable", None),
     };
-    json!({
-        "object": "route_explanation",
-        "to": to,
-        "route": decision.route.as_ref().map(|prefix| prefix.as_str()),
-        "choice": choice,
-        "trunk": chosen,
-        "panic": panic,
-        "considered": considered,
-    })
+    RouteExplanation {
+        object: "route_explanation",
+        to: to.clone(),
+        route: decision.route.as_ref().map(|prefix| prefix.as_str().to_owned()),
+        choice,
+        trunk: chosen,
+        panic,
+        considered: considered.collect(),
+    }
 }

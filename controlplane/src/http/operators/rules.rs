@@ -103,7 +103,7 @@ pub(in crate::http) async fn explain(
 ) -> Result<Json<Value>, Problem> {
     let Query(query) = query?;
     let verdict = guard::verdict(&state, &org(&state, id).await?, &query.to, query.from.as_ref());
-    let mut shown = guard::shown(&verdict);
+    let mut shown = json!(guard::shown(&verdict));
     if let Err(controlplane_core::guard::Denied::Emergency { trunk, code }) = &verdict.decision {
         shown["trunk"] = trunk.as_str().into();
         shown["code"] = (*code).into();

@@ -6,16 +6,21 @@ use axum::{
         Path, Query, State as AxumState,
         rejection::{PathRejection, QueryRejection},
     },
-    http::StatusCode,
 };
-use controlplane_core::ids::EventId;
+use controlplane_core::{
+    ids::{CallId, EventId, OrgId},
+    request::EventKind,
+    schema::Moment,
+};
 use controlplane_store::webhooks::{Delivery, DeliveryPage, DeliveryState, Target};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 
-use super::{by, find, moment};
+use super::{by, find};
 use crate::http::{
     State,
+    answer::Accepted,
     auth::Customer,
     problem::{Code, Problem},
     shape::ListView,
@@ -26,36 +31,104 @@ pub(super) const LIMIT_DEFAULT: u16 = 20;
 /// Most deliveries of a page.
 pub(super) const LIMIT_MAX: u16 = 100;
 
-pub(super) fn view(delivery: &Delivery) -> Value {
-    let tries = delivery.log.iter().map(
-        |one| json!({"at": moment(one.at), "took_ms": one.took_ms, "status": one.status, "error": one.error}),
-    );
+/// What came of sending an event to an endpoint.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "WebhookDelivery")]
+pub(in crate::http) struct DeliveryView {
+    event: EventId,
+    #[schemars(extend("const" = "webhook_delivery"))]
+    object: &'static str,
+    /// Its id, or `callback`.
+    endpoint: String,
+    call: Option<CallId>,
+    #[serde(rename = "type")]
+    kind: EventKind,
+    /// The event's place in its call.
+    sequence: i64,
+    #[schemars(extend("enum" = ["pending", "delivered", "dead"]))]
+    state: &'static str,
+    /// Since it was made, or sent again.
+    tries: u32,
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<Moment>")]
+    next_try_at: Option<OffsetDateTime>,
+    last_status: Option<u16>,
+    last_error: Option<String>,
+    #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "Moment")]
+    created_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<Moment>")]
+    delivered_at: Option<OffsetDateTime>,
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<Moment>")]
+    dead_at: Option<OffsetDateTime>,
+    /// The latest tries, oldest first.
+    log: Vec<TryView>,
+    /// Whose it is; for operators alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(skip)]
+    org: Option<OrgId>,
+}
+
+impl DeliveryView {
+    /// With whose it is.
+    pub(super) fn of(self, org: &OrgId) -> Self {
+        Self { org: Some(org.clone()), ..self }
+    }
+}
+
+/// One try.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "WebhookTry")]
+struct TryView {
+    #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "Moment")]
+    at: OffsetDateTime,
+    took_ms: i64,
+    status: Option<u16>,
+    error: Option<String>,
+}
+
+pub(super) fn view(delivery: &Delivery) -> DeliveryView {
+    let tries = delivery.log.iter().map(|one| TryView {
+        at: one.at,
+        took_ms: one.took_ms,
+        status: one.status,
+        error: one.error.clone(),
+    });
     let waits = delivery.state() == DeliveryState::Pending;
-    json!({
-        "event": delivery.event,
-        "object": "webhook_delivery",
-        "endpoint": delivery.target.as_str(),
-        "call": delivery.call,
-        "type": delivery.kind,
-        "sequence": delivery.sequence,
-        "state": delivery.state().as_str(),
-        "tries": delivery.tries,
-        "next_try_at": waits.then(|| moment(delivery.due_at)).flatten(),
-        "last_status": delivery.last_status,
-        "last_error": delivery.last_error,
-        "created_at": moment(delivery.created_at),
-        "delivered_at": delivery.delivered_at.and_then(moment),
-        "dead_at": delivery.dead_at.and_then(moment),
-        "log": tries.collect::<Vec<_>>(),
-    })
+    DeliveryView {
+        event: delivery.event.clone(),
+        object: "webhook_delivery",
+        endpoint: delivery.target.as_str().to_owned(),
+        call: delivery.call.clone(),
+        kind: delivery.kind,
+        sequence: delivery.sequence,
+        state: delivery.state().as_str(),
+        tries: delivery.tries,
+        next_try_at: waits.then_some(delivery.due_at),
+        last_status: delivery.last_status,
+        last_error: delivery.last_error.clone(),
+        created_at: delivery.created_at,
+        delivered_at: delivery.delivered_at,
+        dead_at: delivery.dead_at,
+        log: tries.collect(),
+        org: None,
+    }
 }
 
 /// `?limit=&starting_after=&state=`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct ListQuery {
+    /// Most deliveries of the page.
+    #[schemars(range(min = 1, max = LIMIT_MAX), extend("default" = LIMIT_DEFAULT))]
     pub(super) limit: Option<u16>,
+    /// Deliveries of events older than this one.
     pub(super) starting_after: Option<EventId>,
+    /// Only those that are there now.
+    #[schemars(extend("enum" = ["pending", "delivered", "dead"]))]
     pub(super) state: Option<String>,
 }
 
@@ -92,7 +165,7 @@ pub(in crate::http) async fn list(
     AxumState(state): AxumState<State>,
     id: Result<Path<String>, PathRejection>,
     query: Result<Query<ListQuery>, QueryRejection>,
-) -> Result<Json<ListView<Value>>, Problem> {
+) -> Result<Json<ListView<DeliveryView>>, Problem> {
     let (Path(id), Query(query)) = (id?, query?);
     let target = Some(target(&state, &customer, &id).await?);
     let page = DeliveryPage { org: Some(customer.org), target, ..query.page()? };
@@ -105,7 +178,7 @@ pub(in crate::http) async fn replay(
     customer: Customer,
     AxumState(state): AxumState<State>,
     path: Result<Path<(String, EventId)>, PathRejection>,
-) -> Result<(StatusCode, Json<Value>), Problem> {
+) -> Result<Accepted<ReplayView>, Problem> {
     let Path((id, event)) = path?;
     let target = target(&state, &customer, &id).await?;
     let by = by(&state, &customer, state.clock.now());
@@ -119,9 +192,23 @@ pub(in crate::http) async fn replay(
     Ok(replayed(&event, &target))
 }
 
-pub(super) fn replayed(event: &EventId, target: &Target) -> (StatusCode, Json<Value>) {
-    let body = json!({
-        "object": "webhook_replay", "event": event, "endpoint": target.as_str(), "state": "pending"
-    });
-    (StatusCode::ACCEPTED, Json(body))
+/// An event that is sent again.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "WebhookReplay")]
+pub(in crate::http) struct ReplayView {
+    #[schemars(extend("const" = "webhook_replay"))]
+    object: &'static str,
+    event: EventId,
+    endpoint: String,
+    #[schemars(extend("const" = "pending"))]
+    state: &'static str,
+}
+
+pub(super) fn replayed(event: &EventId, target: &Target) -> Accepted<ReplayView> {
+    Accepted(ReplayView {
+        object: "webhook_replay",
+        event: event.clone(),
+        endpoint: target.as_str().to_owned(),
+        state: DeliveryState::Pending.as_str(),
+    })
 }

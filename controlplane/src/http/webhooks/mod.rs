@@ -7,22 +7,23 @@ pub(super) mod operators;
 use axum::{
     Json,
     extract::{Path, State as AxumState, rejection::PathRejection},
-    http::StatusCode,
-    response::{IntoResponse, Response},
+    response::NoContent,
 };
-use controlplane_core::{access::Scope, ids::EndpointId, request::EventFilter};
+use controlplane_core::{
+    access::Scope, ids::EndpointId, request::EventFilter, schema::Moment, webhook::DisabledReason,
+};
 use controlplane_store::webhooks::{
     Change, ENDPOINTS_MAX, Endpoint, EndpointChange, Holder, Rotation, Secrets,
 };
-use serde::Deserialize;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
 use super::{
     State,
+    answer::Created,
     auth::Customer,
     body::JsonBody,
-    operators::moment,
     problem::{Code, Problem},
     shape::ListView,
 };
@@ -35,25 +36,54 @@ const FILTERS_MAX: usize = 20;
 /// How long a former secret signs too.
 const ROTATION: Duration = Duration::hours(24);
 
+/// An endpoint.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "WebhookEndpoint")]
+pub(super) struct EndpointView {
+    id: EndpointId,
+    #[schemars(extend("const" = "webhook_endpoint"))]
+    object: &'static str,
+    url: String,
+    description: String,
+    events: Vec<EventFilter>,
+    /// Whether it gets events.
+    enabled: bool,
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<Moment>")]
+    disabled_at: Option<OffsetDateTime>,
+    disabled_reason: Option<DisabledReason>,
+    /// Since when every try has failed: in three days it is disabled.
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<Moment>")]
+    failing_since: Option<OffsetDateTime>,
+    /// Until when the former secret signs too.
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<Moment>")]
+    previous_secret_until: Option<OffsetDateTime>,
+    #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "Moment")]
+    created_at: OffsetDateTime,
+    /// What signs its events; for whoever may change it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret: Option<String>,
+}
+
 /// An endpoint as shown. Its secrets only to whoever may change it: they let anybody speak in our name.
-fn view(endpoint: &Endpoint, secret: Option<&Opened>) -> Value {
-    let mut view = json!({
-        "id": endpoint.id,
-        "object": "webhook_endpoint",
-        "url": endpoint.url,
-        "description": endpoint.description,
-        "events": endpoint.events,
-        "enabled": endpoint.disabled.is_none(),
-        "disabled_at": endpoint.disabled.and_then(|(at, _)| moment(at)),
-        "disabled_reason": endpoint.disabled.map(|(_, reason)| reason),
-        "failing_since": endpoint.failing_since.and_then(moment),
-        "previous_secret_until": endpoint.secrets.previous.as_ref().and_then(|(_, until)| moment(*until)),
-        "created_at": moment(endpoint.created_at),
-    });
-    if let Some(secret) = secret {
-        view["secret"] = shown(secret).into();
+fn view(endpoint: &Endpoint, secret: Option<&Opened>) -> EndpointView {
+    EndpointView {
+        id: endpoint.id.clone(),
+        object: "webhook_endpoint",
+        url: endpoint.url.clone(),
+        description: endpoint.description.clone(),
+        events: endpoint.events.clone(),
+        enabled: endpoint.disabled.is_none(),
+        disabled_at: endpoint.disabled.map(|(at, _)| at),
+        disabled_reason: endpoint.disabled.map(|(_, reason)| reason),
+        failing_since: endpoint.failing_since,
+        previous_secret_until: endpoint.secrets.previous.as_ref().map(|(_, until)| *until),
+        created_at: endpoint.created_at,
+        secret: secret.map(shown),
     }
-    view
 }
 
 /// Who changes something, for the audit row.
@@ -71,7 +101,7 @@ fn holder(endpoint: &Endpoint) -> Holder {
 }
 
 /// An endpoint with its secret, for whoever may change it.
-fn with_secret(state: &State, endpoint: &Endpoint) -> Result<Value, Problem> {
+fn with_secret(state: &State, endpoint: &Endpoint) -> Result<EndpointView, Problem> {
     let secrets = state.webhooks.seals().opened(&holder(endpoint), &endpoint.secrets)?;
     Ok(view(endpoint, Some(&secrets.current)))
 }
@@ -103,15 +133,21 @@ fn check(
     Ok(())
 }
 
-/// Body of `POST /v1/webhook_endpoints`.
-#[derive(Debug, Deserialize)]
+/// An endpoint as asked for.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "NewWebhookEndpoint")]
 pub(super) struct NewEndpointBody {
+    /// An https address of the public Internet, unless your operator allows more.
+    #[schemars(length(min = 1), example = "https://example.com/hook")]
     url: String,
+    /// In your words, without control characters.
     #[serde(default)]
+    #[schemars(length(max = DESCRIPTION_MAX))]
     description: String,
     /// Absent: all.
     #[serde(default = "every")]
+    #[schemars(length(min = 1, max = FILTERS_MAX))]
     events: Vec<EventFilter>,
 }
 
@@ -123,7 +159,7 @@ pub(super) async fn create(
     customer: Customer,
     AxumState(state): AxumState<State>,
     JsonBody { value: body, .. }: JsonBody<NewEndpointBody>,
-) -> Result<(StatusCode, Json<Value>), Problem> {
+) -> Result<Created<EndpointView>, Problem> {
     check(&state, Some(&body.url), Some(&body.description), Some(&body.events))?;
     let now = state.clock.now();
     let (id, org) = (state.chance.endpoint_id(now), customer.org.clone());
@@ -146,13 +182,13 @@ pub(super) async fn create(
             format!("There are {ENDPOINTS_MAX} endpoints: remove one of them."),
         ));
     }
-    Ok((StatusCode::CREATED, Json(shown)))
+    Ok(Created(shown))
 }
 
 pub(super) async fn list(
     customer: Customer,
     AxumState(state): AxumState<State>,
-) -> Result<Json<ListView<Value>>, Problem> {
+) -> Result<Json<ListView<EndpointView>>, Problem> {
     let endpoints = state.store.endpoints(&customer.org).await?;
     Ok(Json(ListView::whole(endpoints.iter().map(|endpoint| view(endpoint, None)).collect())))
 }
@@ -166,7 +202,7 @@ pub(super) async fn show(
     customer: Customer,
     AxumState(state): AxumState<State>,
     id: Result<Path<EndpointId>, PathRejection>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<EndpointView>, Problem> {
     let Path(id) = id?;
     let endpoint = find(&state, &customer, &id).await?;
     Ok(Json(if customer.has(Scope::Webhooks) {
@@ -176,17 +212,18 @@ pub(super) async fn show(
     }))
 }
 
-/// Body of `PATCH /v1/webhook_endpoints/{id}`.
-#[derive(Debug, Deserialize)]
+/// What of an endpoint is to be another way.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "WebhookEndpointChange")]
 pub(super) struct ChangeBody {
-    #[serde(default)]
+    #[schemars(length(min = 1))]
     url: Option<String>,
-    #[serde(default)]
+    #[schemars(length(max = DESCRIPTION_MAX))]
     description: Option<String>,
-    #[serde(default)]
+    #[schemars(length(min = 1, max = FILTERS_MAX))]
     events: Option<Vec<EventFilter>>,
-    #[serde(default)]
+    /// Whether it gets events.
     enabled: Option<bool>,
 }
 
@@ -195,7 +232,7 @@ pub(super) async fn change(
     AxumState(state): AxumState<State>,
     id: Result<Path<EndpointId>, PathRejection>,
     JsonBody { value: body, .. }: JsonBody<ChangeBody>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<EndpointView>, Problem> {
     let Path(id) = id?;
     check(&state, body.url.as_deref(), body.description.as_deref(), body.events.as_deref())?;
     let what = EndpointChange {
@@ -213,19 +250,19 @@ pub(super) async fn remove(
     customer: Customer,
     AxumState(state): AxumState<State>,
     id: Result<Path<EndpointId>, PathRejection>,
-) -> Result<Response, Problem> {
+) -> Result<NoContent, Problem> {
     let Path(id) = id?;
     if !state.store.delete_endpoint(id, by(&state, &customer, state.clock.now())).await? {
         return Err(Problem::not_found());
     }
-    Ok(StatusCode::NO_CONTENT.into_response())
+    Ok(NoContent)
 }
 
 pub(super) async fn rotate(
     customer: Customer,
     AxumState(state): AxumState<State>,
     id: Result<Path<EndpointId>, PathRejection>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<EndpointView>, Problem> {
     let Path(id) = id?;
     let now = state.clock.now();
     let rotation = rotation(&state, &Holder::Endpoint(customer.org.clone(), id.clone()), now)?;
@@ -233,23 +270,38 @@ pub(super) async fn rotate(
     Ok(Json(with_secret(&state, &rotated.ok_or_else(Problem::not_found)?)?))
 }
 
+/// What came of a test.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "WebhookTest")]
+pub(super) struct TestView {
+    #[schemars(extend("const" = "webhook_test"))]
+    object: &'static str,
+    /// Whether the receiver answered 2xx.
+    delivered: bool,
+    /// What it answered.
+    status: Option<u16>,
+    /// What went wrong.
+    error: Option<String>,
+    took_ms: u64,
+}
+
 /// Sends an event of the type `endpoint.test` now, and says what came of it.
 pub(super) async fn test(
     customer: Customer,
     AxumState(state): AxumState<State>,
     id: Result<Path<EndpointId>, PathRejection>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<TestView>, Problem> {
     let Path(id) = id?;
     let endpoint = find(&state, &customer, &id).await?;
     let secrets = state.webhooks.seals().opened(&holder(&endpoint), &endpoint.secrets)?;
     let tried = state.webhooks.test(&customer.org, &endpoint.url, &secrets).await.ok_or_else(|| {
         Problem::new(Code::TooManyTests, "Other tests are under way: wait until they have ended.")
     })?;
-    Ok(Json(json!({
-        "object": "webhook_test",
-        "delivered": tried.failure.is_none(),
-        "status": tried.status(),
-        "error": tried.error,
-        "took_ms": u64::try_from(tried.took.as_millis()).unwrap_or(u64::MAX),
-    })))
+    Ok(Json(TestView {
+        object: "webhook_test",
+        delivered: tried.failure.is_none(),
+        status: tried.status(),
+        took_ms: u64::try_from(tried.took.as_millis()).unwrap_or(u64::MAX),
+        error: tried.error,
+    }))
 }

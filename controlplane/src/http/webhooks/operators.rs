@@ -6,16 +6,15 @@ use axum::{
         Path, Query, State as AxumState,
         rejection::{PathRejection, QueryRejection},
     },
-    http::StatusCode,
 };
 use controlplane_core::ids::{EventId, OrgId};
 use controlplane_store::webhooks::{Change, DeliveryPage, Target};
 use serde::Deserialize;
-use serde_json::Value;
 
-use super::deliveries::{ListQuery, replayed, view};
+use super::deliveries::{DeliveryView, ListQuery, ReplayView, replayed, view};
 use crate::http::{
     State,
+    answer::Accepted,
     auth::Operator,
     body::JsonBody,
     problem::{Code, Problem},
@@ -42,16 +41,12 @@ pub(in crate::http) async fn list(
     _: Operator,
     AxumState(state): AxumState<State>,
     query: Result<Query<OperatorQuery>, QueryRejection>,
-) -> Result<Json<ListView<Value>>, Problem> {
+) -> Result<Json<ListView<DeliveryView>>, Problem> {
     let Query(OperatorQuery { limit, starting_after, state: wanted, endpoint }) = query?;
     let target = endpoint.as_deref().map(target).transpose()?;
     let page = ListQuery { limit, starting_after, state: wanted }.page()?;
     let (deliveries, has_more) = state.store.deliveries(DeliveryPage { target, ..page }).await?;
-    let shown = deliveries.iter().map(|delivery| {
-        let mut shown = view(delivery);
-        shown["org"] = delivery.org.as_str().into();
-        shown
-    });
+    let shown = deliveries.iter().map(|delivery| view(delivery).of(&delivery.org));
     Ok(Json(ListView { object: "list", data: shown.collect(), has_more }))
 }
 
@@ -68,7 +63,7 @@ pub(in crate::http) async fn replay(
     AxumState(state): AxumState<State>,
     event: Result<Path<EventId>, PathRejection>,
     JsonBody { value: body, .. }: JsonBody<ReplayBody>,
-) -> Result<(StatusCode, Json<Value>), Problem> {
+) -> Result<Accepted<ReplayView>, Problem> {
     let (Path(event), target) = (event?, target(&body.endpoint)?);
     let at = state.clock.now();
     // The audit row is the organisation's whose delivery it is.

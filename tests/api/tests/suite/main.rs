@@ -11,6 +11,7 @@ mod audit;
 mod calls;
 mod cancels;
 mod caps;
+mod document;
 mod events;
 mod fixture;
 mod fleets;

@@ -57,7 +57,7 @@ impl Tenant {
         match of {
             Id::Call => &self.call,
             Id::Recording => &self.recording,
-            Id::Endpoint => &self.endpoint,
+            Id::Endpoint | Id::Receiver => &self.endpoint,
             Id::Event => &self.event,
             Id::Key => &self.key,
             Id::Org | Id::Node | Id::Trunk | Id::Stream | Id::Sound => panic!("{of:?} is no organisation's"),
@@ -70,7 +70,7 @@ const fn nothing(of: Id) -> &'static str {
     match of {
         Id::Call => "call_00000000000000000000000000",
         Id::Recording => "audio_00000000000000000000000000",
-        Id::Endpoint => "we_00000000000000000000000000",
+        Id::Endpoint | Id::Receiver => "we_00000000000000000000000000",
         Id::Event => "evt_00000000000000000000000000",
         Id::Key => "key_00000000000000000000000000",
         Id::Org => "org_7zzzzzzzzzzzzzzzzzzzzzzzz0",
