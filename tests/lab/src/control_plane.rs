@@ -365,9 +365,9 @@ impl ControlPlane {
         let url = format!("http://{door}{path}");
         let authorization = format!("Bearer {key}");
         let answer = match (method, body) {
-            ("POST", body) => {
-                let request = self.http.post(&url).header("Authorization", authorization);
-                request.send_json(body.unwrap_or(&Value::Null))
+            ("POST" | "PUT", body) => {
+                let request = if method == "PUT" { self.http.put(&url) } else { self.http.post(&url) };
+                request.header("Authorization", authorization).send_json(body.unwrap_or(&Value::Null))
             }
             _ => self.http.get(&url).header("Authorization", authorization).call(),
         };

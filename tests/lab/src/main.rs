@@ -2,6 +2,7 @@
 mod bench;
 mod demo;
 mod even;
+mod fuzz;
 mod hands;
 mod jobs;
 mod output;
@@ -71,6 +72,8 @@ enum Command {
     },
     /// Kills, freezes and cuts at random while calls run; what was told is held against what carriers saw
     Chaos(stages::Chaos),
+    /// Asks the customers' API as its document says, and as it says it may not be asked
+    Fuzz(fuzz::Wanted),
     /// Runs a command with a second lab beside the machine's: own network, no way out
     Apart {
         /// A plain word; labs of different names do not know of each other
@@ -104,6 +107,7 @@ fn main() -> ExitCode {
         Command::Test(wanted) => stages::test(&wanted),
         Command::Bench { what, json } => bench::bench(what, json),
         Command::Chaos(wanted) => stages::chaos(&wanted),
+        Command::Fuzz(wanted) => fuzz::fuzz(&wanted),
         Command::Apart { name, command } => hands::apart(&name, &command),
         Command::Dashboards { check } => hands::dashboards(check),
         Command::Soak(wanted) => soak::soak(&wanted),

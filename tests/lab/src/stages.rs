@@ -63,7 +63,7 @@ pub(crate) struct Chaos {
 
 /// A node cut off for ten minutes, with what it measured.
 pub(crate) fn link_cut() -> anyhow::Result<()> {
-    step(&["build", "--workspace", "--bins"], &[])?;
+    build_programs()?;
     let ten_minutes = ["--", "--test-threads=1", "--ignored", "--exact", "--nocapture", "cut::ten_minutes"];
     step(&test_line(&["nodes"], &ten_minutes), &[])
 }
@@ -167,7 +167,7 @@ const REAL_PARTS: &str = "controlplane-store/postgres-tests,api/postgres-tests,a
                           node-agent/real-nft,node-agent-core/real-nft,lab/promtool";
 
 /// The store's contract, and the API, on PostgreSQL too; the agents' firewall in a real kernel, in network
-/// namespaces of the tests' own.
+/// namespaces of the tests' own; and the customers' API as its document tells it, thousands of times.
 fn contract() -> anyhow::Result<()> {
     let cluster = Cluster::start()?;
     let url = cluster.url();
@@ -179,14 +179,21 @@ fn contract() -> anyhow::Result<()> {
     let targets = ["contract", "migrating", "postgres_server", "suite", "agents", "nft", "ward", "alerts"];
     let mut arguments = vec!["test", "--workspace", "--features", REAL_PARTS];
     arguments.extend(targets.iter().flat_map(|target| ["--test", *target]));
-    step(&arguments, &postgres)
+    step(&arguments, &postgres)?;
+    drop(cluster);
+    crate::fuzz::fuzz(&crate::fuzz::Wanted::default())
+}
+
+/// Every program of this workspace, beside the one that runs.
+pub(crate) fn build_programs() -> anyhow::Result<()> {
+    step(&["build", "--workspace", "--bins"], &[])
 }
 
 /// Builds and installs all that jobs need, so that they only run.
 fn prepare_labs() -> anyhow::Result<()> {
     lab::install_everything()?;
     step(&["build", "--workspace", "--bins", "--features", "controlplane/planted-bugs"], &[])?;
-    step(&["build", "--workspace", "--bins"], &[])?;
+    build_programs()?;
     step(&test_line(&REAL_FLEET, &["--no-run"]), &[])
 }
 
@@ -228,7 +235,7 @@ fn lab_jobs() -> Vec<Job> {
 
 /// The chaos run by hand.
 pub(crate) fn chaos(wanted: &Chaos) -> anyhow::Result<()> {
-    step(&["build", "--workspace", "--bins"], &[])?;
+    build_programs()?;
     let mut command = Command::new(lab::program("chaos")?);
     command.args([
         "run",
@@ -276,7 +283,7 @@ fn cargo_line(arguments: &[&str]) -> Vec<String> {
 }
 
 /// A command that must succeed, with its output on this terminal.
-fn run(command: &mut Command, line: &str) -> anyhow::Result<()> {
+pub(crate) fn run(command: &mut Command, line: &str) -> anyhow::Result<()> {
     let status = command.status().with_context(|| format!("start `{line}`"))?;
     if !status.success() {
         bail!("`{line}` ended with {status}");
