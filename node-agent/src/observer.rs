@@ -181,6 +181,7 @@ async fn read(status: &Status, memory: &mut Memory, session: &Session) -> Result
         foreign = observe::foreign_calls(&items, &names);
         status.sources.foreign_calls(&foreign);
         if hangs_up {
+            status.sources.hangs_up(&names);
             hang_up(status, session, &foreign).await?;
         }
         for unclaimed in status.gate.reconcile(&channels, asked_at).iter().take(UNCLAIMED_MAX) {
@@ -256,12 +257,19 @@ async fn read(status: &Status, memory: &mut Memory, session: &Session) -> Result
     })
 }
 
-/// Ends calls that Ringward did not place. Each is named in the log: whoever it was has to be found.
+/// Ends calls that Ringward did not place. Each is named in the log: whoever it was has to be found. What Asterisk refuses is said,
+/// and not counted as ended; most often that call has just ended by itself.
 async fn hang_up(status: &Status, session: &Session, calls: &[ForeignCall]) -> Result<(), AskError> {
     for ForeignCall { endpoint, channel } in calls.iter().take(HANGUPS_MAX) {
-        tracing::warn!(endpoint, channel, "a call that Ringward did not place is hung up");
-        session.action(action("Hangup", &[("Channel", channel), ("Cause", CALL_REJECTED)])?).await?;
-        status.sources.hung_up(endpoint);
+        let hangup = action("Hangup", &[("Channel", channel), ("Cause", CALL_REJECTED)])?;
+        let answer = session.action(hangup).await?;
+        if answer.is_success() {
+            tracing::warn!(endpoint, channel, "a call that Ringward did not place is hung up");
+            status.sources.hung_up(endpoint);
+        } else {
+            let answer = answer.text();
+            tracing::warn!(endpoint, channel, answer, "a call that Ringward did not place is not hung up");
+        }
     }
     Ok(())
 }

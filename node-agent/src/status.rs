@@ -142,7 +142,8 @@ impl Status {
     }
 
     /// For `ringward-agent status` and `jail status`.
-    pub(crate) fn json(&self, metrics: &Metrics) -> Vec<u8> {
+    #[must_use]
+    pub fn json(&self, metrics: &Metrics) -> Vec<u8> {
         let links = self.links.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let identity = self.identity.borrow().clone();
         let (seen, declared) = self.observations();

@@ -15,7 +15,7 @@ use node_agent::{
     identity::{Identity, StateDir},
     metrics::Metrics,
     observer,
-    settings::Settings,
+    settings::{ForeignCalls, Settings},
     spool::Spool,
     status::{Sight, Status},
 };
@@ -23,6 +23,7 @@ use node_agent_ami::ActionIds;
 use node_agent_protocol::{
     AmiState, ContactStatus, List, NumberRule, Policy, RegistrationStatus, Text, TrunkPolicy,
 };
+use serde_json::json;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::TcpListener,
@@ -32,8 +33,16 @@ use tokio::{
 
 type Asked = Arc<Mutex<Vec<String>>>;
 
+/// Channels that there are: one that somebody else placed over acme.
+const FOREIGN: &str = "PJSIP/acme-00000001";
+
 /// Answers each action with what was recorded of it, under the ActionID that was asked with.
 async fn replay() -> (SocketAddr, Asked) {
+    replay_with(|_| None).await
+}
+
+/// The same, but for what `other` answers: without an end, and its ActionID is put in.
+async fn replay_with(other: fn(&str) -> Option<&'static str>) -> (SocketAddr, Asked) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, asked) = (listener.local_addr().unwrap(), Asked::default());
     let log = Arc::clone(&asked);
@@ -49,7 +58,15 @@ async fn replay() -> (SocketAddr, Asked) {
                         action.push(line);
                         continue;
                     }
-                    let answer = answer(&action);
+                    let word =
+                        action.first().and_then(|line| line.strip_prefix("Action: ")).unwrap_or_default();
+                    let answer = match other(word) {
+                        Some(told) => {
+                            let of = |line: &&String| line.starts_with("ActionID: ");
+                            told.replace("ActionID: ?", action.iter().find(of).unwrap())
+                        }
+                        None => answer(&action),
+                    };
                     log.lock().unwrap().push(action.join("|"));
                     action.clear();
                     if writing.write_all(answer.as_bytes()).await.is_err() {
@@ -166,4 +183,51 @@ async fn trunks_are_read_whole_findings_told_and_a_stopped_registration_taken_up
     assert_eq!(named("PJSIPRegister"), 1);
     let details: HashSet<_> = asked.iter().filter_map(|action| action.split("Endpoint: ").nth(1)).collect();
     assert_eq!(details, HashSet::from(["acme", "gone"]), "only declared trunks are asked for one by one");
+}
+
+/// What is told of the calls that somebody else placed, after the first reading, and how often [`FOREIGN`] was to be hung up.
+async fn foreign_calls(other: fn(&str) -> Option<&'static str>) -> (serde_json::Value, usize) {
+    let (address, asked) = replay_with(other).await;
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("secret");
+    std::fs::write(&secret, "secret\n").unwrap();
+    let mut settings = Settings::default();
+    (settings.observer.address, settings.observer.secret_file) = (address, secret);
+    settings.gate.foreign_calls = ForeignCalls::HangUp;
+    let status = status(dir.path());
+    let mut snapshots = status.sight_changes();
+    tokio::spawn(observer::observe(settings, status.clone(), ActionIds::seeded(1), Chance::seeded(2)));
+    let is_up = |sight: &Arc<Sight>| matches!(sight.ami, AmiState::Up { .. });
+    timeout(Duration::from_secs(5), snapshots.wait_for(is_up)).await.expect("nothing was seen").unwrap();
+    let told: serde_json::Value = serde_json::from_slice(&status.json(&Metrics::new().unwrap())).unwrap();
+    let channel = format!("Channel: {FOREIGN}|");
+    let asked = asked.lock().unwrap();
+    let hangups =
+        asked.iter().filter(|action| action.starts_with("Action: Hangup|") && action.contains(&channel));
+    (told["evidence"]["foreign_calls"].clone(), hangups.count())
+}
+
+const LISTED: &str = "Response: Success\r\nActionID: ?\r\nEventList: start\r\n\r\n\
+    Event: CoreShowChannel\r\nActionID: ?\r\nChannel: PJSIP/acme-00000001\r\nUniqueid: 1795522722.1\r\n\
+    Application: AppDial\r\nApplicationData: (Outgoing Line)\r\n\r\n\
+    Event: CoreShowChannelsComplete\r\nActionID: ?\r\nEventList: Complete\r\nListItems: 1\r\n\r\n";
+
+#[tokio::test]
+async fn a_foreign_call_is_counted_as_hung_up_when_asterisk_says_so() {
+    let (told, asked) = foreign_calls(|action| (action == "CoreShowChannels").then_some(LISTED)).await;
+    assert_eq!(asked, 1);
+    assert_eq!(told, json!({"now": {"acme": 1}, "hung_up": {"acme": 1, "gone": 0}}));
+}
+
+/// It may have ended meanwhile, or the manager user may not: neither blinds the observer, nor is counted.
+#[tokio::test]
+async fn a_hang_up_that_asterisk_refuses_is_not_counted() {
+    let refused = |action: &str| match action {
+        "CoreShowChannels" => Some(LISTED),
+        "Hangup" => Some("Response: Error\r\nActionID: ?\r\nMessage: No such channel\r\n\r\n"),
+        _ => None,
+    };
+    let (told, asked) = foreign_calls(refused).await;
+    assert_eq!(asked, 1);
+    assert_eq!(told, json!({"now": {"acme": 1}, "hung_up": {"acme": 0, "gone": 0}}));
 }

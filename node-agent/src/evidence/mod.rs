@@ -20,7 +20,7 @@ mod tail;
 mod tally;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -192,7 +192,7 @@ impl Sources {
         self.lock().jails = rules.jails.iter().map(|(name, jail)| (name.clone(), mode(jail))).collect();
     }
 
-    /// For `jail status`.
+    /// For `status` and `jail status`.
     pub(crate) fn seen(&self, metrics: &EvidenceMetrics) -> serde_json::Value {
         let standing = self.lock();
         let jail = |(name, mode): &(JailName, &str)| {
@@ -201,7 +201,8 @@ impl Sources {
             (name.to_string(), seen)
         };
         let jails: serde_json::Map<_, _> = standing.jails.iter().map(jail).collect();
-        json!({"sources": standing.sources, "jails": jails})
+        let foreign = json!({"now": standing.foreign_calls, "hung_up": standing.hung_up});
+        json!({"sources": standing.sources, "jails": jails, "foreign_calls": foreign})
     }
 
     /// Calls that go out over trunks and that Ringward did not place, at the last reading.
@@ -209,6 +210,14 @@ impl Sources {
         let mut counts = BTreeMap::new();
         calls.iter().for_each(|call| *counts.entry(call.endpoint.clone()).or_default() += 1);
         self.lock().foreign_calls = counts;
+    }
+
+    /// They are hung up on these trunks: counted from 0, so that the first one is an increase.
+    pub(crate) fn hangs_up(&self, endpoints: &BTreeSet<&str>) {
+        let counted = &mut self.lock().hung_up;
+        for endpoint in endpoints {
+            counted.entry((*endpoint).to_owned()).or_default();
+        }
     }
 
     /// One of them was hung up.
