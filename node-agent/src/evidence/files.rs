@@ -28,7 +28,8 @@ use super::{
 
 /// Between two looks at a file.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Looks at a file in one round, as long as there is more: the way to another thread and back costs as much as one of them.
+/// Looks in one round, as long as there is more: the way to another thread and back costs as much as one of them. Several files share
+/// them, and each has one: what a round finds is held in memory.
 const LOOKS_MAX: usize = 4;
 /// Between two searches for files of a pattern.
 const SEARCH_EVERY: Duration = Duration::from_secs(10);
@@ -215,12 +216,10 @@ impl Reader {
             Line::Ignored(_) => *ignored += 1,
             Line::Missed => *missed += 1,
         };
+        let looks = (LOOKS_MAX / self.tails.len().max(1)).max(1);
         for (path, tail) in &mut self.tails {
             let mut more = true;
-            for _ in 0..LOOKS_MAX {
-                if !more {
-                    break;
-                }
+            for _ in 0..looks {
                 more = match tail.look(&mut take) {
                     Ok(look) => {
                         sum.overlong += look.overlong;
@@ -235,6 +234,9 @@ impl Reader {
                         false
                     }
                 };
+                if !more {
+                    break;
+                }
             }
             sum.more |= more;
         }
