@@ -11,6 +11,7 @@
 )]
 
 mod answers;
+mod caps;
 mod failover;
 mod faults;
 mod fixture;
