@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use axum::{Router, serve::ListenerExt};
+use axum::Router;
 use controlplane_core::guard::Destination;
 use controlplane_store::{Store, StoreError};
 use node_agent_ami::ActionIds;
@@ -14,21 +14,22 @@ use tokio::{
 };
 
 use crate::{
-    agents::{Agents, AuthorityError, Door, Links, Peer},
+    agents::{self, Agents, AuthorityError, Links, Peer},
     audio::Audio,
     audit::{Audit, signing::KeyError},
     bootstrap::{Bootstrap, TokenError},
     calls::{Calls, Limits, Patience},
     clock::{Chance, Clock},
+    doors::{CertificateError, Door, DoorMetrics, FileTls},
     health::{self, Canaries, Keeping},
-    http::{self, Parts, Patient, State},
+    http::{self, Parts, State},
     keys::Uses,
     metrics::Metrics,
     nodes::{self, Nodes, TakeUpError},
     privacy::Privacy,
     registry::Registry,
     rules::Rules,
-    settings::Settings,
+    settings::{self, Settings},
     webhooks::{
         ClientError, Webhooks,
         sealing::{SealError, Seals},
@@ -60,6 +61,17 @@ pub enum StartError {
         /// The system's error.
         source: std::io::Error,
     },
+    /// The certificate of a door.
+    #[error("the {door}' door: {source}")]
+    Certificate {
+        /// Which door.
+        door: &'static str,
+        /// Which file, and why.
+        source: CertificateError,
+    },
+    /// The TLS of a door.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(#[from] rustls::Error),
     /// The stored fleet.
     #[error(transparent)]
     Fleet(#[from] TakeUpError),
@@ -130,6 +142,10 @@ impl App {
         )?);
         let agents_door = agents.door(agents_door)?;
         let metrics = Arc::new(Metrics::new()?);
+        let (api_at, operator_at) =
+            (address(&api, settings.api.listen), address(&operator, settings.operator.listen));
+        let (api, api_tls) = door("customers", api, &settings.api, &metrics.doors)?;
+        let (operator, operator_tls) = door("operators", operator, &settings.operator, &metrics.doors)?;
         metrics.add(agents.bans.metrics())?;
         let registry = Arc::new(Registry::new(chance.fork()));
         let nodes = Arc::new(Nodes::new(nodes::Shared {
@@ -240,11 +256,9 @@ impl App {
         if resumed > 0 {
             tracing::warn!(calls = resumed, "took up calls that an earlier process had left open");
         }
-        let (api_at, operator_at) =
-            (address(&api, settings.api.listen), address(&operator, settings.operator.listen));
         let doors = vec![
-            serve(api, http::customers(state.clone()), stopping.clone()),
-            serve(operator, http::operators(state), stopping),
+            api.open(http::customers(state.clone(), &settings.cors.origins), stopping.clone()),
+            operator.open(http::operators(state), stopping),
             linking,
         ];
         tracing::info!(api = %api_at, operator = %operator_at, agents = %agents_at, "ringward is ready");
@@ -254,6 +268,7 @@ impl App {
                  --open PL`"
             );
         }
+        let doors_metrics = metrics.doors.clone();
         let mut tasks = vec![
             health::watch(Arc::clone(&registry), metrics, Arc::clone(&keeping), Arc::clone(&audit)),
             keeping.keep(Arc::clone(&registry), clock),
@@ -269,6 +284,10 @@ impl App {
         tasks.extend(webhooks.keep());
         tasks.extend(audit.keep());
         tasks.push(privacy.keep());
+        tasks.extend([api_tls, operator_tls].into_iter().flatten().map(|tls| {
+            let metrics = doors_metrics.clone();
+            tokio::spawn(tls.follow(metrics)).abort_handle()
+        }));
         Ok(Self {
             api: api_at,
             operator: operator_at,
@@ -312,8 +331,8 @@ impl App {
     }
 }
 
-/// As [`serve`], over TLS and with who is at the other end.
-fn serve_agents(door: Door, router: Router, mut stopping: watch::Receiver<bool>) -> JoinHandle<()> {
+/// The door with a certificate for each node.
+fn serve_agents(door: agents::Door, router: Router, mut stopping: watch::Receiver<bool>) -> JoinHandle<()> {
     let service = router.into_make_service_with_connect_info::<Peer>();
     tokio::spawn(async move {
         let stopped = async move {
@@ -349,25 +368,36 @@ async fn listen(
     TcpListener::bind(address).await.map_err(|source| StartError::Listen { door, setting, address, source })
 }
 
+/// Whether each door has the certificate that is set for it.
+///
+/// # Errors
+/// [`StartError::Certificate`] names the first that cannot be used.
+pub fn check_certificates(settings: &Settings) -> Result<(), StartError> {
+    let doors = [("customers", &settings.api), ("operators", &settings.operator)];
+    doors.into_iter().try_for_each(|(name, door)| file_tls(name, door).map(drop))
+}
+
+fn file_tls(name: &'static str, settings: &settings::Door) -> Result<Option<FileTls>, StartError> {
+    let files = settings.tls.as_ref().map(|files| FileTls::open(name, files)).transpose();
+    files.map_err(|source| StartError::Certificate { door: name, source })
+}
+
+/// A door as it is set, and its certificate if it speaks TLS.
+fn door(
+    name: &'static str,
+    listener: TcpListener,
+    settings: &settings::Door,
+    metrics: &DoorMetrics,
+) -> Result<(Door, Option<FileTls>), StartError> {
+    let files = file_tls(name, settings)?;
+    let tls = files.as_ref().map(FileTls::config).transpose()?.map(Arc::new);
+    Ok((Door { name, listener, settings: settings.clone(), tls, metrics: metrics.clone() }, files))
+}
+
 fn address(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
     listener.local_addr().unwrap_or(asked)
 }
 
 fn absolute(path: &std::path::Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
-}
-
-fn serve(listener: TcpListener, router: Router, mut stopping: watch::Receiver<bool>) -> JoinHandle<()> {
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    tokio::spawn(async move {
-        let stopped = async move {
-            // An error means that the sender is gone, which is a stop too.
-            let _ = stopping.wait_for(|stop| *stop).await;
-        };
-        // `tap_io` for nothing but its addresses: only so does axum give them to handlers.
-        let listener = Patient(listener).tap_io(|_| ());
-        if let Err(error) = axum::serve(listener, service).with_graceful_shutdown(stopped).await {
-            tracing::error!(%error, "a door failed");
-        }
-    })
 }

@@ -1,7 +1,8 @@
 //! The Ringward control plane: the server, and the operators' command line.
 //!
 //! `app` starts everything and stops it; `registry` knows the fleet; `nodes` keeps the AMI sessions;
-//! `calls` carries calls to their end; `health` looks after what is known of trunks and nodes; `http` has the doors;
+//! `calls` carries calls to their end; `health` looks after what is known of trunks and nodes; `doors` lets connections
+//! in, and `http` answers them;
 //! `audio` has what callees hear; `audit` seals, signs and erases the audit log;
 //! `privacy` erases what else is old.
 
@@ -13,6 +14,7 @@ pub mod bootstrap;
 pub mod calls;
 pub mod cli;
 pub mod clock;
+pub mod doors;
 mod health;
 pub mod http;
 pub mod keys;

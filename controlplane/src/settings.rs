@@ -3,6 +3,7 @@
 //! `RINGWARD_DATABASE_URL`, `RINGWARD_API__LISTEN`, … : `__` nests. A wrong or unknown setting is refused
 //! with its key and where it came from.
 
+mod doors;
 mod kept;
 
 use std::{
@@ -20,7 +21,10 @@ use ipnet::IpNet;
 use node_agent_protocol::PlaneUrl;
 use serde::{Deserialize, Serialize};
 
-pub use self::kept::{AuditSettings, RetentionSettings};
+pub use self::{
+    doors::{CorsSettings, Door, TlsFiles, WebOrigin},
+    kept::{AuditSettings, RetentionSettings},
+};
 use crate::calls::OPEN_CALLS_MAX;
 
 /// Environment variables that begin with `RINGWARD_` and are not settings of the server.
@@ -38,6 +42,9 @@ pub struct Settings {
     pub database_url: Option<String>,
     /// The customers' door.
     pub api: Door,
+    /// Which web pages may ask at the customers' door.
+    #[serde(default)]
+    pub cors: CorsSettings,
     /// The operators' door.
     pub operator: Door,
     /// The agents' door.
@@ -120,14 +127,6 @@ pub struct WebhookSettings {
     pub ca_file: Option<PathBuf>,
 }
 
-/// One listener.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Door {
-    /// Address and port.
-    pub listen: SocketAddr,
-}
-
 /// The agents' door.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -192,12 +191,13 @@ impl Default for AudioSettings {
 
 impl Default for Settings {
     fn default() -> Self {
-        let local = |port| Door { listen: SocketAddr::from(([127, 0, 0, 1], port)) };
+        let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
         Self {
             data_dir: PathBuf::from("/var/lib/ringward"),
             database_url: None,
-            api: local(8080),
-            operator: local(8081),
+            api: Door::at(local(8080)),
+            cors: CorsSettings::default(),
+            operator: Door { connections_max: 1_024, ..Door::at(local(8081)) },
             agents: AgentsDoor { listen: SocketAddr::from(([0, 0, 0, 0], 8443)), urls: Vec::new() },
             audio: AudioSettings::default(),
             log_json: false,
@@ -249,6 +249,8 @@ impl Settings {
     /// What each value must be beyond its form.
     fn check(&self) -> Result<(), String> {
         self.guard.validate().map_err(|error| format!("guard.{error}"))?;
+        self.api.check("api")?;
+        self.operator.check("operator")?;
         let speech = &self.audio.speech;
         crate::audio::check(speech).map_err(|error| format!("audio.speech.command: {error}"))?;
         // A call may wait for a day until it plays.

@@ -4,11 +4,10 @@
 //! One address may hold a few handshakes at a time, so that a stranger who stalls keeps nobody else out.
 
 use std::{
-    collections::HashMap,
-    fmt, io,
-    net::{IpAddr, SocketAddr},
+    io,
+    net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -19,11 +18,7 @@ use axum::{
 };
 use node_agent_protocol::tls;
 use rustls::{
-    RootCertStore, ServerConfig,
-    crypto::ring,
-    pki_types::UnixTime,
-    server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier},
-    sign::CertifiedKey,
+    RootCertStore, ServerConfig, crypto::ring, pki_types::UnixTime, server::WebPkiClientVerifier,
     time_provider::TimeProvider,
 };
 use tokio::{
@@ -36,10 +31,11 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::authority::{Authority, AuthorityError};
-use crate::clock::Clock;
+use crate::{
+    clock::Clock,
+    doors::{ACCEPT_PAUSE, HANDSHAKE_MAX, Place, Places, ServerCertificate},
+};
 
-/// From the first byte to the end of the handshake.
-const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 /// A connection without a certificate is closed after this: enough for one request from far away.
 const STRANGER_MAX: Duration = Duration::from_secs(15);
 /// Connections at a time of one address that have shown no certificate.
@@ -48,9 +44,6 @@ const STRANGERS_PER_ADDRESS: usize = 8;
 const STRANGERS_MAX: usize = 256;
 /// Connections that wait to be served; they are at once.
 const READY_MAX: usize = 16;
-/// After an error of the system (no file descriptors): it will not be better at once.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-
 /// Who is at the other end.
 #[derive(Debug, Clone)]
 pub struct Peer {
@@ -58,31 +51,6 @@ pub struct Peer {
     pub address: SocketAddr,
     /// SHA-256 of the certificate that it proved to hold: of our CA and in its time, perhaps revoked.
     pub certificate: Option<[u8; 32]>,
-}
-
-/// The certificate that the door shows now.
-pub(super) struct ServerCertificate(RwLock<Arc<CertifiedKey>>);
-
-impl ServerCertificate {
-    pub(super) fn new(certificate: Arc<CertifiedKey>) -> Arc<Self> {
-        Arc::new(Self(RwLock::new(certificate)))
-    }
-
-    pub(super) fn replace(&self, certificate: Arc<CertifiedKey>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = certificate;
-    }
-}
-
-impl fmt::Debug for ServerCertificate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ServerCertificate")
-    }
-}
-
-impl ResolvesServerCert for ServerCertificate {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)))
-    }
 }
 
 /// Certificates are judged by the program's clock.
@@ -117,42 +85,6 @@ pub(super) fn server_config(
         .with_cert_resolver(certificate);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
-}
-
-/// How many connections of each address have shown no certificate.
-type Strangers = Arc<Mutex<HashMap<IpAddr, usize>>>;
-
-/// One of them; its place is free when this is dropped.
-struct Place {
-    strangers: Strangers,
-    address: IpAddr,
-}
-
-impl Place {
-    fn take(strangers: &Strangers, address: IpAddr) -> Option<Self> {
-        let mut held = strangers.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.values().sum::<usize>() >= STRANGERS_MAX {
-            return None;
-        }
-        let of_address = held.entry(address).or_default();
-        if *of_address >= STRANGERS_PER_ADDRESS {
-            return None;
-        }
-        *of_address += 1;
-        Some(Self { strangers: Arc::clone(strangers), address })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut held = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = held.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                held.remove(&self.address);
-            }
-        }
-    }
 }
 
 /// A connection after its handshake. One without a certificate ends by itself.
@@ -237,7 +169,7 @@ impl Connected<IncomingStream<'_, Door>> for Peer {
 }
 
 async fn accept(listener: TcpListener, acceptor: TlsAcceptor, ready: mpsc::Sender<(Connection, Peer)>) {
-    let strangers = Strangers::default();
+    let strangers = Places::new(STRANGERS_PER_ADDRESS, STRANGERS_MAX);
     loop {
         let (tcp, address) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -248,7 +180,7 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, ready: mpsc::Sende
             }
         };
         // Too many of this address already: closed without a word, which costs least.
-        let Some(place) = Place::take(&strangers, address.ip().to_canonical()) else { continue };
+        let Ok(place) = strangers.take(address.ip()) else { continue };
         let (acceptor, ready) = (acceptor.clone(), ready.clone());
         tokio::spawn(async move {
             // Small messages that somebody waits for.

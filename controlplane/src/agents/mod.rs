@@ -26,7 +26,6 @@ use node_agent_protocol::PlaneUrl;
 use time::OffsetDateTime;
 use tokio::{net::TcpListener, task::AbortHandle, time::interval};
 
-use self::door::ServerCertificate;
 pub(crate) use self::links::{Admission, BAR_MAX, DialledFor, PlaceAudioError};
 pub use self::{
     authority::{Authority, AuthorityError, CsrError, Signed},
@@ -37,6 +36,7 @@ pub use self::{
 };
 use crate::{
     clock::{Chance, Clock},
+    doors::ServerCertificate,
     registry::Registry,
 };
 

@@ -8,7 +8,7 @@ use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitEx
 
 use super::{Failure, systemd};
 use crate::{
-    app::App,
+    app::{App, check_certificates},
     clock::{Chance, Clock},
     settings::Settings,
 };
@@ -56,6 +56,7 @@ pub(super) async fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let url = settings.database_url();
     let store = controlplane_store::open(&url).await.map_err(|error| failed(&error))?;
     if args.check {
+        check_certificates(&settings).map_err(|error| failed(&error))?;
         println!("settings and database are good: {}", controlplane_store::place(&url));
         return Ok(ExitCode::SUCCESS);
     }

@@ -11,40 +11,34 @@ use std::{
     time::Duration,
 };
 
-use axum::serve::Listener;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Sleep, sleep},
+    time::{Instant, Sleep, sleep},
 };
 
 /// A connection that takes no byte for this long is ended.
 const STALLED_MAX: Duration = Duration::from_secs(30);
 
-/// Accepts as the listener within, and hangs up on who takes nothing.
-pub(crate) struct Patient<L>(pub(crate) L);
-
-impl<L: Listener> Listener for Patient<L> {
-    type Io = Connection<L::Io>;
-    type Addr = L::Addr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let (io, address) = self.0.accept().await;
-        (Connection { io, stalled: None }, address)
-    }
-
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.0.local_addr()
-    }
-}
-
 /// A connection.
-pub(crate) struct Connection<T> {
+pub(super) struct Connection<T> {
     io: T,
     /// Ends when the other end has taken nothing for too long; there while it takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// Ends when the other end has said nothing for too long, where it has to say something ever so often.
+    quiet: Option<(Duration, Pin<Box<Sleep>>)>,
 }
 
 impl<T> Connection<T> {
+    /// One that may be quiet.
+    pub(super) fn new(io: T) -> Self {
+        Self { io, stalled: None, quiet: None }
+    }
+
+    /// One from which a byte must come within this time after the one before.
+    pub(super) fn talking(io: T, quiet_max: Duration) -> Self {
+        Self { quiet: Some((quiet_max, Box::pin(sleep(quiet_max)))), ..Self::new(io) }
+    }
+
     fn within<V>(&mut self, context: &mut Context<'_>, wrote: Poll<io::Result<V>>) -> Poll<io::Result<V>> {
         if wrote.is_ready() {
             self.stalled = None;
@@ -62,7 +56,15 @@ impl<T: AsyncRead + Unpin> AsyncRead for Connection<T> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(context, buffer)
+        let this = &mut *self;
+        let read = Pin::new(&mut this.io).poll_read(context, buffer);
+        let Some((quiet_max, quiet)) = &mut this.quiet else { return read };
+        if read.is_ready() {
+            quiet.as_mut().reset(Instant::now() + *quiet_max);
+            return read;
+        }
+        ready!(quiet.as_mut().poll(context));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the other end says nothing")))
     }
 }
 
@@ -107,7 +109,12 @@ mod tests {
         sync::{Arc, Weak},
     };
 
-    use axum::{Router, body::Body, routing::get};
+    use axum::{
+        Router,
+        body::Body,
+        routing::get,
+        serve::{self, Listener},
+    };
     use futures_util::stream;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
@@ -117,12 +124,12 @@ mod tests {
     struct One(Option<DuplexStream>);
 
     impl Listener for One {
-        type Io = DuplexStream;
+        type Io = Connection<DuplexStream>;
         type Addr = ();
 
-        async fn accept(&mut self) -> (DuplexStream, ()) {
+        async fn accept(&mut self) -> (Self::Io, ()) {
             match self.0.take() {
-                Some(stream) => (stream, ()),
+                Some(stream) => (Connection::new(stream), ()),
                 None => std::future::pending().await,
             }
         }
@@ -147,9 +154,7 @@ mod tests {
             }
         });
         let (near, mut far) = duplex(4_096);
-        tokio::spawn(async move {
-            axum::serve(Patient(One(Some(near))), Router::new().route("/", endless)).await
-        });
+        tokio::spawn(async move { serve::serve(One(Some(near)), Router::new().route("/", endless)).await });
         far.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
         (far, weak)
     }
@@ -180,5 +185,24 @@ mod tests {
             far.read_exact(&mut part).await.unwrap();
         }
         assert!(is_open(&held));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_must_talk_and_says_nothing_is_hung_up_on() {
+        let quiet_max = Duration::from_secs(60);
+        let (near, mut far) = duplex(64);
+        let mut near = Connection::talking(near, quiet_max);
+        let mut byte = [0];
+        for _ in 0..3 {
+            let (read, wrote) = tokio::join!(near.read(&mut byte), async {
+                sleep(quiet_max - Duration::from_secs(1)).await;
+                far.write_all(b"x").await
+            });
+            wrote.unwrap();
+            assert_eq!(read.unwrap(), 1);
+        }
+        let began = Instant::now();
+        assert_eq!(near.read(&mut byte).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(began.elapsed().as_secs(), quiet_max.as_secs());
     }
 }

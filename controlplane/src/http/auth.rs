@@ -1,9 +1,7 @@
 //! Who asks: a key from `Authorization: Bearer …`, for the door that it is of.
 
-use std::net::SocketAddr;
-
 use axum::{
-    extract::{ConnectInfo, FromRequestParts, Request, State as AxumState},
+    extract::{FromRequestParts, Request, State as AxumState},
     http::{header, request::Parts},
     middleware::Next,
     response::Response,
@@ -22,7 +20,7 @@ use super::{
     problem::{Code, Problem},
     routes::Needs,
 };
-use crate::keys;
+use crate::{doors::Client, keys};
 
 /// A customer.
 #[derive(Clone)]
@@ -137,7 +135,7 @@ fn not_admitted() -> Problem {
 
 /// For the audit row.
 fn actor(parts: &Parts, key: Option<KeyId>) -> Actor {
-    let ip = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_string());
+    let ip = parts.extensions.get::<Client>().map(|client| client.ip.to_string());
     let request = parts.extensions.get::<RequestTag>().map(|tag| tag.0.clone());
     let actor = Actor { key, node: None, request, ip, user_agent: user_agent(&parts.headers) };
     if let Some(caller) = parts.extensions.get::<Caller>() {

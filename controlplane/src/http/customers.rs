@@ -58,8 +58,10 @@ pub(super) async fn create(
     accept(&state, Asker { org, actor, mode }, &headers, body).await
 }
 
+/// The header by which a request that is sent again is known.
+pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Marks the answer to a request that was sent again.
-const REPLAYED: &str = "idempotent-replayed";
+pub(super) const REPLAYED: &str = "idempotent-replayed";
 
 /// What came of asking for a call.
 pub(super) struct Taken(Response);
@@ -222,7 +224,7 @@ fn until_tomorrow(now: OffsetDateTime) -> u32 {
 }
 
 fn idempotency(headers: &HeaderMap, body: &Bytes) -> Result<Option<Idempotency>, Problem> {
-    let mut values = headers.get_all("idempotency-key").iter();
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let invalid = || {
         Problem::new(Code::InvalidField, "One Idempotency-Key of 1 to 255 visible ASCII characters.")

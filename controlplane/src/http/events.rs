@@ -3,7 +3,7 @@
 //! Both go by position, which is given in the order of commits: whoever has read up to one has missed
 //! nothing. A stream reads from the database as its reader takes, so that a slow one costs no memory; one that
 //! takes nothing for [`SLOW_MAX`] is ended, and resumes with `Last-Event-ID` where it was. Its connection is ended
-//! where it is written to (`patient.rs`). A key that is revoked here ends its streams at
+//! where it is written to (`doors`). A key that is revoked here ends its streams at
 //! once; one that expires, or is revoked at another replica, within [`KEY_EVERY`].
 
 use std::{convert::Infallible, sync::Arc, time::Duration};

@@ -8,13 +8,13 @@ mod audio;
 mod audit;
 mod auth;
 mod body;
+mod cors;
 mod customers;
 mod events;
 mod guard;
 pub mod openapi;
 mod operators;
 mod pace;
-mod patient;
 mod problem;
 pub mod routes;
 mod shape;
@@ -22,7 +22,7 @@ mod uploads;
 mod usage;
 mod webhooks;
 
-pub(crate) use self::{patient::Patient, uploads::Uploads};
+pub(crate) use self::uploads::Uploads;
 
 use std::sync::Arc;
 
@@ -50,6 +50,7 @@ use crate::{
     bootstrap::Bootstrap,
     calls::Calls,
     clock::{Chance, Clock},
+    doors::Client,
     health::Keeping,
     keys::Uses,
     metrics::Metrics,
@@ -57,6 +58,7 @@ use crate::{
     privacy::Privacy,
     registry::Registry,
     rules::Rules,
+    settings::WebOrigin,
     webhooks::Webhooks,
 };
 
@@ -118,35 +120,41 @@ impl std::ops::Deref for State {
     }
 }
 
-/// The customers' door.
-pub fn customers(state: State) -> Router {
-    finish(Door::Customers, state)
+/// The customers' door, at which pages of these origins may ask.
+pub fn customers(state: State, origins: &[WebOrigin]) -> Router {
+    frame_in(cors::open(inner(Door::Customers, &state), origins), state)
 }
 
 /// The agents' door.
 pub fn agents(state: State) -> Router {
-    finish(Door::Agents, state)
+    frame_in(inner(Door::Agents, &state), state)
 }
 
 /// The operators' door.
 pub fn operators(state: State) -> Router {
-    finish(Door::Operators, state)
+    frame_in(inner(Door::Operators, &state), state)
 }
 
-fn finish(door: Door, state: State) -> Router {
-    routes::router(door, &state)
+fn inner(door: Door, state: &State) -> Router<State> {
+    routes::router(door, state)
         .fallback(|| async { Problem::not_found() })
         .method_not_allowed_fallback(|| async {
             Problem::new(Code::MethodNotAllowed, "See the documentation for what this address takes.")
         })
         .layer(DefaultBodyLimit::max(body::BODY_MAX))
-        .layer(middleware::from_fn_with_state(state.clone(), frame))
-        .with_state(state)
+}
+
+fn frame_in(routes: Router<State>, state: State) -> Router {
+    routes.layer(middleware::from_fn_with_state(state.clone(), frame)).with_state(state)
 }
 
 /// The request's id, for audit rows and logs.
 #[derive(Debug, Clone)]
 pub(super) struct RequestTag(pub(super) RequestId);
+
+/// To browsers that came by TLS: for a year by nothing else (RFC 6797). Of this name alone; others on the same host are
+/// not ours to speak for.
+const HSTS: &str = "max-age=31536000";
 
 /// Around every request: an id, security headers, and the request's place in a problem.
 async fn frame(
@@ -159,6 +167,7 @@ async fn frame(
     let told = pace::Told::default();
     request.extensions_mut().insert(told.clone());
     let asked = audit::Asked::of(&mut request, &id);
+    let is_secure = request.extensions().get::<Client>().is_some_and(|client| client.is_secure);
     let path = request.uri().path().chars().take(200).collect::<String>();
     let method = request.method().clone();
     let mut response = next.run(request).await;
@@ -177,6 +186,9 @@ async fn frame(
     pace::tell(&told, headers);
     if let Ok(value) = HeaderValue::from_str(id.as_str()) {
         headers.insert("x-request-id", value);
+    }
+    if is_secure {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(HSTS));
     }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -17,6 +17,7 @@ use crate::{
     agents::{AgentMetrics, BanMetrics, Links},
     audio::AudioMetrics,
     audit::AuditMetrics,
+    doors::DoorMetrics,
     registry::Registry as Fleet,
     webhooks::WebhookMetrics,
 };
@@ -57,6 +58,8 @@ pub struct Metrics {
     pub(crate) audio: AudioMetrics,
     /// What is told of the audit log.
     pub(crate) audit: AuditMetrics,
+    /// What is told of connections.
+    pub(crate) doors: DoorMetrics,
 }
 
 impl Metrics {
@@ -145,9 +148,11 @@ impl Metrics {
         let webhooks = WebhookMetrics::new(&registry)?;
         let audio = AudioMetrics::new(&registry)?;
         let audit = AuditMetrics::new(&registry)?;
+        let doors = DoorMetrics::new(&registry)?;
         Ok(Self {
             audio,
             audit,
+            doors,
             webhooks,
             fleet,
             agents,

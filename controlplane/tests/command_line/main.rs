@@ -134,6 +134,13 @@ fn settings_that_are_wrong_are_named_with_their_place() {
         told(ringward().args(["serve", "--check", "--config"]).arg(&file).output().unwrap());
     assert_eq!(code, Some(2));
     assert!(stderr.contains("listen_all") && stderr.contains("ringward.toml"), "{stderr}");
+    let tls = "[api]\nlisten = \"127.0.0.1:1\"\ntls = { certificate_file = \"/nowhere.pem\", key_file = \"/nowhere.key\" }\n";
+    std::fs::write(&file, tls).unwrap();
+    let check = ["serve", "--check", "--data-dir"];
+    let asked = ringward().args(check).arg(folder.path()).arg("--config").arg(&file).output().unwrap();
+    let (code, _, stderr) = told(asked);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("customers' door") && stderr.contains("/nowhere.pem"), "{stderr}");
     let (code, _, stderr) = run(&["serve", "--check", "--config", "/nowhere.toml"]);
     assert_eq!(code, Some(2));
     assert!(stderr.contains("/nowhere.toml: not found"), "{stderr}");

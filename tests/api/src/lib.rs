@@ -1,1 +1,4 @@
-//! The whole control plane in process, on a real database and a fake PBX, through its doors.
+//! What the suites share: an ear on the logs.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+pub mod overheard;

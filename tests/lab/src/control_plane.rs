@@ -1,7 +1,7 @@
 //! The real control plane beside the lab: the program `ringward`, started and killed as a process, and
 //! used through its doors.
 use crate::setup::Doors;
-use crate::{Agent, Lab, LabError, Pbx, Setup, Signal, clock, process, program};
+use crate::{Agent, Lab, LabError, Pbx, Setup, Signal, clock, leaks, process, program};
 use serde_json::{Value, json};
 use std::fs;
 use std::net::SocketAddr;
@@ -381,6 +381,7 @@ impl Drop for ControlPlane {
     fn drop(&mut self) {
         // What cannot be ended here is ended by the next lab's sweep.
         process::end(NAME).ok();
+        leaks::look_through(&self.log(), &[self.operator_key.clone(), self.customer_key.clone()]);
     }
 }
 

@@ -1,8 +1,8 @@
 //! A running lab: up, down, and its hosts by name.
 use crate::asterisk::Asterisk;
 use crate::{
-    Attacker, Carrier, Hardening, HostName, Hosts, LabError, Pbx, Phone, Plan, Root, Subnet, clock,
-    fleet_toml, hardened, network, packages, progress, root, sweep::sweep_ours,
+    AmiUser, Attacker, Carrier, Hardening, HostName, Hosts, LabError, Pbx, Phone, Plan, Root, Subnet, clock,
+    fleet_toml, hardened, leaks, network, packages, progress, root, sweep::sweep_ours,
 };
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
@@ -258,10 +258,16 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        let of_ami =
+            |pbx: &Pbx| AmiUser::ALL.iter().filter_map(|user| pbx.secret(*user).ok()).collect::<Vec<_>>();
+        let known = self.pbxes.iter().flat_map(of_ami).collect::<Vec<_>>();
         if self.hold == Hold::Scoped
             && let Err(error) = sweep_ours()
         {
             progress::say(&format!("cleaning up: {error}"));
+        }
+        for pbx in &self.pbxes {
+            leaks::look_through(&pbx.host().folder().join("log/agent.log"), &known);
         }
     }
 }

@@ -32,6 +32,7 @@ pub mod injection;
 mod kamailio;
 mod keys;
 mod lab;
+mod leaks;
 mod machine;
 pub mod memory;
 mod network;

@@ -31,6 +31,8 @@ pub enum AmiUser {
 }
 
 impl AmiUser {
+    pub(crate) const ALL: [Self; 3] = [Self::Calls, Self::Security, Self::Agent];
+
     /// Its name at login.
     pub fn username(self) -> &'static str {
         match self {

@@ -2,10 +2,7 @@
 
 pub(super) mod export;
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, OnceLock},
-};
+use std::sync::{Arc, OnceLock};
 
 use axum::{
     Json,
@@ -36,6 +33,7 @@ use super::{
 use crate::{
     agents::Peer,
     audit::{actions, denials::Denial},
+    doors::Client,
 };
 
 /// Rows of a page where none is asked, and at most.
@@ -93,11 +91,11 @@ impl Asked {
             _ if path.starts_with("/agents/") => ActorType::Agent,
             _ => ActorType::Customer,
         };
-        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+        let client = request.extensions().get::<Client>().map(|client| client.ip);
         let agent = || request.extensions().get::<ConnectInfo<Peer>>().map(|info| info.0.address.ip());
         let otherwise = Actor {
             request: Some(id.clone()),
-            ip: peer.or_else(agent).map(|ip| ip.to_canonical().to_string()),
+            ip: client.or_else(agent).map(|ip| ip.to_canonical().to_string()),
             user_agent: user_agent(request.headers()),
             ..Actor::default()
         };

@@ -19,6 +19,7 @@ use serde::Deserialize;
 use time::OffsetDateTime;
 
 use crate::{
+    doors::came_by_proxy,
     http::{
         RequestTag, State,
         answer::Created,
@@ -43,13 +44,6 @@ pub(in crate::http) struct BootstrapBody {
     /// Although an operator key exists.
     #[serde(default)]
     force: bool,
-}
-
-/// Headers that tell of a proxy in between, behind which a peer's address is the proxy's.
-fn came_by_proxy(headers: &HeaderMap) -> bool {
-    let tells =
-        |name: &str| matches!(name, "forwarded" | "via" | "x-real-ip") || name.starts_with("x-forwarded-");
-    headers.keys().any(|name| tells(name.as_str()))
 }
 
 /// The first operator key, or with `force` another one, for whoever is on this machine and holds its data

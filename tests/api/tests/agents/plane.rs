@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use api::overheard::{self, Listening};
 use controlplane::{
     agents::Links,
     app::App,
@@ -62,6 +63,7 @@ pub(crate) struct Plane {
     key: String,
     moved_s: Arc<AtomicI64>,
     pub(crate) folder: TempDir,
+    ear: Listening,
 }
 
 pub(crate) fn node(name: &str) -> NodeName {
@@ -72,8 +74,8 @@ async fn run(folder: &Path, moved_s: &Arc<AtomicI64>) -> (App, Arc<dyn Store>) {
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
     let mut settings = Settings {
         data_dir: folder.to_owned(),
-        api: Door { listen },
-        operator: Door { listen },
+        api: Door::at(listen),
+        operator: Door::at(listen),
         agents: AgentsDoor { listen, urls: Vec::new() },
         throttle: Throttle::off(),
         guard: Policy { prefixes: [("+48".parse().unwrap(), Access::Allow)].into(), ..Policy::default() },
@@ -96,8 +98,10 @@ impl Plane {
         let moved_s = Arc::new(AtomicI64::new(0));
         let (app, store) = run(folder.path(), &moved_s).await;
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        let mut plane = Self { app, store, http, key: String::new(), moved_s, folder };
+        let ear = overheard::listen();
+        let mut plane = Self { app, store, http, key: String::new(), moved_s, folder, ear };
         let token = std::fs::read_to_string(plane.folder.path().join("bootstrap.token")).unwrap();
+        overheard::remember(token.trim());
         let (status, key) = plane.post("/admin/v1/bootstrap", &json!({"token": token.trim()})).await;
         assert_eq!(status, 201, "{key}");
         key["secret"].as_str().unwrap().clone_into(&mut plane.key);
@@ -107,7 +111,7 @@ impl Plane {
 
     /// As SIGTERM, and a new start on the same data.
     pub(crate) async fn restart(self) -> Self {
-        let Self { app, store, http, key, moved_s, folder } = self;
+        let Self { app, store, http, key, moved_s, folder, ear } = self;
         app.stop().await;
         drop(store);
         // The file is free when its writer has ended.
@@ -123,7 +127,7 @@ impl Plane {
         tokio::time::timeout(PATIENCE, free).await.unwrap();
         sleep(Duration::from_millis(200)).await;
         let (app, store) = run(folder.path(), &moved_s).await;
-        Self { app, store, http, key, moved_s, folder }
+        Self { app, store, http, key, moved_s, folder, ear }
     }
 
     pub(crate) fn links(&self) -> Arc<Links> {
@@ -149,7 +153,9 @@ impl Plane {
     pub(crate) async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
         let url = format!("http://{}{path}", self.app.operator);
         let response = self.http.post(url).bearer_auth(&self.key).json(body).send().await.unwrap();
-        (response.status().as_u16(), response.json().await.unwrap())
+        let (status, answer) = (response.status().as_u16(), response.json().await.unwrap());
+        overheard::remember_shown(&answer);
+        (status, answer)
     }
 
     /// Sends a list of bans.

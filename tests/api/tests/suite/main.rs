@@ -12,6 +12,7 @@ mod calls;
 mod cancels;
 mod caps;
 mod document;
+mod doors;
 mod events;
 mod fixture;
 mod fleets;
