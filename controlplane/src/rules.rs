@@ -160,6 +160,18 @@ impl Rules {
         Some(raised)
     }
 
+    /// Whether a call that is to be placed would raise one.
+    #[must_use]
+    pub fn is_unusual(&self, org: &OrgId, country: &Country, now: OffsetDateTime) -> bool {
+        let policy = self.policy(org);
+        self.state().watch.is_unusual(org, country, &policy.velocity, now)
+    }
+
+    /// Takes back what was observed of a call at that moment: it is not placed.
+    pub fn take_back(&self, org: &OrgId, country: &Country, observed: OffsetDateTime) {
+        self.state().watch.take_back(org, country, observed);
+    }
+
     /// The latest alarms, newest first.
     #[must_use]
     pub fn alarms(&self) -> Vec<Raised> {

@@ -118,38 +118,27 @@ pub(super) async fn accept(
     if request.dry_run {
         return Ok(Taken(Json(guard::preview(state, &org, mode, &request)).into_response()));
     }
+    // What was accepted is answered as before, whatever was closed since, and neither refused nor counted again.
+    if mode == Mode::Live
+        && guard::minds(state, &org, &request)
+        && let Some(before) = asked_before(state, &org, mode, idempotency.as_ref()).await?
+    {
+        return answer(before, now);
+    }
     // What a test key asks for phones nobody, and takes no policy.
-    if mode == Mode::Live {
-        guard::admit(state, &org, &actor, &request).await?;
+    let admitted = match mode {
+        Mode::Live => Some(guard::admit(state, &org, &actor, &request).await?),
+        Mode::Test => None,
+    };
+    let is_not_placed = |org: &OrgId| admitted.iter().for_each(|admitted| admitted.is_not_placed(state, org));
+    if let Err(refused) = has_room(state, &org, &request).await {
+        is_not_placed(&org);
+        return match asked_before(state, &org, mode, idempotency.as_ref()).await? {
+            Some(before) => answer(before, now),
+            None => Err(refused),
+        };
     }
-    if !state.calls.has_room() {
-        return Err(Problem::new(
-            Code::Unavailable,
-            "Too many calls are under way. Nothing was accepted; ask again.",
-        ));
-    }
-    match state.audio.check(&org, &request.message.content).await? {
-        Ok(()) => {}
-        Err(Refusal::Field(param, text)) => return Err(Problem::new(Code::InvalidField, text).param(param)),
-        Err(Refusal::Busy) => {
-            let text = "Too many texts wait to be spoken. Nothing was accepted; ask again.";
-            return Err(Problem::new(Code::Unavailable, text));
-        }
-        Err(Refusal::OrgBusy) => {
-            let text = "Too many of your texts wait to be spoken. Nothing was accepted; ask again later.";
-            return Err(Problem::new(Code::TooManyTexts, text));
-        }
-        Err(Refusal::Full) => {
-            let text =
-                "There is no room for texts that were not spoken before. Nothing was accepted; ask again.";
-            return Err(Problem::new(Code::Unavailable, text));
-        }
-        Err(Refusal::OrgFull) => {
-            let text =
-                "Your open calls need all the room that your spoken texts may take. Nothing was accepted.";
-            return Err(Problem::new(Code::SpeechFull, text));
-        }
-    }
+    let whose = org.clone();
     let new = NewCall {
         id: state.chance.call_id(now),
         deadline_at: request.deadline(now),
@@ -188,6 +177,60 @@ pub(super) async fn accept(
             "The log tells more under this request_id. Ask again with the same Idempotency-Key.",
         )
     })??;
+    if !matches!(created, Created::New(_)) {
+        is_not_placed(&whose);
+    }
+    answer(created, now)
+}
+
+/// The answer that a request with this key had.
+async fn asked_before(
+    state: &State,
+    org: &OrgId,
+    mode: Mode,
+    asked: Option<&Idempotency>,
+) -> Result<Option<Created>, StoreError> {
+    let Some(asked) = asked else { return Ok(None) };
+    let before = state.store.asked_before(org, mode, asked, state.clock.now()).await?;
+    if let Some(Created::Replayed(call)) = &before {
+        // Whoever asked first may have been cut off before its task began.
+        state.calls.ensure(call.clone());
+    }
+    Ok(before)
+}
+
+/// Whether there is room for the call and for what it says.
+async fn has_room(state: &State, org: &OrgId, request: &CallRequest) -> Result<(), Problem> {
+    if !state.calls.has_room() {
+        return Err(Problem::new(
+            Code::Unavailable,
+            "Too many calls are under way. Nothing was accepted; ask again.",
+        ));
+    }
+    let Err(refusal) = state.audio.check(org, &request.message.content).await? else { return Ok(()) };
+    let (code, text) = match refusal {
+        Refusal::Field(param, text) => return Err(Problem::new(Code::InvalidField, text).param(param)),
+        Refusal::Busy => {
+            (Code::Unavailable, "Too many texts wait to be spoken. Nothing was accepted; ask again.")
+        }
+        Refusal::OrgBusy => (
+            Code::TooManyTexts,
+            "Too many of your texts wait to be spoken. Nothing was accepted; ask again later.",
+        ),
+        Refusal::Full => (
+            Code::Unavailable,
+            "There is no room for texts that were not spoken before. Nothing was accepted; ask again.",
+        ),
+        Refusal::OrgFull => (
+            Code::SpeechFull,
+            "Your open calls need all the room that your spoken texts may take. Nothing was accepted.",
+        ),
+    };
+    Err(Problem::new(code, text))
+}
+
+/// What came of it, as it is told.
+fn answer(created: Created, now: OffsetDateTime) -> Result<Taken, Problem> {
     match created {
         Created::New(call) => Ok(Taken((StatusCode::CREATED, Json(CallView::from(call))).into_response())),
         Created::Replayed(call) => {

@@ -24,13 +24,36 @@ pub(super) fn verdict(state: &State, org: &OrgId, to: &E164, from: Option<&E164>
     guard::decide(&state.rules.policy(org), &fleet, to, from)
 }
 
+/// A call that the guard let pass: counted, until it is said that it is not placed.
+pub(super) struct Admitted {
+    country: Option<Country>,
+    at: OffsetDateTime,
+}
+
+impl Admitted {
+    /// Takes it from the counts.
+    pub(super) fn is_not_placed(&self, state: &State, org: &OrgId) {
+        if let Some(country) = &self.country {
+            state.rules.take_back(org, country, self.at);
+        }
+    }
+}
+
+/// Whether the guard would refuse a call, or raise an alarm on it: reason to look first whether it is an old one.
+pub(super) fn minds(state: &State, org: &OrgId, request: &CallRequest) -> bool {
+    let verdict = verdict(state, org, &request.to, request.from.as_ref());
+    let country = verdict.destination.country.as_ref();
+    verdict.decision.is_err()
+        || country.is_some_and(|country| state.rules.is_unusual(org, country, state.clock.now()))
+}
+
 /// Lets a call pass, or refuses it: counted, logged and in the audit log.
 pub(super) async fn admit(
     state: &State,
     org: &OrgId,
     actor: &Actor,
     request: &CallRequest,
-) -> Result<(), Problem> {
+) -> Result<Admitted, Problem> {
     let mut verdict = verdict(state, org, &request.to, request.from.as_ref());
     let at = state.clock.now();
     if verdict.decision.is_ok()
@@ -38,7 +61,9 @@ pub(super) async fn admit(
     {
         verdict.decision = Err(Denied::Velocity(kind));
     }
-    let Err(denied) = &verdict.decision else { return Ok(()) };
+    let Err(denied) = &verdict.decision else {
+        return Ok(Admitted { country: verdict.destination.country, at });
+    };
     let rule = denied.rule();
     state.metrics.call_denied(rule);
     tracing::info!(%org, to = ?request.to, %rule, "the fraud guard refused a call");

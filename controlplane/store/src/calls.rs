@@ -6,6 +6,7 @@ mod stored;
 
 use async_trait::async_trait;
 use controlplane_core::{
+    access::Mode,
     call::{AttemptStatus, CallStatus, Outcome, Rang, Reason},
     ending::{EndingClass, Talk},
     ids::{AttemptId, AuditId, CallId, EventId, KeyId, OrgId, RequestId},
@@ -297,6 +298,15 @@ pub struct CallPage {
 pub trait CallStore {
     /// Accepts a call: idempotency, `dedup_key`, bounds, row, transition 1, outbox and audit in one transaction.
     async fn create_call(&self, new: NewCall) -> Result<Created, StoreError>;
+    /// What [`Self::create_call`] answers to a request that came before, without creating one: the call
+    /// ([`Created::Replayed`]), or that its key came with another body. `None`: it is not known.
+    async fn asked_before(
+        &self,
+        org: &OrgId,
+        mode: Mode,
+        asked: &Idempotency,
+        now: OffsetDateTime,
+    ) -> Result<Option<Created>, StoreError>;
     /// One call of an organisation. `None` for a missing one and for another's alike.
     async fn call(&self, org: &OrgId, id: &CallId) -> Result<Option<Call>, StoreError>;
     /// An organisation's calls. Stable under inserts. A row that cannot be read is logged and passed over.

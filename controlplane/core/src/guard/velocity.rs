@@ -102,27 +102,13 @@ impl Watch {
         rules: &Velocity,
         now: OffsetDateTime,
     ) -> Option<Alarm> {
-        let hour = now.unix_timestamp().div_euclid(3_600);
+        let hour = hour_of(now);
         let of = self.0.entry(org.clone()).or_default();
         if of.hour != hour {
             of.known.retain(|_, last| hour - *last <= KNOWN_HOURS);
             *of = Org { hour, known: std::mem::take(&mut of.known), ..Org::default() };
         }
-        let to_country = of.by_country.get(country).copied().unwrap_or(0) + 1;
-        let is_new = !of.known.contains_key(country) || of.fresh.contains(country);
-        let fresh = of.fresh.len() + usize::from(is_new && !of.fresh.contains(country));
-        let is_night = rules.night.contains(&now.to_offset(time::UtcOffset::UTC).hour());
-        let found = [
-            (AlarmKind::CountryPerHour, to_country, rules.country_per_hour),
-            (
-                AlarmKind::NewCountries,
-                if is_new { u32::try_from(fresh).unwrap_or(u32::MAX) } else { 0 },
-                rules.new_countries_per_hour,
-            ),
-            (AlarmKind::Night, of.calls + 1, rules.night_per_hour.filter(|_| is_night)),
-        ]
-        .into_iter()
-        .find_map(|(kind, count, max)| max.filter(|max| count > *max).map(|max| (kind, count, max)));
+        let found = of.found(country, rules, now);
         let alarm = found.map(|(kind, count, max)| Alarm {
             kind,
             country: country.clone(),
@@ -132,13 +118,66 @@ impl Watch {
         });
         if alarm.is_none() || !rules.block {
             of.calls += 1;
-            of.by_country.insert(country.clone(), to_country);
-            if is_new {
+            *of.by_country.entry(country.clone()).or_default() += 1;
+            if of.is_new(country) {
                 of.fresh.insert(country.clone());
             }
             of.known.insert(country.clone(), hour);
         }
         alarm
+    }
+
+    /// Whether [`Self::observe`] would raise an alarm, told or not.
+    #[must_use]
+    pub fn is_unusual(&self, org: &OrgId, country: &Country, rules: &Velocity, now: OffsetDateTime) -> bool {
+        let fresh_hour = |of: &Org| Org { hour: hour_of(now), known: of.known.clone(), ..Org::default() };
+        let of = match self.0.get(org) {
+            Some(of) if of.hour == hour_of(now) => return of.found(country, rules, now).is_some(),
+            of => of.map(fresh_hour).unwrap_or_default(),
+        };
+        of.found(country, rules, now).is_some()
+    }
+
+    /// Takes back what was observed of a call that is not placed after all, as one that was placed before.
+    pub fn take_back(&mut self, org: &OrgId, country: &Country, observed: OffsetDateTime) {
+        let Some(of) = self.0.get_mut(org).filter(|of| of.hour == hour_of(observed)) else { return };
+        of.calls = of.calls.saturating_sub(1);
+        if let Some(calls) = of.by_country.get_mut(country) {
+            *calls = calls.saturating_sub(1);
+        }
+    }
+}
+
+/// Counted from 1970-01-01 in UTC.
+fn hour_of(at: OffsetDateTime) -> i64 {
+    at.unix_timestamp().div_euclid(3_600)
+}
+
+impl Org {
+    /// Not phoned for long, or for the first time in this hour.
+    fn is_new(&self, country: &Country) -> bool {
+        !self.known.contains_key(country) || self.fresh.contains(country)
+    }
+
+    /// The first bound that one more call to this country is beyond, with the count that it makes.
+    fn found(
+        &self,
+        country: &Country,
+        rules: &Velocity,
+        now: OffsetDateTime,
+    ) -> Option<(AlarmKind, u32, u32)> {
+        let to_country = self.by_country.get(country).copied().unwrap_or(0) + 1;
+        let fresh = self.fresh.len() + usize::from(!self.fresh.contains(country));
+        let fresh = if self.is_new(country) { u32::try_from(fresh).unwrap_or(u32::MAX) } else { 0 };
+        let is_night = rules.night.contains(&now.to_offset(time::UtcOffset::UTC).hour());
+        let counts = [
+            (AlarmKind::CountryPerHour, to_country, rules.country_per_hour),
+            (AlarmKind::NewCountries, fresh, rules.new_countries_per_hour),
+            (AlarmKind::Night, self.calls + 1, rules.night_per_hour.filter(|_| is_night)),
+        ];
+        counts
+            .into_iter()
+            .find_map(|(kind, count, max)| max.filter(|max| count > *max).map(|max| (kind, count, max)))
     }
 }
 
@@ -196,6 +235,26 @@ mod tests {
         assert_eq!(seen, [None, alarm, None, None, None]);
     }
 
+    #[test]
+    fn what_is_taken_back_does_not_count_and_asking_changes_nothing() {
+        let rules = Velocity { country_per_hour: Some(2), block: true, ..Velocity::default() };
+        let (org, pl) = (OrgId::first(), country("PL"));
+        let mut watch = Watch::default();
+        assert!(!watch.is_unusual(&org, &pl, &rules, NIGHT));
+        for _ in 0..5 {
+            assert!(watch.observe(&org, &pl, &rules, NIGHT).is_none());
+            watch.take_back(&org, &pl, NIGHT);
+        }
+        assert!(watch.observe(&org, &pl, &rules, NIGHT).is_none());
+        assert!(!watch.is_unusual(&org, &pl, &rules, NIGHT));
+        assert!(watch.observe(&org, &pl, &rules, NIGHT).is_none());
+        assert!(watch.is_unusual(&org, &pl, &rules, NIGHT));
+        let later = NIGHT + Duration::hours(1);
+        assert!(!watch.is_unusual(&org, &pl, &rules, later), "another hour");
+        watch.take_back(&org, &pl, later);
+        assert!(watch.observe(&org, &pl, &rules, NIGHT).is_some(), "of another hour, nothing is taken back");
+    }
+
     proptest! {
         /// Where alarms block, no hour ever holds more calls to a country than may be, whoever else calls.
         #[test]
@@ -207,7 +266,10 @@ mod tests {
             let (mut watch, mut now, mut placed) = (Watch::default(), NIGHT, BTreeMap::new());
             for (to, gap) in calls {
                 now += Duration::minutes(gap);
-                if watch.observe(&OrgId::first(), &country(to), &rules, now).is_none() {
+                let is_unusual = watch.is_unusual(&OrgId::first(), &country(to), &rules, now);
+                let alarm = watch.observe(&OrgId::first(), &country(to), &rules, now);
+                prop_assert_eq!(alarm.is_some(), is_unusual);
+                if alarm.is_none() {
                     *placed.entry((to, now.unix_timestamp() / 3_600)).or_insert(0) += 1;
                 }
             }

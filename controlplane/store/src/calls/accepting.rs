@@ -39,13 +39,9 @@ pub struct NewCall {
 }
 
 impl NewCall {
-    /// The idempotency key as it is kept. A rehearsal must not be taken for the real call: its key has a prefix that no
-    /// header's value has.
+    /// The idempotency key as it is kept.
     pub(crate) fn kept_key(&self, asked: &Idempotency) -> String {
-        match self.mode {
-            Mode::Live => asked.key.clone(),
-            Mode::Test => format!("test\n{}", asked.key),
-        }
+        asked.kept(self.mode)
     }
 }
 
@@ -56,6 +52,16 @@ pub struct Idempotency {
     pub key: String,
     /// SHA-256 of the request's body.
     pub body_sha256: [u8; 32],
+}
+
+impl Idempotency {
+    /// The key as it is kept. A rehearsal must not be taken for the real call: its key has a prefix that no header's value has.
+    pub(crate) fn kept(&self, mode: Mode) -> String {
+        match mode {
+            Mode::Live => self.key.clone(),
+            Mode::Test => format!("test\n{}", self.key),
+        }
+    }
 }
 
 /// How many calls of one organisation may be open at a time.

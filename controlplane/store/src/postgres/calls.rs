@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use controlplane_core::{
+    access::Mode,
     call::CallStatus,
     ending::EndingClass,
     ids::{AttemptId, CallId, EventId, OrgId},
@@ -18,8 +19,8 @@ use crate::{
     CallStore, StoreError,
     calls::{
         Advance, AttemptEnd, BeginAttempt, Begun, Call, CallEnd, CallPage, CancelRequested, Created,
-        EndAttempt, EndCall, Hear, HearLate, HeardLate, IDEMPOTENCY_KEPT, NewCall, Page, RedialCall,
-        RequestCancel, Transition, Untold, Written,
+        EndAttempt, EndCall, Hear, HearLate, HeardLate, IDEMPOTENCY_KEPT, Idempotency, NewCall, Page,
+        RedialCall, RequestCancel, Transition, Untold, Written,
     },
     columns::{Micros, Word, kept},
     error::Failure,
@@ -40,6 +41,20 @@ impl CallStore for PostgresStore {
         let created = self.transaction(operation, asked, |c, new| Box::pin(create(c, new))).await?;
         created
             .ok_or_else(|| self.failed(operation, Failure::Unexpected("it was not decided alone".to_owned())))
+    }
+
+    async fn asked_before(
+        &self,
+        org: &OrgId,
+        mode: Mode,
+        asked: &Idempotency,
+        now: OffsetDateTime,
+    ) -> Result<Option<Created>, StoreError> {
+        let operation = "look for an idempotency key";
+        let mut moment = self.reading(operation).await?;
+        promised(&mut moment, org, &asked.kept(mode), asked, now)
+            .await
+            .map_err(|failure| self.failed(operation, failure))
     }
 
     async fn call(&self, org: &OrgId, id: &CallId) -> Result<Option<Call>, StoreError> {
@@ -435,6 +450,30 @@ pub(super) async fn head(c: &mut PgConnection, id: &CallId) -> Result<CallHead, 
         .fetch_optional(c)
         .await?
         .ok_or_else(|| Failure::Missing(id.to_string()))
+}
+
+/// What a request with this key was answered with.
+async fn promised(
+    c: &mut PgConnection,
+    org: &OrgId,
+    kept: &str,
+    asked: &Idempotency,
+    now: OffsetDateTime,
+) -> Result<Option<Created>, Failure> {
+    let before = sqlx::query_as::<_, (Word<CallId>, Vec<u8>)>(
+        "SELECT call_id, body_sha256 FROM idempotency
+         WHERE org_id = $1 AND key = $2 AND (expires_at IS NULL OR expires_at > $3)",
+    )
+    .bind(org.as_str())
+    .bind(kept)
+    .bind(Micros::from(now))
+    .fetch_optional(&mut *c)
+    .await?;
+    match before {
+        Some((_, body)) if body != asked.body_sha256 => Ok(Some(Created::KeyReused)),
+        Some((id, _)) => load(c, org, &id.0).await.map(Created::Replayed).map(Some),
+        None => Ok(None),
+    }
 }
 
 pub(super) async fn load(c: &mut PgConnection, org: &OrgId, id: &CallId) -> Result<Call, Failure> {

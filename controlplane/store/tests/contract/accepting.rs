@@ -1,7 +1,7 @@
 //! Accepting calls: once, whole, and remembered.
 
-use controlplane_core::ids::OrgId;
-use controlplane_store::calls::{Created, Full, IDEMPOTENCY_KEPT, NewCall, OpenMax};
+use controlplane_core::{access::Mode, ids::OrgId};
+use controlplane_store::calls::{Created, Full, IDEMPOTENCY_KEPT, Idempotency, NewCall, OpenMax};
 use time::Duration;
 
 use crate::fixture::{Fixture, NOON, at_once, promise};
@@ -55,8 +55,22 @@ pub(crate) async fn the_same_key_with_another_body_is_refused(mut f: Fixture) {
     assert!(matches!(f.store.create_call(first.clone()).await.unwrap(), Created::New(_)));
     let mut second = f.again(&first, NOON);
     second.idempotency = promise("alert-1", 2);
-    assert!(matches!(f.store.create_call(second).await.unwrap(), Created::KeyReused));
+    assert!(matches!(f.store.create_call(second.clone()).await.unwrap(), Created::KeyReused));
     assert_eq!(f.count("SELECT count(*) FROM call").await, 1);
+    // The same without wanting a call.
+    let before = async |asked: &Option<Idempotency>, org: &OrgId, mode| {
+        f.store.asked_before(org, mode, asked.as_ref().unwrap(), NOON).await.unwrap()
+    };
+    let found = before(&first.idempotency, &first.org, Mode::Live).await;
+    assert!(matches!(found, Some(Created::Replayed(call)) if call.id == first.id));
+    assert!(matches!(before(&second.idempotency, &first.org, Mode::Live).await, Some(Created::KeyReused)));
+    let other: OrgId = "org_00000000000000000000000004".parse().unwrap();
+    assert!(before(&first.idempotency, &other, Mode::Live).await.is_none(), "of another organisation");
+    assert!(
+        before(&first.idempotency, &first.org, Mode::Test).await.is_none(),
+        "a rehearsal is another request"
+    );
+    assert!(before(&promise("alert-2", 1), &first.org, Mode::Live).await.is_none());
 }
 
 pub(crate) async fn a_key_belongs_to_one_organisation(mut f: Fixture) {

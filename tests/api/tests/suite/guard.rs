@@ -234,3 +234,37 @@ async fn what_suddenly_differs_raises_an_alarm_and_may_be_refused() {
     let metrics = fleet.metrics().await;
     assert!(metrics.contains("ringward_guard_alarms_total{kind=\"country_per_hour\"} 1"), "{metrics}");
 }
+
+/// A request that is sent again asks for nothing new: it is answered as it was, whatever was closed or filled since.
+#[tokio::test]
+async fn a_request_that_is_sent_again_is_not_refused_and_raises_no_alarm() {
+    let fleet = fresh().await;
+    set(&fleet, &json!({"countries": {"PL": ["fixed"]}})).await;
+    let sound = json!({"audio_id": "builtin:demo-congrats"});
+    let first = fleet.call(NUMBER).idempotency_key("alert-1");
+    let accepted = first.answer().await.is(201);
+    set(&fleet, &json!({})).await;
+    let again = first.answer().await;
+    assert_eq!(
+        (again.is(201)["id"].clone(), again.header("idempotent-replayed")),
+        (accepted["id"].clone(), "true")
+    );
+    let other = fleet.call(NUMBER).with("message", sound).idempotency_key("alert-1").answer().await;
+    other.is_problem(422, "idempotency_key_reused");
+    refused(&fleet.call(NUMBER).idempotency_key("alert-2").answer().await, "nothing_open", "to");
+    refused(&fleet.call(NUMBER).answer().await, "nothing_open", "to");
+    let denied = fleet.operator.get("/admin/v1/audit?outcome=denied&action=call.create").await.is(200);
+    let by_guard = denied["data"].as_array().unwrap().iter().filter(|row| row["changes"]["rule"].is_string());
+    assert_eq!(by_guard.count(), 2, "the two that asked for something new: {denied}");
+
+    let velocity = json!({"country_per_hour": 3, "block": true});
+    set(&fleet, &json!({"countries": {"PL": ["fixed"]}, "velocity": velocity})).await;
+    let third = fleet.call(NUMBER).idempotency_key("alert-3");
+    third.answer().await.is(201);
+    for _ in 0..5 {
+        assert_eq!(third.answer().await.header("idempotent-replayed"), "true");
+    }
+    fleet.call(NUMBER).answer().await.is(201);
+    refused(&fleet.call(NUMBER).answer().await, "velocity", "to");
+    assert_eq!(first.answer().await.header("idempotent-replayed"), "true", "of before, with all blocked");
+}
