@@ -138,6 +138,14 @@ pub(super) async fn end(c: &mut PgConnection, end: &EndAttempt) -> Result<Writte
     let Some(attempt) = living(c, &call, &end.attempt).await? else {
         return repeated(c, &call, &entry).await;
     };
+    let status = call.status.0;
+    let written = match end.follows {
+        Follows::End(call_end) => finish(c, call, call_end, end.at, &end.event_id, entry.attempt).await,
+        Follows::Round { .. } => next(c, call, CallStatus::Queued, entry).await,
+        Follows::Attempt => next(c, call, status, entry).await,
+    }?;
+    // After the call: its triggers lock what the organisation has open, and these what it has used of its day. Who accepts locks
+    // both in this order too.
     sqlx::query(
         "UPDATE attempt SET status = 'ended', ending = $1, sip_code = $2, q850 = $3, rang = $4, ended_at = $5,
              heard_key = coalesce(heard_key, $7), machine = $8, is_untold = $9
@@ -154,12 +162,7 @@ pub(super) async fn end(c: &mut PgConnection, end: &EndAttempt) -> Result<Writte
     .bind(end.talk.untold)
     .execute(&mut *c)
     .await?;
-    let status = call.status.0;
-    match end.follows {
-        Follows::End(call_end) => finish(c, call, call_end, end.at, &end.event_id, entry.attempt).await,
-        Follows::Round { .. } => next(c, call, CallStatus::Queued, entry).await,
-        Follows::Attempt => next(c, call, status, entry).await,
-    }
+    Ok(written)
 }
 
 /// The call's attempt that has not ended, if there is one.

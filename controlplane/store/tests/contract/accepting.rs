@@ -1,10 +1,17 @@
 //! Accepting calls: once, whole, and remembered.
 
-use controlplane_core::{access::Mode, ids::OrgId};
-use controlplane_store::calls::{Created, Full, IDEMPOTENCY_KEPT, Idempotency, NewCall, OpenMax};
+use controlplane_core::{
+    access::Mode,
+    call::{AttemptStatus, Rang},
+    ids::{KeyId, OrgId},
+};
+use controlplane_store::calls::{
+    Actor, Advance, BeginAttempt, Begun, Created, EndAttempt, Full, IDEMPOTENCY_KEPT, Idempotency, NewCall, OpenMax,
+};
+use controlplane_store::keys::Made;
 use time::Duration;
 
-use crate::fixture::{Fixture, NOON, at_once, promise};
+use crate::fixture::{Fixture, NOON, at_once, failed, promise, system};
 
 pub(crate) async fn a_call_is_read_back_as_it_was_answered(mut f: Fixture) {
     // Nanoseconds are more than the databases keep: the answer must not promise them.
@@ -167,6 +174,48 @@ pub(crate) async fn the_same_write_twice_is_one_call(mut f: Fixture) {
     assert_eq!(f.log(&new.id).await.len(), 1);
 }
 
+pub(crate) async fn a_call_leaves_one_row_of_each(mut f: Fixture) {
+    let actor = Actor { key: Some(KeyId::new(NOON, &mut f.rng)), ..system() };
+    let mut new = NewCall { actor: actor.clone(), idempotency: promise("alert-1", 1), ..f.new_call(NOON) };
+    new.request.dedup_key = Some("disk full".to_owned());
+    let rows = [
+        format!(
+            "call WHERE id = '{}' AND mode = 'live' AND dedup_key = 'disk full' AND sequence = 1",
+            new.id
+        ),
+        format!("idempotency WHERE call_id = '{}' AND key = 'alert-1' AND expires_at IS NULL", new.id),
+        format!(
+            "call_transition WHERE id = '{}' AND call_id = '{}' AND status = 'queued'",
+            new.event_id, new.id
+        ),
+        format!("outbox WHERE id = '{}' AND call_id = '{}' AND kind = 'call.queued'", new.event_id, new.id),
+        format!(
+            "audit_log WHERE id = '{}' AND target_id = '{}' AND outcome = 'success'",
+            new.audit_id, new.id
+        ),
+        "audit_log WHERE auth_method = 'api_key' AND target_type = 'call' AND hash IS NULL".to_owned(),
+        "key_usage WHERE calls = 1".to_owned(),
+        "org_usage WHERE calls = 1".to_owned(),
+        "open_calls WHERE calls = 1".to_owned(),
+    ];
+    assert!(matches!(f.store.create_call(new.clone()).await.unwrap(), Created::New(_)));
+    // The same write again, with a key and without, adds nothing.
+    assert!(matches!(f.store.create_call(new.clone()).await.unwrap(), Created::Replayed(_)));
+    let again = NewCall { idempotency: None, ..new };
+    assert!(matches!(f.store.create_call(again).await.unwrap(), Created::Deduplicated(_)));
+    for of in rows {
+        assert_eq!(f.count(&format!("SELECT count(*) FROM {of}")).await, 1, "{of}");
+    }
+    // A rehearsal counts among nobody's calls of the day, and what nobody promised is not remembered.
+    let test = NewCall { actor, mode: Mode::Test, ..f.new_call(NOON) };
+    for _ in 0..2 {
+        assert!(matches!(f.store.create_call(test.clone()).await.unwrap(), Created::New(_)));
+    }
+    assert_eq!(f.count("SELECT CAST(sum(calls) AS bigint) FROM key_usage").await, 1);
+    assert_eq!(f.count("SELECT count(*) FROM idempotency").await, 1);
+    assert_eq!(f.count("SELECT count(*) FROM outbox").await, 2);
+}
+
 pub(crate) async fn a_refused_write_leaves_nothing(mut f: Fixture) {
     let mut stranger = f.new_call(NOON);
     stranger.org = OrgId::new(NOON, &mut f.rng);
@@ -244,4 +293,52 @@ pub(crate) async fn fifty_at_the_bound_never_exceed_it(mut f: Fixture) {
         assert_eq!(made.into_iter().filter(|made| *made).count(), 30);
         assert_eq!(f.count("SELECT count(*) FROM call WHERE ended_at IS NULL").await, open);
     }
+}
+
+/// Of one organisation and one key: accepted, with keys that are equal to others', while others are dialled, talk and end. What they
+/// count and remember is locked in one order.
+pub(crate) async fn calls_that_are_accepted_wait_in_no_circle_with_calls_that_end(mut f: Fixture) {
+    f.one_shard().await;
+    let key = f.key(Some(OrgId::first()), NOON);
+    let audit_id = f.audit_id();
+    assert_eq!(f.store.create_key(key.clone(), system(), audit_id).await.unwrap(), Made::Yes);
+    let actor = Actor { key: Some(key.id), ..system() };
+    let mut lives: [Vec<_>; 24] = Default::default();
+    for n in 0..600_i64 {
+        // Two days on, a key of an ended call is free again, and its row is taken by another.
+        let at = NOON + Duration::days(2 * (n / 150));
+        let mut new = NewCall { actor: actor.clone(), ..f.new_call(at) };
+        new.idempotency = (n % 3 == 0).then(|| promise(&format!("alert-{}", n % 7), 1)).flatten();
+        new.request.dedup_key = (n % 5 == 0).then(|| format!("disk {}", n % 4));
+        let begin = BeginAttempt { at, ..f.begin(&new.id) };
+        let of = (new.id.clone(), begin.attempt.clone());
+        let talks = Advance { at, ..f.advance(&of, AttemptStatus::InProgress, Rang::Yes, 0) };
+        let ends = EndAttempt { at: at + Duration::seconds(9), ..f.end_attempt(&of, Some(failed())) };
+        let end = f.end_call(&new.id, at);
+        let store = f.store.clone();
+        lives[n as usize % 24].push(async move {
+            let Created::New(_) = store.create_call(new).await.unwrap() else { return };
+            if n % 2 == 0 {
+                let _ = store.end_call(end).await.unwrap();
+                return;
+            }
+            assert!(matches!(store.begin_attempt(begin).await.unwrap(), Begun::Yes { .. }));
+            let _ = store.advance(talks).await.unwrap();
+            let _ = store.end_attempt(ends).await.unwrap();
+        });
+    }
+    // One life after the other: some begin while others end.
+    let work = lives.into_iter().map(|lives| async {
+        for life in lives {
+            life.await;
+        }
+    });
+    at_once(work.collect()).await;
+    assert_eq!(f.count("SELECT count(*) FROM call WHERE ended_at IS NULL").await, 0);
+    assert_eq!(f.count("SELECT CAST(sum(calls) AS bigint) FROM open_calls").await, 0);
+    for of in ["org_usage", "key_usage"] {
+        let counted = format!("SELECT CAST(sum(calls) AS bigint) - (SELECT count(*) FROM call) FROM {of}");
+        assert_eq!(f.count(&counted).await, 0, "{of}");
+    }
+    assert_eq!(f.deadlocks().await, 0);
 }

@@ -82,6 +82,34 @@ impl Fixture {
         }
     }
 
+    /// All sessions count in the same rows, as two do whose processes have numbers 64 apart. SQLite has one writer.
+    pub(crate) async fn one_shard(&self) {
+        let Raw::Postgres(pool) = &self.raw else { return };
+        let function = "CREATE FUNCTION one_shard() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN NEW.shard := 0; RETURN NEW; END $$";
+        sqlx::query(function).execute(pool).await.unwrap();
+        for table in ["open_calls", "org_usage", "key_usage"] {
+            let trigger = format!(
+                "CREATE TRIGGER one_shard BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION one_shard()"
+            );
+            sqlx::query(AssertSqlSafe(trigger)).execute(pool).await.unwrap();
+        }
+    }
+
+    /// How often the server has ended a circle of transactions that waited for each other. A session tells of it for
+    /// certain when it ends: the store is closed.
+    pub(crate) async fn deadlocks(self) -> i64 {
+        let Raw::Postgres(pool) = self.raw else { return 0 };
+        drop(self.store);
+        let sessions = "SELECT count(*) FROM pg_stat_activity
+             WHERE datname = current_database() AND application_name = 'ringward'";
+        while sqlx::query_scalar::<_, i64>(sessions).fetch_one(&pool).await.unwrap() > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+        sqlx::query_scalar(deadlocks).fetch_one(&pool).await.unwrap()
+    }
+
     /// A moment as the database writes it.
     pub(crate) fn moment(&self, at: OffsetDateTime) -> String {
         let micros = at.unix_timestamp_nanos() / 1_000;

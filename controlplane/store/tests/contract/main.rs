@@ -77,7 +77,9 @@ contract! {
         an_organisation_has_so_many_open_calls
         a_number_has_so_many_open_calls
         fifty_at_the_bound_never_exceed_it
-        a_refused_write_leaves_nothing;
+        a_call_leaves_one_row_of_each
+        a_refused_write_leaves_nothing
+        calls_that_are_accepted_wait_in_no_circle_with_calls_that_end;
     attempts:
         an_attempt_is_numbered_and_logged
         fifty_attempts_at_once_are_one
