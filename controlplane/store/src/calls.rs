@@ -17,7 +17,7 @@ use controlplane_core::{
 };
 use time::OffsetDateTime;
 
-pub(crate) use self::accepting::Used;
+pub(crate) use self::accepting::{Used, remember};
 pub use self::{
     accepting::{Created, DayMax, Full, Idempotency, NewCall, OpenMax},
     late::{HearLate, HeardLate, LateKey, Untold},

@@ -21,7 +21,7 @@ use controlplane_core::{
     ids::{AuditId, CallId, EventId, OrgId},
 };
 use controlplane_store::{
-    CallStore, StoreError,
+    CallStore, KeyStore, StoreError,
     calls::{Actor, DayMax, NewCall, OpenMax},
     sqlite::SqliteStore,
 };
@@ -144,6 +144,60 @@ async fn a_dropped_store_has_lost_nothing() {
     let store = SqliteStore::open(&path).await.unwrap();
     let open = store.open_calls(None, 100).await.unwrap();
     assert!(open.iter().map(|c| &c.id).eq(&ids));
+}
+
+/// How many files of this folder this process has open.
+fn open_files(folder: &Path) -> usize {
+    let files = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    files.filter_map(|file| std::fs::read_link(file.path()).ok()).filter(|to| to.starts_with(folder)).count()
+}
+
+/// A store whose connections have all read, and lie idle.
+async fn used(path: &Path) -> std::sync::Arc<SqliteStore> {
+    let store = std::sync::Arc::new(SqliteStore::open(path).await.unwrap());
+    store.create_call(new_call(&mut StdRng::seed_from_u64(1), 1)).await.unwrap();
+    let mut reads = tokio::task::JoinSet::new();
+    for _ in 0..32 {
+        let store = std::sync::Arc::clone(&store);
+        reads.spawn(async move {
+            assert!(store.key_by_hash(&[1; 32]).await.unwrap().is_none());
+            assert_eq!(store.open_calls(None, 9).await.unwrap().len(), 1);
+        });
+    }
+    reads.join_all().await;
+    store
+}
+
+/// An idle connection that still held what it has read would keep the log from being emptied, and a backup with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_connections_keep_nobody_from_the_log_and_from_a_backup() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ringward.db");
+    let store = used(&path).await;
+    let mut raw = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+    let busy: i64 = sqlx::query_scalar("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&mut raw).await.unwrap();
+    assert_eq!(busy, 0);
+    let log = path.with_file_name("ringward.db-wal");
+    assert_eq!(log.metadata().unwrap().len(), 0);
+    let copy = folder.path().join("copy.db");
+    sqlx::query("VACUUM INTO $1").bind(copy.display().to_string()).execute(&mut raw).await.unwrap();
+    store.create_call(new_call(&mut StdRng::seed_from_u64(2), 2)).await.unwrap();
+    drop(store);
+    let copy = SqliteStore::open(&copy).await.unwrap();
+    assert_eq!(copy.open_calls(None, 9).await.unwrap().len(), 1);
+}
+
+/// The last connection that is closed brings the log into the file and removes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_store_has_closed_every_connection_and_left_no_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ringward.db");
+    drop(used(&path).await);
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while open_files(folder.path()) > 0 || path.with_file_name("ringward.db-wal").exists() {
+        assert!(std::time::Instant::now() < until, "{} files are still open", open_files(folder.path()));
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
 }
 
 /// Not a test of its own: with [`CHILD`] set, writes calls and prints those acknowledged until it is killed.

@@ -2,12 +2,28 @@
 
 use controlplane_core::{
     access::Mode,
-    ids::{AuditId, CallId, EventId, OrgId},
+    call::CallStatus,
+    ids::{AuditId, CallId, EventId, KeyId, OrgId},
     request::CallRequest,
 };
 use time::OffsetDateTime;
 
 use super::{Actor, Call};
+use crate::columns::kept;
+
+/// Binds an idempotency key to the call that answers it. An expired row gives way.
+macro_rules! remember {
+    ($row:literal) => {
+        concat!(
+            "INSERT INTO idempotency (org_id, key, body_sha256, call_id, created_at) ",
+            $row,
+            " ON CONFLICT (org_id, key) DO UPDATE SET body_sha256 = excluded.body_sha256,
+                 call_id = excluded.call_id, created_at = excluded.created_at, expires_at = NULL"
+        )
+    };
+}
+
+pub(crate) use remember;
 
 /// A call to be accepted.
 #[derive(Debug, Clone)]
@@ -104,6 +120,33 @@ impl NewCall {
         .into_iter()
         .find(|(used, max, _)| max.is_some_and(|max| used + others >= i64::from(max)))
         .map(|(_, _, full)| full)
+    }
+
+    /// The call as it is once it is accepted.
+    pub(crate) fn accepted(&self) -> Call {
+        Call {
+            id: self.id.clone(),
+            org: self.org.clone(),
+            mode: self.mode,
+            request: self.request.clone(),
+            status: CallStatus::Queued,
+            reason: None,
+            outcome: None,
+            sequence: 1,
+            created_at: kept(self.at),
+            deadline_at: kept(self.deadline_at),
+            cancel_requested_at: None,
+            ended_at: None,
+            round: 1,
+            redial_at: None,
+            acknowledgement: None,
+            attempts: Vec::new(),
+        }
+    }
+
+    /// The key whose calls of the day it counts among. A rehearsal counts nowhere.
+    pub(crate) fn counted_key(&self) -> Option<&KeyId> {
+        self.actor.key.as_ref().filter(|_| self.mode == Mode::Live)
     }
 
     /// Its day, counted from 1970-01-01 in UTC.

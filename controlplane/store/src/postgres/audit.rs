@@ -6,7 +6,9 @@ use controlplane_core::{
     ids::{AuditId, KeyId, OrgId, RequestId},
 };
 use serde_json::Value;
-use sqlx::{PgConnection, types::Json, types::time::OffsetDateTime};
+use sqlx::{
+    PgConnection, Postgres, postgres::PgArguments, query::Query, types::Json, types::time::OffsetDateTime,
+};
 
 use super::PostgresStore;
 use crate::{
@@ -16,7 +18,8 @@ use crate::{
         EraseAudit, NewAuditRow, actor_id, actor_type, auth_method, told,
     },
     audit_rows::{
-        AuditLogRow, CheckpointRow, EVER, RunRow, chain, filtered, micros, moment, runs, select_audit,
+        AuditLogRow, CheckpointRow, EVER, RunRow, chain, filtered, insert_audit, micros, moment, runs,
+        select_audit,
     },
     calls::Actor,
     columns::Micros,
@@ -72,36 +75,40 @@ impl<'a> Row<'a> {
             changes: entry.changes,
         }
     }
+
+    /// `$1` to `$16` of [`insert_audit`].
+    fn bind<'q>(&self, query: Bound<'q>) -> Bound<'q> {
+        query
+            .bind(self.id.as_str())
+            .bind(self.org.map(OrgId::as_str))
+            .bind(Micros::from(self.at))
+            .bind(self.actor_type.as_str())
+            .bind(actor_id(self.actor))
+            .bind(auth_method(self.actor, self.action))
+            .bind(self.action)
+            .bind(self.target.0)
+            .bind(self.target.1)
+            .bind(self.outcome.as_str())
+            .bind(self.reason)
+            .bind(self.actor.ip.as_deref())
+            .bind(self.actor.user_agent.as_deref())
+            .bind(self.actor.request.as_ref().map(RequestId::as_str))
+            .bind(Json(self.changes))
+            .bind(self.actor.key.as_ref().map(KeyId::as_str))
+    }
 }
 
 async fn insert(c: &mut PgConnection, row: &Row<'_>) -> Result<(), Failure> {
-    sqlx::query(
-        "INSERT INTO audit_log (id, org_id, occurred_at, actor_type, actor_id, key_prefix, auth_method, action,
-             target_type, target_id, outcome, reason, ip, user_agent, request_id, changes)
-         SELECT $1, coalesce($2, key.org_id), $3,
-             CASE WHEN key.id IS NULL THEN $4 WHEN key.org_id IS NULL THEN 'operator' ELSE 'customer' END,
-             $5, key.prefix, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15
-         FROM (SELECT 1) AS one LEFT JOIN api_key AS key ON key.id = $16",
-    )
-    .bind(row.id.as_str())
-    .bind(row.org.map(OrgId::as_str))
-    .bind(Micros::from(row.at))
-    .bind(row.actor_type.as_str())
-    .bind(actor_id(row.actor))
-    .bind(auth_method(row.actor, row.action))
-    .bind(row.action)
-    .bind(row.target.0)
-    .bind(row.target.1)
-    .bind(row.outcome.as_str())
-    .bind(row.reason)
-    .bind(row.actor.ip.as_deref())
-    .bind(row.actor.user_agent.as_deref())
-    .bind(row.actor.request.as_ref().map(RequestId::as_str))
-    .bind(Json(row.changes))
-    .bind(row.actor.key.as_ref().map(KeyId::as_str))
-    .execute(c)
-    .await?;
+    row.bind(sqlx::query(insert_audit!("(SELECT 1) AS one"))).execute(c).await?;
     Ok(())
+}
+
+/// A statement with what it is given so far.
+pub(super) type Bound<'q> = Query<'q, Postgres, PgArguments>;
+
+/// Gives a row to a statement that writes it with [`insert_audit`], of a change that is made with it.
+pub(super) fn bind<'q>(query: Bound<'q>, entry: &Entry<'_>) -> Bound<'q> {
+    Row::of(entry, AuditOutcome::Success, None).bind(query)
 }
 
 #[async_trait]

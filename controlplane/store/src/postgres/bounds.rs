@@ -4,7 +4,7 @@
 //! most [`CONNECTIONS_MAX`] of them, and they share the organisation's turn. Near it a call is accepted alone, when
 //! those that share are done; so no bound is exceeded, and nobody queues who is far from one.
 
-use controlplane_core::{access::Mode, ids::KeyId};
+use controlplane_core::ids::KeyId;
 use sqlx::PgConnection;
 
 use super::{calls::OPEN_TURN, open::CONNECTIONS_MAX};
@@ -63,18 +63,4 @@ pub(super) async fn room(c: &mut PgConnection, new: &NewCall, turn: Turn) -> Res
         .fetch_one(c)
         .await?;
     Ok(if again == 0 { Room::Full(full) } else { Room::Free })
-}
-
-/// Counts a call that was accepted by its key, unless it is a rehearsal. Its organisation's are counted by triggers.
-pub(super) async fn count(c: &mut PgConnection, new: &NewCall) -> Result<(), Failure> {
-    let Some(key) = new.actor.key.as_ref().filter(|_| new.mode == Mode::Live) else { return Ok(()) };
-    sqlx::query(
-        "INSERT INTO key_usage AS u (key_id, day, shard, calls) VALUES ($1, $2, pg_backend_pid() % 64, 1)
-         ON CONFLICT (key_id, day, shard) DO UPDATE SET calls = u.calls + 1",
-    )
-    .bind(key.as_str())
-    .bind(new.day())
-    .execute(c)
-    .await?;
-    Ok(())
 }

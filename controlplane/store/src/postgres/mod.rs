@@ -4,6 +4,7 @@
 //! Each port method is one transaction, READ COMMITTED, that first locks the row of the call it is about.
 //! What the server rolled back because of others (serialisation, deadlock) is tried again, a few times.
 
+mod accepting;
 mod agents;
 mod attempts;
 mod audio;

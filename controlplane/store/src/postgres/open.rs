@@ -5,7 +5,7 @@
 use std::{str::FromStr, time::Duration};
 
 use sqlx::{
-    ConnectOptions, PgConnection,
+    ConnectOptions, Connection, PgConnection,
     migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
@@ -17,6 +17,9 @@ use crate::StoreError;
 pub(super) const CONNECTIONS_MAX: u32 = 16;
 /// How long a caller waits for a free connection, or for the server to be back.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection that lay idle for so long is tested before it is used; each is when it comes back. Sooner, a round trip would be
+/// spent on a server that answered just now.
+const TESTED_AFTER: Duration = Duration::from_secs(1);
 /// What every session is set to. Time-outs below the patience of an HTTP client, so that a stuck server
 /// becomes an answer.
 const SESSION: [(&str, &str); 6] = [
@@ -54,6 +57,10 @@ pub(super) async fn open(url: &str) -> Result<PostgresStore, StoreError> {
     let pool = PgPoolOptions::new()
         .max_connections(CONNECTIONS_MAX)
         .acquire_timeout(ACQUIRE_TIMEOUT)
+        .test_before_acquire(false)
+        .before_acquire(|connection, about| {
+            Box::pin(async move { Ok(about.idle_for < TESTED_AFTER || connection.ping().await.is_ok()) })
+        })
         .connect_lazy_with(options.options(SESSION));
     Ok(PostgresStore { pool, database, sole, written: tokio::sync::watch::Sender::new(0) })
 }

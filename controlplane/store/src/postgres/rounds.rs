@@ -6,7 +6,7 @@ use controlplane_core::{
     number::E164,
     throttle::{Throttle, lie_ahead},
 };
-use sqlx::{PgConnection, types::time::OffsetDateTime};
+use sqlx::{PgConnection, PgExecutor, types::time::OffsetDateTime};
 
 use super::{
     attempts::under_way,
@@ -89,7 +89,7 @@ pub(super) async fn held_until(
     throttle: &Throttle,
     now: OffsetDateTime,
 ) -> Result<Option<OffsetDateTime>, Failure> {
-    let latest = latest(c, org, to, throttle, now).await?;
+    let latest = latest(&mut *c, org, to, throttle, now).await?;
     if lie_ahead(&latest, now) {
         sqlx::query(
             "UPDATE dialled SET started_at = $3 WHERE org_id = $1 AND number = $2 AND started_at > $3",
@@ -105,7 +105,7 @@ pub(super) async fn held_until(
 
 /// The starts that a number's windows look at, newest first.
 pub(super) async fn latest(
-    c: &mut PgConnection,
+    c: impl PgExecutor<'_>,
     org: &OrgId,
     to: &E164,
     throttle: &Throttle,

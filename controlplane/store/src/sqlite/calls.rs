@@ -1,4 +1,4 @@
-//! Calls on SQLite: accepting, reading, ending.
+//! Calls on SQLite: reading, ending.
 
 use async_trait::async_trait;
 use controlplane_core::{
@@ -11,10 +11,9 @@ use controlplane_core::{
     request::Key,
     throttle::{Throttle, lie_ahead},
 };
-use serde_json::json;
-use sqlx::{SqliteConnection, types::Json, types::time::OffsetDateTime};
+use sqlx::{SqliteConnection, types::time::OffsetDateTime};
 
-use super::{SqliteStore, attempts, audit, bounds, cancels, reading, rounds, untold};
+use super::{SqliteStore, accepting, attempts, cancels, reading, rounds, untold};
 use crate::{
     CallStore, StoreError,
     calls::{
@@ -22,7 +21,7 @@ use crate::{
         EndAttempt, EndCall, Hear, HearLate, HeardLate, IDEMPOTENCY_KEPT, Idempotency, NewCall, Page,
         RedialCall, RequestCancel, Transition, Untold, Written,
     },
-    columns::{Micros, Word, kept},
+    columns::{Micros, Word},
     error::Failure,
     progress::event,
     rows::{CallHead, TransitionRow, select_head, select_transitions},
@@ -31,7 +30,7 @@ use crate::{
 #[async_trait]
 impl CallStore for SqliteStore {
     async fn create_call(&self, new: NewCall) -> Result<Created, StoreError> {
-        self.writer.write("create call", new, |c, new| Box::pin(create(c, new))).await
+        self.writer.write_ending("create call", new, |c, new| Box::pin(accepting::create(c, new))).await
     }
 
     async fn asked_before(
@@ -113,10 +112,10 @@ impl CallStore for SqliteStore {
         now: OffsetDateTime,
     ) -> Result<Option<OffsetDateTime>, StoreError> {
         let operation = "read how often a number was dialled";
-        let mut moment = self.reading(operation).await?;
-        let latest = rounds::latest(&mut moment, org, to, throttle, now).await;
+        let mut reader = self.quick.reader().await.map_err(|error| self.failed(operation, error))?;
+        let latest = rounds::latest(reader.connection(), org, to, throttle, now).await;
         let latest = latest.map_err(|failure| self.failed(operation, failure))?;
-        drop(moment);
+        reader.done();
         if !lie_ahead(&latest, now) {
             return Ok(throttle.held_until(&latest, now));
         }
@@ -153,119 +152,6 @@ impl CallStore for SqliteStore {
     async fn request_cancel(&self, cancel: RequestCancel) -> Result<CancelRequested, StoreError> {
         self.writer.write("request cancel", cancel, |c, cancel| Box::pin(cancels::request(c, cancel))).await
     }
-}
-
-async fn create(c: &mut SqliteConnection, new: &NewCall) -> Result<Created, Failure> {
-    let at = Micros::from(new.at);
-    if let Some(asked) = &new.idempotency {
-        let before = sqlx::query_as::<_, (Word<CallId>, Vec<u8>)>(
-            "SELECT call_id, body_sha256 FROM idempotency
-             WHERE org_id = $1 AND key = $2 AND (expires_at IS NULL OR expires_at > $3)",
-        )
-        .bind(new.org.as_str())
-        .bind(new.kept_key(asked))
-        .bind(at)
-        .fetch_optional(&mut *c)
-        .await?;
-        match before {
-            Some((_, body)) if body != asked.body_sha256 => return Ok(Created::KeyReused),
-            Some((id, _)) => return load(c, &new.org, &id.0).await.map(Created::Replayed),
-            None => {}
-        }
-    }
-    if let Some(key) = &new.request.dedup_key {
-        let open = sqlx::query_scalar::<_, Word<CallId>>(
-            "SELECT id FROM call WHERE org_id = $1 AND dedup_key = $2 AND mode = $3 AND ended_at IS NULL",
-        )
-        .bind(new.org.as_str())
-        .bind(key)
-        .bind(new.mode.as_str())
-        .fetch_optional(&mut *c)
-        .await?;
-        if let Some(id) = open {
-            remember(c, new, &id.0).await?;
-            return load(c, &new.org, &id.0).await.map(Created::Deduplicated);
-        }
-    }
-    if let Some(full) = bounds::full(c, new).await? {
-        return Ok(Created::Full(full));
-    }
-    let inserted = sqlx::query(
-        "INSERT INTO call (id, org_id, request, dedup_key, status, sequence, created_at, deadline_at, mode)
-         VALUES ($1, $2, $3, $4, 'queued', 1, $5, $6, $7) ON CONFLICT (id) DO NOTHING",
-    )
-    .bind(new.id.as_str())
-    .bind(new.org.as_str())
-    .bind(Json(&new.request))
-    .bind(new.request.dedup_key.as_deref())
-    .bind(at)
-    .bind(Micros::from(new.deadline_at))
-    .bind(new.mode.as_str())
-    .execute(&mut *c)
-    .await?;
-    if inserted.rows_affected() == 0 {
-        // The same write again, by a caller that did not hear the first one's answer.
-        return load(c, &new.org, &new.id).await.map(Created::New);
-    }
-    remember(c, new, &new.id).await?;
-    bounds::count(c, new).await?;
-    let queued = CallHead {
-        id: Word(new.id.clone()),
-        org_id: Word(new.org.clone()),
-        status: Word(CallStatus::Queued),
-        sequence: 1,
-        round: 1,
-        cancel_requested_at: None,
-        deadline_at: Micros::from(new.deadline_at),
-    };
-    log(c, &queued, Entry::of(&new.event_id, QUEUED, new.at)).await?;
-    let entry = audit::Entry {
-        id: &new.audit_id,
-        org: Some(&new.org),
-        at: new.at,
-        actor: &new.actor,
-        action: "call.create",
-        target_type: "call",
-        target_id: new.id.as_str(),
-        changes: &json!({"to": new.request.to.shortened()}),
-    };
-    audit::write(c, entry).await?;
-    Ok(Created::New(Call {
-        id: new.id.clone(),
-        org: new.org.clone(),
-        mode: new.mode,
-        request: new.request.clone(),
-        status: CallStatus::Queued,
-        reason: None,
-        outcome: None,
-        sequence: 1,
-        created_at: kept(new.at),
-        deadline_at: kept(new.deadline_at),
-        cancel_requested_at: None,
-        ended_at: None,
-        round: 1,
-        redial_at: None,
-        acknowledgement: None,
-        attempts: Vec::new(),
-    }))
-}
-
-/// Binds the idempotency key, if there is one, to the call that answers it. An expired row gives way.
-async fn remember(c: &mut SqliteConnection, new: &NewCall, call: &CallId) -> Result<(), Failure> {
-    let Some(asked) = &new.idempotency else { return Ok(()) };
-    sqlx::query(
-        "INSERT INTO idempotency (org_id, key, body_sha256, call_id, created_at) VALUES ($1, $2, $3, $4, $5)
-         ON CONFLICT (org_id, key) DO UPDATE SET body_sha256 = excluded.body_sha256,
-             call_id = excluded.call_id, created_at = excluded.created_at, expires_at = NULL",
-    )
-    .bind(new.org.as_str())
-    .bind(new.kept_key(asked))
-    .bind(asked.body_sha256.as_slice())
-    .bind(call.as_str())
-    .bind(Micros::from(new.at))
-    .execute(c)
-    .await?;
-    Ok(())
 }
 
 async fn end_alone(c: &mut SqliteConnection, end: &EndCall) -> Result<Written, Failure> {

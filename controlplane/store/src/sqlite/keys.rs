@@ -42,12 +42,15 @@ impl KeyStore for SqliteStore {
     }
 
     async fn key_by_hash(&self, secret_sha256: &[u8; 32]) -> Result<Option<Key>, StoreError> {
+        let operation = "find key";
+        let mut reader = self.quick.reader().await.map_err(|error| self.failed(operation, error))?;
         let row = sqlx::query_as::<_, KeyRow>(select_keys!("WHERE secret_sha256 = $1"))
             .bind(secret_sha256.as_slice())
-            .fetch_optional(&self.readers)
-            .await;
-        let key = row.and_then(|row| row.map(Key::try_from).transpose());
-        key.map_err(|error| self.failed("find key", error))
+            .fetch_optional(reader.connection())
+            .await
+            .map_err(|error| self.failed(operation, error))?;
+        reader.done();
+        row.map(Key::try_from).transpose().map_err(|error| self.failed(operation, error))
     }
 
     async fn key(&self, whose: &Whose, id: &KeyId) -> Result<Option<Key>, StoreError> {

@@ -2,12 +2,12 @@
 //!
 //! One writer with group commit (`writer.rs`), a few readers, WAL, `synchronous=FULL`.
 
+mod accepting;
 mod agents;
 mod attempts;
 mod audio;
 mod audit;
 mod bans;
-mod bounds;
 mod calls;
 mod cancels;
 mod deliveries;
@@ -21,6 +21,7 @@ mod keys;
 mod open;
 mod orgs;
 mod privacy;
+mod quick;
 mod reading;
 mod rounds;
 mod untold;
@@ -37,6 +38,7 @@ use crate::{StoreError, error::Failure};
 pub struct SqliteStore {
     writer: writer::Writer,
     readers: open::Readers,
+    quick: quick::Quick,
     database: Arc<str>,
 }
 

@@ -16,7 +16,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{SqliteStore, writer::Writer};
+use super::{SqliteStore, quick::Quick, writer::Writer};
 use crate::StoreError;
 
 /// Connections that read at the same time. Reads are short; two cores are kept busy by fewer.
@@ -45,14 +45,18 @@ pub(super) async fn open(path: &Path) -> Result<SqliteStore, StoreError> {
     let mut connection = options.connect().await.map_err(|error| refused(path, &error))?;
     migrate(path, &mut connection).await?;
     empty_log(&mut connection).await.map_err(|error| refused(path, &error))?;
+    let reading = options.clone().pragma("query_only", "ON");
     let readers = SqlitePoolOptions::new()
         .max_connections(READERS_MAX)
         .acquire_timeout(BUSY_TIMEOUT)
-        .connect_lazy_with(options.clone().pragma("query_only", "ON"));
+        // Each is tested when it comes back, and a file does not go away: another test is a trip to its thread for nothing.
+        .test_before_acquire(false)
+        .connect_lazy_with(reading.clone());
     let database = path.display().to_string().into();
     Ok(SqliteStore {
         writer: Writer::start(connection, options, std::sync::Arc::clone(&database), lock),
         readers,
+        quick: Quick::new(reading),
         database,
     })
 }

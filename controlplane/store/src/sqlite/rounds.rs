@@ -110,9 +110,10 @@ pub(super) async fn latest(
     throttle: &Throttle,
     now: OffsetDateTime,
 ) -> Result<Vec<OffsetDateTime>, Failure> {
+    // No bare parameter as the limit: see `accepting`.
     let latest = sqlx::query_scalar::<_, Micros>(
         "SELECT started_at FROM dialled WHERE org_id = $1 AND number = $2 AND started_at > $3
-         ORDER BY started_at DESC LIMIT $4",
+         ORDER BY started_at DESC LIMIT CAST($4 AS INTEGER)",
     )
     .bind(org.as_str())
     .bind(to.as_str())
