@@ -216,6 +216,7 @@ impl App {
             clock.clone(),
             chance.clone(),
             settings.retention,
+            Arc::clone(&rules),
             audit.numbers_salt(),
         );
         let state = State::new(Parts {

@@ -1,12 +1,17 @@
-//! Retention of what is of people: calls, the numbers and texts in them, recordings. Events have their own
-//! (`webhooks`), and so has the audit log (`audit`).
+//! Retention of what is of people, of each organisation as long as an operator has said: calls, the numbers and texts in them,
+//! recordings, and events where they are not kept as long as they may be (`webhooks` erases what is older than that). The
+//! audit log has its own (`audit`).
 //!
-//! A look an hour, in batches, each a transaction of its own: killed anywhere, the next look goes on. Several replicas
+//! A look every ten minutes, in batches, each a transaction of its own: killed anywhere, the next look goes on. Several replicas
 //! do the same work without harm: what one has taken, the other does not find.
 
 use std::{sync::Arc, time::Duration};
 
-use controlplane_core::{ids::OrgId, number::E164};
+use controlplane_core::{
+    ids::OrgId,
+    number::E164,
+    retention::{EVENTS_DAYS_MAX, Retention},
+};
 use controlplane_store::{
     Store, StoreError,
     audit::{ActorType, AuditOutcome, NewAuditRow},
@@ -24,7 +29,7 @@ use tokio::{
 use crate::{
     calls::chain,
     clock::{Chance, Clock},
-    settings::RetentionSettings,
+    rules::Rules,
 };
 
 /// Between two looks for what is old.
@@ -33,13 +38,17 @@ const LOOK_EVERY: Duration = Duration::from_secs(600);
 const BATCH: u16 = 200;
 /// Between two such transactions.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Organisations that are read at once.
+const ORGS_AT_ONCE: u16 = 100;
 
 /// See the module.
 pub struct Privacy {
     store: Arc<dyn Store>,
     clock: Clock,
     chance: Chance,
-    settings: RetentionSettings,
+    /// Where nothing is set for an organisation, and the most that is.
+    server: Retention,
+    rules: Arc<Rules>,
     /// What numbers are hashed with where they are told of.
     salt: [u8; 32],
 }
@@ -50,6 +59,17 @@ enum Kind {
     Calls,
     Parts(Part),
     Recordings,
+    Events,
+}
+
+/// How much was erased.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Counts {
+    calls: u64,
+    numbers: u64,
+    texts: u64,
+    recordings: u64,
+    events: u64,
 }
 
 /// What was made of a number's calls.
@@ -70,10 +90,17 @@ impl Privacy {
         store: Arc<dyn Store>,
         clock: Clock,
         chance: Chance,
-        settings: RetentionSettings,
+        server: Retention,
+        rules: Arc<Rules>,
         salt: [u8; 32],
     ) -> Arc<Self> {
-        Arc::new(Self { store, clock, chance, settings, salt })
+        Arc::new(Self { store, clock, chance, server, rules, salt })
+    }
+
+    /// As long as anything is kept on this server.
+    #[must_use]
+    pub fn longest(&self) -> Retention {
+        self.server
     }
 
     /// Starts erasing.
@@ -95,39 +122,70 @@ impl Privacy {
 
     async fn look(&self) -> Result<(), StoreError> {
         let now = self.clock.now();
-        let RetentionSettings { calls_days, numbers_days, texts_days, recordings_days } = self.settings;
-        let calls = self.erase(Kind::Calls, calls_days, now).await?;
-        // What goes with its call needs no step of its own.
-        let numbers = if numbers_days < calls_days {
-            self.erase(Kind::Parts(Part::Number), numbers_days, now).await?
-        } else {
-            0
-        };
-        let texts = if texts_days < calls_days {
-            self.erase(Kind::Parts(Part::Text), texts_days, now).await?
-        } else {
-            0
-        };
-        let recordings =
-            if recordings_days > 0 { self.erase(Kind::Recordings, recordings_days, now).await? } else { 0 };
-        if calls + numbers + texts + recordings == 0 {
+        let (mut counts, mut after) = (Counts::default(), None);
+        loop {
+            let (orgs, has_more) = self.store.list_orgs(ORGS_AT_ONCE, after.as_ref()).await?;
+            for org in &orgs {
+                self.erase_of(&org.id, now, &mut counts).await?;
+            }
+            after = orgs.into_iter().next_back().map(|org| org.id);
+            if !has_more || after.is_none() {
+                break;
+            }
+        }
+        if counts == Counts::default() {
             return Ok(());
         }
-        tracing::info!(calls, numbers, texts, recordings, "erased by age");
-        let changes = json!({"calls": calls, "numbers": numbers, "texts": texts, "recordings": recordings});
+        let Counts { calls, numbers, texts, recordings, events } = counts;
+        tracing::info!(calls, numbers, texts, recordings, events, "erased by age");
+        let changes = json!({
+            "calls": calls, "numbers": numbers, "texts": texts, "recordings": recordings, "events": events,
+        });
         let row = self.row(now, Actor::default(), "retention.erase", "fleet", changes);
         self.store.record_audit(vec![row]).await
     }
 
+    /// All of an organisation that is too old. What goes with its call needs no step of its own.
+    async fn erase_of(
+        &self,
+        org: &OrgId,
+        now: OffsetDateTime,
+        counts: &mut Counts,
+    ) -> Result<(), StoreError> {
+        let Retention { calls_days, numbers_days, texts_days, recordings_days, events_days } =
+            self.rules.retention(org).within(self.server);
+        counts.calls += self.erase(org, Kind::Calls, calls_days, now).await?;
+        if numbers_days < calls_days {
+            counts.numbers += self.erase(org, Kind::Parts(Part::Number), numbers_days, now).await?;
+        }
+        if texts_days < calls_days {
+            counts.texts += self.erase(org, Kind::Parts(Part::Text), texts_days, now).await?;
+        }
+        if recordings_days > 0 {
+            counts.recordings += self.erase(org, Kind::Recordings, recordings_days, now).await?;
+        }
+        if events_days < EVENTS_DAYS_MAX {
+            counts.events += self.erase(org, Kind::Events, events_days, now).await?;
+        }
+        Ok(())
+    }
+
     /// All that is so many days old, in batches; how many.
-    async fn erase(&self, kind: Kind, days: u16, now: OffsetDateTime) -> Result<u64, StoreError> {
+    async fn erase(
+        &self,
+        org: &OrgId,
+        kind: Kind,
+        days: u16,
+        now: OffsetDateTime,
+    ) -> Result<u64, StoreError> {
         let by = now - time::Duration::days(i64::from(days));
         let mut all = 0;
         loop {
             let done = match kind {
-                Kind::Calls => self.store.erase_calls(by, BATCH).await?,
-                Kind::Parts(part) => self.store.strip_calls(part, by, now, BATCH).await?,
-                Kind::Recordings => self.store.retire_recordings(by, now, BATCH).await?,
+                Kind::Calls => self.store.erase_calls(org, by, BATCH).await?,
+                Kind::Parts(part) => self.store.strip_calls(org, part, by, now, BATCH).await?,
+                Kind::Recordings => self.store.retire_recordings(org, by, now, BATCH).await?,
+                Kind::Events => self.store.erase_events(org, by, BATCH).await?,
             };
             all += done;
             if done < u64::from(BATCH) {

@@ -1,4 +1,4 @@
-//! What operators allow customers: policies and limits, in memory as they are in the database, and the pace of requests.
+//! What operators allow customers: policies, limits and how long things are kept, in memory as they are in the database, and the pace of requests.
 //!
 //! Read at start and set through here, so that a change is in force with the next request. What is not set for an
 //! organisation is as the server's settings say.
@@ -14,6 +14,7 @@ use controlplane_core::{
     ids::{AuditId, KeyId, OrgId},
     limits::{KeyLimits, OrgLimits},
     pacing::Window,
+    retention::OrgRetention,
     throttle::Throttle,
 };
 use controlplane_store::{
@@ -47,6 +48,7 @@ struct State {
     policies: HashMap<String, Arc<Policy>>,
     orgs: HashMap<String, Arc<OrgLimits>>,
     keys: HashMap<String, KeyLimits>,
+    retentions: HashMap<String, OrgRetention>,
     /// The last second's requests of those that have a limit.
     requests: HashMap<String, Window>,
     /// What has been phoned lately, since the start.
@@ -190,6 +192,12 @@ impl Rules {
         self.state().orgs.get(org.as_str()).map(Arc::clone).unwrap_or_default()
     }
 
+    /// How long an operator has said that an organisation's things are kept.
+    #[must_use]
+    pub fn retention(&self, org: &OrgId) -> OrgRetention {
+        self.state().retentions.get(org.as_str()).copied().unwrap_or_default()
+    }
+
     /// What was set for a key.
     #[must_use]
     pub fn key_limits(&self, key: &KeyId) -> KeyLimits {
@@ -257,6 +265,9 @@ impl State {
         if kind == RuleKind::Policy.as_str() {
             let policy = read(&subject, document);
             self.policies.insert(subject, Arc::new(policy));
+        } else if kind == RuleKind::Retention.as_str() {
+            let retention = read(&subject, document);
+            self.retentions.insert(subject, retention);
         } else if subject.starts_with(OrgId::PREFIX) {
             let limits = read(&subject, document);
             self.orgs.insert(subject, Arc::new(limits));

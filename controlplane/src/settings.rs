@@ -77,7 +77,7 @@ pub struct Settings {
     /// The audit log.
     #[serde(default)]
     pub audit: AuditSettings,
-    /// How long calls and recordings are kept.
+    /// How long what is of organisations is kept for which an operator has set nothing.
     #[serde(default)]
     pub retention: RetentionSettings,
 }
@@ -262,7 +262,7 @@ impl Settings {
         let wrong = bounds.iter().find(|(_, is_right, _)| !is_right);
         wrong.map_or(Ok(()), |(key, _, bounds)| Err(format!("audio.speech.{key}: {bounds}")))?;
         self.audit.check()?;
-        self.retention.check()?;
+        self.retention.validate().map_err(|error| format!("retention.{error}"))?;
         let open =
             [("org_open_max", self.calls.org_open_max), ("number_open_max", self.calls.number_open_max)];
         let is_right = |max: u32| usize::try_from(max).is_ok_and(|max| (1..=OPEN_CALLS_MAX).contains(&max));

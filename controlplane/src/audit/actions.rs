@@ -50,6 +50,7 @@ pub const ACTIONS: &[(&str, &str, &str, &str)] = &[
     ("POST", "/admin/v1/orgs/{id}/resume", "org.resume", "org"),
     ("PUT", "/admin/v1/orgs/{id}/policy", "policy.set", "org"),
     ("PUT", "/admin/v1/orgs/{id}/limits", "limits.set", "org"),
+    ("PUT", "/admin/v1/orgs/{id}/retention", "retention.set", "org"),
     ("PUT", "/admin/v1/keys/{id}/limits", "limits.set", "key"),
     ("POST", "/admin/v1/webhooks/deliveries/{event}/replay", "webhook_delivery.replay", "webhook_delivery"),
     ("POST", "/admin/v1/erasures", "number.erase", "number"),

@@ -77,6 +77,9 @@ enum Command {
     /// How much an organisation or a key may have.
     #[command(subcommand)]
     Limits(rules::LimitsCommand),
+    /// How long what is of an organisation is kept.
+    #[command(subcommand)]
+    Retention(rules::RetentionCommand),
     /// Who did what, and the proof that nothing was changed.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -332,6 +335,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Allow(command) => bans::allow(&door()?, command).await,
         Command::Policy(command) => rules::policy(&door()?, command).await,
         Command::Limits(command) => rules::limits(&door()?, command).await,
+        Command::Retention(command) => rules::retention(&door()?, command).await,
         Command::Key(command) => keys::key(&door()?, command).await,
         Command::Org(command) => keys::org(&door()?, command).await,
         Command::Webhook(WebhookCommand::Deliveries { endpoint, state, limit }) => {

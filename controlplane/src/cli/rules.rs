@@ -1,4 +1,4 @@
-//! `policy show|set|explain`, `limits show|set`.
+//! `policy show|set|explain`, `limits show|set`, `retention show|set`.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -51,6 +51,22 @@ pub(super) enum LimitsCommand {
         /// cps_max, channels_max, weight.
         #[arg(required = true, value_name = "NAME=VALUE")]
         limits: Vec<String>,
+    },
+}
+
+/// How long what is of an organisation is kept, in days.
+#[derive(Debug, Subcommand)]
+pub(super) enum RetentionCommand {
+    /// What is set.
+    Show(OrgArg),
+    /// Sets days, as calls_days=30; an empty value takes one away.
+    Set {
+        #[command(flatten)]
+        org: OrgArg,
+        /// NAME=DAYS of calls_days (8 or more), numbers_days, texts_days, recordings_days, events_days (1 or more); none more than
+        /// the server's settings say. recordings_days=0 where these say 0 too: until their owner deletes them.
+        #[arg(required = true, value_name = "NAME=DAYS")]
+        days: Vec<String>,
     },
 }
 
@@ -217,38 +233,50 @@ async fn limits_path(door: &Door, whose: &WhoseArg) -> Result<String, Failure> {
     }
 }
 
-fn limits_text(limits: &Value) -> String {
-    let lines: Vec<String> = limits
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(|(name, value)| format!("{name:<22} {value}\n"))
-        .collect();
-    if lines.is_empty() { "No limits beyond the server's settings.\n".to_owned() } else { lines.concat() }
+/// What is set, one a line; `nothing` where nothing is.
+fn set_text(set: &Value, nothing: &str) -> String {
+    let lines: Vec<String> =
+        set.as_object().into_iter().flatten().map(|(name, value)| format!("{name:<22} {value}\n")).collect();
+    if lines.is_empty() { format!("{nothing}\n") } else { lines.concat() }
+}
+
+/// Changes what stands at an address by NAME=VALUE; `example` is one.
+async fn changed(door: &Door, path: &str, changes: &[String], example: &str) -> Result<Value, Failure> {
+    let mut all: Map<String, Value> = door.get(path).await?.as_object().cloned().unwrap_or_default();
+    for change in changes {
+        let (name, value) = change
+            .split_once('=')
+            .ok_or_else(|| Failure::usage(format!("{change}: write NAME=VALUE, as {example}")))?;
+        if value.is_empty() {
+            all.remove(name);
+        } else {
+            let number: u32 = value
+                .parse()
+                .map_err(|_| Failure::usage(format!("{change}: the value is a whole number")))?;
+            all.insert(name.to_owned(), number.into());
+        }
+    }
+    door.put(path, &Value::Object(all)).await
 }
 
 pub(super) async fn limits(door: &Door, command: &LimitsCommand) -> Done {
     let answer = match command {
         LimitsCommand::Show(whose) => door.get(&limits_path(door, whose).await?).await?,
         LimitsCommand::Set { whose, limits } => {
-            let path = limits_path(door, whose).await?;
-            let mut all: Map<String, Value> = door.get(&path).await?.as_object().cloned().unwrap_or_default();
-            for limit in limits {
-                let (name, value) = limit.split_once('=').ok_or_else(|| {
-                    Failure::usage(format!("{limit}: write NAME=VALUE, as calls_per_day=1000"))
-                })?;
-                if value.is_empty() {
-                    all.remove(name);
-                } else {
-                    let number: u32 = value
-                        .parse()
-                        .map_err(|_| Failure::usage(format!("{limit}: the value is a whole number")))?;
-                    all.insert(name.to_owned(), number.into());
-                }
-            }
-            door.put(&path, &Value::Object(all)).await?
+            changed(door, &limits_path(door, whose).await?, limits, "calls_per_day=1000").await?
         }
     };
-    show(door, &answer, || limits_text(&answer));
+    show(door, &answer, || set_text(&answer, "No limits beyond the server's settings."));
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn retention(door: &Door, command: &RetentionCommand) -> Done {
+    let answer = match command {
+        RetentionCommand::Show(org) => door.get(&org.path(door, "retention").await?).await?,
+        RetentionCommand::Set { org, days } => {
+            changed(door, &org.path(door, "retention").await?, days, "calls_days=30").await?
+        }
+    };
+    show(door, &answer, || set_text(&answer, "As the server's settings say."));
     Ok(ExitCode::SUCCESS)
 }

@@ -244,6 +244,8 @@ fn of_operators() -> Vec<Route> {
         row(at, GET,  "/admin/v1/orgs/{id}/policy/explain", Role(Viewer), &[Id::Org],  operators::rules::explain),
         row(at, GET,  "/admin/v1/orgs/{id}/limits",      Role(Viewer),   &[Id::Org],   operators::rules::limits),
         row(at, PUT,  "/admin/v1/orgs/{id}/limits",      Role(Admin),    &[Id::Org],   operators::rules::set_limits),
+        row(at, GET,  "/admin/v1/orgs/{id}/retention",   Role(Viewer),   &[Id::Org],   operators::rules::retention),
+        row(at, PUT,  "/admin/v1/orgs/{id}/retention",   Role(Admin),    &[Id::Org],   operators::rules::set_retention),
         row(at, GET,  "/admin/v1/alarms",                Role(Viewer),   &[],          operators::rules::alarms),
         row(at, GET,  "/admin/v1/audit",                 Role(Viewer),   &[],          audit::list),
         row(at, GET,  "/admin/v1/audit/export",          Role(Viewer),   &[],          audit::export::export),

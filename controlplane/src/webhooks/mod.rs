@@ -68,7 +68,8 @@ const COUNT_EVERY: Duration = Duration::from_secs(5);
 /// Between two looks for what is old.
 const PURGE_EVERY: Duration = Duration::from_secs(600);
 /// How long an event can be read, delivered and replayed.
-pub(crate) const EVENTS_KEPT: time::Duration = time::Duration::days(7);
+pub(crate) const EVENTS_KEPT: time::Duration =
+    time::Duration::days(controlplane_core::retention::EVENTS_DAYS_MAX as i64);
 /// Rows that are erased in one transaction: calls wait no longer than for that.
 const PURGE_MAX: u16 = 500;
 /// Between two such transactions.

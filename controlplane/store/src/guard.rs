@@ -41,6 +41,8 @@ pub enum RuleKind {
     Policy,
     /// How much.
     Limits,
+    /// How long what is of it is kept.
+    Retention,
 }
 
 impl RuleKind {
@@ -50,6 +52,7 @@ impl RuleKind {
         match self {
             Self::Policy => "policy",
             Self::Limits => "limits",
+            Self::Retention => "retention",
         }
     }
 
@@ -57,6 +60,7 @@ impl RuleKind {
         match self {
             Self::Policy => "policy.set",
             Self::Limits => "limits.set",
+            Self::Retention => "retention.set",
         }
     }
 }
@@ -83,7 +87,7 @@ pub struct SetRules {
 pub struct StoredRules {
     /// An organisation's id or a key's.
     pub subject: String,
-    /// `policy` or `limits`.
+    /// `policy`, `limits` or `retention`.
     pub kind: String,
     /// As they were set.
     pub document: serde_json::Value,

@@ -1,4 +1,4 @@
-//! What is kept of people for no longer than it must be: calls, their numbers and texts, and recordings.
+//! What is kept of people for no longer than it must be: calls, their numbers and texts, recordings and events.
 
 use async_trait::async_trait;
 use controlplane_core::{
@@ -52,19 +52,27 @@ pub struct NumberForgotten {
 /// Retention of what is of people.
 #[async_trait]
 pub trait PrivacyStore {
-    /// Erases calls that ended at this moment or before, with all that is kept of them. How many, at most `limit`.
-    async fn erase_calls(&self, ended_by: OffsetDateTime, limit: u16) -> Result<u64, StoreError>;
-    /// Takes a part out of calls that ended at this moment or before. How many, at most `limit`.
+    /// Erases an organisation's calls that ended at this moment or before, with all that is kept of them. How many, at most
+    /// `limit`.
+    async fn erase_calls(&self, org: &OrgId, ended_by: OffsetDateTime, limit: u16)
+    -> Result<u64, StoreError>;
+    /// Takes a part out of an organisation's calls that ended at this moment or before. How many, at most `limit`.
     async fn strip_calls(
         &self,
+        org: &OrgId,
         part: Part,
         ended_by: OffsetDateTime,
         at: OffsetDateTime,
         limit: u16,
     ) -> Result<u64, StoreError>;
-    /// Deletes recordings that were made at this moment or before, as their owner would. How many, at most `limit`.
+    /// Erases an organisation's events of before this moment, with what came of their deliveries; what is still to be numbered or
+    /// delivered stays. How many, at most `limit`.
+    async fn erase_events(&self, org: &OrgId, before: OffsetDateTime, limit: u16) -> Result<u64, StoreError>;
+    /// Deletes an organisation's recordings that were made at this moment or before, as their owner would. How many, at most
+    /// `limit`.
     async fn retire_recordings(
         &self,
+        org: &OrgId,
         made_by: OffsetDateTime,
         at: OffsetDateTime,
         limit: u16,

@@ -10,12 +10,15 @@ use std::path::Path;
 
 use controlplane_core::{
     access::{Mode, Role},
-    ids::OrgId,
+    ids::{AuditId, OrgId},
 };
 use controlplane_store::{
     Store,
+    calls::Actor,
+    guard::{RuleKind, SetRules, Subject},
     keys::{KeyPage, Whose},
 };
+use rand::SeedableRng;
 use sqlx::{AssertSqlSafe, migrate::Migrator};
 use time::{OffsetDateTime, macros::datetime};
 
@@ -25,6 +28,9 @@ const BEFORE: i64 = 5;
 
 /// The last release whose keys had two scopes.
 const TWO_SCOPES: i64 = 11;
+
+/// The last release with one retention for all organisations.
+const ONE_RETENTION: i64 = 14;
 
 async fn earlier(database: &str, last: i64) -> Migrator {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(database);
@@ -150,6 +156,54 @@ async fn calls_that_ended_before_webhooks_are_told_to_nobody_on_sqlite() {
     raw.close().await.unwrap();
     let store = controlplane_store::open(&format!("sqlite://{}", path.display())).await.unwrap();
     is_told_of_what_goes_on_alone(&*store).await;
+}
+
+/// What operators had set for customers, and a kind of it that there was not before.
+async fn rules_stay_and_retention_is_one(store: &dyn Store) {
+    let before = store.rules().await.unwrap();
+    assert_eq!((before.len(), before[0].kind.as_str(), &before[0].document), (1, "policy", &policy()));
+    let (at, rng) = (NOW, &mut rand::rngs::StdRng::seed_from_u64(1));
+    let set = SetRules {
+        subject: Subject::Org(OrgId::first()),
+        kind: RuleKind::Retention,
+        document: serde_json::json!({"calls_days": 30}),
+        at,
+        actor: Actor::default(),
+        audit_id: AuditId::new(at, rng),
+    };
+    assert!(store.set_rules(set).await.unwrap());
+    assert_eq!(store.rules().await.unwrap().len(), 2);
+}
+
+fn policy() -> serde_json::Value {
+    serde_json::json!({"countries": {"PL": ["fixed"]}})
+}
+
+fn policy_row(moment: &str) -> Vec<String> {
+    let columns = "INSERT INTO customer_rule (subject, kind, document, updated_at)";
+    vec![format!("{columns} VALUES ('{}', 'policy', '{}', {moment})", OrgId::first(), policy())]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_for_customers_outlive_the_upgrade_on_sqlite() {
+    use sqlx::{Connection, SqliteConnection};
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ringward.db");
+    let mut raw = SqliteConnection::connect(&format!("sqlite://{}?mode=rwc", path.display())).await.unwrap();
+    earlier("sqlite", ONE_RETENTION).await.run(&mut raw).await.unwrap();
+    for sql in policy_row("0") {
+        sqlx::query(AssertSqlSafe(sql)).execute(&mut raw).await.unwrap();
+    }
+    raw.close().await.unwrap();
+    let store = controlplane_store::open(&format!("sqlite://{}", path.display())).await.unwrap();
+    rules_stay_and_retention_is_one(&*store).await;
+}
+
+#[cfg(feature = "postgres-tests")]
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_for_customers_outlive_the_upgrade_on_postgresql() {
+    let store = controlplane_store::open(&database(ONE_RETENTION, policy_row("now()")).await).await.unwrap();
+    rules_stay_and_retention_is_one(&*store).await;
 }
 
 #[cfg(feature = "postgres-tests")]

@@ -1,4 +1,4 @@
-//! What an operator allows customers: policies and limits.
+//! What an operator allows customers: policies, limits, and how long what is of them is kept.
 
 use axum::{
     Json,
@@ -12,6 +12,7 @@ use controlplane_core::{
     ids::{KeyId, OrgId},
     limits::{KeyLimits, OrgLimits},
     number::E164,
+    retention::OrgRetention,
 };
 use controlplane_store::{
     guard::{RuleKind, SetRules, Subject},
@@ -149,6 +150,28 @@ pub(in crate::http) async fn set_limits(
     // Calls that wait may go on now.
     state.registry.nudge();
     Ok(Json(limits))
+}
+
+pub(in crate::http) async fn retention(
+    _: Operator,
+    AxumState(state): AxumState<State>,
+    id: Named,
+) -> Result<Json<OrgRetention>, Problem> {
+    Ok(Json(state.rules.retention(&org(&state, id).await?)))
+}
+
+/// In force with the next look for what is old. Nothing is kept for longer than the server's settings say.
+pub(in crate::http) async fn set_retention(
+    operator: Operator,
+    AxumState(state): AxumState<State>,
+    id: Named,
+    JsonBody { value: retention, .. }: JsonBody<OrgRetention>,
+) -> Result<Json<OrgRetention>, Problem> {
+    retention
+        .validate(state.privacy.longest())
+        .map_err(|error| Problem::new(Code::InvalidField, format!("{error}.")).param(error.param))?;
+    set(&state, operator, Subject::Org(org(&state, id).await?), RuleKind::Retention, &retention).await?;
+    Ok(Json(retention))
 }
 
 /// A customer's key that there is.

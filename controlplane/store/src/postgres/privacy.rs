@@ -1,7 +1,7 @@
 //! Retention of what is of people, on PostgreSQL.
 
 use async_trait::async_trait;
-use controlplane_core::ids::{CallId, OrgId};
+use controlplane_core::ids::{CallId, EventId, OrgId};
 use sqlx::{PgConnection, types::time::OffsetDateTime};
 
 use super::PostgresStore;
@@ -14,33 +14,50 @@ use crate::{
 
 #[async_trait]
 impl PrivacyStore for PostgresStore {
-    async fn erase_calls(&self, ended_by: OffsetDateTime, limit: u16) -> Result<u64, StoreError> {
-        self.transaction("erase calls", (ended_by, limit), |c, (by, limit)| Box::pin(erase(c, *by, *limit)))
+    async fn erase_calls(
+        &self,
+        org: &OrgId,
+        ended_by: OffsetDateTime,
+        limit: u16,
+    ) -> Result<u64, StoreError> {
+        let input = (org.clone(), ended_by, limit);
+        self.transaction("erase calls", input, |c, (org, by, limit)| Box::pin(erase(c, org, *by, *limit)))
             .await
     }
 
     async fn strip_calls(
         &self,
+        org: &OrgId,
         part: Part,
         ended_by: OffsetDateTime,
         at: OffsetDateTime,
         limit: u16,
     ) -> Result<u64, StoreError> {
-        let input = (part, ended_by, at, limit);
-        self.transaction("take parts out of calls", input, |c, (part, by, at, limit)| {
-            Box::pin(strip(c, *part, *by, *at, *limit))
+        let input = (org.clone(), part, ended_by, at, limit);
+        self.transaction("take parts out of calls", input, |c, (org, part, by, at, limit)| {
+            Box::pin(strip(c, org, *part, *by, *at, *limit))
+        })
+        .await
+    }
+
+    async fn erase_events(&self, org: &OrgId, before: OffsetDateTime, limit: u16) -> Result<u64, StoreError> {
+        let input = (org.clone(), before, limit);
+        self.transaction("erase events", input, |c, (org, before, limit)| {
+            Box::pin(erase_events(c, org, *before, *limit))
         })
         .await
     }
 
     async fn retire_recordings(
         &self,
+        org: &OrgId,
         made_by: OffsetDateTime,
         at: OffsetDateTime,
         limit: u16,
     ) -> Result<u64, StoreError> {
-        self.transaction("delete old recordings", (made_by, at, limit), |c, (by, at, limit)| {
-            Box::pin(retire(c, *by, *at, *limit))
+        let input = (org.clone(), made_by, at, limit);
+        self.transaction("delete old recordings", input, |c, (org, by, at, limit)| {
+            Box::pin(retire(c, org, *by, *at, *limit))
         })
         .await
     }
@@ -50,12 +67,34 @@ impl PrivacyStore for PostgresStore {
     }
 }
 
-async fn erase(c: &mut PgConnection, by: OffsetDateTime, limit: u16) -> Result<u64, Failure> {
+async fn erase(c: &mut PgConnection, org: &OrgId, by: OffsetDateTime, limit: u16) -> Result<u64, Failure> {
     let erased = sqlx::query(
         "DELETE FROM call WHERE id IN
-             (SELECT id FROM call WHERE ended_at IS NOT NULL AND ended_at <= $1 ORDER BY ended_at LIMIT $2)",
+             (SELECT id FROM call WHERE org_id = $1 AND ended_at IS NOT NULL AND ended_at <= $2
+              ORDER BY ended_at LIMIT $3)",
     )
+    .bind(org.as_str())
     .bind(Micros::from(by))
+    .bind(i64::from(limit))
+    .execute(c)
+    .await?;
+    Ok(erased.rows_affected())
+}
+
+async fn erase_events(
+    c: &mut PgConnection,
+    org: &OrgId,
+    before: OffsetDateTime,
+    limit: u16,
+) -> Result<u64, Failure> {
+    let erased = sqlx::query(
+        "DELETE FROM outbox WHERE id IN (SELECT id FROM outbox o
+             WHERE org_id = $1 AND id < $2 AND position IS NOT NULL AND NOT EXISTS (SELECT 1 FROM webhook_delivery d
+                 WHERE d.event_id = o.id AND d.delivered_at IS NULL AND d.dead_at IS NULL)
+             ORDER BY position LIMIT $3)",
+    )
+    .bind(org.as_str())
+    .bind(EventId::earliest(before).as_str())
     .bind(i64::from(limit))
     .execute(c)
     .await?;
@@ -64,6 +103,7 @@ async fn erase(c: &mut PgConnection, by: OffsetDateTime, limit: u16) -> Result<u
 
 async fn strip(
     c: &mut PgConnection,
+    org: &OrgId,
     part: Part,
     by: OffsetDateTime,
     at: OffsetDateTime,
@@ -71,16 +111,22 @@ async fn strip(
 ) -> Result<u64, Failure> {
     let sql = match part {
         Part::Number => {
-            "SELECT id FROM call WHERE ended_at IS NOT NULL AND ended_at <= $1 AND number_erased_at IS NULL
-             ORDER BY ended_at LIMIT $2"
+            "SELECT id FROM call
+             WHERE org_id = $1 AND ended_at IS NOT NULL AND ended_at <= $2 AND number_erased_at IS NULL
+             ORDER BY ended_at LIMIT $3"
         }
         Part::Text => {
-            "SELECT id FROM call WHERE ended_at IS NOT NULL AND ended_at <= $1 AND text_erased_at IS NULL
-             ORDER BY ended_at LIMIT $2"
+            "SELECT id FROM call
+             WHERE org_id = $1 AND ended_at IS NOT NULL AND ended_at <= $2 AND text_erased_at IS NULL
+             ORDER BY ended_at LIMIT $3"
         }
     };
-    let calls: Vec<String> =
-        sqlx::query_scalar(sql).bind(Micros::from(by)).bind(i64::from(limit)).fetch_all(&mut *c).await?;
+    let calls: Vec<String> = sqlx::query_scalar(sql)
+        .bind(org.as_str())
+        .bind(Micros::from(by))
+        .bind(i64::from(limit))
+        .fetch_all(&mut *c)
+        .await?;
     take_out(c, part, &calls, at).await?;
     Ok(calls.len() as u64)
 }
@@ -113,17 +159,19 @@ async fn take_out(
 
 async fn retire(
     c: &mut PgConnection,
+    org: &OrgId,
     by: OffsetDateTime,
     at: OffsetDateTime,
     limit: u16,
 ) -> Result<u64, Failure> {
     let retired = sqlx::query(
         "UPDATE recording SET deleted_at = $1 WHERE id IN
-             (SELECT id FROM recording WHERE deleted_at IS NULL AND created_at <= $2 LIMIT $3)",
+             (SELECT id FROM recording WHERE org_id = $4 AND deleted_at IS NULL AND created_at <= $2 LIMIT $3)",
     )
     .bind(Micros::from(at))
     .bind(Micros::from(by))
     .bind(i64::from(limit))
+    .bind(org.as_str())
     .execute(c)
     .await?;
     Ok(retired.rows_affected())

@@ -28,6 +28,7 @@ pub(crate) async fn rules_are_set_replaced_and_audited(mut f: Fixture) {
     assert!(set(&mut f, org(), RuleKind::Policy, json!({"countries": {"PL": ["fixed"]}})).await);
     assert!(set(&mut f, org(), RuleKind::Limits, json!({"cps_max": 3})).await);
     assert!(set(&mut f, org(), RuleKind::Policy, json!({})).await);
+    assert!(set(&mut f, org(), RuleKind::Retention, json!({"calls_days": 30})).await);
     let nobody = Subject::Org(OrgId::new(NOON, &mut f.rng));
     assert!(!set(&mut f, nobody, RuleKind::Policy, json!({})).await);
     let nobody = Subject::Key(KeyId::new(NOON, &mut f.rng));
@@ -39,9 +40,11 @@ pub(crate) async fn rules_are_set_replaced_and_audited(mut f: Fixture) {
     let rules = f.store.rules().await.unwrap();
     let found: Vec<_> = rules.iter().map(|rule| (rule.kind.as_str(), &rule.document)).collect();
     let (limits, key_limits, closed) = (json!({"cps_max": 3}), json!({"calls_per_day": 1}), json!({}));
-    assert_eq!(found, [("limits", &key_limits), ("limits", &limits), ("policy", &closed)]);
-    let sets = "SELECT count(*) FROM audit_log WHERE action IN ('policy.set', 'limits.set')";
-    assert_eq!(f.count(sets).await, 4);
+    let kept = json!({"calls_days": 30});
+    let all = [("limits", &key_limits), ("limits", &limits), ("policy", &closed), ("retention", &kept)];
+    assert_eq!(found, all);
+    let sets = "SELECT count(*) FROM audit_log WHERE action IN ('policy.set', 'limits.set', 'retention.set')";
+    assert_eq!(f.count(sets).await, 5);
     // The key that takes its place has them too.
     let mut new = f.key(Some(OrgId::first()), NOON);
     new.rotated_from = Some(key.id.clone());

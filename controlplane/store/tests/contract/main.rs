@@ -228,6 +228,8 @@ contract! {
     privacy:
         old_calls_are_erased_with_all_that_is_kept_of_them
         parts_are_taken_out_of_calls_that_stay
+        each_organisation_s_is_erased_alone
+        an_event_that_is_not_numbered_stays
         a_number_is_forgotten_in_every_ended_call;
     model:
         random_work_is_answered_as_the_model_does;

@@ -57,9 +57,9 @@ pub(crate) async fn old_calls_are_erased_with_all_that_is_kept_of_them(mut f: Fi
     f.execute(&sql).await.unwrap();
     let (running, _) = f.sending().await;
     let by = NOON + Duration::seconds(3);
-    assert_eq!(f.store.erase_calls(by, 3).await.unwrap(), 3);
-    assert_eq!(f.store.erase_calls(by, 3).await.unwrap(), 2);
-    assert_eq!(f.store.erase_calls(by, 3).await.unwrap(), 0);
+    assert_eq!(f.store.erase_calls(&OrgId::first(), by, 3).await.unwrap(), 3);
+    assert_eq!(f.store.erase_calls(&OrgId::first(), by, 3).await.unwrap(), 2);
+    assert_eq!(f.store.erase_calls(&OrgId::first(), by, 3).await.unwrap(), 0);
     assert!(f.store.call(&OrgId::first(), &old[3]).await.unwrap().is_none());
     assert!(f.store.call(&OrgId::first(), &old[4]).await.unwrap().is_some());
     let open = f.store.call(&OrgId::first(), &running).await.unwrap().unwrap();
@@ -81,12 +81,12 @@ pub(crate) async fn parts_are_taken_out_of_calls_that_stay(mut f: Fixture) {
     let old = ended(&mut f, "+48221234567", NOON).await;
     let young = ended(&mut f, "+48221234567", NOON + Duration::seconds(2)).await;
     let by = NOON + Duration::SECOND;
-    assert_eq!(f.store.strip_calls(Part::Number, by, by, 10).await.unwrap(), 1);
+    assert_eq!(f.store.strip_calls(&OrgId::first(), Part::Number, by, by, 10).await.unwrap(), 1);
     let (number, rest) = told(&f, &old).await;
     assert_eq!(number, ERASED_NUMBER);
     assert!(rest.contains(TEXT));
-    assert_eq!(f.store.strip_calls(Part::Text, by, by, 10).await.unwrap(), 1);
-    assert_eq!(f.store.strip_calls(Part::Text, by, by, 10).await.unwrap(), 0);
+    assert_eq!(f.store.strip_calls(&OrgId::first(), Part::Text, by, by, 10).await.unwrap(), 1);
+    assert_eq!(f.store.strip_calls(&OrgId::first(), Part::Text, by, by, 10).await.unwrap(), 0);
     let (_, rest) = told(&f, &old).await;
     assert!(rest.contains(ERASED_TEXT) && !rest.contains("Person") && !rest.contains(TEXT), "{rest}");
     assert!(told(&f, &young).await.1.contains(TEXT));
@@ -98,8 +98,35 @@ pub(crate) async fn parts_are_taken_out_of_calls_that_stay(mut f: Fixture) {
         f.moment(NOON)
     );
     f.execute(&sql).await.unwrap();
-    assert_eq!(f.store.strip_calls(Part::Text, by, by, 10).await.unwrap(), 1);
+    assert_eq!(f.store.strip_calls(&OrgId::first(), Part::Text, by, by, 10).await.unwrap(), 1);
     assert!(told(&f, &recording).await.1.contains("audio_id"));
+}
+
+pub(crate) async fn each_organisation_s_is_erased_alone(mut f: Fixture) {
+    let other = f.other_org().await;
+    let old = ended(&mut f, "+48221234567", NOON).await;
+    let by = NOON + Duration::SECOND;
+    assert_eq!(f.store.erase_calls(&other, by, 9).await.unwrap(), 0);
+    for part in [Part::Number, Part::Text] {
+        assert_eq!(f.store.strip_calls(&other, part, by, by, 9).await.unwrap(), 0);
+    }
+    f.store.seal_events(NOON, 100).await.unwrap();
+    let later = NOON + Duration::days(1);
+    assert_eq!(f.store.erase_events(&other, later, 9).await.unwrap(), 0);
+    assert!(told(&f, &old).await.1.contains(TEXT));
+    assert_eq!(f.count("SELECT count(*) FROM outbox").await, 1);
+    assert_eq!(f.store.erase_events(&OrgId::first(), NOON - Duration::SECOND, 9).await.unwrap(), 0);
+    assert_eq!(f.store.erase_events(&OrgId::first(), later, 9).await.unwrap(), 1);
+    assert_eq!(f.count("SELECT count(*) FROM call").await, 1, "the call stays");
+    assert_eq!(f.store.erase_calls(&OrgId::first(), by, 9).await.unwrap(), 1);
+}
+
+pub(crate) async fn an_event_that_is_not_numbered_stays(mut f: Fixture) {
+    f.accepted(NOON).await;
+    let later = NOON + Duration::days(1);
+    assert_eq!(f.store.erase_events(&OrgId::first(), later, 9).await.unwrap(), 0);
+    f.store.seal_events(NOON, 100).await.unwrap();
+    assert_eq!(f.store.erase_events(&OrgId::first(), later, 9).await.unwrap(), 1);
 }
 
 pub(crate) async fn a_number_is_forgotten_in_every_ended_call(mut f: Fixture) {

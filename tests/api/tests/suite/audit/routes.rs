@@ -192,6 +192,7 @@ impl Doing<'_> {
         self.of("PATCH", "/admin/v1/orgs/{id}", &org, json!({"name": "X"})).await;
         self.of("PUT", "/admin/v1/orgs/{id}/policy", &org, json!({"countries": {"PL": ["mobile"]}})).await;
         self.of("PUT", "/admin/v1/orgs/{id}/limits", &org, json!({"calls_per_day": 1_000})).await;
+        self.of("PUT", "/admin/v1/orgs/{id}/retention", &org, json!({"calls_days": 30})).await;
         self.of("POST", "/admin/v1/orgs/{id}/suspend", &org, json!({})).await;
         self.of("POST", "/admin/v1/orgs/{id}/resume", &org, json!({})).await;
         let mut force = proof(&self.fleet.settings.data_dir);
