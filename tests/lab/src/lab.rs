@@ -37,6 +37,12 @@ pub struct Lab {
     _lock: Option<Lock>,
 }
 
+/// No lab runs on this machine for as long as this lives.
+#[derive(Debug)]
+pub struct Alone {
+    _lock: Lock,
+}
+
 impl Lab {
     /// Boots what the plan asks for; it ends when the result is dropped.
     pub fn up(plan: Plan) -> Result<Lab, LabError> {
@@ -64,6 +70,14 @@ impl Lab {
             return Err(error);
         }
         Ok(lab)
+    }
+
+    /// Keeps labs away while something is measured that needs none of their hosts, and ends what was left by a crash.
+    pub fn alone() -> Result<Alone, LabError> {
+        packages::must_be_root()?;
+        let lock = take_lock()?;
+        sweep_ours()?;
+        Ok(Alone { _lock: lock })
     }
 
     /// The lab that `cargo lab up` left running.

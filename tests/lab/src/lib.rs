@@ -75,7 +75,7 @@ pub use guess::{Guesses, Guessing};
 pub use host::HostName;
 pub use kamailio::{Kamailio, gaps};
 pub use keys::{KeySent, KeyWay};
-pub use lab::{Hold, Lab};
+pub use lab::{Alone, Hold, Lab};
 pub use pbx::{AmiUser, Lost, Pbx};
 pub use phone::{ACCOUNT, Phone, Registrations};
 pub use plan::{AsteriskVersion, Build, Hardening, Hosts, Inbound, Plan, Reach, TrunkLayout, TrunkPlan};

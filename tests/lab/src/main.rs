@@ -64,7 +64,7 @@ enum Command {
     Test(stages::Wanted),
     /// Measures, in the optimised build
     Bench {
-        /// agent: its memory and processor time, idle and at 100 calls per second; ban: from the packet that earns a ban to the first one dropped, beside fail2ban; failover: from a 503 to the next INVITE; jail: a log read and weighed, beside fail2ban
+        /// agent: its memory and processor time, idle and at 100 calls per second; api: durable calls accepted per second, beside the bare framework; ban: from the packet that earns a ban to the first one dropped, beside fail2ban; failover: from a 503 to the next INVITE; jail: a log read and weighed, beside fail2ban
         what: bench::Bench,
         /// One JSON object as the last line
         #[arg(long)]

@@ -16,6 +16,9 @@ const PLACES: [&str; 2] = ["/dev/shm", "/tmp"];
 /// What a whole run of the tests needs at most (by calculation 3 GB: 250 databases of some 12 MB, and logs), twice over.
 const ROOM: u64 = 8 << 30;
 
+/// A disk on every machine: where figures of what is synced come from.
+const DISK: &str = "/var/tmp";
+
 /// A running cluster.
 #[derive(Debug)]
 pub struct Cluster {
@@ -27,12 +30,21 @@ pub struct Cluster {
 impl Cluster {
     /// Makes and starts a cluster, installing PostgreSQL if it is missing (about two seconds if not).
     pub fn start() -> Result<Cluster, LabError> {
+        Self::start_in(roomy())
+    }
+
+    /// The same on a disk, for what is measured.
+    pub fn start_on_disk() -> Result<Cluster, LabError> {
+        Self::start_in(Path::new(DISK))
+    }
+
+    fn start_in(place: &Path) -> Result<Cluster, LabError> {
         packages::must_be_root()?;
         end_orphans();
         let programs = programs()?;
         let port = free_port()?;
         let name = format!("postgres-{}-{port}", std::process::id());
-        let folder = roomy().join(format!("ringward-{name}"));
+        let folder = place.join(format!("ringward-{name}"));
         std::fs::create_dir_all(&folder).map_err(LabError::file("create", &folder))?;
         command::run("give the folder to postgres", "chown", [Path::new("postgres:"), &folder])?;
         let cluster = Cluster { folder, port, name };
@@ -130,7 +142,7 @@ fn end_orphans() {
         if !Path::new("/proc").join(owner).exists() {
             process::signal(&name, crate::Signal::Kill).ok();
             process::end(&name).ok();
-            for place in PLACES {
+            for place in PLACES.into_iter().chain([DISK]) {
                 std::fs::remove_dir_all(format!("{place}/ringward-postgres-{owner}-{port}")).ok();
             }
         }

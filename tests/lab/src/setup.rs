@@ -48,6 +48,7 @@ pub struct Setup {
     program: Program,
     throttle: Option<String>,
     webhooks_to: Option<String>,
+    open_calls_max: Option<u32>,
 }
 
 /// Where the doors of one control plane are, from its first start on.
@@ -70,6 +71,7 @@ impl Setup {
             program: Program::Beside,
             throttle: None,
             webhooks_to: None,
+            open_calls_max: None,
         }
     }
 
@@ -113,6 +115,12 @@ impl Setup {
     #[must_use]
     pub fn webhooks_to(self, network: &str) -> Self {
         Setup { webhooks_to: Some(network.to_owned()), ..self }
+    }
+
+    /// With so many open calls of one organisation at most; as the program's default otherwise.
+    #[must_use]
+    pub fn open_calls_max(self, calls: u32) -> Self {
+        Setup { open_calls_max: Some(calls), ..self }
     }
 
     /// Free ports for its doors.
@@ -165,6 +173,9 @@ impl Setup {
         if let Some(network) = &self.webhooks_to {
             command.env("RINGWARD_WEBHOOKS__ALLOW_HTTP", "true");
             command.env("RINGWARD_WEBHOOKS__ALLOW_NETS", format!("[\"{network}\"]"));
+        }
+        if let Some(calls) = self.open_calls_max {
+            command.env("RINGWARD_CALLS__ORG_OPEN_MAX", calls.to_string());
         }
         if self.clock_ahead_s != 0 {
             packages::ensure(packages::CLOCK_TOOLS)?;

@@ -1,5 +1,6 @@
 //! `cargo lab bench …`: figures against their targets.
 mod agent;
+mod api;
 mod ban;
 mod bans;
 mod failover;
@@ -21,6 +22,8 @@ const FOLDER: &str = "/run/ringward-lab/bench";
 pub(crate) enum Bench {
     /// The agent's memory and processor time.
     Agent,
+    /// Durable POST /v1/calls per second on both databases, beside the bare framework with the one insert.
+    Api,
     /// From the packet that earns a ban to the first one dropped, beside fail2ban.
     Ban,
     /// 100,000 bans: back at boot, one more, and what they cost a packet.
@@ -48,6 +51,7 @@ pub(crate) fn bench(what: Bench, as_json: bool) -> anyhow::Result<()> {
     hands::sweep_on_interrupt()?;
     let Measured { bench, figures, peer, targets, met, lines } = match what {
         Bench::Agent => agent::measure()?,
+        Bench::Api => api::measure()?,
         Bench::Ban => ban::measure()?,
         Bench::Bans => bans::measure()?,
         Bench::Failover => failover::measure()?,
@@ -77,9 +81,14 @@ pub(crate) fn build(wanted: &[&[&str]]) -> anyhow::Result<()> {
 
 /// `ringward-agent` in the optimised build.
 fn release_agent() -> anyhow::Result<PathBuf> {
+    release("ringward-agent")
+}
+
+/// A program of this workspace in the optimised build.
+fn release(program: &str) -> anyhow::Result<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
-    let path = std::path::absolute(target.join("release/ringward-agent"))?;
-    path.exists().then_some(path).context("no release build of ringward-agent")
+    let path = std::path::absolute(target.join("release").join(program))?;
+    path.exists().then_some(path).with_context(|| format!("no release build of {program}"))
 }
 
 /// An empty folder for the control plane.
