@@ -67,7 +67,7 @@ pub enum StartError {
         /// Which door.
         door: &'static str,
         /// Which file, and why.
-        source: CertificateError,
+        source: Box<CertificateError>,
     },
     /// The TLS of a door.
     #[error("TLS cannot be set up: {0}")]
@@ -380,7 +380,7 @@ pub fn check_certificates(settings: &Settings) -> Result<(), StartError> {
 
 fn file_tls(name: &'static str, settings: &settings::Door) -> Result<Option<FileTls>, StartError> {
     let files = settings.tls.as_ref().map(|files| FileTls::open(name, files)).transpose();
-    files.map_err(|source| StartError::Certificate { door: name, source })
+    files.map_err(|source| StartError::Certificate { door: name, source: Box::new(source) })
 }
 
 /// A door as it is set, and its certificate if it speaks TLS.

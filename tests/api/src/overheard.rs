@@ -62,9 +62,11 @@ pub fn listen() -> Listening {
     Listening(())
 }
 
-/// A text that no log may hold.
+/// A text that no log may hold. One that is too short to be a secret is passed over.
 pub fn remember(secret: &str) {
-    assert!(secret.len() >= SECRET_MIN, "too short to be looked for: {secret}");
+    if secret.len() < SECRET_MIN {
+        return;
+    }
     let mut secrets = SECRETS.lock().unwrap_or_else(PoisonError::into_inner);
     if !secrets.iter().any(|known| known == secret) {
         secrets.push(secret.to_owned());
@@ -73,18 +75,15 @@ pub fn remember(secret: &str) {
 
 /// What an answer shows of secrets.
 pub fn remember_shown(answer: &Value) {
-    match answer {
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                match value {
-                    Value::String(text) if ["secret", "token"].contains(&name.as_str()) => remember(text),
-                    value => remember_shown(value),
-                }
+    if let Some(fields) = answer.as_object() {
+        for (name, value) in fields {
+            match value.as_str() {
+                Some(text) if ["secret", "token"].contains(&name.as_str()) => remember(text),
+                _ => remember_shown(value),
             }
         }
-        Value::Array(values) => values.iter().for_each(remember_shown),
-        _ => {}
     }
+    answer.as_array().into_iter().flatten().for_each(remember_shown);
 }
 
 /// Panics if a secret was logged: with the line, in which it is blotted out.

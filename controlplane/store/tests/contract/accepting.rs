@@ -6,7 +6,8 @@ use controlplane_core::{
     ids::{KeyId, OrgId},
 };
 use controlplane_store::calls::{
-    Actor, Advance, BeginAttempt, Begun, Created, EndAttempt, Full, IDEMPOTENCY_KEPT, Idempotency, NewCall, OpenMax,
+    Actor, Advance, BeginAttempt, Begun, Created, EndAttempt, Full, IDEMPOTENCY_KEPT, Idempotency, NewCall,
+    OpenMax,
 };
 use controlplane_store::keys::Made;
 use time::Duration;
