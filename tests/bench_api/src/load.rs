@@ -3,9 +3,9 @@
 //! A request is written from one buffer, in which only the number changes, and an answer is read into another: what is
 //! measured is the server. Each call is to a number of its own.
 
-use std::{cell::RefCell, net::SocketAddr, path::PathBuf, rc::Rc, time::Duration};
+use std::{cell::RefCell, net::SocketAddr, ops::Range, path::PathBuf, rc::Rc, time::Duration};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -15,7 +15,7 @@ use tokio::{
 };
 
 /// What a caller reads at most of one answer.
-const ANSWER_MAX: usize = 64 * 1024;
+pub(crate) const ANSWER_MAX: usize = 64 * 1024;
 /// Warsaw's fixed lines: as many calls at most.
 const NUMBERS: usize = 10_000_000;
 const NUMBER: &str = "+48220000000";
@@ -74,10 +74,7 @@ pub(crate) async fn run(wanted: Wanted) -> anyhow::Result<()> {
     let seconds = (ended - began).as_secs_f64();
     std::fs::write(&wanted.ids, &shared.ids).context("write the ids")?;
     shared.took.sort_unstable();
-    let ms = |share: f64| {
-        let place = (share * shared.took.len() as f64).ceil() as usize;
-        shared.took.get(place.saturating_sub(1)).copied().unwrap_or_default().as_secs_f64() * 1_000.0
-    };
+    let ms = |share: f64| ms(&shared.took, share);
     println!(
         "{}",
         json!({
@@ -88,13 +85,19 @@ pub(crate) async fn run(wanted: Wanted) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The time, ms, within which this share of the sorted ones are.
+pub(crate) fn ms(sorted: &[Duration], share: f64) -> f64 {
+    let place = (share * sorted.len() as f64).ceil() as usize;
+    sorted.get(place.saturating_sub(1)).copied().unwrap_or_default().as_secs_f64() * 1_000.0
+}
+
 /// A whole request, and where its number's last digits begin.
-struct Request {
+pub(crate) struct Request {
     bytes: Vec<u8>,
     digits: usize,
 }
 
-fn request(key: &str) -> Request {
+pub(crate) fn request(key: &str) -> Request {
     let body = json!({"to": NUMBER, "message": {"audio_id": "builtin:beep"}}).to_string();
     let text = format!(
         "POST /v1/calls HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json\r\n\
@@ -107,7 +110,7 @@ fn request(key: &str) -> Request {
 
 impl Request {
     /// To the number of the `n`th call.
-    fn to(&mut self, n: usize) -> &[u8] {
+    pub(crate) fn to(&mut self, n: usize) -> &[u8] {
         let mut left = n;
         for digit in self.bytes.iter_mut().skip(self.digits).take(CHANGING).rev() {
             *digit = b'0' + (left % 10) as u8;
@@ -134,9 +137,9 @@ async fn call(address: SocketAddr, mut request: Request, shared: Rc<RefCell<Shar
             }
             (n, now)
         };
-        stream.write_all(request.to(n)).await?;
-        answer.clear();
-        let id = read(&mut stream, &mut answer).await?;
+        let id = ask(&mut stream, request.to(n), &mut answer).await?;
+        let id = id.with_context(|| format!("not accepted: {}", String::from_utf8_lossy(&answer)))?;
+        let id = answer.get(id).unwrap_or_default();
         let mut shared = shared.borrow_mut();
         if n >= shared.warm_up {
             shared.took.push(asked.elapsed());
@@ -146,8 +149,14 @@ async fn call(address: SocketAddr, mut request: Request, shared: Rc<RefCell<Shar
     }
 }
 
-/// Reads one answer whole, and gives the id of the call that it accepts.
-async fn read<'a>(stream: &mut TcpStream, answer: &'a mut Vec<u8>) -> anyhow::Result<&'a [u8]> {
+/// Asks, and reads the answer whole; where in it the id of the call is that it accepts. `None`: it accepts none.
+pub(crate) async fn ask(
+    stream: &mut TcpStream,
+    request: &[u8],
+    answer: &mut Vec<u8>,
+) -> anyhow::Result<Option<Range<usize>>> {
+    stream.write_all(request).await?;
+    answer.clear();
     let (head, length) = loop {
         more(stream, answer).await?;
         if let Some(end) = find(answer, b"\r\n\r\n") {
@@ -158,13 +167,12 @@ async fn read<'a>(stream: &mut TcpStream, answer: &'a mut Vec<u8>) -> anyhow::Re
     while answer.len() < head + length {
         more(stream, answer).await?;
     }
-    let is_accepted = answer.starts_with(b"HTTP/1.1 201 ");
-    let id = find(answer, b"\"id\":\"").and_then(|at| answer.get(at + 6..));
-    let id = id.and_then(|rest| rest.get(..rest.iter().position(|byte| *byte == b'"')?));
-    match id {
-        Some(id) if is_accepted => Ok(id),
-        _ => bail!("not accepted: {}", String::from_utf8_lossy(answer)),
+    if !answer.starts_with(b"HTTP/1.1 201 ") {
+        return Ok(None);
     }
+    let from = find(answer, b"\"id\":\"").context("an accepted call without an id")? + 6;
+    let long = answer.iter().skip(from).position(|byte| *byte == b'"').context("an id without an end")?;
+    Ok(Some(from..from + long))
 }
 
 async fn more(stream: &mut TcpStream, answer: &mut Vec<u8>) -> anyhow::Result<()> {

@@ -4,6 +4,8 @@
 //! - `bench-api bare DATABASE_URL` is the framework alone with the one insert; it prints its address, and ends likewise.
 //! - `bench-api load ADDRESS KEY CONNECTIONS WARM_UP POSTS IDS` posts as many calls after as many that do not count, writes the
 //!   ids that it was answered to the file, and prints what it took.
+//! - `bench-api neighbour ADDRESS LOUD_KEY QUIET_KEY POSTS` posts so many calls with one key, alone and while the other asks without end,
+//!   and prints what each took.
 //! - `bench-api found DATABASE_URL IDS` prints how many of these ids are in the database.
 
 #![allow(clippy::print_stdout, reason = "its output is its purpose")]
@@ -11,6 +13,7 @@
 mod bare;
 mod found;
 mod load;
+mod neighbour;
 mod pbxes;
 
 use std::io::{Read as _, Write as _};
@@ -34,9 +37,15 @@ fn main() -> anyhow::Result<()> {
             };
             alone()?.block_on(load::run(wanted))
         }
+        ["neighbour", address, loud, quiet, posts] => {
+            let (address, posts) = (address.parse().context("ADDRESS")?, posts.parse().context("POSTS")?);
+            alone()?.block_on(neighbour::run(address, loud, quiet, posts))
+        }
         ["bare", url] => tokio::runtime::Runtime::new()?.block_on(bare::run(url)),
         ["found", url, ids] => alone()?.block_on(found::run(url, ids)),
-        _ => bail!("pbxes COUNT | bare URL | load ADDRESS KEY CONNECTIONS WARM_UP POSTS IDS | found URL IDS"),
+        _ => bail!(
+            "pbxes COUNT | bare URL | load ADDRESS KEY CONNECTIONS WARM_UP POSTS IDS | neighbour ADDRESS LOUD QUIET POSTS | found URL IDS"
+        ),
     }
 }
 

@@ -29,6 +29,11 @@ const POSTS_PER_S_MIN: f64 = 5_000.0;
 const P99_MS_MAX: f64 = 25.0;
 /// On a disk. Emptied before and after.
 const FOLDER: &str = "/var/tmp/ringward-bench-api";
+/// Posts of the one whose answers are timed, alone and beside the other; so many a second (`bench_api/src/neighbour.rs`).
+const NEIGHBOUR_POSTS: u32 = 1_500;
+const NEIGHBOUR_PER_S: u32 = 50;
+/// Requests per second that the other one may have answered.
+const LOUD_MAX: u32 = 20;
 const SYNCS: usize = 200;
 const PROGRAM: &str = "bench-api";
 const PEER: &str = "axum, one insert";
@@ -91,6 +96,24 @@ pub(super) fn measure() -> anyhow::Result<Measured> {
         figures[store.key()]["placed"] = placed.into();
         peer[store.key()] = bare.json();
     }
+    output::note("one organisation beside another that is refused");
+    let beside = neighbour()?;
+    lines.push(format!(
+        "{:<34}{:>9}{:>9.2}{:>9.2}",
+        "One organisation alone",
+        NEIGHBOUR_PER_S,
+        number(&beside, "alone_p50_ms")?,
+        number(&beside, "alone_p99_ms")?
+    ));
+    lines.push(format!(
+        "{:<34}{:>9}{:>9.2}{:>9.2}",
+        "  beside one at its limit",
+        NEIGHBOUR_PER_S,
+        number(&beside, "beside_p50_ms")?,
+        number(&beside, "beside_p99_ms")?
+    ));
+    lines.push(format!("  of which {} posts were refused meanwhile", beside["refused"]));
+    figures["neighbour"] = beside;
     lines.push(format!(
         "{POSTS} calls each, all of them found after kill -9; a sync of the disk takes {sync_ms:.2} ms; target: \
          {POSTS_PER_S_MIN} posts/s, p99 of {P99_MS_MAX} ms"
@@ -117,6 +140,25 @@ fn ringward(store: Store) -> anyhow::Result<(Load, u64)> {
     plane.signal(Signal::Kill)?;
     all_found(&url, &folder)?;
     Ok((load, placed))
+}
+
+/// Two organisations, of which one asks 400 times a second and may 20 times: what the other one's posts take.
+fn neighbour() -> anyhow::Result<Value> {
+    let folder = empty()?;
+    std::fs::create_dir_all(&folder)?;
+    let pbxes = Part::start(&["pbxes", &PBXES.to_string()], PBXES)?;
+    std::fs::write(folder.join("secret"), "secret\n")?;
+    let plane =
+        ControlPlane::open(Setup::new(&folder).release().throttle(THROTTLE).open_calls_max(OPEN_MAX))?;
+    plane.apply(&fleet(&pbxes.lines))?;
+    let limits = json!({"requests_per_s": LOUD_MAX});
+    plane.admin("PUT", "/admin/v1/orgs/default/limits", Some(&limits))?;
+    plane.admin("POST", "/admin/v1/orgs", Some(&json!({"slug": "quiet", "name": "Quiet"})))?;
+    let key = plane.admin("POST", "/admin/v1/keys", Some(&json!({"name": "quiet", "org": "quiet"})))?;
+    let quiet = key["secret"].as_str().context("no key")?;
+    let door = plane.api_url();
+    let door = door.strip_prefix("http://").context("no address")?;
+    part(&["neighbour", door, plane.customer_key(), quiet, &NEIGHBOUR_POSTS.to_string()])
 }
 
 /// The bare framework.
@@ -184,7 +226,7 @@ fn load(address: &str, key: &str, folder: &Path, server: u32) -> anyhow::Result<
     let ids = ids(folder);
     let said = part(&["load", address, key, &connections, &warm_up, &posts, &ids.display().to_string()])?;
     let each = |took: Duration| took.as_secs_f64() * 1e6 / f64::from(WARM_UP + POSTS);
-    let number = |key: &str| said[key].as_f64().with_context(|| format!("no {key} in {said}"));
+    let number = |key: &str| number(&said, key);
     Ok(Load {
         posts_per_s: number("posts_per_s")?,
         p50_ms: number("p50_ms")?,
@@ -193,6 +235,10 @@ fn load(address: &str, key: &str, folder: &Path, server: u32) -> anyhow::Result<
         server_cpu_us: each(cpu_time(server)?.saturating_sub(server_before)),
         load_cpu_us: each(cpu_time_of_ended()?.saturating_sub(load_before)),
     })
+}
+
+fn number(said: &Value, key: &str) -> anyhow::Result<f64> {
+    said[key].as_f64().with_context(|| format!("no {key} in {said}"))
 }
 
 /// Every call that was answered is in the database, once, and no other is.
