@@ -22,7 +22,7 @@ use crate::{
     clock::{Chance, Clock},
     doors::{CertificateError, Door, DoorMetrics, FileTls},
     health::{self, Canaries, Keeping},
-    http::{self, Parts, State},
+    http::{self, Console, Parts, State},
     keys::Uses,
     metrics::Metrics,
     nodes::{self, Nodes, TakeUpError},
@@ -110,6 +110,7 @@ pub struct App {
     doors: Vec<JoinHandle<()>>,
     linked: Arc<Agents>,
     webhooks: Arc<Webhooks>,
+    console: Arc<Console>,
     audit: Arc<Audit>,
     /// What looks after agents, health, canaries, and open calls that have lost their task.
     tasks: Vec<AbortHandle>,
@@ -203,6 +204,7 @@ impl App {
             seals,
         )?;
         let uses = Arc::new(Uses::default());
+        let console = Console::new(Arc::clone(&registry), &chance);
         let audit = Audit::open(
             &absolute(&settings.data_dir),
             settings.audit.retention_days,
@@ -232,6 +234,7 @@ impl App {
             uploads: http::Uploads::default(),
             keeping: Arc::clone(&keeping),
             webhooks: Arc::clone(&webhooks),
+            console: Arc::clone(&console),
             audit: Arc::clone(&audit),
             privacy: Arc::clone(&privacy),
             metrics: Arc::clone(&metrics),
@@ -289,6 +292,7 @@ impl App {
             let metrics = doors_metrics.clone();
             tokio::spawn(tls.follow(metrics)).abort_handle()
         }));
+        tasks.push(console.keep());
         Ok(Self {
             api: api_at,
             operator: operator_at,
@@ -297,6 +301,7 @@ impl App {
             doors,
             linked: agents,
             webhooks,
+            console,
             audit,
             tasks,
             _nodes: nodes,
@@ -315,6 +320,7 @@ impl App {
         // Nobody listens any more if the doors are gone already.
         let _ = self.stop.send(true);
         self.webhooks.stop();
+        self.console.stop();
         self.tasks.iter().for_each(AbortHandle::abort);
         self.linked.links.stop();
         for door in self.doors {

@@ -56,6 +56,12 @@ pub const ACTIONS: &[(&str, &str, &str, &str)] = &[
     ("POST", "/admin/v1/erasures", "number.erase", "number"),
     ("POST", "/admin/v1/calls", "call.create", "call"),
     ("POST", "/admin/v1/calls/{id}/cancel", "call.cancel", "call"),
+    ("POST", "/sign-in", "session.create", "key"),
+    ("POST", "/sign-out", "session.end", "key"),
+    ("POST", "/nodes/{name}/drain", "node.drain", "node"),
+    ("POST", "/nodes/{name}/undrain", "node.undrain", "node"),
+    ("POST", "/trunks/{name}/disable", "trunk.disable", "trunk"),
+    ("POST", "/trunks/{name}/enable", "trunk.enable", "trunk"),
 ];
 
 /// What a request would have done, and to what kind of thing. A route that is not in the list is called by its own name.

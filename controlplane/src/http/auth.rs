@@ -16,6 +16,7 @@ use time::OffsetDateTime;
 use super::{
     RequestTag, State,
     audit::{Caller, user_agent},
+    console::session,
     pace,
     problem::{Code, Problem},
     routes::Needs,
@@ -71,6 +72,8 @@ pub(super) async fn admit(
     let (mut parts, body) = request.into_parts();
     match needs {
         Needs::Nothing | Needs::Certificate | Needs::Token => {}
+        Needs::SignIn => return Ok(session::admit(&state, None, parts, body, next).await),
+        Needs::Page(role) => return Ok(session::admit(&state, Some(role), parts, body, next).await),
         Needs::AnyOf(any_of) => {
             let customer = customer(&parts, &state, any_of).await?;
             parts.extensions.insert(customer);
@@ -128,16 +131,31 @@ impl FromRequestParts<State> for Operator {
 }
 
 /// A handler wants to know who asks, and its row in the table asks for no key: nobody gets in.
-fn not_admitted() -> Problem {
+pub(super) fn not_admitted() -> Problem {
     tracing::error!("a route's handler takes a key that its row does not ask for");
     Problem::new(Code::Internal, "A fault of ours.")
 }
 
-/// For the audit row.
-fn actor(parts: &Parts, key: Option<KeyId>) -> Actor {
+/// Who has shown no key yet, for the audit row: the handler looks for one.
+pub(super) struct Stranger(pub(super) Actor);
+
+impl FromRequestParts<State> for Stranger {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &State) -> Result<Self, Problem> {
+        Ok(Self(asker(parts, None)))
+    }
+}
+
+fn asker(parts: &Parts, key: Option<KeyId>) -> Actor {
     let ip = parts.extensions.get::<Client>().map(|client| client.ip.to_string());
     let request = parts.extensions.get::<RequestTag>().map(|tag| tag.0.clone());
-    let actor = Actor { key, node: None, request, ip, user_agent: user_agent(&parts.headers) };
+    Actor { key, node: None, request, ip, user_agent: user_agent(&parts.headers) }
+}
+
+/// For the audit row.
+pub(super) fn actor(parts: &Parts, key: Option<KeyId>) -> Actor {
+    let actor = asker(parts, key);
     if let Some(caller) = parts.extensions.get::<Caller>() {
         caller.is(&actor);
     }
@@ -152,7 +170,7 @@ fn unauthenticated() -> Problem {
 }
 
 /// Neither revoked nor expired.
-fn is_alive(key: &Key, state: &State) -> bool {
+pub(super) fn is_alive(key: &Key, state: &State) -> bool {
     key.revoked_at.is_none() && key.expires_at.is_none_or(|at| at > state.clock.now())
 }
 

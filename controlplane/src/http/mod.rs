@@ -8,6 +8,7 @@ mod audio;
 mod audit;
 mod auth;
 mod body;
+pub(crate) mod console;
 mod cors;
 mod customers;
 mod events;
@@ -38,8 +39,10 @@ use controlplane_core::ids::RequestId;
 use controlplane_store::Store;
 use serde_json::json;
 
+pub use self::console::Console;
 pub(crate) use self::shape::CallView;
 use self::{
+    console::page::AsPage,
     problem::{Code, Problem, ProblemBody},
     routes::Door,
 };
@@ -92,6 +95,8 @@ pub struct Parts {
     pub webhooks: Arc<Webhooks>,
     /// When keys were used.
     pub(crate) uses: Arc<Uses>,
+    /// The operators' pages.
+    pub console: Arc<Console>,
     /// The audit log's keeper.
     pub audit: Arc<Audit>,
     /// Retention.
@@ -122,17 +127,17 @@ impl std::ops::Deref for State {
 
 /// The customers' door, at which pages of these origins may ask.
 pub fn customers(state: State, origins: &[WebOrigin]) -> Router {
-    frame_in(cors::open(inner(Door::Customers, &state), origins), state)
+    frame_in(cors::open(inner(Door::Customers, &state), origins), Door::Customers, state)
 }
 
 /// The agents' door.
 pub fn agents(state: State) -> Router {
-    frame_in(inner(Door::Agents, &state), state)
+    frame_in(inner(Door::Agents, &state), Door::Agents, state)
 }
 
 /// The operators' door.
 pub fn operators(state: State) -> Router {
-    frame_in(inner(Door::Operators, &state), state)
+    frame_in(inner(Door::Operators, &state), Door::Operators, state)
 }
 
 fn inner(door: Door, state: &State) -> Router<State> {
@@ -144,8 +149,8 @@ fn inner(door: Door, state: &State) -> Router<State> {
         .layer(DefaultBodyLimit::max(body::BODY_MAX))
 }
 
-fn frame_in(routes: Router<State>, state: State) -> Router {
-    routes.layer(middleware::from_fn_with_state(state.clone(), frame)).with_state(state)
+fn frame_in(routes: Router<State>, door: Door, state: State) -> Router {
+    routes.layer(middleware::from_fn_with_state((state.clone(), door), frame)).with_state(state)
 }
 
 /// The request's id, for audit rows and logs.
@@ -156,9 +161,9 @@ pub(super) struct RequestTag(pub(super) RequestId);
 /// not ours to speak for.
 const HSTS: &str = "max-age=31536000";
 
-/// Around every request: an id, security headers, and the request's place in a problem.
+/// Around every request: an id, security headers, and the request's place in a problem, which is a page in the console.
 async fn frame(
-    axum::extract::State(state): axum::extract::State<State>,
+    axum::extract::State((state, door)): axum::extract::State<(State, Door)>,
     mut request: Request,
     next: Next,
 ) -> Response<Body> {
@@ -166,7 +171,7 @@ async fn frame(
     request.extensions_mut().insert(RequestTag(id.clone()));
     let told = pace::Told::default();
     request.extensions_mut().insert(told.clone());
-    let asked = audit::Asked::of(&mut request, &id);
+    let asked = audit::Asked::of(door, &mut request, &id);
     let is_secure = request.extensions().get::<Client>().is_some_and(|client| client.is_secure);
     let path = request.uri().path().chars().take(200).collect::<String>();
     let method = request.method().clone();
@@ -177,9 +182,13 @@ async fn frame(
     if let Some(mut body) = response.extensions_mut().remove::<ProblemBody>() {
         body.instance = Some(path.clone());
         body.request_id = Some(id.to_string());
+        let as_page = response.extensions_mut().remove::<AsPage>();
         let (mut parts, _) = response.into_parts();
         parts.headers.remove(header::CONTENT_LENGTH);
-        response = (parts, json!(body).to_string()).into_response();
+        response = match as_page {
+            Some(page) => page.show(parts, body),
+            None => (parts, json!(body).to_string()).into_response(),
+        };
     }
     tracing::debug!(request = %id, %method, path, status = response.status().as_u16(), "answered");
     let headers = response.headers_mut();
@@ -191,11 +200,12 @@ async fn frame(
         headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(HSTS));
     }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // What an address names by its content stays what it is.
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     // A page brings its own, which lets in no more than its style.
     headers
         .entry(header::CONTENT_SECURITY_POLICY)
         .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.entry(header::REFERRER_POLICY).or_insert(HeaderValue::from_static("no-referrer"));
     response
 }

@@ -244,6 +244,11 @@ impl Problem {
         Self { code, detail: detail.into(), param: None, more: None, retry_after_s: None }
     }
 
+    /// Whether it has this code.
+    pub(super) fn is(&self, code: Code) -> bool {
+        self.code == code
+    }
+
     /// The sentence, for logs.
     pub(super) fn detail(&self) -> &str {
         &self.detail
@@ -319,15 +324,15 @@ pub(super) struct ProblemBody {
     #[serde(rename = "type")]
     kind: String,
     /// What the code means.
-    title: &'static str,
-    status: u16,
+    pub(super) title: &'static str,
+    pub(super) status: u16,
     /// What was wrong this time, for people.
-    detail: String,
+    pub(super) detail: String,
     /// A word that never changes.
     pub(super) code: &'static str,
     /// The field at fault, as a path.
     #[serde(skip_serializing_if = "Option::is_none")]
-    param: Option<String>,
+    pub(super) param: Option<String>,
     /// The path that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) instance: Option<String>,

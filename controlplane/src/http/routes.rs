@@ -18,7 +18,7 @@ use controlplane_core::access::{
 use node_agent_protocol::{JOIN_PATH, LINK_PATH, RENEW_PATH};
 
 use super::{
-    State, agents, api_keys, audio, audit, auth, customers, events,
+    State, agents, api_keys, audio, audit, auth, console, customers, events,
     openapi::{
         self, Operation,
         signature::Told,
@@ -47,6 +47,10 @@ pub enum Needs {
     AnyOf(&'static [Scope]),
     /// An operator's key with this role or a higher one.
     Role(Role),
+    /// A session of the console whose key has this role or a higher one; who has none is asked to sign in.
+    Page(Role),
+    /// An operator's key in the sign-in form; the handler looks at it.
+    SignIn,
     /// A node's certificate; the handler looks at it.
     Certificate,
     /// A token for one use in the body; the handler looks at it.
@@ -152,7 +156,7 @@ const DELETE: (Method, MethodFilter) = (Method::DELETE, MethodFilter::DELETE);
 /// Every route.
 #[must_use]
 pub fn table() -> Vec<Route> {
-    of_customers().into_iter().chain(of_operators()).chain(of_agents()).collect()
+    of_customers().into_iter().chain(of_operators()).chain(of_console()).chain(of_agents()).collect()
 }
 
 /// The customers' door.
@@ -264,6 +268,34 @@ fn of_operators() -> Vec<Route> {
     ]
 }
 
+/// The console, on the operators' door: pages, and what their forms and their script ask for.
+#[rustfmt::skip]
+fn of_console() -> Vec<Route> {
+    use Needs::{Nothing, Page, SignIn};
+    use console::{assets, fleet, holds, live, node, session, trunk};
+    let at = Door::Operators;
+    vec![
+        row(at, GET,  assets::STYLE.path.as_str(),       Nothing,        &[],          assets::style),
+        row(at, GET,  assets::SCRIPT.path.as_str(),      Nothing,        &[],          assets::script),
+        row(at, GET,  assets::ICON.path.as_str(),        Nothing,        &[],          assets::icon),
+        row(at, GET,  "/sign-in",                        Nothing,        &[],          session::form),
+        row(at, POST, "/sign-in",                        SignIn,         &[],          session::sign_in),
+        row(at, POST, "/sign-out",                       Page(Viewer),   &[],          session::sign_out),
+        row(at, GET,  "/live",                           Page(Viewer),   &[],          live::stream),
+        row(at, GET,  "/",                               Page(Viewer),   &[],          fleet::show),
+        row(at, GET,  "/nodes/{name}",                   Page(Viewer),   &[Id::Node],  node::show),
+        row(at, GET,  "/nodes/{name}/drain",             Page(Operator), &[Id::Node],  holds::confirm_drain),
+        row(at, POST, "/nodes/{name}/drain",             Page(Operator), &[Id::Node],  holds::drain),
+        row(at, GET,  "/nodes/{name}/undrain",           Page(Operator), &[Id::Node],  holds::confirm_undrain),
+        row(at, POST, "/nodes/{name}/undrain",           Page(Operator), &[Id::Node],  holds::undrain),
+        row(at, GET,  "/trunks/{name}",                  Page(Viewer),   &[Id::Trunk], trunk::show),
+        row(at, GET,  "/trunks/{name}/disable",          Page(Operator), &[Id::Trunk], holds::confirm_disable),
+        row(at, POST, "/trunks/{name}/disable",          Page(Operator), &[Id::Trunk], holds::disable),
+        row(at, GET,  "/trunks/{name}/enable",           Page(Operator), &[Id::Trunk], holds::confirm_enable),
+        row(at, POST, "/trunks/{name}/enable",           Page(Operator), &[Id::Trunk], holds::enable),
+    ]
+}
+
 /// The agents' door.
 #[rustfmt::skip]
 fn of_agents() -> Vec<Route> {
@@ -298,11 +330,13 @@ mod tests {
             let (named, path) = (route.path.matches('{').count(), route.path);
             assert_eq!(named, route.ids.len(), "{path}");
             assert!(
-                path.starts_with(match route.door {
-                    Door::Customers => "/v1/",
-                    Door::Operators => "/admin/v1/",
-                    Door::Agents => "/agents/v1/",
-                }) || route.needs == Needs::Nothing && named == 0,
+                match (route.door, route.needs) {
+                    (_, Needs::Nothing) => named == 0,
+                    (Door::Customers, _) => path.starts_with("/v1/"),
+                    (Door::Operators, Needs::Page(_) | Needs::SignIn) => !path.starts_with("/admin/"),
+                    (Door::Operators, _) => path.starts_with("/admin/v1/"),
+                    (Door::Agents, _) => path.starts_with("/agents/v1/"),
+                },
                 "{path}"
             );
             let fits = match route.needs {
@@ -311,6 +345,12 @@ mod tests {
                 Needs::Role(role) => {
                     route.door == Door::Operators && (route.method == Method::GET || role > Role::Viewer)
                 }
+                // Who may look may leave.
+                Needs::Page(role) => {
+                    route.door == Door::Operators
+                        && (route.method == Method::GET || role > Role::Viewer || path == "/sign-out")
+                }
+                Needs::SignIn => route.door == Door::Operators && path == "/sign-in",
                 Needs::Certificate => route.door == Door::Agents,
                 Needs::Token => true,
             };

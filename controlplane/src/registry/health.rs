@@ -92,6 +92,8 @@ pub struct TrunkWhy {
     pub hold: Option<Hold>,
     /// An operator drains its node.
     pub node_hold: Option<Hold>,
+    /// Attempts that hold a channel.
+    pub channels: usize,
 }
 
 impl State {
@@ -340,7 +342,8 @@ impl Registry {
         let hold = state.kept.holds.trunks.get(name).cloned();
         let node_hold = state.kept.holds.nodes.get(&trunk.node).cloned();
         let finding = finding.map(|finding| finding.text);
-        Some(TrunkWhy { trunk, health, node, standing, finding, hold, node_hold })
+        let channels = state.trunks.get(name).map_or(0, |trunk| trunk.limits.channels.held());
+        Some(TrunkWhy { trunk, health, node, standing, finding, hold, node_hold, channels })
     }
 
     /// Why a node is as it is, and an operator's hold on it. `None`: it is not declared.

@@ -7,6 +7,7 @@
 
 mod health;
 mod reserve;
+mod sight;
 mod view;
 
 use std::{
@@ -35,6 +36,7 @@ use tokio::{
 pub use self::{
     health::{Hold, Holds, Kept, News, TrunkWhy},
     reserve::{Assignment, Refused, Reserved},
+    sight::{NodeSight, RouteSight, Sight, TrunkSight},
     view::{NodeView, TrunkView},
 };
 

@@ -80,6 +80,11 @@ impl Streams {
         self.keys.send_modify(|count| *count += 1);
     }
 
+    /// Changes when a key may open nothing any more.
+    pub(crate) fn key_news(&self) -> watch::Receiver<u64> {
+        self.keys.subscribe()
+    }
+
     /// Ends every stream: its reader resumes where it was.
     pub(super) fn stop(&self) {
         self.stop.send_replace(true);

@@ -33,6 +33,7 @@ pub mod privacy;
 mod progress;
 mod readable;
 mod rows;
+pub mod sessions;
 pub mod sqlite;
 mod webhook_rows;
 pub mod webhooks;
@@ -53,6 +54,7 @@ pub use open::open;
 pub use orgs::OrgStore;
 pub use place::place;
 pub use privacy::PrivacyStore;
+pub use sessions::SessionStore;
 pub use webhooks::WebhookStore;
 
 /// Everything that the control plane keeps.
@@ -69,6 +71,7 @@ pub trait Store:
     + KeyStore
     + OrgStore
     + PrivacyStore
+    + SessionStore
     + WebhookStore
     + Send
     + Sync
@@ -87,6 +90,7 @@ impl<
         + KeyStore
         + OrgStore
         + PrivacyStore
+        + SessionStore
         + WebhookStore
         + Send
         + Sync,

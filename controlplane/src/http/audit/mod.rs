@@ -28,6 +28,7 @@ use super::{
     auth::{Customer, Operator},
     operators::moment,
     problem::{Code, Problem, ProblemBody},
+    routes::Door,
     shape::ListView,
 };
 use crate::{
@@ -78,7 +79,7 @@ pub(super) struct Asked {
 
 impl Asked {
     /// What is asked for, if it would change something.
-    pub(super) fn of(request: &mut Request, id: &RequestId) -> Option<Self> {
+    pub(super) fn of(door: Door, request: &mut Request, id: &RequestId) -> Option<Self> {
         if request.method().is_safe() {
             return None;
         }
@@ -86,10 +87,10 @@ impl Asked {
         let path = request.uri().path();
         let (action, target_type) = actions::of(request.method().as_str(), &route);
         let target_id = target(&route, path);
-        let actor_type = match path {
-            _ if path.starts_with("/admin/") => ActorType::Operator,
-            _ if path.starts_with("/agents/") => ActorType::Agent,
-            _ => ActorType::Customer,
+        let actor_type = match door {
+            Door::Operators => ActorType::Operator,
+            Door::Agents => ActorType::Agent,
+            Door::Customers => ActorType::Customer,
         };
         let client = request.extensions().get::<Client>().map(|client| client.ip);
         let agent = || request.extensions().get::<ConnectInfo<Peer>>().map(|info| info.0.address.ip());

@@ -148,7 +148,14 @@ fn shown(route: &Route, operation: &Operation, sketch: &mut Sketch) -> Value {
 fn security(needs: Needs) -> Value {
     match needs {
         Needs::AnyOf(scopes) => scopes.iter().map(|scope| json!({"key": [scope.as_str()]})).collect(),
-        Needs::Nothing | Needs::Role(_) | Needs::Certificate | Needs::Token => json!([]),
+        Needs::Nothing
+        | Needs::Role(_)
+        | Needs::Page(_)
+        | Needs::SignIn
+        | Needs::Certificate
+        | Needs::Token => {
+            json!([])
+        }
     }
 }
 

@@ -32,7 +32,7 @@ fn now() -> std::time::Instant {
     Instant::now().into_std()
 }
 
-fn undeclared(noun: &str, name: &impl std::fmt::Display) -> Problem {
+pub(in crate::http) fn undeclared(noun: &str, name: &impl std::fmt::Display) -> Problem {
     Problem::new(
         Code::NotFound,
         format!(
@@ -42,7 +42,7 @@ fn undeclared(noun: &str, name: &impl std::fmt::Display) -> Problem {
 }
 
 /// `preferred`, `reserve`, `last_resort`, or what withholds it.
-fn standing(standing: Result<Standing, Withheld>) -> &'static str {
+pub(in crate::http) fn standing(standing: Result<Standing, Withheld>) -> &'static str {
     match standing {
         Ok(standing) => standing.as_str(),
         Err(withheld) => withheld.why.as_str(),
@@ -56,7 +56,7 @@ pub(in crate::http) async fn trunk_why(
 ) -> Result<Json<Value>, Problem> {
     let Path(name) = name?;
     let why = state.registry.trunk_why(now(), &name).ok_or_else(|| undeclared("trunk", &name))?;
-    let TrunkWhy { trunk, health, node, standing: stands, finding, hold, node_hold } = why;
+    let TrunkWhy { trunk, health, node, standing: stands, finding, hold, node_hold, channels: _ } = why;
     let asr = health.asr();
     let mut shown = json!({
         "object": "trunk_why",
@@ -103,6 +103,13 @@ pub(in crate::http) struct HoldBody {
     reason: Option<String>,
 }
 
+impl HoldBody {
+    /// For this reason, or for none.
+    pub(in crate::http) fn because(reason: Option<String>) -> Self {
+        Self { reason }
+    }
+}
+
 async fn hold(
     state: &State,
     operator: Operator,
@@ -139,7 +146,7 @@ async fn hold(
     Ok(Json(json!({"object": "hold", noun: name, "held": held, "changed": changed})))
 }
 
-async fn hold_trunk(
+pub(in crate::http) async fn hold_trunk(
     state: &State,
     operator: Operator,
     name: Result<Path<TrunkName>, PathRejection>,
@@ -153,7 +160,7 @@ async fn hold_trunk(
     hold(state, operator, HoldTarget::Trunk(name), held, body).await
 }
 
-async fn hold_node(
+pub(in crate::http) async fn hold_node(
     state: &State,
     operator: Operator,
     name: Result<Path<NodeName>, PathRejection>,

@@ -26,6 +26,7 @@ mod orgs;
 mod privacy;
 mod reading;
 mod rounds;
+mod sessions;
 mod sole;
 mod untold;
 mod webhooks;

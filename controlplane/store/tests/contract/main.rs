@@ -32,6 +32,7 @@ mod model;
 mod paging;
 mod privacy;
 mod rounds;
+mod sessions;
 mod webhooks;
 
 macro_rules! contract {
@@ -231,6 +232,10 @@ contract! {
         each_organisation_s_is_erased_alone
         an_event_that_is_not_numbered_stays
         a_number_is_forgotten_in_every_ended_call;
+    sessions:
+        a_session_is_found_by_its_hash_and_ends_once
+        only_a_living_operator_s_key_opens_one
+        a_key_has_so_many_sessions_and_what_is_over_is_forgotten;
     model:
         random_work_is_answered_as_the_model_does;
 }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use controlplane::http::routes::{Door as At, Needs, Role, Route, Scope, table};
+use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::fixture::{Answer, Door, Fleet};
+use crate::fixture::{Answer, Browser, Door, Fleet};
 
 /// An address of the route that names nothing there is.
 fn address(route: &Route) -> String {
@@ -58,6 +59,29 @@ async fn every_route_takes_the_keys_that_its_row_names_and_no_other() {
             Needs::Nothing => assert_eq!(no_key.status, 200, "{name}: {no_key:?}"),
             // The handler's own test has it.
             Needs::Token => assert_eq!(no_key.status, 415, "{name}: {no_key:?}"),
+            // No browser says that it comes from a page of ours.
+            Needs::SignIn => assert_eq!(no_key.status, 403, "{name}: {no_key:?}"),
+            Needs::Page(needs) => {
+                let stranger = || Browser::at(&fleet.operator).request(route.method.clone(), &address(route));
+                let leads_to_sign_in = route.method == Method::GET && route.path != "/live";
+                let refused = if leads_to_sign_in { 303 } else { 401 };
+                assert_eq!(Answer::to(stranger()).await.status, refused, "{name}");
+                for (word, other) in &doors {
+                    // A key is no session.
+                    let key = other.key.as_deref().unwrap();
+                    let answer = Answer::to(stranger().bearer_auth(key)).await;
+                    assert_eq!(answer.status, refused, "{name} with the key {word}");
+                    let Ok(role) = word.parse::<Role>() else { continue };
+                    // Of its own: one of the routes ends it.
+                    let browser = Browser::of(&fleet.operator, key).await;
+                    let request = browser.request(route.method.clone(), &address(route));
+                    let answer = Answer::to(request.header("sec-fetch-site", "same-origin")).await;
+                    let may = !matches!(answer.status, 401 | 403);
+                    assert_eq!(may, role >= needs, "{name} with {word}: {answer:?}");
+                    assert!(answer.header("location") != "/sign-in" || route.path == "/sign-out", "{name}");
+                    seen += 1;
+                }
+            }
             Needs::AnyOf(_) | Needs::Role(_) => {
                 no_key.is_problem(401, "unauthenticated");
                 for (word, other) in &doors {

@@ -11,6 +11,7 @@ mod audit;
 mod calls;
 mod cancels;
 mod caps;
+mod console;
 mod document;
 mod doors;
 mod events;

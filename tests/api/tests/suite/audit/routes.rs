@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use controlplane::{
     audit::actions::ACTIONS,
-    http::routes::{Needs, table},
+    http::routes::{Needs, Role, table},
 };
 use node_agent_protocol::{JOIN_PATH, RENEW_PATH};
 use reqwest::{Method, RequestBuilder};
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     audio::tone,
-    fixture::{Answer, Fleet, NUMBER, Receiver, eventually, proof, talks},
+    fixture::{Answer, Browser, Fleet, NUMBER, Receiver, eventually, proof, talks},
     webhooks::inner,
 };
 
@@ -33,6 +33,14 @@ fn every_state_changing_route_has_its_action() {
     assert_eq!(changing_routes(), known);
 }
 
+/// A second address of this machine.
+const ELSEWHERE: [u8; 4] = [127, 0, 0, 2];
+
+/// Of the console.
+fn is_page(path: &str) -> bool {
+    !["/v1/", "/admin/", "/agents/"].iter().any(|door| path.starts_with(door))
+}
+
 /// The agents' door asks for certificates: its refusals are in `tests/agents`.
 #[tokio::test]
 async fn every_state_changing_route_leaves_a_row_where_it_is_refused() {
@@ -40,22 +48,34 @@ async fn every_state_changing_route_leaves_a_row_where_it_is_refused() {
     let mut asked = Vec::new();
     for (method, path, action, target) in ACTIONS.iter().filter(|(_, path, ..)| !path.starts_with("/agents/"))
     {
-        let door = if path.starts_with("/admin/") { &fleet.operator } else { &fleet.api };
-        let request = door.without_key().request(method.parse().unwrap(), &filled(path)).json(&json!({}));
+        let door = if path.starts_with("/v1/") { &fleet.api } else { &fleet.operator };
+        let request = if is_page(path) {
+            // What somebody is refused again of the same kind is counted, and not told again.
+            Browser::on(door, ELSEWHERE).request(method.parse().unwrap(), &filled(path))
+        } else {
+            door.without_key().request(method.parse().unwrap(), &filled(path)).json(&json!({}))
+        };
         let answer = Answer::to(request.header("user-agent", "probe/1")).await;
         assert!((400..500).contains(&answer.status), "{method} {path}: {}", answer.text);
-        asked.push((answer.header("x-request-id").to_owned(), *action, *target, answer.status));
+        let ip = if is_page(path) { std::net::Ipv4Addr::from(ELSEWHERE) } else { [127, 0, 0, 1].into() };
+        asked.push((
+            answer.header("x-request-id").to_owned(),
+            *action,
+            *target,
+            answer.status,
+            ip.to_string(),
+        ));
     }
     eventually("all rows", async || {
         fleet.audit().await.iter().filter(|r| r["outcome"] == "denied").count() >= asked.len()
     })
     .await;
     let rows = fleet.audit().await;
-    for (request, action, target, status) in asked {
+    for (request, action, target, status, ip) in asked {
         let row = rows.iter().find(|row| row["request_id"] == request.as_str());
         let row = row.unwrap_or_else(|| panic!("{action}: no row: {rows:?}"));
         assert_eq!((&row["action"], &row["target_type"]), (&json!(action), &json!(target)));
-        assert_eq!((&row["ip"], &row["user_agent"]), (&json!("127.0.0.1"), &json!("probe/1")));
+        assert_eq!((&row["ip"], &row["user_agent"]), (&json!(ip), &json!("probe/1")));
         if status == 401 {
             assert_eq!(row["reason"], "unauthenticated");
         }
@@ -68,13 +88,21 @@ async fn every_route_leaves_a_row_that_names_the_key_that_may_not() {
     let fleet = Fleet::small().await;
     let key = async |body: Value| fleet.operator.post("/admin/v1/keys", &body).await.is(201);
     let viewer = key(json!({"name": "looks", "operator": true, "role": "viewer"})).await;
+    let visitor = key(json!({"name": "visits", "operator": true, "role": "viewer"})).await;
     let reader = key(json!({"name": "reads", "scopes": ["calls:read"]})).await;
     let mut asked = Vec::new();
     for route in table().iter().filter(|route| route.method != Method::GET) {
         let (door, key) = match route.needs {
             Needs::AnyOf(_) => (&fleet.api, &reader),
             Needs::Role(_) => (&fleet.operator, &viewer),
-            Needs::Nothing | Needs::Certificate | Needs::Token => continue,
+            Needs::Page(needs) if needs > Role::Viewer => {
+                let browser = Browser::of(&fleet.operator, visitor["secret"].as_str().unwrap()).await;
+                let answer = browser.post(&filled(route.path), &[]).await;
+                assert_eq!(answer.status, 403, "{}: {}", route.path, answer.text);
+                asked.push((answer.header("x-request-id").to_owned(), visitor["id"].clone(), route.path));
+                continue;
+            }
+            Needs::Nothing | Needs::Certificate | Needs::Token | Needs::Page(_) | Needs::SignIn => continue,
         };
         let door = door.with_key(key["secret"].as_str().unwrap());
         let answer = Answer::to(door.request(route.method.clone(), &filled(route.path))).await;
@@ -125,7 +153,8 @@ impl Doing<'_> {
 
     async fn sent(&mut self, method: &str, route: &'static str, request: RequestBuilder) -> Value {
         let answer = Answer::to(request).await;
-        assert!((200..300).contains(&answer.status), "{method} {route}: {}", answer.text);
+        // A form leads to a page.
+        assert!((200..=303).contains(&answer.status), "{method} {route}: {}", answer.text);
         let action = ACTIONS.iter().find(|(m, p, ..)| *m == method && *p == route).unwrap().2;
         let request = answer.header("x-request-id").to_owned();
         eventually(&format!("{method} {route}: {action}"), async || {
@@ -200,6 +229,23 @@ impl Doing<'_> {
         self.post("/admin/v1/bootstrap", force).await;
     }
 
+    /// As the pages' forms do it.
+    async fn console(&mut self) {
+        let key = self.fleet.operator.key.clone().unwrap();
+        let browser = Browser::of(&self.fleet.operator, &key).await;
+        self.sent("POST", "/sign-in", browser.sends("/sign-in", &[("key", &key)])).await;
+        for (route, name) in [
+            ("/nodes/{name}/drain", "waw-1"),
+            ("/nodes/{name}/undrain", "waw-1"),
+            ("/trunks/{name}/disable", "acme-waw-1"),
+            ("/trunks/{name}/enable", "acme-waw-1"),
+        ] {
+            let form = browser.sends(&route.replace("{name}", name), &[("reason", "x")]);
+            self.sent("POST", route, form).await;
+        }
+        self.sent("POST", "/sign-out", browser.sends("/sign-out", &[])).await;
+    }
+
     async fn nodes_and_bans(&mut self) {
         for (route, name) in [
             ("/admin/v1/nodes/{name}/drain", "waw-1"),
@@ -234,6 +280,7 @@ async fn every_state_changing_route_leaves_a_row_where_it_succeeds() {
     doing.calls().await;
     doing.hooks().await;
     doing.keys_and_organisations().await;
+    doing.console().await;
     doing.nodes_and_bans().await;
     // At the agents' door: in tests/agents, where certificates are.
     let left: Vec<_> = changing_routes().difference(&doing.done).map(|(_, path)| path.clone()).collect();

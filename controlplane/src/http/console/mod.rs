@@ -1,0 +1,52 @@
+//! The operators' console: pages rendered here, on the operators' door.
+//!
+//! A page is a row in [`routes`](super::routes), a handler, and a template that its type names; reading works without
+//! script. Handlers hold no rules: they ask the registry and the store, and act through the same functions as
+//! `/admin/v1`. Who may see a page is looked at before its handler runs ([`session`]), and a problem on the way
+//! becomes a page ([`page`]). With script, the Fleet page is changed as the fleet changes ([`live`]).
+//!
+//! Everything shown may have been written by a stranger: templates escape it, and nothing is marked as safe but what
+//! another template has rendered.
+
+pub(in crate::http) mod assets;
+mod attempts;
+mod confirm;
+pub(in crate::http) mod fleet;
+pub(in crate::http) mod holds;
+pub(in crate::http) mod live;
+pub(in crate::http) mod node;
+pub(in crate::http) mod page;
+pub(in crate::http) mod session;
+pub(in crate::http) mod trunk;
+
+use std::sync::Arc;
+
+use tokio::task::AbortHandle;
+
+use self::{attempts::Attempts, live::Live};
+use crate::{clock::Chance, registry::Registry};
+
+/// What the console keeps between requests; sessions are in the database.
+pub struct Console {
+    /// The one feed of changes for all open pages.
+    live: Arc<Live>,
+    /// Sign-ins that were refused lately.
+    attempts: Attempts,
+}
+
+impl Console {
+    /// A console that nobody looks at yet.
+    pub(crate) fn new(registry: Arc<Registry>, chance: &Chance) -> Arc<Self> {
+        Arc::new(Self { live: Live::new(registry, chance), attempts: Attempts::default() })
+    }
+
+    /// Looks at the fleet for as long as somebody looks at the console.
+    pub(crate) fn keep(&self) -> AbortHandle {
+        tokio::spawn(Arc::clone(&self.live).keep()).abort_handle()
+    }
+
+    /// Ends every stream.
+    pub(crate) fn stop(&self) {
+        self.live.stop();
+    }
+}
