@@ -62,6 +62,13 @@ pub const ACTIONS: &[(&str, &str, &str, &str)] = &[
     ("POST", "/nodes/{name}/undrain", "node.undrain", "node"),
     ("POST", "/trunks/{name}/disable", "trunk.disable", "trunk"),
     ("POST", "/trunks/{name}/enable", "trunk.enable", "trunk"),
+    ("POST", "/calls/new", "call.create", "call"),
+    ("POST", "/calls/{id}/cancel", "call.cancel", "call"),
+    ("POST", "/webhooks/{event}/replay", "webhook_delivery.replay", "webhook_delivery"),
+    ("POST", "/bans/add", "ban.add", "ban"),
+    ("POST", "/bans/remove", "ban.remove", "ban"),
+    ("POST", "/allows/add", "allow.add", "allow"),
+    ("POST", "/allows/remove", "allow.remove", "allow"),
 ];
 
 /// What a request would have done, and to what kind of thing. A route that is not in the list is called by its own name.

@@ -21,7 +21,7 @@ use controlplane_core::{
 };
 use controlplane_store::{
     StoreError,
-    calls::{Actor, CancelRequested, Created, DayMax, Full, Idempotency, NewCall, Page, RequestCancel},
+    calls::{Actor, Call, CancelRequested, Created, DayMax, Full, Idempotency, NewCall, Page, RequestCancel},
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -94,13 +94,54 @@ pub(super) struct Asker {
     pub(super) mode: Mode,
 }
 
-/// Accepts a call for an organisation; shared with the operators' door.
+/// What came of asking for a call.
+pub(super) enum Placed {
+    /// Nothing was written: it was only asked what would be done.
+    Preview(Box<guard::PreviewView>),
+    /// A new call.
+    New(Box<Call>),
+    /// It was accepted before, under the same idempotency key.
+    Replayed(Box<Call>),
+    /// A call with its `dedup_key` is open: that one.
+    Deduplicated(Box<Call>),
+}
+
+impl Placed {
+    /// The call, where there is one.
+    pub(super) fn call(&self) -> Option<&Call> {
+        match self {
+            Self::Preview(_) => None,
+            Self::New(call) | Self::Replayed(call) | Self::Deduplicated(call) => Some(call),
+        }
+    }
+}
+
+/// Accepts a call for an organisation, and answers; shared with the operators' door.
 pub(super) async fn accept(
+    state: &State,
+    asker: Asker,
+    headers: &HeaderMap,
+    body: JsonBody<CallRequest>,
+) -> Result<Taken, Problem> {
+    Ok(Taken(match place(state, asker, headers, body).await? {
+        Placed::Preview(preview) => Json(preview).into_response(),
+        Placed::New(call) => (StatusCode::CREATED, Json(CallView::from(*call))).into_response(),
+        Placed::Replayed(call) => {
+            let mut response = (StatusCode::CREATED, Json(CallView::from(*call))).into_response();
+            response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+            response
+        }
+        Placed::Deduplicated(call) => Json(CallView::from(*call)).into_response(),
+    }))
+}
+
+/// Accepts a call for an organisation; shared with the console.
+pub(super) async fn place(
     state: &State,
     Asker { org, actor, mode }: Asker,
     headers: &HeaderMap,
     JsonBody { value: request, bytes }: JsonBody<CallRequest>,
-) -> Result<Taken, Problem> {
+) -> Result<Placed, Problem> {
     let now = state.clock.now();
     request
         .validate(now)
@@ -116,7 +157,7 @@ pub(super) async fn accept(
     }
     let idempotency = idempotency(headers, &bytes)?;
     if request.dry_run {
-        return Ok(Taken(Json(guard::preview(state, &org, mode, &request)).into_response()));
+        return Ok(Placed::Preview(Box::new(guard::preview(state, &org, mode, &request))));
     }
     // What was accepted is answered as before, whatever was closed since, and neither refused nor counted again.
     if mode == Mode::Live
@@ -232,13 +273,9 @@ async fn has_room(state: &State, org: &OrgId, request: &CallRequest) -> Result<(
 /// What came of it, as it is told.
 fn answer(created: Created, now: OffsetDateTime) -> Result<Taken, Problem> {
     match created {
-        Created::New(call) => Ok(Taken((StatusCode::CREATED, Json(CallView::from(call))).into_response())),
-        Created::Replayed(call) => {
-            let mut response = (StatusCode::CREATED, Json(CallView::from(call))).into_response();
-            response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
-            Ok(Taken(response))
-        }
-        Created::Deduplicated(call) => Ok(Taken(Json(CallView::from(call)).into_response())),
+        Created::New(call) => Ok(Placed::New(Box::new(call))),
+        Created::Replayed(call) => Ok(Placed::Replayed(Box::new(call))),
+        Created::Deduplicated(call) => Ok(Placed::Deduplicated(Box::new(call))),
         Created::KeyReused => Err(Problem::new(
             Code::IdempotencyKeyReused,
             "This Idempotency-Key came before with another body. Nothing was done.",

@@ -272,7 +272,10 @@ fn of_operators() -> Vec<Route> {
 #[rustfmt::skip]
 fn of_console() -> Vec<Route> {
     use Needs::{Nothing, Page, SignIn};
-    use console::{assets, fleet, holds, live, node, session, trunk};
+    use console::{
+        assets, audit as audit_log, bans, calls, customers as orgs, deliveries, explain, fleet, holds, live, node, session,
+        trunk,
+    };
     let at = Door::Operators;
     vec![
         row(at, GET,  assets::STYLE.path.as_str(),       Nothing,        &[],          assets::style),
@@ -293,6 +296,29 @@ fn of_console() -> Vec<Route> {
         row(at, POST, "/trunks/{name}/disable",          Page(Operator), &[Id::Trunk], holds::disable),
         row(at, GET,  "/trunks/{name}/enable",           Page(Operator), &[Id::Trunk], holds::confirm_enable),
         row(at, POST, "/trunks/{name}/enable",           Page(Operator), &[Id::Trunk], holds::enable),
+        row(at, GET,  "/calls",                          Page(Viewer),   &[],          calls::list),
+        row(at, GET,  "/calls/new",                      Page(Operator), &[],          calls::form),
+        row(at, POST, "/calls/new",                      Page(Operator), &[],          calls::place),
+        row(at, GET,  "/calls/{id}",                     Page(Viewer),   &[Id::Call],  calls::show),
+        row(at, GET,  "/calls/{id}/cancel",              Page(Operator), &[Id::Call],  calls::confirm_cancel),
+        row(at, POST, "/calls/{id}/cancel",              Page(Operator), &[Id::Call],  calls::cancel),
+        row(at, GET,  "/routes",                         Page(Viewer),   &[],          explain::show),
+        row(at, GET,  "/bans",                           Page(Viewer),   &[],          bans::show),
+        row(at, GET,  "/bans/add",                       Page(Operator), &[],          bans::confirm_ban),
+        row(at, POST, "/bans/add",                       Page(Operator), &[],          bans::ban),
+        row(at, GET,  "/bans/remove",                    Page(Operator), &[],          bans::confirm_unban),
+        row(at, POST, "/bans/remove",                    Page(Operator), &[],          bans::unban),
+        row(at, GET,  "/allows/add",                     Page(Operator), &[],          bans::confirm_allow),
+        row(at, POST, "/allows/add",                     Page(Operator), &[],          bans::allow),
+        row(at, GET,  "/allows/remove",                  Page(Operator), &[],          bans::confirm_disallow),
+        row(at, POST, "/allows/remove",                  Page(Operator), &[],          bans::disallow),
+        row(at, GET,  "/customers",                      Page(Viewer),   &[],          orgs::list),
+        row(at, GET,  "/customers/{id}",                 Page(Viewer),   &[Id::Org],   orgs::show),
+        row(at, GET,  "/webhooks",                       Page(Viewer),   &[],          deliveries::list),
+        row(at, GET,  "/webhooks/{event}/replay",        Page(Operator), &[Id::Event], deliveries::confirm),
+        row(at, POST, "/webhooks/{event}/replay",        Page(Operator), &[Id::Event], deliveries::replay),
+        row(at, GET,  "/audit",                          Page(Viewer),   &[],          audit_log::show),
+        row(at, GET,  "/audit/export",                   Page(Viewer),   &[],          audit::export::export),
     ]
 }
 

@@ -167,6 +167,13 @@ pub(super) struct AuditQuery {
 }
 
 impl AuditQuery {
+    /// For action, actor, target and outcome, as a form sends them: what is empty is not asked for.
+    pub(super) fn of(texts: [&str; 4], starting_after: Option<AuditId>) -> Self {
+        let [action, actor, target, outcome] =
+            texts.map(|text| Some(text.trim().to_owned()).filter(|text| !text.is_empty()));
+        Self { action, actor, target, outcome, starting_after, ..Self::default() }
+    }
+
     fn filter(&self, state: &State) -> Result<AuditFilter, Problem> {
         let read = |text: &Option<String>, param: &'static str| {
             let wrong =
@@ -290,12 +297,18 @@ async fn page<T>(
     query: &AuditQuery,
     shown: fn(&AuditRow) -> T,
 ) -> Result<Json<ListView<T>>, Problem> {
+    let (rows, has_more) = rows(state, query).await?;
+    Ok(Json(ListView { object: "list", data: rows.iter().map(shown).collect(), has_more }))
+}
+
+/// A page of rows, newest first, and whether there are more.
+pub(super) async fn rows(state: &State, query: &AuditQuery) -> Result<(Vec<AuditRow>, bool), Problem> {
     let limit = query.limit()?;
     let filter = query.filter(state)?;
     let mut rows = state.store.audit_rows(&filter, query.starting_after.as_ref(), limit + 1).await?;
     let has_more = rows.len() > usize::from(limit);
     rows.truncate(usize::from(limit));
-    Ok(Json(ListView { object: "list", data: rows.iter().map(shown).collect(), has_more }))
+    Ok((rows, has_more))
 }
 
 /// `GET /admin/v1/audit`: newest first.

@@ -137,8 +137,9 @@ impl Live {
 
     /// Looks at the fleet once, and tells what changed.
     fn look(&self) {
-        let now = self.registry.sight();
+        // Within the lock: an older look must not follow a newer one.
         let mut inner = self.inner();
+        let now = self.registry.sight();
         inner.taken = Some(Instant::now());
         let Some(before) = inner.sight.replace(now) else { return };
         let Some(sight) = &inner.sight else { return };

@@ -10,7 +10,13 @@
 
 pub(in crate::http) mod assets;
 mod attempts;
+pub(in crate::http) mod audit;
+pub(in crate::http) mod bans;
+pub(in crate::http) mod calls;
 mod confirm;
+pub(in crate::http) mod customers;
+pub(in crate::http) mod deliveries;
+pub(in crate::http) mod explain;
 pub(in crate::http) mod fleet;
 pub(in crate::http) mod holds;
 pub(in crate::http) mod live;

@@ -27,13 +27,27 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
     Fleet,
+    Calls,
+    Routes,
+    Bans,
+    Customers,
+    Webhooks,
+    Audit,
     /// None of them.
     Elsewhere,
 }
 
 impl Part {
     /// Those that the bar shows: address, name, and the key that goes there after `g`.
-    const SHOWN: [(Self, &'static str, &'static str, &'static str); 1] = [(Self::Fleet, "/", "Fleet", "f")];
+    const SHOWN: [(Self, &'static str, &'static str, &'static str); 7] = [
+        (Self::Fleet, "/", "Fleet", "f"),
+        (Self::Calls, "/calls", "Calls", "c"),
+        (Self::Routes, "/routes", "Routes", "r"),
+        (Self::Bans, "/bans", "Bans", "b"),
+        (Self::Customers, "/customers", "Customers", "u"),
+        (Self::Webhooks, "/webhooks", "Webhooks", "w"),
+        (Self::Audit, "/audit", "Audit", "a"),
+    ];
 }
 
 /// The frame around a page.

@@ -55,7 +55,7 @@ pub(in crate::http) async fn list(
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct ReplayBody {
     /// An endpoint's id, or `callback`.
-    endpoint: String,
+    pub(in crate::http) endpoint: String,
 }
 
 pub(in crate::http) async fn replay(

@@ -17,6 +17,7 @@ async fn operator(f: &mut Fixture) -> Key {
     let (mut key, audit_id) = (f.key(None, NOON), f.audit_id());
     key.scopes = Role::Viewer.words();
     key.expires_at = None;
+    key.created_at = NOON - Duration::HOUR;
     assert_eq!(f.store.create_key(key.clone(), system(), audit_id).await.unwrap(), Made::Yes);
     key
 }

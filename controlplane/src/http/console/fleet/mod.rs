@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     http::{State, problem::Problem},
-    registry::{NodeSight, Registry, Sight},
+    registry::{NodeSight, Registry, Sight, TrunkSight},
 };
 
 /// Nodes of a page: with four trunks each some 45 KB.
@@ -43,21 +43,39 @@ enum Badness {
 
 fn badness(node: &NodeSight) -> Badness {
     let any = |is: fn(TrunkState) -> bool| node.trunks.iter().any(|trunk| is(trunk.state));
+    let hinders = |state| matches!(state, TrunkState::Degraded | TrunkState::Probation);
     match node.state {
         NodeState::Lost => Badness::Lost,
-        _ if !node.up => Badness::Lost,
-        NodeState::Suspect => Badness::Suspect,
-        NodeState::Alive if any(|state| state == TrunkState::Tripped) => Badness::TrunkDown,
-        NodeState::Alive if node.draining => Badness::Held,
-        NodeState::Alive
-            if node.deaf
-                || node.trunks.iter().any(|trunk| trunk.found)
-                || any(|state| matches!(state, TrunkState::Degraded | TrunkState::Probation)) =>
-        {
-            Badness::Hindered
+        NodeState::Suspect if node.up => Badness::Suspect,
+        NodeState::Alive if node.up => {
+            if any(|state| state == TrunkState::Tripped) {
+                Badness::TrunkDown
+            } else if node.draining {
+                Badness::Held
+            } else if node.deaf || node.trunks.iter().any(|trunk| trunk.found) || any(hinders) {
+                Badness::Hindered
+            } else if any(|state| state == TrunkState::Disabled) {
+                Badness::Held
+            } else {
+                Badness::Well
+            }
         }
-        NodeState::Alive if any(|state| state == TrunkState::Disabled) => Badness::Held,
-        NodeState::Alive => Badness::Well,
+        NodeState::Suspect | NodeState::Alive => Badness::Lost,
+    }
+}
+
+/// How a trunk is, in its cell: its own health, unless something else keeps calls from it.
+pub(super) fn word(trunk: &TrunkSight) -> &'static str {
+    let told_by_state = match trunk.state {
+        TrunkState::Tripped | TrunkState::Probation | TrunkState::Disabled => true,
+        TrunkState::Unknown | TrunkState::Healthy | TrunkState::Degraded => trunk.usable,
+    };
+    if trunk.found {
+        "refused"
+    } else if told_by_state {
+        trunk.state.as_str()
+    } else {
+        "out of use"
     }
 }
 

@@ -162,13 +162,14 @@ fn of_trunks(sight: &Sight) -> Vec<(Trouble, Cause)> {
         found.push((line(weight, what, place, sentence), Cause::Trunk(first.name.clone())));
     }
     for trunk in living() {
-        let (weight, sentence) = match trunk.state {
-            _ if trunk.found => (Weight::Bad, "its node's configuration forbids its use"),
-            TrunkState::Degraded => (Weight::Worse, "degraded: it is used after the others"),
-            TrunkState::Probation => (Weight::Worse, "in probation: a few calls try it"),
-            TrunkState::Disabled => (Weight::Held, "disabled by an operator"),
-            TrunkState::Unknown | TrunkState::Healthy | TrunkState::Tripped => continue,
+        let told = match trunk.state {
+            TrunkState::Degraded => Some((Weight::Worse, "degraded: it is used after the others")),
+            TrunkState::Probation => Some((Weight::Worse, "in probation: a few calls try it")),
+            TrunkState::Disabled => Some((Weight::Held, "disabled by an operator")),
+            TrunkState::Unknown | TrunkState::Healthy | TrunkState::Tripped => None,
         };
+        let refused = trunk.found.then_some((Weight::Bad, "its node's configuration forbids its use"));
+        let Some((weight, sentence)) = refused.or(told) else { continue };
         let (what, place) = (format!("trunk {}", trunk.name), format!("/trunks/{}", trunk.name));
         found.push((line(weight, what, place, sentence.to_owned()), Cause::Trunk(trunk.name.clone())));
     }

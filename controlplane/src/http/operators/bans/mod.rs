@@ -65,7 +65,7 @@ fn text(param: &'static str, text: Option<String>) -> Result<Option<String>, Pro
 }
 
 /// An address, or a network as in 192.0.2.0/24.
-fn net(text: &str) -> Result<IpNet, Problem> {
+pub(in crate::http) fn net(text: &str) -> Result<IpNet, Problem> {
     let net = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
     let rule = "An address, or a network as in 192.0.2.0/24 or 2001:db8::/48.";
     net.map_err(|_| Problem::new(Code::InvalidField, rule).param("net"))
@@ -146,13 +146,13 @@ pub(in crate::http) async fn allows(
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct AddBody {
     /// An address or a network.
-    net: String,
+    pub(in crate::http) net: String,
     /// Why, for the audit log and for whoever asks.
     #[serde(default)]
-    reason: Option<String>,
+    pub(in crate::http) reason: Option<String>,
     /// For how long; absent: until it is removed.
     #[serde(default)]
-    seconds: Option<u32>,
+    pub(in crate::http) seconds: Option<u32>,
 }
 
 async fn add(
@@ -227,10 +227,10 @@ pub(in crate::http) async fn allow(
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct RemoveBody {
     /// Exactly this entry.
-    net: String,
+    pub(in crate::http) net: String,
     /// Why, for the audit log.
     #[serde(default)]
-    reason: Option<String>,
+    pub(in crate::http) reason: Option<String>,
 }
 
 async fn remove(
@@ -278,7 +278,7 @@ pub(in crate::http) async fn disallow(
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct WhyQuery {
-    address: IpAddr,
+    pub(in crate::http) address: IpAddr,
 }
 
 /// Every network that holds this address.

@@ -152,6 +152,11 @@ impl Doing<'_> {
     }
 
     async fn sent(&mut self, method: &str, route: &'static str, request: RequestBuilder) -> Value {
+        let answer = self.answered(method, route, request).await;
+        serde_json::from_str(&answer.text).unwrap_or(Value::Null)
+    }
+
+    async fn answered(&mut self, method: &str, route: &'static str, request: RequestBuilder) -> Answer {
         let answer = Answer::to(request).await;
         // A form leads to a page.
         assert!((200..=303).contains(&answer.status), "{method} {route}: {}", answer.text);
@@ -166,7 +171,7 @@ impl Doing<'_> {
         })
         .await;
         self.done.insert((method.to_owned(), route.to_owned()));
-        serde_json::from_str(&answer.text).unwrap_or(Value::Null)
+        answer
     }
 
     async fn calls(&mut self) {
@@ -200,6 +205,9 @@ impl Doing<'_> {
         let replay = "/admin/v1/webhooks/deliveries/{event}/replay";
         let endpoint = json!({"endpoint": made["id"]});
         self.ask("POST", replay, &replay.replace("{event}", &event), endpoint).await;
+        let browser = Browser::of(&self.fleet.operator, &self.fleet.operator.key.clone().unwrap()).await;
+        let (replay, endpoint) = ("/webhooks/{event}/replay", made["id"].as_str().unwrap());
+        self.sent_form(&browser, replay, &replay.replace("{event}", &event), &[("endpoint", endpoint)]).await;
         self.of("DELETE", "/v1/webhook_endpoints/{id}", &made, json!({})).await;
         self.post("/v1/callback_secret/rotate", json!({})).await;
     }
@@ -229,6 +237,18 @@ impl Doing<'_> {
         self.post("/admin/v1/bootstrap", force).await;
     }
 
+    /// As a page's form does it; where it leads.
+    async fn sent_form(
+        &mut self,
+        browser: &Browser,
+        route: &'static str,
+        path: &str,
+        form: &[(&str, &str)],
+    ) -> String {
+        let answer = self.answered("POST", route, browser.sends(path, form)).await;
+        answer.header("location").to_owned()
+    }
+
     /// As the pages' forms do it.
     async fn console(&mut self) {
         let key = self.fleet.operator.key.clone().unwrap();
@@ -240,8 +260,13 @@ impl Doing<'_> {
             ("/trunks/{name}/disable", "acme-waw-1"),
             ("/trunks/{name}/enable", "acme-waw-1"),
         ] {
-            let form = browser.sends(&route.replace("{name}", name), &[("reason", "x")]);
-            self.sent("POST", route, form).await;
+            self.sent_form(&browser, route, &route.replace("{name}", name), &[("reason", "x")]).await;
+        }
+        self.fleet.callee(NUMBER, talks(20_000));
+        let placed = self.sent_form(&browser, "/calls/new", "/calls/new", &[("to", NUMBER)]).await;
+        self.sent_form(&browser, "/calls/{id}/cancel", &format!("{placed}/cancel"), &[]).await;
+        for route in ["/bans/add", "/bans/remove", "/allows/add", "/allows/remove"] {
+            self.sent_form(&browser, route, route, &[("net", "203.0.113.77"), ("reason", "x")]).await;
         }
         self.sent("POST", "/sign-out", browser.sends("/sign-out", &[])).await;
     }

@@ -66,7 +66,7 @@ async fn what_dies_is_told_to_every_open_page_within_two_seconds() {
     fleet.pbx("waw-1").close_port();
     fleet.pbx("waw-1").cut_links();
     for stream in &mut streams {
-        let text = stream.until("no session").await;
+        let text = stream.until("out of use").await;
         assert!(text.contains("event: parts") && text.contains("id=\"n-waw-1\"") && !text.contains("stale"));
         stream.until("id=\"troubles\"").await;
     }

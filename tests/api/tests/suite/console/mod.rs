@@ -1,7 +1,11 @@
 //! The operators' console, as a browser sees it.
 
+#[cfg(feature = "browser-tests")]
+mod browser;
+mod calls;
 mod escaping;
 mod holds;
 mod live;
 mod pages;
 mod session;
+mod walls;

@@ -1,21 +1,32 @@
 //! Every page of the table: there, framed, and with nothing in it that its own policy would stop.
 
 use controlplane::http::routes::{Id, Needs, Route, table};
+use controlplane_core::ids::OrgId;
 use reqwest::Method;
 
-use crate::fixture::{Browser, Fleet};
+use crate::fixture::{Browser, Fleet, NUMBER};
 
 /// Pages that somebody signed in may look at, at an address of something that there is.
-fn pages() -> Vec<(String, Route)> {
+fn pages(call: &str) -> Vec<(String, Route)> {
     let is_page = |route: &Route| {
-        route.method == Method::GET && matches!(route.needs, Needs::Page(_)) && route.path != "/live"
+        let is_other = ["/live", "/audit/export"].contains(&route.path);
+        route.method == Method::GET && matches!(route.needs, Needs::Page(_)) && !is_other
     };
     let address = |route: &Route| {
-        route.ids.iter().fold(route.path.to_owned(), |path, id| match id {
+        let path = route.ids.iter().fold(route.path.to_owned(), |path, id| match id {
             Id::Node => path.replace("{name}", "waw-1"),
             Id::Trunk => path.replace("{name}", "acme-waw-1"),
+            Id::Call => path.replace("{id}", call),
+            Id::Org => path.replace("{id}", OrgId::first().as_str()),
+            Id::Event => path.replace("{event}", "evt_00000000000000000000000000"),
             other => panic!("{other:?}"),
-        })
+        });
+        // What a question is about.
+        match path.rsplit('/').next() {
+            Some("add" | "remove") => path + "?net=203.0.113.9",
+            Some("replay") => path + "?endpoint=callback",
+            Some(_) | None => path,
+        }
     };
     table().into_iter().filter(is_page).map(|route| (address(&route), route)).collect()
 }
@@ -24,8 +35,9 @@ fn pages() -> Vec<(String, Route)> {
 async fn every_page_is_shown_with_a_strict_policy_and_nothing_inline() {
     let fleet = Fleet::small().await;
     let browser = Browser::of(&fleet.operator, &fleet.operator.key.clone().unwrap()).await;
-    let pages = pages();
-    assert!(pages.len() >= 7, "{}", pages.len());
+    let call = fleet.call(NUMBER).place().await.ends().await.0["id"].as_str().unwrap().to_owned();
+    let pages = pages(&call);
+    assert!(pages.len() >= 18, "{}", pages.len());
     for (path, _) in pages.iter().chain([&("/sign-in".to_owned(), table().remove(0))]) {
         let answer = browser.get(path).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.text);
@@ -54,7 +66,10 @@ async fn every_link_of_every_page_leads_somewhere() {
     let fleet = Fleet::small().await;
     let browser = Browser::of(&fleet.operator, &fleet.operator.key.clone().unwrap()).await;
     let mut seen = std::collections::BTreeSet::new();
-    for (path, _) in pages() {
+    let call = fleet.call(NUMBER).place().await.ends().await.0["id"].as_str().unwrap().to_owned();
+    let ban = serde_json::json!({"net": "203.0.113.8", "reason": "x"});
+    fleet.operator.post("/admin/v1/bans", &ban).await.is(201);
+    for (path, _) in pages(&call) {
         let text = browser.page(&path).await;
         for attribute in ["href=\"", "src=\"", "action=\""] {
             let links = text.split(attribute).skip(1).map(|rest| rest.split('"').next().unwrap());
@@ -66,6 +81,8 @@ async fn every_link_of_every_page_leads_somewhere() {
         if link.starts_with('#') || link == "/sign-out" {
             continue;
         }
+        // Where a form leads, with what is filled in.
+        let link = if link.ends_with("s/add") { link + "?net=203.0.113.9" } else { link };
         let answer = browser.get(&link).await;
         assert_eq!(answer.status, 200, "{link}: {}", answer.text);
         if link.starts_with("/assets/") {
