@@ -71,7 +71,8 @@ async function refresh() {
 function take(html) {
   const parts = document.createElement("template");
   parts.innerHTML = html;
-  for (const part of [...parts.content.children]) {
+  for (const child of [...parts.content.children]) {
+    const part = child.matches("table") ? child.querySelector("tr") : child;
     if (body.dataset.watch && part.id === body.dataset.watch) refresh();
     const old = part.id && document.getElementById(part.id);
     if (!old) continue;

@@ -236,7 +236,8 @@ pub(super) fn changes(registry: &Registry, before: &Sight, now: &Sight) -> Chang
         let were = regions(before);
         for (name, count) in regions(now) {
             if were.get(name) != Some(&count) {
-                html += &Page::part(&RegionPart { name, count });
+                // A line of a table by itself is none to a parser.
+                html += &format!("<table>{}</table>", Page::part(&RegionPart { name, count }));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The console in a real Chromium, by WebDriver: at a desk's width and at a phone's, in light and in dark, without an error of
 //! script or policy, as axe-core would have it, and up to date by itself.
 //!
-//! Debian: chromium, chromium-driver, npm (for axe-core, which is fetched once into the target's folder). Pictures go where
+//! Debian: chromium, chromium-driver, npm (for axe-core, which is fetched once into the folder for temporary files). Pictures go where
 //! `RINGWARD_SCREENSHOTS` says.
 
 use std::{path::PathBuf, process::Stdio, time::Duration};
@@ -105,6 +105,20 @@ impl Driver {
     }
 }
 
+impl Drop for Driver {
+    /// The browser would outlive its driver, also where a test fails.
+    fn drop(&mut self) {
+        let session = self.session.clone();
+        let ending = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let client = Client::builder().no_proxy().timeout(Duration::from_secs(10)).build().unwrap();
+            runtime.block_on(async { client.delete(session).send().await.is_ok() })
+        });
+        // A browser that stays behind is no reason to fail a test.
+        let _ = ending.join();
+    }
+}
+
 /// axe-core's script, from the npm registry by npm.
 async fn axe() -> String {
     let folder = std::env::temp_dir().join("ringward-axe-core-4.10.3");
@@ -191,7 +205,8 @@ async fn a_trunk_that_dies_is_red_in_an_open_page_and_a_button_is_reached_by_key
     fleet.pbx("waw-1").close_port();
     fleet.pbx("waw-1").cut_links();
     let cells = "return [...document.querySelectorAll('#n-waw-1 .cell.out')].length === 2 \
-                 && document.getElementById('troubles').textContent.includes('node waw-1')";
+                 && document.getElementById('troubles').textContent.includes('node waw-1') \
+                 && document.getElementById('r-r-waw-1').textContent.includes('0 of 2')";
     eventually("its trunks are out", async || driver.script(cells, json!([])).await == true).await;
     let took = began.elapsed();
     assert!(took < Duration::from_secs(2), "{took:?}");

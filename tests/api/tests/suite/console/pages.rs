@@ -19,7 +19,9 @@ fn pages(call: &str) -> Vec<(String, Route)> {
             Id::Call => path.replace("{id}", call),
             Id::Org => path.replace("{id}", OrgId::first().as_str()),
             Id::Event => path.replace("{event}", "evt_00000000000000000000000000"),
-            other => panic!("{other:?}"),
+            Id::Recording | Id::Endpoint | Id::Receiver | Id::Key | Id::Stream | Id::Sound => {
+                panic!("no page is of {id:?}")
+            }
         });
         // What a question is about.
         match path.rsplit('/').next() {
