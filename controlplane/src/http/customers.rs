@@ -271,7 +271,7 @@ async fn has_room(state: &State, org: &OrgId, request: &CallRequest) -> Result<(
 }
 
 /// What came of it, as it is told.
-fn answer(created: Created, now: OffsetDateTime) -> Result<Taken, Problem> {
+fn answer(created: Created, now: OffsetDateTime) -> Result<Placed, Problem> {
     match created {
         Created::New(call) => Ok(Placed::New(Box::new(call))),
         Created::Replayed(call) => Ok(Placed::Replayed(Box::new(call))),

@@ -107,6 +107,14 @@ pub fn install_languages() -> Result<(), LabError> {
     packages::ensure(packages::LANGUAGES)
 }
 
+/// Installs the browser that looks at the console, and what fetches the rules that it is looked at by.
+///
+/// # Errors
+/// One cannot be installed.
+pub fn install_browser() -> Result<(), LabError> {
+    packages::ensure(packages::BROWSER)
+}
+
 /// Installs what lays hosts, wires and packet rules, where it is missing.
 ///
 /// # Errors

@@ -46,6 +46,13 @@ pub(crate) const PROMETHEUS: &[Tool] = &[
     Tool { program: "promtool", package: "prometheus" },
 ];
 
+/// What looks at the console, and what fetches the rules that it is looked at by.
+pub(crate) const BROWSER: &[Tool] = &[
+    Tool { program: "chromium", package: "chromium" },
+    Tool { program: "chromedriver", package: "chromium-driver" },
+    Tool { program: "npm", package: "npm" },
+];
+
 /// What failover is compared with.
 pub(crate) const KAMAILIO: &[Tool] =
     &[Tool { program: "kamailio", package: "kamailio" }, Tool { program: "ss", package: "iproute2" }];

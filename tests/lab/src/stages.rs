@@ -162,8 +162,8 @@ fn unit() -> anyhow::Result<()> {
     step(&["test", "--workspace"], &[AT_A_TIME])
 }
 
-/// What tests ask of a machine, each a feature of its package: PostgreSQL, espeak-ng, the languages of snippets, a kernel's firewall, promtool.
-const REAL_PARTS: &str = "controlplane-store/postgres-tests,api/postgres-tests,api/espeak-tests,api/snippet-tests,\
+/// What tests ask of a machine, each a feature of its package: PostgreSQL, espeak-ng, the languages of snippets, Chromium, a kernel's firewall, promtool.
+const REAL_PARTS: &str = "controlplane-store/postgres-tests,api/postgres-tests,api/espeak-tests,api/snippet-tests,api/browser-tests,\
                           node-agent/real-nft,node-agent-core/real-nft,lab/promtool";
 
 /// The store's contract, and the API, on PostgreSQL too; the agents' firewall in a real kernel, in network
@@ -174,6 +174,7 @@ fn contract() -> anyhow::Result<()> {
     let postgres = [("RINGWARD_TEST_POSTGRES_URL", url.as_str()), AT_A_TIME];
     lab::install_speech()?;
     lab::install_languages()?;
+    lab::install_browser()?;
     lab::install_prometheus()?;
     lab::install_network_tools()?;
     let targets = ["contract", "migrating", "postgres_server", "suite", "agents", "nft", "ward", "alerts"];

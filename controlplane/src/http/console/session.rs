@@ -4,14 +4,12 @@
 //! request looks at the key behind it: one that is revoked or over opens nothing from that moment on. What changes
 //! something must come from a page of ours ([`is_ours`]); why that is told so is in ADR 0036.
 
-use std::net::SocketAddr;
-
 use askama::Template;
 use axum::{
-    Form,
+    Extension, Form,
     body::Body,
     extract::{
-        ConnectInfo, FromRequestParts, Query, Request, State as AxumState,
+        FromRequestParts, Query, Request, State as AxumState,
         rejection::{FormRejection, QueryRejection},
     },
     http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request::Parts},
@@ -28,6 +26,7 @@ use serde::Deserialize;
 
 use super::page::{AsPage, Page, Shell, SignIn};
 use crate::{
+    doors::Client,
     http::{
         State,
         auth::{self, Operator, Stranger, is_alive},
@@ -217,7 +216,7 @@ pub(in crate::http) struct SignInForm {
 
 pub(in crate::http) async fn sign_in(
     Stranger(mut actor): Stranger,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Extension(client): Extension<Client>,
     AxumState(state): AxumState<State>,
     headers: HeaderMap,
     form: Result<Form<SignInForm>, FormRejection>,
@@ -225,13 +224,13 @@ pub(in crate::http) async fn sign_in(
     let Form(SignInForm { key, next }) = form.map_err(unreadable)?;
     let at = state.clock.now();
     let attempts = &state.console.attempts;
-    attempts.may(peer.ip(), at).map_err(|seconds| {
+    attempts.may(client.ip, at).map_err(|seconds| {
         let detail =
             "Too many sign-ins were refused to your address. This one was not looked at; wait a minute.";
         Problem::new(Code::TooManyRequests, detail).retry_after(seconds)
     })?;
     let refused = || {
-        attempts.refused(peer.ip(), at);
+        attempts.refused(client.ip, at);
         let detail = "That is no operator's key, or one that was revoked or is over. It begins with rw_op_.";
         Problem::new(Code::Unauthenticated, detail)
     };
@@ -253,7 +252,7 @@ pub(in crate::http) async fn sign_in(
     tracing::info!(key = %key.id, "an operator signed in to the console");
     // The browser itself says whether it speaks TLS to whatever stands before this door.
     let origin = headers.get(header::ORIGIN).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let secure = if origin.starts_with("https://") { "; Secure" } else { "" };
+    let secure = if client.is_secure || origin.starts_with("https://") { "; Secure" } else { "" };
     let seconds = SESSION_LASTS.whole_seconds();
     let cookie = format!("{COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}");
     Ok(leads_to(&within(next), &cookie))
