@@ -34,8 +34,13 @@ impl Stream {
 
     /// Reads on until this is there; what came until then.
     async fn until(&mut self, what: &str) -> &str {
+        self.until_it(what, |text| text.contains(what)).await
+    }
+
+    /// Reads on until what came is so.
+    async fn until_it(&mut self, what: &str, is_so: impl Fn(&str) -> bool) -> &str {
         let reading = async {
-            while !self.text.contains(what) {
+            while !is_so(&self.text) {
                 let part =
                     self.answer.chunk().await.unwrap().unwrap_or_else(|| panic!("over: {}", self.text));
                 self.text.push_str(std::str::from_utf8(&part).unwrap());
@@ -129,8 +134,10 @@ async fn a_reader_that_does_not_read_costs_nobody_anything() {
     for n in 0..20 {
         let action = if n % 2 == 0 { "disable" } else { "enable" };
         fleet.operator.post(&format!("/admin/v1/trunks/acme-waw-1/{action}"), &json!({})).await.is(200);
-        let word = if n % 2 == 0 { "<i>disabled</i>" } else { "<i>unknown</i>" };
-        reads.until(word).await;
+        // What follows within one look is one change: the next only when this one was told.
+        let is_told =
+            |text: &str| text.contains("acme-waw-1") && text.contains("<i>disabled</i>") == (n % 2 == 0);
+        reads.until_it(action, is_told).await;
         reads.text.clear();
     }
     drop(slow);
