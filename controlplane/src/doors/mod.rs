@@ -1,6 +1,6 @@
 //! How connections come in at the customers' and the operators' door: bounded, in time, by TLS or not.
 //!
-//! A stranger can hold a place for [`HEAD_MAX`] without asking anything, and one address can hold a quarter of them. What
+//! A stranger can hold a place for 75 s without asking anything, and one address can hold a quarter of them. What
 //! is asked is the business of `http`; how long a body may take is its handlers'. The agents' door is one of its own
 //! (`agents::door`), with a certificate for each node.
 
