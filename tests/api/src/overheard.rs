@@ -1,29 +1,63 @@
-//! All that the programs log in a test, at their most talkative, against every secret that the test has met.
+//! All that the programs log in the tests, at their most talkative, against every secret that the tests have met.
 //!
-//! A test runs in a process of its own, so that what is here is one test's.
+//! Tests may share a process, and what one of them has met no other may log. Of what is logged the words are kept, runs of letters,
+//! digits and `_`: a secret is looked for by its longest word.
 
 use std::{
+    collections::{HashMap, HashSet},
     io,
-    sync::{Mutex, Once, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, Once, PoisonError},
     thread,
 };
 
 use serde_json::Value;
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
-/// Everything at `debug`, which is the most that an operator would turn on, statements of the database included.
-const FILTER: &str = "debug";
-/// A shorter text is no secret, and may be there by chance.
+/// Everything of ours at `debug`, which is the most that an operator would turn on. What libraries say at that level is much, and
+/// holds nothing that they were given: sqlx tells statements without their values.
+const FILTER: &str =
+    "debug,sqlx=info,hyper=info,hyper_util=info,h2=info,rustls=info,tungstenite=info,reqwest=info";
+/// A shorter word is no secret, and may be there by chance.
 const SECRET_MIN: usize = 8;
+/// So much is kept of a line, in characters.
+const LINE_MAX: usize = 400;
 
-static SAID: Mutex<Vec<u8>> = Mutex::new(Vec::new());
-static SECRETS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+/// What was logged and must not be, by its words.
+#[derive(Default)]
+struct Heard {
+    /// Each word with the first line that had it.
+    words: HashMap<Box<str>, Arc<str>>,
+    secrets: HashSet<Box<str>>,
+}
+
+static HEARD: Mutex<Option<Heard>> = Mutex::new(None);
+
+/// Does something with what was heard so far.
+fn with<T>(work: impl FnOnce(&mut Heard) -> T) -> T {
+    let mut heard: MutexGuard<'_, Option<Heard>> = HEARD.lock().unwrap_or_else(PoisonError::into_inner);
+    work(heard.get_or_insert_default())
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter(|word| word.len() >= SECRET_MIN)
+}
 
 struct Ear;
 
 impl io::Write for Ear {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        SAID.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        let line = String::from_utf8_lossy(bytes);
+        let mut kept: Option<Arc<str>> = None;
+        with(|heard| {
+            for word in words(&line) {
+                if !heard.words.contains_key(word) {
+                    let line =
+                        kept.get_or_insert_with(|| line.chars().take(LINE_MAX).collect::<String>().into());
+                    heard.words.insert(word.into(), Arc::clone(line));
+                }
+            }
+        });
         Ok(bytes.len())
     }
 
@@ -64,12 +98,8 @@ pub fn listen() -> Listening {
 
 /// A text that no log may hold. One that is too short to be a secret is passed over.
 pub fn remember(secret: &str) {
-    if secret.len() < SECRET_MIN {
-        return;
-    }
-    let mut secrets = SECRETS.lock().unwrap_or_else(PoisonError::into_inner);
-    if !secrets.iter().any(|known| known == secret) {
-        secrets.push(secret.to_owned());
+    if let Some(longest) = words(secret).max_by_key(|word| word.len()) {
+        with(|heard| heard.secrets.insert(longest.into()));
     }
 }
 
@@ -88,12 +118,12 @@ pub fn remember_shown(answer: &Value) {
 
 /// Panics if a secret was logged: with the line, in which it is blotted out.
 fn check() {
-    let said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
-    let said = String::from_utf8_lossy(&said);
-    for secret in SECRETS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-        if let Some(line) = said.lines().find(|line| line.contains(secret.as_str())) {
-            panic!("a secret was logged: {}", line.replace(secret.as_str(), "<SECRET>"));
-        }
+    let found = with(|heard| {
+        let found = heard.secrets.iter().find_map(|secret| Some((secret, heard.words.get(secret)?)));
+        found.map(|(secret, line)| line.replace(&**secret, "<SECRET>"))
+    });
+    if let Some(line) = found {
+        panic!("a secret was logged: {line}");
     }
 }
 
