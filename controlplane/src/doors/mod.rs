@@ -37,7 +37,7 @@ pub use self::tls::CertificateError;
 pub(crate) use self::{
     client::{Client, came_by_proxy},
     metrics::DoorMetrics,
-    places::{Place, Places},
+    places::{Place, Places, holder},
     tls::{FileTls, ServerCertificate},
 };
 use self::{patient::Connection, places::NoPlace};

@@ -66,8 +66,8 @@ impl Places {
     }
 }
 
-/// An IPv6 host has a /64 of addresses at least (RFC 6177), so that is what counts as one.
-fn holder(address: IpAddr) -> IpAddr {
+/// Whose an address is. An IPv6 host has a /64 of addresses at least (RFC 6177), so that is what counts as one.
+pub(crate) fn holder(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
         v4 @ IpAddr::V4(_) => v4,

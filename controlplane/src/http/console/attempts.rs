@@ -11,6 +11,8 @@ use std::{
 
 use time::{Duration, OffsetDateTime};
 
+use crate::doors::holder;
+
 /// Refusals of an address within [`WINDOW`]; what follows is not looked at.
 const REFUSALS_MAX: u32 = 10;
 /// Counted from the first of them.
@@ -33,17 +35,6 @@ struct Counted {
 #[derive(Default)]
 pub(super) struct Attempts(Mutex<HashMap<Who, Counted>>);
 
-/// An IPv6 host has a /64 at least: its addresses are one.
-fn who(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => v4.into(),
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            std::net::Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-    }
-}
-
 impl Attempts {
     /// Whether a sign-in from this address is looked at now.
     ///
@@ -51,7 +42,7 @@ impl Attempts {
     /// In how many seconds it is again.
     pub(super) fn may(&self, address: IpAddr, now: OffsetDateTime) -> Result<(), u32> {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let counted = counts.get(&Who::Address(who(address)));
+        let counted = counts.get(&Who::Address(holder(address)));
         let counted = counted.or_else(|| counts.get(&Who::Others).filter(|_| counts.len() >= ADDRESSES_MAX));
         match counted {
             Some(counted) if counted.refused >= REFUSALS_MAX && now < counted.since + WINDOW => {
@@ -65,7 +56,7 @@ impl Attempts {
     /// A sign-in was refused.
     pub(super) fn refused(&self, address: IpAddr, now: OffsetDateTime) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut who = Who::Address(who(address));
+        let mut who = Who::Address(holder(address));
         if !counts.contains_key(&who) && counts.len() >= ADDRESSES_MAX {
             counts.retain(|_, counted| now < counted.since + WINDOW);
             if counts.len() >= ADDRESSES_MAX {
