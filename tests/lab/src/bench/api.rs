@@ -153,8 +153,8 @@ fn neighbour() -> anyhow::Result<Value> {
     plane.apply(&fleet(&pbxes.lines))?;
     let limits = json!({"requests_per_s": LOUD_MAX});
     plane.admin("PUT", "/admin/v1/orgs/default/limits", Some(&limits))?;
-    plane.admin("POST", "/admin/v1/orgs", Some(&json!({"slug": "quiet", "name": "Quiet"})))?;
-    let key = plane.admin("POST", "/admin/v1/keys", Some(&json!({"name": "quiet", "org": "quiet"})))?;
+    let org = plane.admin("POST", "/admin/v1/orgs", Some(&json!({"slug": "quiet", "name": "Quiet"})))?;
+    let key = plane.admin("POST", "/admin/v1/keys", Some(&json!({"name": "quiet", "org": org["id"]})))?;
     let quiet = key["secret"].as_str().context("no key")?;
     let door = plane.api_url();
     let door = door.strip_prefix("http://").context("no address")?;
