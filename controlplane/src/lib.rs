@@ -15,6 +15,7 @@ pub mod calls;
 pub mod cli;
 pub mod clock;
 pub mod doors;
+mod gather;
 mod health;
 pub mod http;
 pub mod keys;

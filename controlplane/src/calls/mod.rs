@@ -1,5 +1,6 @@
 //! Calls under way: one task per call, from its acceptance to its one end.
 //!
+//! - `accepting` makes what is asked for durable;
 //! - [`driver`](self) decides trunk by trunk what the call does next;
 //! - `attempt` runs one Originate, feeding the machine of `controlplane_core::attempt`;
 //! - `canary` runs one of our own;
@@ -13,6 +14,7 @@
 //! The database is the truth: an attempt is written before its Originate leaves, and an end is written
 //! before anything else happens. A process that dies leaves open calls, and the next one resumes them.
 
+mod accepting;
 mod attempt;
 mod awake;
 mod canary;
@@ -28,6 +30,7 @@ pub(crate) mod planted;
 mod reconcile;
 mod turns;
 
+pub use accepting::Accepting;
 pub(crate) use durable::chain;
 pub(crate) use originate::{CONTEXTS, VARIABLES};
 

@@ -40,7 +40,7 @@ pub(super) struct Customer {
 impl Customer {
     /// Whether the key may still do what the route asks for, for answers that go on.
     pub(super) async fn may_still(&self, state: &State) -> Result<bool, StoreError> {
-        let key = state.store.key_by_hash(&self.secret_sha256).await?;
+        let key = state.keys.find(self.secret_sha256).await?;
         Ok(key.is_some_and(|key| {
             is_alive(&key, state) && key.suspended_at.is_none() && has_any(&key.scopes, self.any_of)
         }))
@@ -183,7 +183,7 @@ async fn key(parts: &Parts, state: &State) -> Result<(Key, Actor), Problem> {
         .filter(|secret| scheme.eq_ignore_ascii_case("bearer") && keys::is_well_formed(secret));
     let secret = secret.ok_or_else(unauthenticated)?;
     // Found by its hash: the comparison is the database's, of hashes, and tells nothing of the secret.
-    let key = state.store.key_by_hash(&keys::hash(secret)).await?.ok_or_else(unauthenticated)?;
+    let key = state.keys.find(keys::hash(secret)).await?.ok_or_else(unauthenticated)?;
     let actor = actor(parts, Some(key.id.clone()));
     if !is_alive(&key, state) {
         return Err(unauthenticated());

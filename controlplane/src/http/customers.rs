@@ -159,16 +159,20 @@ pub(super) async fn place(
     if request.dry_run {
         return Ok(Placed::Preview(Box::new(guard::preview(state, &org, mode, &request))));
     }
-    // What was accepted is answered as before, whatever was closed since, and neither refused nor counted again.
-    if mode == Mode::Live
-        && guard::minds(state, &org, &request)
-        && let Some(before) = asked_before(state, &org, mode, idempotency.as_ref()).await?
-    {
-        return answer(before, now);
-    }
     // What a test key asks for phones nobody, and takes no policy.
     let admitted = match mode {
-        Mode::Live => Some(guard::admit(state, &org, &actor, &request).await?),
+        Mode::Live => {
+            let says = || guard::verdict(state, &org, &request.to, request.from.as_ref());
+            let mut verdict = says();
+            // What was accepted is answered as before, whatever was closed since, and neither refused nor counted again.
+            if guard::minds(state, &org, &verdict) {
+                if let Some(before) = asked_before(state, &org, mode, idempotency.as_ref()).await? {
+                    return answer(before, now);
+                }
+                verdict = says();
+            }
+            Some(guard::admit(state, &org, &actor, &request, verdict).await?)
+        }
         Mode::Test => None,
     };
     let is_not_placed = |org: &OrgId| admitted.iter().for_each(|admitted| admitted.is_not_placed(state, org));
@@ -197,26 +201,8 @@ pub(super) async fn place(
         audit_id: state.chance.audit_id(now),
         event_id: state.chance.event_id(now),
     };
-    // In a task of its own: a client that hangs up now must not leave a durable call that nobody places.
-    let (store, calls) = (Arc::clone(&state.store), Arc::clone(&state.calls));
-    let accepting = tokio::spawn(async move {
-        let created = store.create_call(new).await?;
-        match &created {
-            Created::New(call) => calls.start(call.clone()),
-            // Whoever asked first may have been cut off before its task began.
-            Created::Replayed(call) | Created::Deduplicated(call) => {
-                calls.ensure(call.clone());
-            }
-            Created::KeyReused | Created::Full(_) => {}
-        }
-        Ok::<_, StoreError>(created)
-    });
-    let created = accepting.await.map_err(|error| {
-        tracing::error!(%error, "accepting a call broke");
-        Problem::new(
-            Code::Internal,
-            "The log tells more under this request_id. Ask again with the same Idempotency-Key.",
-        )
+    let created = state.accepting.accept(new).await.ok_or_else(|| {
+        Problem::new(Code::Internal, "The log tells more. Ask again with the same Idempotency-Key.")
     })??;
     if !matches!(created, Created::New(_)) {
         is_not_placed(&whose);

@@ -40,21 +40,20 @@ impl Admitted {
 }
 
 /// Whether the guard would refuse a call, or raise an alarm on it: reason to look first whether it is an old one.
-pub(super) fn minds(state: &State, org: &OrgId, request: &CallRequest) -> bool {
-    let verdict = verdict(state, org, &request.to, request.from.as_ref());
+pub(super) fn minds(state: &State, org: &OrgId, verdict: &Verdict) -> bool {
     let country = verdict.destination.country.as_ref();
     verdict.decision.is_err()
         || country.is_some_and(|country| state.rules.is_unusual(org, country, state.clock.now()))
 }
 
-/// Lets a call pass, or refuses it: counted, logged and in the audit log.
+/// Lets a call of which the guard says this pass, or refuses it: counted, logged and in the audit log.
 pub(super) async fn admit(
     state: &State,
     org: &OrgId,
     actor: &Actor,
     request: &CallRequest,
+    mut verdict: Verdict,
 ) -> Result<Admitted, Problem> {
-    let mut verdict = verdict(state, org, &request.to, request.from.as_ref());
     let at = state.clock.now();
     if verdict.decision.is_ok()
         && let Some(kind) = watch(state, org, &verdict, at)

@@ -51,11 +51,11 @@ use crate::{
     audio::Audio,
     audit::Audit,
     bootstrap::Bootstrap,
-    calls::Calls,
+    calls::{Accepting, Calls},
     clock::{Chance, Clock},
     doors::Client,
     health::Keeping,
-    keys::Uses,
+    keys::{Lookup, Uses},
     metrics::Metrics,
     nodes::Nodes,
     privacy::Privacy,
@@ -83,6 +83,10 @@ pub struct Parts {
     pub bootstrap: Bootstrap,
     /// Calls under way.
     pub calls: Arc<Calls>,
+    /// How calls are accepted.
+    pub accepting: Accepting,
+    /// Whose a key is.
+    pub keys: Lookup,
     /// What operators allow customers.
     pub rules: Arc<Rules>,
     /// What callees hear.

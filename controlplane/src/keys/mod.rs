@@ -4,6 +4,7 @@
 //! from an unknown one without asking the database, and scanners for leaked secrets find it. Only its
 //! SHA-256 is stored: 256 random bits need no slow hash.
 
+mod lookup;
 mod uses;
 
 use controlplane_core::{
@@ -15,7 +16,7 @@ use data_encoding::BASE32_NOPAD;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
-pub use self::uses::Uses;
+pub use self::{lookup::Lookup, uses::Uses};
 use crate::clock::Chance;
 
 /// Characters of the random part: 256 bits in base32.

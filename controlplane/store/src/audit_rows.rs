@@ -20,23 +20,14 @@ macro_rules! select_audit {
 }
 pub(crate) use select_audit;
 
-/// Writes a row for each of `$from`, which may be a part of a longer text: `$1` to `$16` are its columns and the key.
-macro_rules! insert_audit {
-    ($from:literal) => {
-        concat!(
-            "INSERT INTO audit_log (id, org_id, occurred_at, actor_type, actor_id, key_prefix, auth_method, action,
-                 target_type, target_id, outcome, reason, ip, user_agent, request_id, changes)
-             SELECT $1, coalesce($2, key.org_id), $3,
-                 CASE WHEN key.id IS NULL THEN $4 WHEN key.org_id IS NULL THEN 'operator' ELSE 'customer' END,
-                 $5, key.prefix, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15
-             FROM ",
-            $from,
-            " LEFT JOIN api_key AS key ON key.id = $16"
-        )
-    };
-}
-
-pub(crate) use insert_audit;
+/// Writes a row: `$1` to `$15` are its columns, `$16` is the key.
+pub(crate) const INSERT_AUDIT: &str =
+    "INSERT INTO audit_log (id, org_id, occurred_at, actor_type, actor_id, key_prefix, auth_method, action,
+         target_type, target_id, outcome, reason, ip, user_agent, request_id, changes)
+     SELECT $1, coalesce($2, key.org_id), $3,
+         CASE WHEN key.id IS NULL THEN $4 WHEN key.org_id IS NULL THEN 'operator' ELSE 'customer' END,
+         $5, key.prefix, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15
+     FROM (SELECT 1) AS one LEFT JOIN api_key AS key ON key.id = $16";
 
 #[derive(Debug, FromRow)]
 pub(crate) struct AuditLogRow {

@@ -4,6 +4,8 @@ mod accepting;
 mod late;
 mod stored;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use controlplane_core::{
     access::Mode,
@@ -17,7 +19,7 @@ use controlplane_core::{
 };
 use time::OffsetDateTime;
 
-pub(crate) use self::accepting::{Used, remember};
+pub(crate) use self::accepting::{Seen, Verdict, decide, remembered_anew};
 pub use self::{
     accepting::{Created, DayMax, Full, Idempotency, NewCall, OpenMax},
     late::{HearLate, HeardLate, LateKey, Untold},
@@ -295,10 +297,16 @@ pub struct CallPage {
 
 /// Calls and what happens to them.
 #[async_trait]
-pub trait CallStore {
-    /// Accepts a call: idempotency, `dedup_key`, bounds, row, transition 1, outbox and audit in one transaction.
-    async fn create_call(&self, new: NewCall) -> Result<Created, StoreError>;
-    /// What [`Self::create_call`] answers to a request that came before, without creating one: the call
+pub trait CallStore: Sync {
+    /// Accepts calls in their order: idempotency, `dedup_key`, bounds, row, transition 1, outbox and audit of all of them in
+    /// one transaction. What came of each, in that order; on an error of none anything is written.
+    async fn create_calls(&self, new: Arc<[NewCall]>) -> Result<Vec<Created>, StoreError>;
+    /// Accepts one call.
+    async fn create_call(&self, new: NewCall) -> Result<Created, StoreError> {
+        let created = self.create_calls(Arc::new([new])).await?.pop();
+        created.ok_or(StoreError::Corrupt { operation: "create call", detail: "no answer".to_owned() })
+    }
+    /// What [`Self::create_calls`] answers to a request that came before, without creating one: the call
     /// ([`Created::Replayed`]), or that its key came with another body. `None`: it is not known.
     async fn asked_before(
         &self,

@@ -51,6 +51,26 @@ pub enum StoreError {
     Open(String),
 }
 
+impl StoreError {
+    /// The same, for another one whom it concerns.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        match self {
+            Self::Unavailable { operation, database, source } => {
+                let source = sqlx::Error::Io(std::io::Error::other(source.to_string()));
+                Self::Unavailable { operation, database: database.clone(), source }
+            }
+            Self::Corrupt { operation, detail } => Self::Corrupt { operation, detail: detail.clone() },
+            Self::Fenced { operation } => Self::Fenced { operation },
+            Self::Missing { operation, id } => Self::Missing { operation, id: id.clone() },
+            Self::AttemptOpen { operation, attempt } => {
+                Self::AttemptOpen { operation, attempt: attempt.clone() }
+            }
+            Self::Open(text) => Self::Open(text.clone()),
+        }
+    }
+}
+
 /// What goes wrong inside a transaction, before the operation's name is put to it.
 #[derive(Debug)]
 pub(crate) enum Failure {

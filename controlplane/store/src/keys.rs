@@ -107,7 +107,7 @@ pub enum Made {
 
 /// Keys.
 #[async_trait]
-pub trait KeyStore {
+pub trait KeyStore: Sync {
     /// Makes a key, with its audit row.
     async fn create_key(&self, key: Key, actor: Actor, audit_id: AuditId) -> Result<Made, StoreError>;
     /// Makes the first operator key, unless an operator key that is not revoked exists: then `false`.
@@ -119,8 +119,12 @@ pub trait KeyStore {
         actor: Actor,
         audit_id: AuditId,
     ) -> Result<Made, StoreError>;
+    /// The keys with these hashes, revoked or not.
+    async fn keys_by_hash(&self, secrets_sha256: &[[u8; 32]]) -> Result<Vec<Key>, StoreError>;
     /// The key with this hash, revoked or not.
-    async fn key_by_hash(&self, secret_sha256: &[u8; 32]) -> Result<Option<Key>, StoreError>;
+    async fn key_by_hash(&self, secret_sha256: &[u8; 32]) -> Result<Option<Key>, StoreError> {
+        Ok(self.keys_by_hash(&[*secret_sha256]).await?.pop())
+    }
     /// One key, revoked or not. `None` for a missing one and for somebody else's alike.
     async fn key(&self, whose: &Whose, id: &KeyId) -> Result<Option<Key>, StoreError>;
     /// Revokes a key, with its audit row. `false`: there is no such key that is not revoked.

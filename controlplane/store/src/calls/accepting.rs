@@ -1,4 +1,6 @@
-//! Accepting a call: what is written of it, and what bounds how many there are.
+//! Accepting calls: what is written of them, what bounds how many there are, and what becomes of each that comes with others.
+
+use std::collections::{HashMap, HashSet};
 
 use controlplane_core::{
     access::Mode,
@@ -9,21 +11,17 @@ use controlplane_core::{
 use time::OffsetDateTime;
 
 use super::{Actor, Call};
-use crate::columns::kept;
+use crate::columns::{Word, kept};
 
-/// Binds an idempotency key to the call that answers it. An expired row gives way.
-macro_rules! remember {
-    ($row:literal) => {
-        concat!(
-            "INSERT INTO idempotency (org_id, key, body_sha256, call_id, created_at) ",
-            $row,
-            " ON CONFLICT (org_id, key) DO UPDATE SET body_sha256 = excluded.body_sha256,
-                 call_id = excluded.call_id, created_at = excluded.created_at, expires_at = NULL"
-        )
+/// What becomes of an idempotency key that is bound to a call: an expired row gives way.
+macro_rules! remembered_anew {
+    () => {
+        "ON CONFLICT (org_id, key) DO UPDATE SET body_sha256 = excluded.body_sha256, call_id = excluded.call_id,
+             created_at = excluded.created_at, expires_at = NULL"
     };
 }
 
-pub(crate) use remember;
+pub(crate) use remembered_anew;
 
 /// A call to be accepted.
 #[derive(Debug, Clone)]
@@ -107,9 +105,130 @@ pub(crate) struct Used {
     pub(crate) key_today: i64,
 }
 
+/// What there is of a call that asks to be accepted, before any that came with it.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub(crate) struct Seen {
+    #[sqlx(flatten)]
+    pub(crate) used: Used,
+    /// The same write has landed before, and its caller did not hear the answer.
+    pub(crate) is_there: bool,
+    /// The call that its idempotency key was promised, and by which body.
+    pub(crate) promised: Option<Word<CallId>>,
+    pub(crate) promised_to: Option<Vec<u8>>,
+    /// The open call with its `dedup_key`.
+    pub(crate) equal: Option<Word<CallId>>,
+}
+
+/// What becomes of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It is written.
+    Accept,
+    /// It was, by this very write.
+    There,
+    /// Its idempotency key came with another body.
+    KeyReused,
+    /// Its idempotency key was promised this call.
+    Replay(CallId),
+    /// This one is open with its `dedup_key`, and its idempotency key is promised it.
+    Share(CallId),
+    /// There is no room for it.
+    Full(Full),
+}
+
+/// Decides upon calls of which this is there, each as if those before it were written.
+///
+/// Nobody else may accept calls of their organisations meanwhile.
+pub(crate) fn decide(batch: &[NewCall], seen: Vec<Seen>) -> Vec<Verdict> {
+    let mut ahead = Ahead::default();
+    batch
+        .iter()
+        .zip(seen)
+        .map(|(new, seen)| {
+            let verdict = ahead.verdict(new, seen);
+            ahead.pass(new, &verdict);
+            verdict
+        })
+        .collect()
+}
+
+/// What calls of the same batch will leave, that nobody can see yet.
+#[derive(Default)]
+struct Ahead<'a> {
+    /// By organisation and kept key.
+    promised: HashMap<(&'a OrgId, String), (CallId, [u8; 32])>,
+    equal: HashMap<(&'a OrgId, &'static str, &'a str), &'a CallId>,
+    ids: HashSet<&'a CallId>,
+    open: HashMap<&'a OrgId, i64>,
+    to_number: HashMap<(&'a OrgId, &'a str), i64>,
+    org_day: HashMap<(&'a OrgId, i64), i64>,
+    key_day: HashMap<(&'a KeyId, i64), i64>,
+}
+
+impl<'a> Ahead<'a> {
+    fn verdict(&self, new: &'a NewCall, seen: Seen) -> Verdict {
+        if let Some(asked) = &new.idempotency {
+            let here = self.promised.get(&(&new.org, new.kept_key(asked)));
+            let (id, body) = match (here, seen.promised) {
+                (Some((id, body)), _) => (Some(id.clone()), body.to_vec()),
+                (None, Some(id)) => (Some(id.0), seen.promised_to.unwrap_or_default()),
+                (None, None) => (None, Vec::new()),
+            };
+            match id {
+                Some(id) if body == asked.body_sha256 => return Verdict::Replay(id),
+                Some(_) => return Verdict::KeyReused,
+                None => {}
+            }
+        }
+        let here = new.equals().and_then(|equals| self.equal.get(&equals).copied().cloned());
+        if let Some(id) = seen.equal.map(|id| id.0).or(here) {
+            return Verdict::Share(id);
+        }
+        if seen.is_there || self.ids.contains(&new.id) {
+            return Verdict::There;
+        }
+        let of = |count: Option<&i64>| count.copied().unwrap_or_default();
+        let key = new.actor.key.as_ref().and_then(|key| self.key_day.get(&(key, new.day())));
+        let used = Used {
+            open_of_org: seen.used.open_of_org + of(self.open.get(&new.org)),
+            open_to_number: seen.used.open_to_number
+                + of(self.to_number.get(&(&new.org, new.request.to.as_str()))),
+            org_today: seen.used.org_today + of(self.org_day.get(&(&new.org, new.day()))),
+            key_today: seen.used.key_today + of(key),
+        };
+        new.exceeded(used).map_or(Verdict::Accept, Verdict::Full)
+    }
+
+    fn pass(&mut self, new: &'a NewCall, verdict: &Verdict) {
+        let stands_for = match verdict {
+            Verdict::Accept => &new.id,
+            Verdict::Share(id) => id,
+            Verdict::There | Verdict::KeyReused | Verdict::Replay(_) | Verdict::Full(_) => return,
+        };
+        if let Some(asked) = &new.idempotency {
+            self.promised.insert((&new.org, new.kept_key(asked)), (stands_for.clone(), asked.body_sha256));
+        }
+        if *verdict != Verdict::Accept {
+            return;
+        }
+        if let Some(equals) = new.equals() {
+            self.equal.insert(equals, &new.id);
+        }
+        self.ids.insert(&new.id);
+        *self.open.entry(&new.org).or_default() += 1;
+        *self.to_number.entry((&new.org, new.request.to.as_str())).or_default() += 1;
+        if new.mode == Mode::Live {
+            *self.org_day.entry((&new.org, new.day())).or_default() += 1;
+        }
+        if let Some(key) = new.counted_key() {
+            *self.key_day.entry((key, new.day())).or_default() += 1;
+        }
+    }
+}
+
 impl NewCall {
-    /// Which bound it would exceed beside what is there, and `others` that nobody sees yet.
-    pub(crate) fn exceeded(&self, used: Used, others: i64) -> Option<Full> {
+    /// Which bound it would exceed beside what is there.
+    fn exceeded(&self, used: Used) -> Option<Full> {
         let (open, day) = (self.open_max, self.day_max);
         [
             (used.open_to_number, Some(open.number), Full::Number),
@@ -118,8 +237,13 @@ impl NewCall {
             (used.org_today, day.org, Full::OrgDay),
         ]
         .into_iter()
-        .find(|(used, max, _)| max.is_some_and(|max| used + others >= i64::from(max)))
+        .find(|(used, max, _)| max.is_some_and(|max| *used >= i64::from(max)))
         .map(|(_, _, full)| full)
+    }
+
+    /// What another open call must have in common with it to be shared.
+    fn equals(&self) -> Option<(&OrgId, &'static str, &str)> {
+        self.request.dedup_key.as_deref().map(|key| (&self.org, self.mode.as_str(), key))
     }
 
     /// The call as it is once it is accepted.
@@ -168,7 +292,7 @@ pub enum Full {
     KeyDay,
 }
 
-/// What came of [`super::CallStore::create_call`].
+/// What came of one call of [`super::CallStore::create_calls`].
 #[derive(Debug, Clone)]
 pub enum Created {
     /// A new call, durable.

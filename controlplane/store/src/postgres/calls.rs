@@ -1,5 +1,7 @@
 //! Calls on PostgreSQL: reading, ending.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use controlplane_core::{
     access::Mode,
@@ -13,7 +15,7 @@ use controlplane_core::{
 };
 use sqlx::{PgConnection, types::time::OffsetDateTime};
 
-use super::{PostgresStore, accepting, attempts, bounds, cancels, reading, rounds, untold};
+use super::{PostgresStore, accepting, attempts, cancels, reading, rounds, untold};
 use crate::{
     CallStore, StoreError,
     calls::{
@@ -29,19 +31,9 @@ use crate::{
 
 #[async_trait]
 impl CallStore for PostgresStore {
-    async fn create_call(&self, new: NewCall) -> Result<Created, StoreError> {
-        let operation = "create call";
-        let asked = (new, bounds::Turn::Shared);
-        let created =
-            self.transaction(operation, asked.clone(), |c, new| Box::pin(accepting::create(c, new))).await?;
-        if let Some(created) = created {
-            return Ok(created);
-        }
-        let asked = (asked.0, bounds::Turn::Alone);
-        let created =
-            self.transaction(operation, asked, |c, new| Box::pin(accepting::create(c, new))).await?;
-        created
-            .ok_or_else(|| self.failed(operation, Failure::Unexpected("it was not decided alone".to_owned())))
+    async fn create_calls(&self, new: Arc<[NewCall]>) -> Result<Vec<Created>, StoreError> {
+        let begin = accepting::begin(&new);
+        self.transaction_from(begin, "create calls", new, |c, new| Box::pin(accepting::create(c, new))).await
     }
 
     async fn asked_before(
@@ -164,17 +156,13 @@ impl CallStore for PostgresStore {
     }
 }
 
-/// Classes of advisory locks. Always taken in this order, so that two accepting transactions never wait for
-/// each other.
-pub(super) const IDEMPOTENCY_TURN: i32 = 1;
-pub(super) const DEDUP_TURN: i32 = 2;
-/// Shared by all who accept far from an organisation's bound.
-pub(super) const OPEN_TURN: i32 = 4;
-/// Taken alone, by transactions that hold their own call's row or none.
+/// Class of advisory locks: whose calls are accepted.
+pub(super) const ACCEPT_TURN: i32 = 4;
+/// The same: which number's calls begin. Taken by transactions that hold their own call's row or none.
 pub(super) const NUMBER_TURN: i32 = 3;
 
-/// Equal keys are accepted one after the other: the second sees what the first has committed. Two keys of
-/// one hash only wait without need.
+/// Equal keys come one after the other: the second sees what the first has committed. Two keys of one hash only wait
+/// without need.
 pub(super) async fn take_turns(
     c: &mut PgConnection,
     class: i32,

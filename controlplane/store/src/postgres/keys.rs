@@ -40,13 +40,14 @@ impl KeyStore for PostgresStore {
         .await
     }
 
-    async fn key_by_hash(&self, secret_sha256: &[u8; 32]) -> Result<Option<Key>, StoreError> {
-        let row = sqlx::query_as::<_, KeyRow>(select_keys!("WHERE secret_sha256 = $1"))
-            .bind(secret_sha256.as_slice())
-            .fetch_optional(&self.pool)
+    async fn keys_by_hash(&self, secrets_sha256: &[[u8; 32]]) -> Result<Vec<Key>, StoreError> {
+        let wanted: Vec<&[u8]> = secrets_sha256.iter().map(<[u8; 32]>::as_slice).collect();
+        let rows = sqlx::query_as::<_, KeyRow>(select_keys!("WHERE secret_sha256 = ANY($1)"))
+            .bind(wanted)
+            .fetch_all(&self.pool)
             .await;
-        let key = row.and_then(|row| row.map(Key::try_from).transpose());
-        key.map_err(|error| self.failed("find key", error))
+        let keys = rows.and_then(|rows| rows.into_iter().map(Key::try_from).collect());
+        keys.map_err(|error| self.failed("find keys", error))
     }
 
     async fn key(&self, whose: &Whose, id: &KeyId) -> Result<Option<Key>, StoreError> {

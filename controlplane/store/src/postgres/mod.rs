@@ -10,7 +10,6 @@ mod attempts;
 mod audio;
 mod audit;
 mod bans;
-mod bounds;
 mod calls;
 mod cancels;
 mod deliveries;
@@ -33,7 +32,7 @@ mod webhooks;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, SqlSafeStr as _, SqlStr, Transaction};
 
 use crate::{StoreError, error::Failure};
 
@@ -77,9 +76,25 @@ impl PostgresStore {
         I: Send + Sync,
         T: Send,
     {
+        self.transaction_from("BEGIN".to_owned(), operation, input, body).await
+    }
+
+    /// As [`Self::transaction`], begun with this text, which holds nothing from outside.
+    async fn transaction_from<I, T>(
+        &self,
+        begin: String,
+        operation: &'static str,
+        input: I,
+        body: Body<I, T>,
+    ) -> Result<T, StoreError>
+    where
+        I: Send + Sync,
+        T: Send,
+    {
+        let begin = AssertSqlSafe(begin).into_sql_str();
         let mut tries = 1;
         loop {
-            match self.once(&input, body).await {
+            match self.once(begin.clone(), &input, body).await {
                 Err(Failure::Sql(error)) if tries < TRIES_MAX && was_rolled_back(&error) => {
                     tracing::debug!(operation, tries, %error, "rolled back because of others: trying again");
                     tokio::time::sleep(RETRY_STEP * tries).await;
@@ -91,12 +106,12 @@ impl PostgresStore {
     }
 
     /// A failure rolls back: the transaction is dropped without its commit.
-    async fn once<I, T>(&self, input: &I, body: Body<I, T>) -> Result<T, Failure> {
+    async fn once<I, T>(&self, begin: SqlStr, input: &I, body: Body<I, T>) -> Result<T, Failure> {
         if !self.sole.is_held() {
             let lost = "the lock that keeps other control planes out is not held";
             return Err(Failure::Sql(sqlx::Error::Io(std::io::Error::other(lost))));
         }
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.pool.begin_with(begin).await?;
         let value = body(&mut transaction, input).await?;
         transaction.commit().await?;
         self.written.send_modify(|writes| *writes += 1);

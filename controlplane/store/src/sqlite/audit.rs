@@ -18,7 +18,7 @@ use crate::{
         EraseAudit, NewAuditRow, actor_id, actor_type, auth_method, told,
     },
     audit_rows::{
-        AuditLogRow, CheckpointRow, EVER, RunRow, chain, filtered, insert_audit, micros, moment, runs,
+        AuditLogRow, CheckpointRow, EVER, INSERT_AUDIT, RunRow, chain, filtered, micros, moment, runs,
         select_audit,
     },
     calls::Actor,
@@ -76,7 +76,7 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// `$1` to `$16` of [`insert_audit`].
+    /// `$1` to `$16` of [`INSERT_AUDIT`].
     fn bind<'q>(&self, query: Bound<'q>) -> Bound<'q> {
         query
             .bind(self.id.as_str())
@@ -99,17 +99,12 @@ impl<'a> Row<'a> {
 }
 
 async fn insert(c: &mut SqliteConnection, row: &Row<'_>) -> Result<(), Failure> {
-    row.bind(sqlx::query(insert_audit!("(SELECT 1) AS one"))).execute(c).await?;
+    row.bind(sqlx::query(INSERT_AUDIT)).execute(c).await?;
     Ok(())
 }
 
 /// A statement with what it is given so far.
 pub(super) type Bound<'q> = Query<'q, Sqlite, SqliteArguments>;
-
-/// Gives a row to a statement that writes it with [`insert_audit`], of a change that is made with it.
-pub(super) fn bind<'q>(query: Bound<'q>, entry: &Entry<'_>) -> Bound<'q> {
-    Row::of(entry, AuditOutcome::Success, None).bind(query)
-}
 
 #[async_trait]
 impl AuditStore for SqliteStore {

@@ -1,5 +1,7 @@
 //! Calls on SQLite: reading, ending.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use controlplane_core::{
     access::Mode,
@@ -29,8 +31,8 @@ use crate::{
 
 #[async_trait]
 impl CallStore for SqliteStore {
-    async fn create_call(&self, new: NewCall) -> Result<Created, StoreError> {
-        self.writer.write_ending("create call", new, |c, new| Box::pin(accepting::create(c, new))).await
+    async fn create_calls(&self, new: Arc<[NewCall]>) -> Result<Vec<Created>, StoreError> {
+        self.writer.write("create calls", new, |c, new| Box::pin(accepting::create(c, new))).await
     }
 
     async fn asked_before(

@@ -1,7 +1,10 @@
 //! Keys on SQLite.
 
 use async_trait::async_trait;
-use controlplane_core::ids::{AuditId, KeyId, OrgId};
+use controlplane_core::{
+    audit::Hex,
+    ids::{AuditId, KeyId, OrgId},
+};
 use serde_json::json;
 use sqlx::{SqliteConnection, types::Json, types::time::OffsetDateTime};
 
@@ -41,16 +44,22 @@ impl KeyStore for SqliteStore {
             .await
     }
 
-    async fn key_by_hash(&self, secret_sha256: &[u8; 32]) -> Result<Option<Key>, StoreError> {
-        let operation = "find key";
+    async fn keys_by_hash(&self, secrets_sha256: &[[u8; 32]]) -> Result<Vec<Key>, StoreError> {
+        let operation = "find keys";
+        let wanted: Vec<String> = secrets_sha256.iter().map(|hash| Hex(hash.to_vec()).to_string()).collect();
         let mut reader = self.quick.reader().await.map_err(|error| self.failed(operation, error))?;
-        let row = sqlx::query_as::<_, KeyRow>(select_keys!("WHERE secret_sha256 = $1"))
-            .bind(secret_sha256.as_slice())
-            .fetch_optional(reader.connection())
-            .await
-            .map_err(|error| self.failed(operation, error))?;
+        let rows = sqlx::query_as::<_, KeyRow>(select_keys!(
+            "WHERE secret_sha256 IN (SELECT unhex(value) FROM json_each($1))"
+        ))
+        .bind(Json(wanted))
+        .fetch_all(reader.connection())
+        .await
+        .map_err(|error| self.failed(operation, error))?;
         reader.done();
-        row.map(Key::try_from).transpose().map_err(|error| self.failed(operation, error))
+        rows.into_iter()
+            .map(Key::try_from)
+            .collect::<Result<_, _>>()
+            .map_err(|error| self.failed(operation, error))
     }
 
     async fn key(&self, whose: &Whose, id: &KeyId) -> Result<Option<Key>, StoreError> {

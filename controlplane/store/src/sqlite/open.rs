@@ -40,6 +40,8 @@ pub(super) async fn open(path: &Path) -> Result<SqliteStore, StoreError> {
         .foreign_keys(true)
         // What a row held before is overwritten with its page.
         .pragma("secure_delete", "FAST")
+        // What a savepoint might take back is kept in memory, not in a file: that was a fifth of what accepting a call took.
+        .pragma("temp_store", "MEMORY")
         .busy_timeout(BUSY_TIMEOUT)
         .disable_statement_logging();
     let mut connection = options.connect().await.map_err(|error| refused(path, &error))?;

@@ -1,15 +1,18 @@
 //! Accepting calls: once, whole, and remembered.
 
+use std::collections::BTreeSet;
+
 use controlplane_core::{
     access::Mode,
     call::{AttemptStatus, Rang},
-    ids::{KeyId, OrgId},
+    ids::{CallId, KeyId, OrgId},
 };
 use controlplane_store::calls::{
-    Actor, Advance, BeginAttempt, Begun, Created, EndAttempt, Full, IDEMPOTENCY_KEPT, Idempotency, NewCall,
-    OpenMax,
+    Actor, Advance, BeginAttempt, Begun, Created, DayMax, EndAttempt, Full, IDEMPOTENCY_KEPT, Idempotency,
+    NewCall, OpenMax, Written,
 };
 use controlplane_store::keys::Made;
+use rand::Rng as _;
 use time::Duration;
 
 use crate::fixture::{Fixture, NOON, at_once, failed, promise, system};
@@ -148,6 +151,114 @@ pub(crate) async fn fifty_calls_with_one_dedup_key_make_one(mut f: Fixture) {
     let made = at_once(work.collect()).await;
     assert_eq!(made.into_iter().filter(|new| *new).count(), 1);
     assert_eq!(f.count("SELECT count(*) FROM idempotency").await, 50);
+}
+
+/// Of two organisations one accepts batches, the other the same calls one by one.
+pub(crate) async fn calls_at_once_are_as_one_after_the_other(mut f: Fixture) {
+    let orgs = [OrgId::first(), f.other_org().await];
+    let keys: [[KeyId; 2]; 2] = [(); 2].map(|()| [(); 2].map(|()| KeyId::new(NOON, &mut f.rng)));
+    let mut known: [Vec<CallId>; 2] = Default::default();
+    let mut kinds = BTreeSet::new();
+    for _ in 0..40 {
+        let mut pairs = Vec::new();
+        for _ in 0..f.rng.random_range(1..40) {
+            pairs.push(some_call(&mut f, &orgs, &keys));
+        }
+        // Once in a while the same write comes twice.
+        if f.rng.random_ratio(1, 4) {
+            pairs.push(pairs[0].clone());
+        }
+        let (batch, alone): (Vec<_>, Vec<_>) = pairs.into_iter().map(<(NewCall, NewCall)>::from).unzip();
+        known[0].extend(batch.iter().map(|new| new.id.clone()));
+        known[1].extend(alone.iter().map(|new| new.id.clone()));
+        let at_once = f.store.create_calls(batch.into()).await.unwrap();
+        for (n, new) in alone.into_iter().enumerate() {
+            let one = told(&f.store.create_call(new).await.unwrap(), &known[1]);
+            assert_eq!(told(&at_once[n], &known[0]), one, "call {n} of its batch");
+            kinds.insert(one.split(' ').next().unwrap().to_owned());
+        }
+        // Some end, so that there is room again.
+        for (call, twin) in at_once.iter().filter_map(|created| opened(created, &known)) {
+            if f.rng.random_ratio(1, 2) {
+                for id in [&call, &twin] {
+                    let end = f.end_call(id, NOON);
+                    // One that was asked for twice has ended already.
+                    let _: Written = f.store.end_call(end).await.unwrap();
+                }
+            }
+        }
+    }
+    let all = [
+        "Deduplicated",
+        "Full(KeyDay)",
+        "Full(Number)",
+        "Full(Org)",
+        "Full(OrgDay)",
+        "KeyReused",
+        "New",
+        "Replayed",
+    ];
+    assert_eq!(kinds.iter().map(String::as_str).collect::<Vec<_>>(), all, "nothing was left untried");
+    for what in [
+        "count(*) FROM call",
+        "count(*) FROM call_transition",
+        "count(*) FROM outbox",
+        "count(*) FROM idempotency",
+        "CAST(sum(calls) AS bigint) FROM open_calls",
+        "CAST(sum(calls) AS bigint) FROM org_usage",
+    ] {
+        let of = |org: &OrgId| format!("SELECT {what} WHERE org_id = '{org}'");
+        assert_eq!(f.count(&of(&orgs[0])).await, f.count(&of(&orgs[1])).await, "{what}");
+    }
+    for (mine, theirs) in keys[0].iter().zip(&keys[1]) {
+        let of =
+            |key: &KeyId| format!("SELECT CAST(sum(calls) AS bigint) FROM key_usage WHERE key_id = '{key}'");
+        assert_eq!(f.count(&of(mine)).await, f.count(&of(theirs)).await);
+    }
+}
+
+/// A call of each organisation that differ in nothing else.
+fn some_call(f: &mut Fixture, orgs: &[OrgId; 2], keys: &[[KeyId; 2]; 2]) -> [NewCall; 2] {
+    let day = Duration::days(f.rng.random_range(0..2));
+    let mut new = f.new_call(NOON + day);
+    new.mode = if f.rng.random_ratio(1, 5) { Mode::Test } else { Mode::Live };
+    new.request.to = format!("+4822123456{}", f.rng.random_range(0..5)).parse().unwrap();
+    new.request.dedup_key = f.rng.random_ratio(1, 4).then(|| format!("down {}", f.rng.random_range(0..20)));
+    if f.rng.random_ratio(1, 2) {
+        let (key, body) = (f.rng.random_range(0..300), u8::from(f.rng.random_ratio(1, 5)));
+        new.idempotency = promise(&format!("alert-{key}"), body);
+    }
+    new.open_max = OpenMax { org: f.rng.random_range(20..200), number: f.rng.random_range(10..60) };
+    new.day_max = DayMax {
+        org: f.rng.random_ratio(1, 3).then(|| f.rng.random_range(60..300)),
+        key: f.rng.random_ratio(1, 2).then(|| f.rng.random_range(20..150)),
+    };
+    let asks = f.rng.random_range(0..3);
+    let mut twin = f.again(&new, new.at);
+    new.org = orgs[0].clone();
+    twin.org = orgs[1].clone();
+    for (new, keys) in [(&mut new, &keys[0]), (&mut twin, &keys[1])] {
+        new.actor.key = keys.get(asks).cloned();
+    }
+    [new, twin]
+}
+
+/// What came of it, with its call's place among those that were asked for.
+fn told(created: &Created, known: &[CallId]) -> String {
+    let place = |call: &CallId| known.iter().position(|id| id == call);
+    match created {
+        Created::New(call) => format!("New {:?}", place(&call.id)),
+        Created::Replayed(call) => format!("Replayed {:?} {}", place(&call.id), call.status.as_str()),
+        Created::Deduplicated(call) => format!("Deduplicated {:?}", place(&call.id)),
+        Created::KeyReused | Created::Full(_) => format!("{created:?}"),
+    }
+}
+
+/// A call that was accepted, and the other organisation's.
+fn opened(created: &Created, known: &[Vec<CallId>; 2]) -> Option<(CallId, CallId)> {
+    let Created::New(call) = created else { return None };
+    let place = known[0].iter().position(|id| *id == call.id)?;
+    Some((call.id.clone(), known[1].get(place)?.clone()))
 }
 
 pub(crate) async fn the_idempotency_key_is_looked_at_before_the_dedup_key(mut f: Fixture) {

@@ -68,6 +68,7 @@ contract! {
         a_call_is_read_back_as_it_was_answered
         a_call_is_accepted_with_its_log_outbox_and_audit
         fifty_equal_posts_make_one_call
+        calls_at_once_are_as_one_after_the_other
         the_same_key_with_another_body_is_refused
         a_key_belongs_to_one_organisation
         a_key_is_free_again_a_day_after_the_end
