@@ -23,6 +23,9 @@ use crate::{
 
 /// Between two looks without a deadline: routes are looked at for panic this often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long what is known of deadlines stands while news come in. Asking visits every machine of the fleet, and news come
+/// by the thousand at once.
+const DUE_STANDS: Duration = Duration::from_millis(50);
 
 /// Lets time pass, and tells what changed, for as long as the program runs.
 pub(crate) fn watch(
@@ -32,9 +35,18 @@ pub(crate) fn watch(
     audit: Arc<Audit>,
 ) -> AbortHandle {
     let work = async move {
+        let mut asked: Option<Instant> = None;
+        let mut due = Instant::now();
         loop {
-            let look = Instant::now() + LOOK_EVERY;
-            let due = registry.health_due().map_or(look, |due| look.min(Instant::from_std(due)));
+            let now = Instant::now();
+            if asked.is_none_or(|asked| now >= due.min(asked + DUE_STANDS)) {
+                asked = Some(now);
+                let look = now + LOOK_EVERY;
+                due = registry.health_due().map_or(look, |due| look.min(Instant::from_std(due)));
+            } else {
+                // News since then may have brought a nearer one.
+                due = asked.map_or(due, |asked| due.min(asked + DUE_STANDS));
+            }
             tokio::select! {
                 () = sleep_until(due) => registry.time_passed(Instant::now().into_std()),
                 () = registry.has_news() => {}

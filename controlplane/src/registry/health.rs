@@ -10,7 +10,7 @@ use std::{
 };
 
 use controlplane_core::{
-    fleet::{RoutePrefix, Trunk},
+    fleet::{Route, RoutePrefix, Trunk},
     health::{
         self, Board, Changed, Charge, Customers, Event, Handled, Met, NodeEvent, NodeSnapshot, NodeWhy,
         Standing, TrunkSnapshot, TrunkState, Why, Withheld, panic::PanicChange,
@@ -116,7 +116,8 @@ impl State {
         let moved = transition.is_some() || trial;
         if let Some(transition) = transition {
             self.tell(News::Changed(Changed::Trunk(trunk.clone(), transition)));
-            self.look_for_panic(now);
+            let fleet = Arc::clone(&self.fleet);
+            self.look_for_panic(now, fleet.routes_of(trunk));
         } else if suspended(&self.board) != before {
             self.tell(News::Noted(trunk.clone()));
         }
@@ -126,11 +127,19 @@ impl State {
     pub(super) fn feed_node(&mut self, now: Instant, node: &NodeName, event: NodeEvent) -> bool {
         let Some(transition) = self.board.handle_node(now, node, event) else { return false };
         self.tell(News::Changed(Changed::Node(node.clone(), transition)));
-        self.look_for_panic(now);
+        let fleet = Arc::clone(&self.fleet);
+        let concerned: BTreeSet<_> = fleet
+            .trunks_of(node)
+            .flat_map(|trunk| fleet.routes_of(&trunk.name))
+            .map(|route| &route.prefix)
+            .collect();
+        self.look_for_panic(now, concerned.into_iter().filter_map(|prefix| fleet.route(prefix)));
         true
     }
 
-    fn look_for_panic(&mut self, now: Instant) {
+    /// Looks at the routes that may have changed: at thousands of trunks, all of them for each change would be the work of
+    /// minutes when many change at once.
+    fn look_for_panic<'f>(&mut self, now: Instant, routes: impl IntoIterator<Item = &'f Route>) {
         let fleet = Arc::clone(&self.fleet);
         let State { board, nodes, trunks, .. } = self;
         // A trunk without a session, or with a finding, serves no call however well it is.
@@ -138,7 +147,7 @@ impl State {
             nodes.get(&trunk.node).is_some_and(|node| matches!(node.link, Link::Up { .. }))
                 && trunks.get(&trunk.name).is_some_and(|trunk| matches!(trunk.checked, Some(Ok(()))))
         };
-        for (route, change) in board.look_for_panic(now, &fleet, can_serve) {
+        for (route, change) in board.look_for_panic(now, &fleet, routes, can_serve) {
             self.tell(News::Panic(route, change));
         }
     }
@@ -188,7 +197,6 @@ impl State {
         let is_held = self.board.node(name).is_some_and(health::NodeHealth::is_draining);
         if held != is_held {
             self.feed_node(now, name, if held { NodeEvent::Drain } else { NodeEvent::Undrain });
-            self.look_for_panic(now);
         }
         held != is_held
     }
@@ -292,7 +300,8 @@ impl Registry {
         for change in changed {
             state.tell(News::Changed(change));
         }
-        state.look_for_panic(now);
+        let fleet = Arc::clone(&state.fleet);
+        state.look_for_panic(now, fleet.routes());
         self.told(state, moved);
     }
 

@@ -9,6 +9,7 @@ mod check;
 mod diff;
 mod error;
 mod field;
+mod index;
 mod model;
 mod parse;
 
@@ -16,6 +17,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use self::index::Index;
 pub use self::{
     diff::{Change, ChangeKind, FieldChange},
     error::{FleetError, Problem},
@@ -55,6 +57,7 @@ pub struct Fleet {
     trunks: BTreeMap<TrunkName, Trunk>,
     routes: BTreeMap<RoutePrefix, Route>,
     managements: BTreeMap<ManagementName, Management>,
+    index: Index,
 }
 
 /// A fleet in the shape of its file.
@@ -82,7 +85,9 @@ impl From<Document> for Fleet {
             trunks: document.trunk.into_iter().map(|t| (t.name.clone(), t)).collect(),
             routes: document.route.into_iter().map(|r| (r.prefix.clone(), r)).collect(),
             managements: document.management.into_iter().map(|m| (m.name.clone(), m)).collect(),
+            index: Index::default(),
         }
+        .indexed()
     }
 }
 
@@ -137,7 +142,12 @@ impl Fleet {
         merged.trunks.extend(wanted.trunks);
         merged.routes.extend(wanted.routes);
         merged.managements.extend(wanted.managements);
-        merged
+        merged.indexed()
+    }
+
+    fn indexed(mut self) -> Self {
+        self.index = Index::of(self.trunks.values(), self.routes.values());
+        self
     }
 
     /// A carrier by its name.
@@ -159,8 +169,19 @@ impl Fleet {
     }
 
     /// The trunks of a node, by name.
-    pub fn trunks_of<'a>(&'a self, node: &'a NodeName) -> impl Iterator<Item = &'a Trunk> {
-        self.trunks.values().filter(move |t| t.node == *node)
+    pub fn trunks_of<'a>(&'a self, node: &NodeName) -> impl Iterator<Item = &'a Trunk> {
+        self.index.trunks_of(node).iter().filter_map(|name| self.trunks.get(name))
+    }
+
+    /// A route by its prefix.
+    #[must_use]
+    pub fn route(&self, prefix: &RoutePrefix) -> Option<&Route> {
+        self.routes.get(prefix)
+    }
+
+    /// The routes that a trunk serves, by prefix.
+    pub fn routes_of<'a>(&'a self, trunk: &TrunkName) -> impl Iterator<Item = &'a Route> {
+        self.index.routes_of(trunk).iter().filter_map(|prefix| self.routes.get(prefix))
     }
 
     /// The route of a number: the one with the longest prefix of it.

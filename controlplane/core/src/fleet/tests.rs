@@ -95,6 +95,52 @@ fn the_contracts_example_is_read_with_its_defaults() {
     assert_eq!(Fleet::parse("").unwrap(), Fleet::default());
 }
 
+/// What is looked up for each snapshot is what a look through all of the fleet would find, also after a merge.
+#[test]
+fn trunks_of_a_node_and_routes_of_a_trunk_are_found_as_by_looking_through_all() {
+    let more = r#"
+[[carrier]]
+name = "acme"
+[[node]]
+name = "waw-1"
+[[node]]
+name = "ber-1"
+[[trunk]]
+name = "acme-ber-1"
+node = "ber-1"
+carrier = "acme"
+endpoint = "acme"
+[[trunk]]
+name = "second-waw-1"
+node = "waw-1"
+carrier = "acme"
+endpoint = "second"
+[[route]]
+prefix = "+49"
+tiers = [["second-waw-1"], ["acme-ber-1"]]
+"#;
+    let example = example();
+    let merged = Fleet::merge_without_prune(&example, &Fleet::parse(more).unwrap());
+    let stored = serde_json::from_value(serde_json::to_value(&merged).unwrap()).unwrap();
+    assert_eq!(merged, stored);
+    for fleet in [&example, &merged, &stored] {
+        for node in fleet.nodes() {
+            let found: Vec<_> = fleet.trunks_of(&node.name).map(|t| &t.name).collect();
+            let all: Vec<_> = fleet.trunks().filter(|t| t.node == node.name).map(|t| &t.name).collect();
+            assert_eq!(found, all);
+        }
+        for trunk in fleet.trunks() {
+            let found: Vec<_> = fleet.routes_of(&trunk.name).map(|r| &r.prefix).collect();
+            let serves = |route: &&Route| route.tiers.iter().flatten().any(|name| *name == trunk.name);
+            let all: Vec<_> = fleet.routes().filter(serves).map(|r| &r.prefix).collect();
+            assert_eq!(found, all);
+        }
+    }
+    assert_eq!(merged.trunks_of(&"waw-1".parse().unwrap()).count(), 2);
+    assert_eq!(merged.routes_of(&"acme-waw-1".parse().unwrap()).count(), 2);
+    assert_eq!(merged.trunks_of(&"nobody".parse().unwrap()).count(), 0);
+}
+
 #[test]
 fn the_longest_prefix_wins() {
     let fleet = example();

@@ -238,16 +238,18 @@ impl Board {
         }
     }
 
-    /// Looks at every route; says whose panic began or ended. Suspensions are one destination's matter and
-    /// do not count here, nor do trunks that `can_serve` denies. Call it after transitions and about once per second.
-    pub fn look_for_panic(
+    /// Looks at these routes of the fleet; says whose panic began or ended. Suspensions are one destination's matter and
+    /// do not count here, nor do trunks that `can_serve` denies. Call it after transitions, for the routes that they
+    /// concern, and about once per second for all.
+    pub fn look_for_panic<'f>(
         &mut self,
         now: Instant,
         fleet: &Fleet,
+        routes: impl IntoIterator<Item = &'f Route>,
         can_serve: impl Fn(&Trunk) -> bool,
     ) -> Vec<(RoutePrefix, PanicChange)> {
         let mut changes = Vec::new();
-        for route in fleet.routes() {
+        for route in routes {
             let mut count = RouteCount::default();
             for trunk in trunks(fleet, route).filter(|trunk| can_serve(trunk)) {
                 count.add(self.standing_for_any(now, trunk));

@@ -130,10 +130,10 @@ fn when_all_are_judged_bad_calls_are_tried_but_never_on_a_lost_node_nor_a_disabl
         p.feed(n, &Event::Unreachable);
     }
     p.feed(0, &Event::Disable);
-    let began = p.board.look_for_panic(p.now, &p.fleet, |_| true);
+    let began = p.board.look_for_panic(p.now, &p.fleet, p.fleet.routes(), |_| true);
     let bad = panic::RouteCount { usable: 0, withheld: 5 };
     assert_eq!(began, [("+".parse().unwrap(), panic::PanicChange::Began(bad))]);
-    assert_eq!(p.board.look_for_panic(p.now, &p.fleet, |_| true), []);
+    assert_eq!(p.board.look_for_panic(p.now, &p.fleet, p.fleet.routes(), |_| true), []);
     assert_eq!(p.board.panics().iter().len(), 1);
     p.board.handle_node(p.now, &node("fra-1"), NodeEvent::AmiDown);
     p.now += Duration::from_secs(11);
@@ -226,8 +226,8 @@ fn what_cannot_serve_a_call_does_not_hold_panic_back() {
     };
     assert!(!is_panic(&|_| true) && is_panic(&without));
     let mut board = p.board.clone();
-    assert_eq!(board.look_for_panic(p.now, &p.fleet, |_| true), []);
-    assert_eq!(board.look_for_panic(p.now, &p.fleet, without).len(), 1);
+    assert_eq!(board.look_for_panic(p.now, &p.fleet, p.fleet.routes(), |_| true), []);
+    assert_eq!(board.look_for_panic(p.now, &p.fleet, p.fleet.routes(), without).len(), 1);
 }
 
 #[test]
