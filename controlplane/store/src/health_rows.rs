@@ -1,12 +1,14 @@
 //! Rows of health's tables, as both databases give them. One that cannot be read is logged and left out: a
 //! machine without its snapshot starts anew, and the others must not.
 
+use std::collections::BTreeMap;
+
 use controlplane_core::names::InvalidName;
 use sqlx::FromRow;
 
 use crate::{
     columns::Micros,
-    health::{Hold, HoldTarget, StoredHealth},
+    health::{Hold, HoldTarget, SaveHealth, StoredHealth},
 };
 
 /// Why a row cannot be read.
@@ -46,6 +48,14 @@ pub(crate) fn health(rows: Vec<HealthRow>) -> StoredHealth {
         }
     }
     health
+}
+
+/// Kind, name and document of each machine that is saved, once: the last one counts.
+pub(crate) fn machines(save: &SaveHealth) -> Vec<(&'static str, &str, String)> {
+    let trunks = save.trunks.iter().map(|(name, snapshot)| (("trunk", name.as_str()), snapshot));
+    let nodes = save.nodes.iter().map(|(name, snapshot)| (("node", name.as_str()), snapshot));
+    let machines: BTreeMap<_, _> = trunks.chain(nodes).collect();
+    machines.into_iter().map(|((kind, name), snapshot)| (kind, name, snapshot.to_string())).collect()
 }
 
 #[derive(Debug, FromRow)]
