@@ -6,7 +6,7 @@ use axum::{
     body::Bytes,
     extract::ws::{Message, WebSocket},
 };
-use node_agent_protocol::{AMI_CHUNK_MAX, HEARTBEAT};
+use node_agent_protocol::HEARTBEAT;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, split},
     time::{MissedTickBehavior, interval, timeout},
@@ -16,10 +16,12 @@ use super::links::{Admission, DialledFor};
 
 /// An agent, or a session here, that does not take bytes for so long is gone. Sessions read always.
 const WRITE_MAX: Duration = Duration::from_secs(5);
+/// Between a WebSocket and its session, each way. Answers are short, and there are thousands of streams.
+const PIPE: usize = 8 * 1024;
 
 /// Gives the stream to who asked for it, and carries bytes until either side ends or the node is revoked.
 pub(super) async fn carry(mut socket: WebSocket, mut admission: Admission, asked: DialledFor) {
-    let (ours, theirs) = tokio::io::duplex(AMI_CHUNK_MAX);
+    let (ours, theirs) = tokio::io::duplex(PIPE);
     if asked.give(theirs) {
         tokio::select! {
             biased;
@@ -33,7 +35,7 @@ pub(super) async fn carry(mut socket: WebSocket, mut admission: Admission, asked
 
 async fn pump(socket: &mut WebSocket, stream: DuplexStream) {
     let (mut reading, mut writing) = split(stream);
-    let mut buffer = vec![0; AMI_CHUNK_MAX];
+    let mut buffer = vec![0; PIPE];
     // Keeps what is between awake, and finds out that the other host is gone.
     let mut heartbeat = interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);

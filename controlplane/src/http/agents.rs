@@ -30,6 +30,10 @@ use super::{
 };
 use crate::agents::{Admission, Peer};
 
+/// What a WebSocket reads at a time, in bytes; a longer message grows its buffer for as long as it takes. What the library
+/// reads unasked is 128 KiB, which it fills with zeros for each read and each of thousands of links keeps.
+const READ_BUFFER: usize = 4 * 1024;
+
 /// `POST /agents/v1/join`: the only one that needs no certificate.
 pub(super) async fn join(
     ConnectInfo(peer): ConnectInfo<Peer>,
@@ -89,7 +93,8 @@ pub(super) async fn link(
 ) -> Result<Response, Problem> {
     let admission = admit(&state, &peer).await?;
     let upgrade = upgrade.map_err(|error| Problem::new(Code::Malformed, error.body_text()))?;
-    let upgrade = upgrade.max_message_size(MESSAGE_MAX).max_frame_size(MESSAGE_MAX);
+    let upgrade =
+        upgrade.max_message_size(MESSAGE_MAX).max_frame_size(MESSAGE_MAX).read_buffer_size(READ_BUFFER);
     Ok(upgrade.on_upgrade(async move |socket| {
         let registry = std::sync::Arc::clone(&state.registry);
         state.agents.serve_link(socket, admission, registry).await;
@@ -107,7 +112,8 @@ pub(super) async fn ami(
     let admission = admit(&state, &peer).await?;
     let upgrade = upgrade.map_err(|error| Problem::new(Code::Malformed, error.body_text()))?;
     let asked = state.agents.links.dialled(admission.node(), &stream_id).ok_or_else(Problem::not_found)?;
-    let upgrade = upgrade.max_message_size(AMI_CHUNK_MAX).max_frame_size(AMI_CHUNK_MAX);
+    let upgrade =
+        upgrade.max_message_size(AMI_CHUNK_MAX).max_frame_size(AMI_CHUNK_MAX).read_buffer_size(READ_BUFFER);
     Ok(upgrade.on_upgrade(async move |socket| state.agents.carry_ami(socket, admission, asked).await))
 }
 

@@ -80,7 +80,8 @@ const WRITE_BYTES: usize = 32 * 1024;
 /// How long TLS may take to say good-bye.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(1);
 
-const READ_BYTES: usize = 64 * 1024;
+/// Thousands of sessions hold such a buffer each.
+const READ_BYTES: usize = 16 * 1024;
 
 /// What the handles and the tasks of one connection have in common.
 #[derive(Debug)]
