@@ -118,16 +118,24 @@ impl FakePbx {
     /// # Errors
     /// The system's, if no port can be had.
     pub async fn start(script: Script) -> std::io::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let mut pbx = Self::without_port(script);
+        pbx.address = listener.local_addr()?;
+        let listening = tokio::spawn(listen(listener, pbx.shared.clone()));
+        *pbx.listener.lock().unwrap_or_else(PoisonError::into_inner) = Some(listening);
+        Ok(pbx)
+    }
+
+    /// One that listens nowhere: its sessions are those of [`Self::serve`]. For fleets of thousands.
+    #[must_use]
+    pub fn without_port(script: Script) -> Self {
         let shared = Arc::new(Shared {
             script: Mutex::new(script),
             state: Mutex::default(),
             frozen: watch::Sender::new(false),
             started: Instant::now(),
         });
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
-        let listening = tokio::spawn(listen(listener, shared.clone()));
-        Ok(Self { address, shared, listener: Mutex::new(Some(listening)) })
+        Self { address: SocketAddr::from(([127, 0, 0, 1], 0)), shared, listener: Mutex::new(None) }
     }
 
     /// Where it listens.

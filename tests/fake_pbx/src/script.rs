@@ -175,6 +175,8 @@ pub struct Script {
     pub tech_cause: bool,
     /// How `CoreStatus` is answered.
     pub core_status: CoreStatus,
+    /// Whether [`crate::FakePbx::actions`] tells of every action that came. One that is pinged for hours should not.
+    pub keeps_actions: bool,
 }
 
 impl Default for Script {
@@ -191,6 +193,7 @@ impl Default for Script {
             hears_keys: true,
             tech_cause: true,
             core_status: CoreStatus::Answers,
+            keeps_actions: true,
         }
     }
 }

@@ -55,7 +55,9 @@ async fn talk<S: AsyncRead + AsyncWrite>(
         thawed(shared).await;
         buffer.extend_from_slice(chunk.get(..count).unwrap_or_default());
         for action in take_actions(&mut buffer, &mut open) {
-            shared.state().actions.push(action.clone());
+            if shared.script().keeps_actions {
+                shared.state().actions.push(action.clone());
+            }
             let name = action.get("Action").unwrap_or_default().to_ascii_lowercase();
             let next = if name == "login" {
                 logged_in = login(shared, &action, link, out, cut).await;

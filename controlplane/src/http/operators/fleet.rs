@@ -16,6 +16,9 @@ use crate::http::{
     problem::{Code, Problem},
 };
 
+/// Largest fleet.toml, in bytes: 20,000 trunks take 2.5 MB, and some people comment.
+const FLEET_MAX: usize = 16 * 1024 * 1024;
+
 pub(in crate::http) async fn show(_: Operator, AxumState(state): AxumState<State>) -> Json<Value> {
     let (fleet, revision) = state.registry.fleet();
     Json(json!({"object": "fleet", "revision": revision, "fleet": &*fleet}))
@@ -43,7 +46,7 @@ pub(in crate::http) async fn apply(
     request: Request,
 ) -> Result<Json<Value>, Problem> {
     let Query(query) = query?;
-    let text = body::read(request).await?;
+    let text = body::read_up_to(request, FLEET_MAX, "At most 16 MiB.").await?;
     let text =
         std::str::from_utf8(&text).map_err(|_| Problem::new(Code::Malformed, "The file is not UTF-8."))?;
     let wanted = Fleet::parse(text).map_err(|error| invalid(&error))?;

@@ -1,0 +1,196 @@
+//! `fleet-sim`: the figures of `cargo lab bench fleet`, of a control plane that it starts as a process of its own.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program of the command line")]
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail, ensure};
+use clap::Parser;
+use fleet_sim::{
+    Fleet, Order,
+    plan::Plan,
+    plane::{Operator, Program},
+};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+/// A fleet at rest.
+const SETTLE: Duration = Duration::from_secs(20);
+/// Until all nodes have a link and a session.
+const LINKED_MAX: Duration = Duration::from_secs(300);
+/// Changes of trunks that are timed, and the time between two.
+const SAMPLES: usize = 300;
+const APART: Duration = Duration::from_millis(20);
+/// Between two looks at a trunk that is about to change.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// A change that is not there by then never comes.
+const CHANGE_MAX: Duration = Duration::from_secs(10);
+/// In which the kernel tells processor time (USER_HZ).
+const TICK: Duration = Duration::from_millis(10);
+
+#[derive(Parser)]
+struct Wanted {
+    /// The program `ringward`.
+    #[arg(long)]
+    ringward: PathBuf,
+    /// For its database; emptied first.
+    #[arg(long)]
+    folder: PathBuf,
+    /// How many nodes, four trunks each.
+    #[arg(long, default_value_t = 1_000)]
+    nodes: usize,
+    /// How long it is watched at rest, in s.
+    #[arg(long, default_value_t = 60)]
+    rest_s: u64,
+    /// Where every choice comes from; drawn where none is given.
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let wanted = Wanted::parse();
+    let seed = wanted.seed.unwrap_or_else(|| StdRng::from_os_rng().random());
+    eprintln!("seed {seed}");
+    let open_files = fleet_sim::raise_open_files()?;
+    let needed = 2 * wanted.nodes as u64 + 1_000;
+    ensure!(open_files >= needed, "{needed} open files are needed, {open_files} allowed");
+    if wanted.folder.exists() {
+        std::fs::remove_dir_all(&wanted.folder)?;
+    }
+    let figures = measure(&wanted, seed).await?;
+    println!("FIGURES {figures}");
+    Ok(())
+}
+
+async fn measure(wanted: &Wanted, seed: u64) -> anyhow::Result<Value> {
+    let plan = Plan::of(wanted.nodes);
+    let mut ringward = Program::start(&wanted.ringward, &wanted.folder).await?;
+    let operator = ringward.operator().await?;
+    let empty_mb = rss_mb(ringward.pid()?)?;
+    eprintln!("{} nodes join", plan.nodes);
+    let began = Instant::now();
+    let fleet = Fleet::start(&operator, plan, seed).await?;
+    let joined = began.elapsed();
+    fleet.linked(LINKED_MAX).await?;
+    fleet.agrees(&operator, LINKED_MAX).await?;
+    eprintln!("joined after {joined:.1?}; at rest for {} s", wanted.rest_s);
+    sleep(SETTLE).await;
+    let rest = Duration::from_secs(wanted.rest_s);
+    let cpu = busy(ringward.pid()?, rest).await?;
+    let rss = rss_mb(ringward.pid()?)?;
+    eprintln!("{rss:.0} MB, {cpu:.3} cores; {SAMPLES} changes");
+    let mut changes = changes(&fleet, &operator, seed).await?;
+    changes.sort_by(f64::total_cmp);
+    let at = |share: f64| {
+        let place = (share * changes.len() as f64).ceil() as usize;
+        changes.get(place.saturating_sub(1)).copied().unwrap_or(f64::NAN)
+    };
+    fleet.agrees(&operator, LINKED_MAX).await?;
+    eprintln!("p50 {:.1} ms, p99 {:.1} ms; every link is cut", at(0.5), at(0.99));
+    for agent in fleet.agents() {
+        agent.order(Order::Cut).await;
+    }
+    let storm = back(&fleet, &operator).await?;
+    eprintln!("back after {storm:.1?}; killed and started again");
+    fleet.agents().iter().for_each(|agent| agent.excuse(true));
+    ringward.kill().await?;
+    let before = Instant::now();
+    let ready = ringward.start_again().await?;
+    let linked = fleet.linked(LINKED_MAX).await? + ready;
+    fleet.agrees(&operator, LINKED_MAX).await?;
+    let cold = before.elapsed();
+    let cold_cpu = cpu_time(ringward.pid()?)?;
+    let after_mb = rss_mb(ringward.pid()?)?;
+    let lost: Vec<_> = fleet.agents().iter().flat_map(|agent| agent.lost_without_reason()).collect();
+    ensure!(lost.is_empty(), "{} links were lost without a reason: {lost:?}", lost.len());
+    Ok(json!({
+        "seed": seed,
+        "nodes": plan.nodes,
+        "trunks": plan.trunks(),
+        "empty_rss_mb": round(empty_mb),
+        "rss_mb": round(rss),
+        "rss_after_restart_mb": round(after_mb),
+        "cpu_cores": (cpu * 1_000.0).round() / 1_000.0,
+        "selection_p50_ms": round(at(0.5)),
+        "selection_p99_ms": round(at(0.99)),
+        "selection_most_ms": round(at(1.0)),
+        "selection_samples": changes.len(),
+        "all_joined_s": round(joined.as_secs_f64()),
+        "storm_s": round(storm.as_secs_f64()),
+        "cold_linked_s": round(linked.as_secs_f64()),
+        "cold_usable_s": round(cold.as_secs_f64()),
+        "cold_cpu_s": round(cold_cpu.as_secs_f64()),
+    }))
+}
+
+/// Until the links that were just cut are there again, and every trunk can be used.
+async fn back(fleet: &Fleet, operator: &Operator) -> anyhow::Result<Duration> {
+    let began = Instant::now();
+    // The orders have to arrive first.
+    while fleet.agents().iter().all(fleet_sim::Agent::is_linked) {
+        sleep(LOOK_EVERY).await;
+    }
+    fleet.linked(LINKED_MAX).await?;
+    fleet.agrees(operator, LINKED_MAX).await?;
+    Ok(began.elapsed())
+}
+
+/// Contacts of trunks that stop to answer, one after the other, in ms from the moment that its agent sees it until the
+/// control plane, asked each millisecond, says that calls pass the trunk over.
+async fn changes(fleet: &Fleet, operator: &Operator, seed: u64) -> anyhow::Result<Vec<f64>> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut took = Vec::with_capacity(SAMPLES);
+    let plan = fleet.plan();
+    while took.len() < SAMPLES.min(plan.trunks() / 2) {
+        let (node, trunk) = (rng.random_range(0..plan.nodes), rng.random_range(0..plan.trunks_per_node));
+        let agent = fleet.agent(node)?;
+        if agent.is_down(trunk) {
+            continue;
+        }
+        sleep(APART).await;
+        let path = format!("/admin/v1/trunks/{}/why", Plan::trunk(node, trunk));
+        let standing = async || anyhow::Ok(operator.get(&path).await?["standing"].clone());
+        ensure!(standing().await? == "preferred", "{path} before its change");
+        let began = Instant::now();
+        agent.set_down(trunk, true);
+        while standing().await? == "preferred" {
+            if began.elapsed() > CHANGE_MAX {
+                bail!("{path}: the change never came");
+            }
+            sleep(LOOK_EVERY).await;
+        }
+        took.push(began.elapsed().as_secs_f64() * 1_000.0);
+    }
+    Ok(took)
+}
+
+/// Cores that a process keeps busy.
+async fn busy(pid: u32, span: Duration) -> anyhow::Result<f64> {
+    let (began, before) = (Instant::now(), cpu_time(pid)?);
+    sleep(span).await;
+    Ok((cpu_time(pid)? - before).as_secs_f64() / began.elapsed().as_secs_f64())
+}
+
+/// Processor time of a process, user and system.
+fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name in parentheses may hold spaces: read from behind its end.
+    let fields = stat.rsplit_once(')').context("stat")?.1.split_whitespace().skip(11).take(2);
+    let ticks = fields.map(str::parse::<u32>).sum::<Result<u32, _>>()?;
+    Ok(TICK * ticks)
+}
+
+/// Its resident memory, in MB (1,000,000 bytes).
+fn rss_mb(pid: u32) -> anyhow::Result<f64> {
+    let status = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? * 1_024.0 / 1e6)
+}
+
+fn round(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}
