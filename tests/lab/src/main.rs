@@ -64,8 +64,11 @@ enum Command {
     Test(stages::Wanted),
     /// Measures, in the optimised build
     Bench {
-        /// agent: its memory and processor time, idle and at 100 calls per second; api: durable calls accepted per second, beside the bare framework; ban: from the packet that earns a ban to the first one dropped, beside fail2ban; failover: from a 503 to the next INVITE; jail: a log read and weighed, beside fail2ban
+        /// agent: its memory and processor time, idle and at 100 calls per second; api: durable calls accepted per second, beside the bare framework; ban: from the packet that earns a ban to the first one dropped, beside fail2ban; failover: from a 503 to the next INVITE; fleet: a thousand linked nodes, and five thousand; jail: a log read and weighed, beside fail2ban
         what: bench::Bench,
+        /// fleet: with so many nodes, instead of 1,000 and then 5,000
+        #[arg(long)]
+        nodes: Option<u32>,
         /// One JSON object as the last line
         #[arg(long)]
         json: bool,
@@ -105,7 +108,7 @@ fn main() -> ExitCode {
         Command::Root { asterisk } => lab::ensure_root(asterisk).map(|_| ()).map_err(Into::into),
         Command::Check => stages::check(),
         Command::Test(wanted) => stages::test(&wanted),
-        Command::Bench { what, json } => bench::bench(what, json),
+        Command::Bench { what, nodes, json } => bench::bench(what, nodes, json),
         Command::Chaos(wanted) => stages::chaos(&wanted),
         Command::Fuzz(wanted) => fuzz::fuzz(&wanted),
         Command::Apart { name, command } => hands::apart(&name, &command),

@@ -1,6 +1,6 @@
 //! `cargo lab bench bans`: 100,000 bans on a real kernel, in network namespaces: back at boot, one more among them, and what
 //! they cost a packet. The agent's program is measured in the optimised build; `node-agent/tests/ward/many.rs` is how.
-use super::{Measured, build, release_agent, round};
+use super::{Measured, build, release, round, told};
 use crate::output;
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
@@ -32,13 +32,12 @@ pub(super) fn measure() -> anyhow::Result<Measured> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let said = Command::new(cargo)
         .args(TEST)
-        .env("MEASURED_AGENT", release_agent()?)
+        .env("MEASURED_AGENT", release("ringward-agent")?)
         .stderr(std::process::Stdio::inherit())
         .output()?;
     let text = String::from_utf8_lossy(&said.stdout).into_owned();
     ensure!(said.status.success(), "it failed: {text}");
-    let read = text.lines().find_map(|line| line.strip_prefix("FIGURES ")).context("no figures")?;
-    let read: Value = serde_json::from_str(read)?;
+    let read = told(&text)?;
     let number = |of: &Value, key: &str| of[key].as_f64().with_context(|| format!("no {key}"));
     let (restore, p99) = (number(&read, "restore_s")?, number(&read, "one_more_p99_ms")?);
     let packets = &read["packets"];

@@ -4,6 +4,7 @@ mod api;
 mod ban;
 mod bans;
 mod failover;
+mod fleet;
 mod jail;
 mod spread;
 
@@ -30,6 +31,8 @@ pub(crate) enum Bench {
     Bans,
     /// From a carrier's 503 to the INVITE at the next, beside Kamailio's dispatcher.
     Failover,
+    /// The control plane with a thousand nodes and more: memory, processor time, how soon a trunk's change counts.
+    Fleet,
     /// How fast a log is read, matched and weighed, beside fail2ban.
     Jail,
 }
@@ -47,7 +50,8 @@ struct Measured {
 }
 
 /// Measures, shows, and fails where a target is missed.
-pub(crate) fn bench(what: Bench, as_json: bool) -> anyhow::Result<()> {
+pub(crate) fn bench(what: Bench, nodes: Option<u32>, as_json: bool) -> anyhow::Result<()> {
+    ensure!(nodes.is_none() || matches!(what, Bench::Fleet), "--nodes is for the bench of a fleet");
     hands::sweep_on_interrupt()?;
     let Measured { bench, figures, peer, targets, met, lines } = match what {
         Bench::Agent => agent::measure()?,
@@ -55,6 +59,7 @@ pub(crate) fn bench(what: Bench, as_json: bool) -> anyhow::Result<()> {
         Bench::Ban => ban::measure()?,
         Bench::Bans => bans::measure()?,
         Bench::Failover => failover::measure()?,
+        Bench::Fleet => fleet::measure(nodes)?,
         Bench::Jail => jail::measure()?,
     };
     lines.iter().for_each(|line| output::line(line));
@@ -85,10 +90,16 @@ fn release_agent() -> anyhow::Result<PathBuf> {
 }
 
 /// A program of this workspace in the optimised build.
-fn release(program: &str) -> anyhow::Result<PathBuf> {
+fn release(name: &str) -> anyhow::Result<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
-    let path = std::path::absolute(target.join("release").join(program))?;
-    path.exists().then_some(path).with_context(|| format!("no release build of {program}"))
+    let path = std::path::absolute(target.join("release").join(name))?;
+    path.exists().then_some(path).with_context(|| format!("no release build of {name}"))
+}
+
+/// What a measuring program tells: one JSON object behind the word `FIGURES`.
+fn told(text: &str) -> anyhow::Result<Value> {
+    let read = text.lines().find_map(|line| line.strip_prefix("FIGURES ")).context("no figures")?;
+    Ok(serde_json::from_str(read)?)
 }
 
 /// An empty folder for the control plane.

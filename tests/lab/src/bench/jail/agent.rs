@@ -1,5 +1,5 @@
 //! Ours: `ringward-agent jail test`, and the running agent, in the optimised build.
-use super::super::{cpu_time, cpu_time_of_ended, release_agent};
+use super::super::{cpu_time, cpu_time_of_ended, release};
 use super::log::Log;
 use super::{Taken, Words, followed};
 use anyhow::{Context as _, ensure};
@@ -22,7 +22,7 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// One `jail test`.
 pub(super) fn test(path: &Path, log: &Log) -> anyhow::Result<Taken> {
     let (began, cpu) = (now(), cpu_time_of_ended()?);
-    let mut child = Command::new(release_agent()?)
+    let mut child = Command::new(release("ringward-agent")?)
         .args(["jail", "test", "--jail", JAIL])
         .arg(path)
         .stdout(Stdio::piped())
@@ -99,7 +99,7 @@ impl Agent {
     }
 
     fn command(&self, arguments: &[&str]) -> anyhow::Result<Command> {
-        let mut command = Command::new(release_agent()?);
+        let mut command = Command::new(release("ringward-agent")?);
         command.arg("--config").arg(self.folder.join("agent.toml")).args(arguments).stdin(Stdio::null());
         Ok(command)
     }

@@ -1,0 +1,52 @@
+//! `cargo lab bench fleet`: what a control plane takes of its machine where a thousand nodes and more are linked to it. The
+//! nodes are simulated (`tests/fleet_sim`), their sockets, TLS and messages are not.
+use super::{FOLDER, Measured, build, release, told};
+use crate::output;
+use anyhow::{Context as _, ensure};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Nodes of the fleet that is held against the targets, and of the one that shows the growth.
+const NODES: u32 = 1_000;
+const NODES_LATER: u32 = 5_000;
+/// Resident memory of a control plane with [`NODES`], in MB (1,000,000 bytes).
+const RSS_MB_MAX: f64 = 250.0;
+/// Its processor time at rest.
+const CPU_CORES_MAX: f64 = 0.25;
+/// From a contact that stops to answer until calls pass its trunk over, of 99 in 100.
+const SELECTION_P99_MS_MAX: f64 = 100.0;
+
+/// With so many nodes; without a number [`NODES`], and then [`NODES_LATER`].
+pub(super) fn measure(nodes: Option<u32>) -> anyhow::Result<Measured> {
+    build(&[&["--release", "-p", "controlplane"], &["--release", "-p", "fleet-sim"]])?;
+    let mut figures = simulate(nodes.unwrap_or(NODES))?;
+    if nodes.is_none() {
+        figures["later"] = simulate(NODES_LATER)?;
+    }
+    let number = |key: &str| figures[key].as_f64().with_context(|| format!("no {key}"));
+    let met = number("rss_mb")? <= RSS_MB_MAX
+        && number("cpu_cores")? <= CPU_CORES_MAX
+        && number("selection_p99_ms")? <= SELECTION_P99_MS_MAX;
+    let targets = json!({
+        "nodes": NODES, "rss_mb": RSS_MB_MAX, "cpu_cores": CPU_CORES_MAX, "selection_p99_ms": SELECTION_P99_MS_MAX,
+    });
+    // More nodes than the targets are for are shown, not judged.
+    let met = met || nodes.is_some_and(|nodes| nodes > NODES);
+    let lines = vec![format!("{figures:#}")];
+    Ok(Measured { bench: "fleet", figures, peer: json!({}), targets, met, lines })
+}
+
+fn simulate(nodes: u32) -> anyhow::Result<Value> {
+    output::note(&format!("{nodes} nodes"));
+    let said = Command::new(release("fleet-sim")?)
+        .arg("--ringward")
+        .arg(release("ringward")?)
+        .args(["--folder".as_ref(), Path::new(FOLDER).join("fleet").as_os_str()])
+        .args(["--nodes", &nodes.to_string()])
+        .stderr(Stdio::inherit())
+        .output()?;
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    ensure!(said.status.success(), "it failed: {text}");
+    told(&text)
+}
