@@ -21,10 +21,10 @@ use std::{collections::HashSet, io, path::Path, sync::Arc, time::Duration};
 
 use axum::extract::ws::WebSocket;
 use controlplane_core::names::NodeName;
-use controlplane_store::Store;
+use controlplane_store::{Store, StoreError, agents::NodeCertificate};
 use node_agent_protocol::PlaneUrl;
 use time::OffsetDateTime;
-use tokio::{net::TcpListener, task::AbortHandle, time::interval};
+use tokio::{net::TcpListener, sync::Semaphore, task::AbortHandle, time::interval};
 
 pub(crate) use self::links::{Admission, BAR_MAX, DialledFor, PlaceAudioError};
 pub use self::{
@@ -61,9 +61,41 @@ pub struct Agents {
     store: Arc<dyn Store>,
     clock: Clock,
     chance: Chance,
+    /// Places of those who look a certificate up.
+    looking_up: Arc<Semaphore>,
 }
 
+/// Certificates that are looked up at a time. When thousands of nodes come back at once, each asks four times: they wait here
+/// and leave readers of the database to everybody else.
+const LOOKED_UP_AT_ONCE: usize = 2;
+
 impl Agents {
+    /// The certificate of this fingerprint, as the database has it now. Asked to its end also where the agent is gone
+    /// meanwhile: a question that is broken off costs its connection to the database, and thousands cost all of them.
+    ///
+    /// # Errors
+    /// The database.
+    pub(crate) async fn certificate(
+        &self,
+        fingerprint: [u8; 32],
+    ) -> Result<Option<NodeCertificate>, StoreError> {
+        let place = Arc::clone(&self.looking_up).acquire_owned().await;
+        let store = Arc::clone(&self.store);
+        let looking = tokio::spawn(async move {
+            let found = store.node_certificate(&fingerprint).await;
+            drop(place);
+            found
+        });
+        match looking.await {
+            Ok(found) => found,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The program ends.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+
     /// Opens the CA, and makes the door's certificate.
     ///
     /// # Errors
@@ -80,7 +112,18 @@ impl Agents {
         let links = Arc::new(Links::new(clock.clone(), chance.clone()));
         let certificate = ServerCertificate::new(certificate);
         let bans = Bans::new(Arc::clone(&store), Arc::clone(&links), &urls, clock.clone(), chance.clone());
-        Ok(Self { authority, links, bans: Arc::new(bans), urls, certificate, store, clock, chance })
+        let looking_up = Arc::new(Semaphore::new(LOOKED_UP_AT_ONCE));
+        Ok(Self {
+            authority,
+            links,
+            bans: Arc::new(bans),
+            urls,
+            certificate,
+            store,
+            clock,
+            chance,
+            looking_up,
+        })
     }
 
     /// Puts TLS on a listener.

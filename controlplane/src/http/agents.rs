@@ -149,7 +149,7 @@ async fn held(state: &State, peer: &Peer) -> Result<NodeCertificate, Problem> {
             "Join first: `ringward node token NAME` prints the command for the node.",
         ));
     };
-    let certificate = state.store.node_certificate(fingerprint).await?;
+    let certificate = state.agents.certificate(*fingerprint).await?;
     let certificate = certificate.ok_or_else(|| warrant_problem(Issued::Unknown, None))?;
     let refused = |why| Err(warrant_problem(why, Some(&certificate.node)));
     if certificate.revoked_at.is_some() {

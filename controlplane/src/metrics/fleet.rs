@@ -13,6 +13,7 @@ use node_agent_ami::{Purpose, TamperKind};
 use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 use tokio::time::Instant;
 
+use super::counts::Counts;
 use crate::registry::Registry as Fleet;
 
 /// The labels of a trunk's series.
@@ -20,6 +21,19 @@ const TRUNK: [&str; 3] = ["node", "trunk", "carrier"];
 
 fn labels(trunk: &Trunk) -> [&str; 3] {
     [trunk.node.as_str(), trunk.name.as_str(), trunk.carrier.as_str()]
+}
+
+fn counts<const N: usize>(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: [&'static str; N],
+    by: &'static str,
+    words: impl Iterator<Item = &'static str>,
+) -> Result<Counts<N>, prometheus::Error> {
+    let counts = Counts::new(name, help, labels, by, words)?;
+    registry.register(Box::new(counts.clone()))?;
+    Ok(counts)
 }
 
 fn met_word(met: Met) -> &'static str {
@@ -31,25 +45,25 @@ fn met_word(met: Met) -> &'static str {
 
 /// The metrics.
 pub(crate) struct FleetMetrics {
-    attempts_ended: IntCounterVec,
+    attempts_ended: Counts<3>,
     canaries_ended: IntCounterVec,
     survivors_hung_up: IntCounterVec,
     node_up: IntGaugeVec,
     node_state: IntGaugeVec,
     node_draining: IntGaugeVec,
     node_ami_rtt_seconds: GaugeVec,
-    node_transitions: IntCounterVec,
+    node_transitions: Counts<1>,
     trunk_usable: IntGaugeVec,
     trunk_channels: IntGaugeVec,
     trunk_state: IntGaugeVec,
     trunk_suspensions: IntGaugeVec,
     trunk_asr: GaugeVec,
-    trunk_transitions: IntCounterVec,
+    trunk_transitions: Counts<3>,
     qualify_rtt_seconds: HistogramVec,
     pdd_seconds: HistogramVec,
     talk_seconds: HistogramVec,
     route_panic: IntGaugeVec,
-    ami_tampering: IntCounterVec,
+    ami_tampering: Counts<2>,
 }
 
 impl FleetMetrics {
@@ -81,10 +95,13 @@ impl FleetMetrics {
             Ok::<_, prometheus::Error>(histograms)
         };
         Ok(Self {
-            attempts_ended: counters(
+            attempts_ended: counts(
+                registry,
                 "ringward_attempts_ended_total",
                 "Attempts ended, by what the ending means.",
-                &["node", "trunk", "carrier", "class"],
+                TRUNK,
+                "class",
+                EndingClass::ALL.iter().map(|class| class.as_str()),
             )?,
             canaries_ended: counters(
                 "ringward_canaries_ended_total",
@@ -116,10 +133,13 @@ impl FleetMetrics {
                 "Round trip of the latest ping on the node's AMI session.",
                 &["node"],
             )?,
-            node_transitions: counters(
+            node_transitions: counts(
+                registry,
                 "ringward_node_transitions_total",
                 "Changes of the node's state, by the state that it came to.",
-                &["node", "state"],
+                ["node"],
+                "state",
+                NodeState::ALL.iter().map(|state| state.as_str()),
             )?,
             trunk_usable: gauges(
                 "ringward_trunk_usable",
@@ -146,10 +166,13 @@ impl FleetMetrics {
                 "Answer-seizure ratio of the trunk's latest calls (at most 128, of 5 minutes); absent without calls.",
                 &TRUNK,
             )?,
-            trunk_transitions: counters(
+            trunk_transitions: counts(
+                registry,
                 "ringward_trunk_transitions_total",
                 "Changes of the trunk's state, by the state that it came to.",
-                &["node", "trunk", "carrier", "state"],
+                TRUNK,
+                "state",
+                TrunkState::ALL.iter().map(|state| state.as_str()),
             )?,
             qualify_rtt_seconds: histograms(
                 "ringward_trunk_qualify_rtt_seconds",
@@ -171,10 +194,13 @@ impl FleetMetrics {
                 "1 while too few of the route's trunks are held to work, so that calls are tried over all.",
                 &["route"],
             )?,
-            ami_tampering: counters(
+            ami_tampering: counts(
+                registry,
                 "ringward_ami_tampering_total",
                 "Blocks of strangers' text in AMI streams, by how they gave themselves away. Counted, not acted on.",
-                &["node", "session", "kind"],
+                ["node", "session"],
+                "kind",
+                TamperKind::ALL.iter().map(|kind| kind.as_str()),
             )?,
         })
     }
@@ -183,36 +209,25 @@ impl FleetMetrics {
     /// as a rise.
     pub(crate) fn declare(&self, fleet: &DeclaredFleet) {
         for trunk in fleet.trunks() {
-            for class in EndingClass::ALL {
-                let labels =
-                    [trunk.node.as_str(), trunk.name.as_str(), trunk.carrier.as_str(), class.as_str()];
-                self.attempts_ended.with_label_values(&labels);
-            }
+            self.attempts_ended.declare(labels(trunk));
+            self.trunk_transitions.declare(labels(trunk));
             let [node, name, carrier] = labels(trunk);
             if trunk.canary.is_some() {
                 for met in [Met::AsExpected, Met::Otherwise] {
                     self.canaries_ended.with_label_values(&[node, name, carrier, met_word(met)]);
                 }
             }
-            for state in TrunkState::ALL {
-                self.trunk_transitions.with_label_values(&[node, name, carrier, state.as_str()]);
-            }
             for histogram in [&self.qualify_rtt_seconds, &self.pdd_seconds, &self.talk_seconds] {
                 histogram.with_label_values(&labels(trunk));
             }
         }
         for node in fleet.nodes() {
-            for state in NodeState::ALL {
-                self.node_transitions.with_label_values(&[node.name.as_str(), state.as_str()]);
-            }
+            self.node_transitions.declare([node.name.as_str()]);
             self.survivors_hung_up.with_label_values(&[node.name.as_str()]);
             let reads_security = node.ami.as_ref().is_some_and(|ami| ami.security.is_some());
             let security = reads_security.then_some(Purpose::Security);
             for purpose in std::iter::once(Purpose::Originate).chain(security) {
-                for kind in TamperKind::ALL {
-                    let labels = [node.name.as_str(), purpose.as_str(), kind.as_str()];
-                    self.ami_tampering.with_label_values(&labels);
-                }
+                self.ami_tampering.declare([node.name.as_str(), purpose.as_str()]);
             }
         }
     }
@@ -224,8 +239,7 @@ impl FleetMetrics {
         carrier: &CarrierName,
         class: EndingClass,
     ) {
-        let labels = [node.as_str(), trunk.as_str(), carrier.as_str(), class.as_str()];
-        self.attempts_ended.with_label_values(&labels).inc();
+        self.attempts_ended.inc([node.as_str(), trunk.as_str(), carrier.as_str()], class.as_str());
     }
 
     /// Attempts over a trunk since the start, by what their ending means; those that there were, the most first.
@@ -245,12 +259,11 @@ impl FleetMetrics {
     }
 
     pub(crate) fn trunk_changed(&self, trunk: &Trunk, to: TrunkState) {
-        let [node, name, carrier] = labels(trunk);
-        self.trunk_transitions.with_label_values(&[node, name, carrier, to.as_str()]).inc();
+        self.trunk_transitions.inc(labels(trunk), to.as_str());
     }
 
     pub(crate) fn node_changed(&self, node: &NodeName, to: NodeState) {
-        self.node_transitions.with_label_values(&[node.as_str(), to.as_str()]).inc();
+        self.node_transitions.inc([node.as_str()], to.as_str());
     }
 
     pub(crate) fn qualify_rtt(&self, trunk: &Trunk, rtt: Duration) {
@@ -274,7 +287,7 @@ impl FleetMetrics {
     }
 
     pub(crate) fn tampering(&self, node: &NodeName, purpose: Purpose, kind: TamperKind) {
-        self.ami_tampering.with_label_values(&[node.as_str(), purpose.as_str(), kind.as_str()]).inc();
+        self.ami_tampering.inc([node.as_str(), purpose.as_str()], kind.as_str());
     }
 
     /// Reads every gauge anew.

@@ -1,6 +1,7 @@
 //! What Prometheus scrapes. Labels are of closed sets or of the declared fleet: never a number, a call, an
 //! address or an organisation.
 
+mod counts;
 mod fleet;
 
 use controlplane_core::{

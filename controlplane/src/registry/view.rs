@@ -1,6 +1,7 @@
 //! The registry as operators see it: `node list`, `trunk list`.
 
 use controlplane_core::{
+    fleet::Trunk,
     health::{NodeState, Refusal, TrunkState},
     names::{CarrierName, EndpointName, NodeName, RegionName, TrunkName},
 };
@@ -9,7 +10,10 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::{Link, Registry};
+use super::{Link, Registry, State};
+
+/// Trunks that are looked at under one hold of the lock: less than a millisecond.
+const VIEWED_AT_ONCE: usize = 128;
 
 /// A node as shown.
 #[derive(Debug, Clone, Serialize)]
@@ -76,6 +80,44 @@ pub struct TrunkView {
     pub cps_max: u32,
 }
 
+impl State {
+    fn trunk_view(&self, trunk: &Trunk, now: std::time::Instant) -> Option<TrunkView> {
+        let entry = self.trunks.get(&trunk.name)?;
+        let why = self.board.trunk(&trunk.name)?.why(now);
+        let node_up = self.nodes.get(&trunk.node).is_some_and(|node| matches!(node.link, Link::Up { .. }));
+        let finding = entry.checked.as_ref().and_then(|checked| checked.as_ref().err());
+        let stands = self.board.standing_for_any(now, trunk);
+        let reason = match (finding, &entry.checked) {
+            (Some(finding), _) => Some(finding.text.clone()),
+            (None, _) if !node_up => Some(format!("node {} is down", trunk.node)),
+            (None, None) => Some(format!("node {} was not looked at yet", trunk.node)),
+            (None, Some(_)) if stands.is_err_and(|withheld| withheld.why == Refusal::NodeDraining) => {
+                Some(format!("an operator drains node {}", trunk.node))
+            }
+            (None, Some(_)) => (why.state != TrunkState::Healthy || !why.suspensions.is_empty())
+                .then(|| why.sentence.clone()),
+        };
+        Some(TrunkView {
+            name: trunk.name.clone(),
+            node: trunk.node.clone(),
+            carrier: trunk.carrier.clone(),
+            endpoint: trunk.endpoint.clone(),
+            state: why.state,
+            for_ms: why.for_ms,
+            checked: entry.checked.is_some(),
+            usable: node_up && matches!(entry.checked, Some(Ok(()))) && stands.is_ok(),
+            reason,
+            finding: finding.map(|finding| finding.text.clone()),
+            suspensions: why.suspensions.len(),
+            asr: why.asr(),
+            qualify_rtt_ms: why.qualify_rtt_us.map(ms),
+            channels: entry.limits.channels.held(),
+            channels_max: trunk.channels_max,
+            cps_max: trunk.cps_max,
+        })
+    }
+}
+
 impl Registry {
     /// Every declared node, by name.
     #[must_use]
@@ -114,48 +156,19 @@ impl Registry {
         state.fleet.nodes().filter_map(view).collect()
     }
 
-    /// Every declared trunk, by name.
+    /// Every declared trunk, by name: each as it is when its turn comes. The lock is let go of between parts, so that choices
+    /// and news need not wait until thousands of reasons are written.
     #[must_use]
     pub fn trunks(&self) -> Vec<TrunkView> {
-        let state = self.state();
-        let now = Instant::now().into_std();
-        let view = |trunk: &controlplane_core::fleet::Trunk| {
-            let entry = state.trunks.get(&trunk.name)?;
-            let why = state.board.trunk(&trunk.name)?.why(now);
-            let node_up =
-                state.nodes.get(&trunk.node).is_some_and(|node| matches!(node.link, Link::Up { .. }));
-            let finding = entry.checked.as_ref().and_then(|checked| checked.as_ref().err());
-            let stands = state.board.standing_for_any(now, trunk);
-            let reason = match (finding, &entry.checked) {
-                (Some(finding), _) => Some(finding.text.clone()),
-                (None, _) if !node_up => Some(format!("node {} is down", trunk.node)),
-                (None, None) => Some(format!("node {} was not looked at yet", trunk.node)),
-                (None, Some(_)) if stands.is_err_and(|withheld| withheld.why == Refusal::NodeDraining) => {
-                    Some(format!("an operator drains node {}", trunk.node))
-                }
-                (None, Some(_)) => (why.state != TrunkState::Healthy || !why.suspensions.is_empty())
-                    .then(|| why.sentence.clone()),
-            };
-            Some(TrunkView {
-                name: trunk.name.clone(),
-                node: trunk.node.clone(),
-                carrier: trunk.carrier.clone(),
-                endpoint: trunk.endpoint.clone(),
-                state: why.state,
-                for_ms: why.for_ms,
-                checked: entry.checked.is_some(),
-                usable: node_up && matches!(entry.checked, Some(Ok(()))) && stands.is_ok(),
-                reason,
-                finding: finding.map(|finding| finding.text.clone()),
-                suspensions: why.suspensions.len(),
-                asr: why.asr(),
-                qualify_rtt_ms: why.qualify_rtt_us.map(ms),
-                channels: entry.limits.channels.held(),
-                channels_max: trunk.channels_max,
-                cps_max: trunk.cps_max,
-            })
-        };
-        state.fleet.trunks().filter_map(view).collect()
+        let (fleet, _) = self.fleet();
+        let trunks: Vec<_> = fleet.trunks().collect();
+        let mut views = Vec::with_capacity(trunks.len());
+        for some in trunks.chunks(VIEWED_AT_ONCE) {
+            let state = self.state();
+            let now = Instant::now().into_std();
+            views.extend(some.iter().filter_map(|trunk| state.trunk_view(trunk, now)));
+        }
+        views
     }
 
     /// Whether every node's session is up, or known not to be.

@@ -23,6 +23,8 @@ const SETTLE: Duration = Duration::from_secs(20);
 const LINKED_MAX: Duration = Duration::from_secs(300);
 /// Changes of trunks that are timed, and the time between two.
 const SAMPLES: usize = 300;
+/// The same while every trunk is listed again and again.
+const SAMPLES_BESIDE: usize = 100;
 const APART: Duration = Duration::from_millis(20);
 /// Between two looks at a trunk that is about to change.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
@@ -83,14 +85,17 @@ async fn measure(wanted: &Wanted, seed: u64) -> anyhow::Result<Value> {
     let cpu = busy(ringward.pid()?, rest).await?;
     let rss = rss_mb(ringward.pid()?)?;
     eprintln!("{rss:.0} MB, {cpu:.3} cores; {SAMPLES} changes");
-    let mut changes = changes(&fleet, &operator, seed).await?;
-    changes.sort_by(f64::total_cmp);
-    let at = |share: f64| {
-        let place = (share * changes.len() as f64).ceil() as usize;
-        changes.get(place.saturating_sub(1)).copied().unwrap_or(f64::NAN)
+    let mut rng = StdRng::seed_from_u64(seed);
+    let alone = changes(&fleet, &operator, &mut rng, SAMPLES).await?;
+    let mut lists = Vec::new();
+    let beside = tokio::select! {
+        beside = changes(&fleet, &operator, &mut rng, SAMPLES_BESIDE) => beside?,
+        Err(error) = list(&operator, &mut lists) => return Err(error),
     };
+    lists.sort_by(f64::total_cmp);
     fleet.agrees(&operator, LINKED_MAX).await?;
-    eprintln!("p50 {:.1} ms, p99 {:.1} ms; every link is cut", at(0.5), at(0.99));
+    let (p50, p99, beside_p99) = (at(&alone, 0.5), at(&alone, 0.99), at(&beside, 0.99));
+    eprintln!("p50 {p50:.1} ms, p99 {p99:.1} ms, beside lists {beside_p99:.1} ms; every link is cut");
     for agent in fleet.agents() {
         agent.order(Order::Cut).await;
     }
@@ -115,10 +120,12 @@ async fn measure(wanted: &Wanted, seed: u64) -> anyhow::Result<Value> {
         "rss_mb": round(rss),
         "rss_after_restart_mb": round(after_mb),
         "cpu_cores": (cpu * 1_000.0).round() / 1_000.0,
-        "selection_p50_ms": round(at(0.5)),
-        "selection_p99_ms": round(at(0.99)),
-        "selection_most_ms": round(at(1.0)),
-        "selection_samples": changes.len(),
+        "selection_p50_ms": round(p50),
+        "selection_p99_ms": round(p99),
+        "selection_most_ms": round(at(&alone, 1.0)),
+        "selection_samples": alone.len(),
+        "beside_lists_p99_ms": round(beside_p99),
+        "trunk_list_p50_ms": round(at(&lists, 0.5)),
         "all_joined_s": round(joined.as_secs_f64()),
         "storm_s": round(storm.as_secs_f64()),
         "cold_linked_s": round(linked.as_secs_f64()),
@@ -141,11 +148,16 @@ async fn back(fleet: &Fleet, operator: &Operator) -> anyhow::Result<Duration> {
 
 /// Contacts of trunks that stop to answer, one after the other, in ms from the moment that its agent sees it until the
 /// control plane, asked each millisecond, says that calls pass the trunk over.
-async fn changes(fleet: &Fleet, operator: &Operator, seed: u64) -> anyhow::Result<Vec<f64>> {
-    let mut rng = StdRng::seed_from_u64(seed);
-    let mut took = Vec::with_capacity(SAMPLES);
+/// The shortest first.
+async fn changes(
+    fleet: &Fleet,
+    operator: &Operator,
+    rng: &mut StdRng,
+    samples: usize,
+) -> anyhow::Result<Vec<f64>> {
+    let mut took = Vec::with_capacity(samples);
     let plan = fleet.plan();
-    while took.len() < SAMPLES.min(plan.trunks() / 2) {
+    while took.len() < samples.min(plan.trunks() / 4) {
         let (node, trunk) = (rng.random_range(0..plan.nodes), rng.random_range(0..plan.trunks_per_node));
         let agent = fleet.agent(node)?;
         if agent.is_down(trunk) {
@@ -165,7 +177,23 @@ async fn changes(fleet: &Fleet, operator: &Operator, seed: u64) -> anyhow::Resul
         }
         took.push(began.elapsed().as_secs_f64() * 1_000.0);
     }
+    took.sort_by(f64::total_cmp);
     Ok(took)
+}
+
+/// Lists all trunks again and again, and notes how many ms each took. Ends by an error only.
+async fn list(operator: &Operator, took: &mut Vec<f64>) -> anyhow::Result<()> {
+    loop {
+        let began = Instant::now();
+        operator.get("/admin/v1/trunks").await?;
+        took.push(began.elapsed().as_secs_f64() * 1_000.0);
+    }
+}
+
+/// The smallest that so large a share of them, which are in order, does not exceed.
+fn at(sorted: &[f64], share: f64) -> f64 {
+    let place = (share * sorted.len() as f64).ceil() as usize;
+    sorted.get(place.saturating_sub(1)).copied().unwrap_or(f64::NAN)
 }
 
 /// Cores that a process keeps busy.
