@@ -84,11 +84,6 @@ pub(crate) fn build(wanted: &[&[&str]]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `ringward-agent` in the optimised build.
-fn release_agent() -> anyhow::Result<PathBuf> {
-    release("ringward-agent")
-}
-
 /// A program of this workspace in the optimised build.
 fn release(name: &str) -> anyhow::Result<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
