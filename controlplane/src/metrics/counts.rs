@@ -63,6 +63,13 @@ impl<const N: usize> Counts<N> {
         }
     }
 
+    /// How many there were.
+    pub(super) fn count(&self, subject: [&str; N], word: &str) -> u64 {
+        let at = self.words.iter().position(|known| *known == word);
+        let counts = self.counts();
+        at.and_then(|at| counts.get(&subject.map(Arc::from))?.get(at).copied()).unwrap_or_default()
+    }
+
     #[allow(clippy::cast_precision_loss, reason = "Prometheus' numbers are such")]
     fn series(&self, subject: &Subject<N>, word: &str, count: u64) -> Metric {
         let pair = |name: &str, value: &str| {

@@ -244,10 +244,7 @@ impl FleetMetrics {
 
     /// Attempts over a trunk since the start, by what their ending means; those that there were, the most first.
     pub(crate) fn endings(&self, trunk: &Trunk) -> Vec<(EndingClass, u64)> {
-        let [node, name, carrier] = labels(trunk);
-        let count = |class: &EndingClass| {
-            (*class, self.attempts_ended.with_label_values(&[node, name, carrier, class.as_str()]).get())
-        };
+        let count = |class: &EndingClass| (*class, self.attempts_ended.count(labels(trunk), class.as_str()));
         let mut counts: Vec<_> = EndingClass::ALL.iter().map(count).filter(|(_, count)| *count > 0).collect();
         counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         counts
