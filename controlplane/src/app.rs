@@ -195,6 +195,7 @@ impl App {
         if resealed > 0 {
             tracing::info!(rows = resealed, "secrets were sealed with the key in force");
         }
+        let canaries = Canaries::new(Arc::clone(&calls));
         let webhooks = Webhooks::new(
             &settings.webhooks,
             Arc::clone(&store),
@@ -235,6 +236,7 @@ impl App {
             audio: Arc::clone(&audio),
             uploads: http::Uploads::default(),
             keeping: Arc::clone(&keeping),
+            canaries: Arc::clone(&canaries),
             webhooks: Arc::clone(&webhooks),
             console: Arc::clone(&console),
             audit: Arc::clone(&audit),
@@ -279,7 +281,7 @@ impl App {
             health::watch(Arc::clone(&registry), metrics, Arc::clone(&keeping), Arc::clone(&audit)),
             keeping.keep(Arc::clone(&registry), clock),
             keeping.count_customers(registry),
-            Canaries::new(Arc::clone(&calls)).keep(),
+            canaries.keep(),
             uses.keep(store),
             tokio::spawn(Arc::clone(&calls).hear_late()).abort_handle(),
             awake,

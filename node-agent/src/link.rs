@@ -379,6 +379,7 @@ async fn observe(
     let sight = Arc::clone(&shared.status.sight.borrow());
     let (mut seen, _) = shared.status.observations();
     seen.revision = revision;
+    seen.firewall = Some(Box::new(shared.ward.seen()));
     send(sink, &Up::Observations(Box::new(seen))).await?;
     Ok((sight, Instant::now()))
 }

@@ -136,6 +136,7 @@ impl Status {
             spool: self.spool.counts(),
             certificate_expires_unix_s: Some(self.identity.borrow().expires_unix_s),
             policy_revision: self.gate.revision(),
+            firewall: None,
         };
         let declared = self.gate.declared().unwrap_or_default();
         (seen, declared.iter().map(ToString::to_string).collect())

@@ -11,6 +11,7 @@ use controlplane_core::{
     ids::AttemptId,
     request::{AudioId, Builtin, CallRequest, Content, Failover, MachineDetection, Message, Priority},
 };
+use serde::Serialize;
 use tokio::{sync::watch, time::Instant};
 
 use super::{
@@ -25,6 +26,8 @@ const PROGRESS_S: u16 = 8;
 const RING_S: u16 = 25;
 /// Longer than the beep that it plays: an answered canary ends by itself.
 const TALK_S: u16 = 5;
+/// Nothing of it is left after this.
+pub(crate) const CANARY_MAX_S: u16 = PROGRESS_S + RING_S + TALK_S;
 
 fn request(canary: &Canary) -> CallRequest {
     CallRequest {
@@ -58,9 +61,20 @@ fn met(ending: &Ending, expects: CanaryExpects) -> Met {
     if as_expected { Met::AsExpected } else { Met::Otherwise }
 }
 
+/// What came of a canary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct CanaryEnded {
+    /// Whether it is what its number is for.
+    pub(crate) as_expected: bool,
+    /// How it ended.
+    pub(crate) ending: EndingClass,
+    /// The carrier's SIP answer.
+    pub(crate) sip_code: Option<u16>,
+}
+
 impl Calls {
     /// Places one over the trunk whose slots are taken for `id`, follows it to its end, and tells health.
-    pub(crate) async fn place_canary(&self, id: &AttemptId, to: &Assignment, canary: &Canary) -> Met {
+    pub(crate) async fn place_canary(&self, id: &AttemptId, to: &Assignment, canary: &Canary) -> CanaryEnded {
         let trunk = &to.trunk;
         let request = request(canary);
         let began = Instant::now().into_std();
@@ -86,6 +100,8 @@ impl Calls {
             self.registry.abandon(&trunk.node, id.clone(), self.clock.now());
         }
         let met = met(&ending, canary.expects);
+        let as_expected = met == Met::AsExpected;
+        let told = CanaryEnded { as_expected, ending: ending.class, sip_code: ending.sip_code };
         let call = health::Call {
             ending,
             began,
@@ -99,8 +115,8 @@ impl Calls {
         self.registry.canary_over(id);
         self.metrics.fleet.canary_ended(trunk, met);
         tracing::info!(trunk = %trunk.name, attempt = %id, ending = %ending.class, sip = ending.sip_code,
-            as_expected = met == Met::AsExpected, "canary ended");
-        met
+            as_expected, "canary ended");
+        told
     }
 }
 

@@ -31,6 +31,7 @@ mod reconcile;
 mod turns;
 
 pub use accepting::Accepting;
+pub(crate) use canary::{CANARY_MAX_S, CanaryEnded};
 pub(crate) use durable::chain;
 pub(crate) use originate::{CONTEXTS, VARIABLES};
 

@@ -63,6 +63,19 @@ fn lines(agent: &Value) -> String {
             text.push_str(&format!("  {label}: {}\n", cell(agent, member)));
         }
     }
+    let firewall = &agent["firewall"];
+    if !firewall.is_null() {
+        let left = firewall["reverts_in_ms"].as_u64();
+        let left = left.map_or_else(String::new, |ms| format!(", reverts in {} s", ms / 1_000));
+        text.push_str(&format!(
+            "  firewall: {} {}{left}\n",
+            cell(firewall, "state"),
+            cell(firewall, "reason")
+        ));
+        for line in firewall["plan"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            text.push_str(&format!("    {line}\n"));
+        }
+    }
     for line in findings(agent) {
         text.push_str(&format!("  finding {line}\n"));
     }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::{
-    BootstrapArgs, PlaceArgs,
+    BootstrapArgs, CallListArgs, PlaceArgs,
     client::{Door, Failure},
     table::{cell, rows, table},
 };
@@ -315,11 +315,31 @@ pub(super) async fn show_call(door: &Door, id: &str) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) async fn calls(door: &Door, limit: u16) -> Done {
-    let list = door.get(&format!("/admin/v1/calls?limit={limit}")).await?;
+pub(super) async fn calls(door: &Door, args: &CallListArgs) -> Done {
+    let mut path = format!("/admin/v1/calls?limit={}", args.limit);
+    for (name, value) in [
+        ("to", &args.to),
+        ("metadata", &args.metadata),
+        ("status", &args.status),
+        ("org", &args.org),
+        ("starting_after", &args.after),
+    ] {
+        path += &value.as_ref().map_or_else(String::new, |text| format!("&{name}={}", encoded_name(text)));
+    }
+    let list = door.get(&path).await?;
     let header = ["CALL", "TO", "STATUS", "REASON", "OUTCOME", "CREATED"];
     let members = ["id", "to", "status", "reason", "outcome", "created_at"];
-    show_list(door, &list, &header, &members, "No calls yet. Next: ringward call place +48221234567");
+    let is_search =
+        args.to.is_some() || args.metadata.is_some() || args.status.is_some() || args.org.is_some();
+    let empty = if is_search || args.after.is_some() {
+        "No such call."
+    } else {
+        "No calls yet. Next: ringward call place +48221234567"
+    };
+    show_list(door, &list, &header, &members, empty);
+    if let Some(next) = list["next"].as_str().filter(|_| !door.json) {
+        eprintln!("There may be older ones: ringward call list … --after {next}");
+    }
     Ok(ExitCode::SUCCESS)
 }
 

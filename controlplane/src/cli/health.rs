@@ -1,14 +1,20 @@
-//! `trunk why|disable|enable`, `node why|drain|undrain`.
+//! `trunk why|disable|enable|canary`, `node why|drain|undrain`.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
 use super::{
-    client::Door,
+    client::{Door, Failure},
     commands::{Done, encoded_name, show},
     table::{cell, rows, table},
 };
+
+/// Between two looks at whether a canary has ended.
+const CANARY_LOOK: Duration = Duration::from_millis(250);
+/// Longer than a canary lasts.
+const CANARY_MAX: Duration = Duration::from_secs(60);
 
 fn spoken(ms: &Value) -> String {
     match ms.as_u64().unwrap_or(0) / 1_000 {
@@ -96,6 +102,10 @@ fn trunk(answer: &Value) -> String {
     }
     text += &fact("not through", &format!("{} recent calls", tally(answer, "not_through")));
     text += &fact("not answered", &format!("{} recent calls", tally(answer, "not_answered")));
+    if answer["last_canary"].is_object() {
+        let last = &answer["last_canary"];
+        text += &fact("canary", &format!("{}: {}", cell(last, "started_at"), canary_told(&last["ended"])));
+    }
     if answer["back_off_level"].as_u64().is_some_and(|level| level > 0) {
         let level = format!("{} (level {})", spoken(&answer["back_off_ms"]), cell(answer, "back_off_level"));
         text += &fact("back-off", &level);
@@ -141,4 +151,34 @@ pub(super) async fn set_hold(door: &Door, nouns: &str, name: &str, word: &str, r
         format!("{name} {is}{already}.\n")
     });
     Ok(ExitCode::SUCCESS)
+}
+
+fn canary_told(ended: &Value) -> String {
+    if ended.is_null() {
+        return "under way".to_owned();
+    }
+    let met = if ended["as_expected"] == true { "as expected" } else { "not as expected" };
+    let sip = ended["sip_code"].as_u64().map_or_else(String::new, |code| format!(" (SIP {code})"));
+    format!("{met}: {}{sip}", cell(ended, "ending"))
+}
+
+/// Places a canary, and tells what came of it.
+pub(super) async fn canary(door: &Door, name: &str) -> Done {
+    let placed = door.post(&format!("/admin/v1/trunks/{}/canary", encoded_name(name)), &json!({})).await?;
+    let late = Instant::now() + CANARY_MAX;
+    loop {
+        let why = door.get(&format!("/admin/v1/trunks/{}/why", encoded_name(name))).await?;
+        let last = &why["last_canary"];
+        if last["attempt"] == placed["attempt"] && !last["ended"].is_null() {
+            show(door, last, || format!("{name}: the canary is {}\n", canary_told(&last["ended"])));
+            let is_well = last["ended"]["as_expected"] == true;
+            return Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::from(1) });
+        }
+        if last["attempt"] != placed["attempt"] || Instant::now() >= late {
+            return Err(Failure::local(format!(
+                "the canary left over {name}, and what came of it is not known here\n  See `ringward trunk why {name}`."
+            )));
+        }
+        sleep(CANARY_LOOK).await;
+    }
 }

@@ -188,6 +188,11 @@ enum TrunkCommand {
     Disable(HoldArgs),
     /// Takes that back: it is used as far as its health allows.
     Enable(HoldArgs),
+    /// Places one call of our own over a trunk now, and waits for its end: exit code 0 as expected, 1 not.
+    Canary {
+        /// Its name in fleet.toml.
+        name: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -208,17 +213,35 @@ enum CallCommand {
         /// Its id.
         id: String,
     },
-    /// The latest calls.
-    List {
-        /// How many, 1 to 100.
-        #[arg(long, default_value_t = 20)]
-        limit: u16,
-    },
+    /// The latest calls, of all organisations that the key may see.
+    List(CallListArgs),
     /// Ends a call.
     Cancel {
         /// Its id.
         id: String,
     },
+}
+
+#[derive(Debug, Args)]
+struct CallListArgs {
+    /// How many, 1 to 100.
+    #[arg(long, default_value_t = 20)]
+    limit: u16,
+    /// Only those to this number, as +48221234567.
+    #[arg(long)]
+    to: Option<String>,
+    /// Only those with this in their metadata: KEY=VALUE, or VALUE under any key.
+    #[arg(long)]
+    metadata: Option<String>,
+    /// Only those that are there now, as `failed`.
+    #[arg(long)]
+    status: Option<String>,
+    /// Only this organisation's.
+    #[arg(long, value_name = "ID")]
+    org: Option<String>,
+    /// Only older ones than this, as the hint below a page says.
+    #[arg(long, value_name = "ID")]
+    after: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -324,10 +347,11 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Trunk(TrunkCommand::Enable(HoldArgs { name, reason })) => {
             health::set_hold(&door()?, "trunks", name, "enable", reason.as_deref()).await
         }
+        Command::Trunk(TrunkCommand::Canary { name }) => health::canary(&door()?, name).await,
         Command::Route(RouteCommand::Explain { number }) => commands::explain(&door()?, number).await,
         Command::Call(CallCommand::Place(args)) => commands::place(&door()?, args).await,
         Command::Call(CallCommand::Show { id }) => commands::show_call(&door()?, id).await,
-        Command::Call(CallCommand::List { limit }) => commands::calls(&door()?, *limit).await,
+        Command::Call(CallCommand::List(args)) => commands::calls(&door()?, args).await,
         Command::Call(CallCommand::Cancel { id }) => commands::cancel(&door()?, id).await,
         Command::Ban(command) => bans::ban(&door()?, command).await,
         Command::Erase { number } => audit::erase(&door()?, number).await,

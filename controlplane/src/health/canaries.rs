@@ -1,20 +1,26 @@
-//! When canaries are placed: at each trunk's interval, and at once where a probation waits for one. At most
-//! one at a time on a trunk, none on a trunk that is tripped, disabled, or whose node is lost or draining.
+//! When canaries are placed: at each trunk's interval, at once where a probation waits for one, and when an operator
+//! wants one now. At most one at a time on a trunk, none on a trunk that is tripped, disabled, or whose node is lost or
+//! draining; an operator's wish changes none of that, and is told why.
 
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use controlplane_core::{fleet::Canary, names::TrunkName};
+use controlplane_core::{fleet::Fleet, ids::AttemptId, names::TrunkName};
 use rand::{Rng, rngs::StdRng};
+use serde::Serialize;
+use time::OffsetDateTime;
 use tokio::{
     task::AbortHandle,
     time::{Instant, interval},
 };
 
-use crate::calls::Calls;
+use crate::{
+    calls::{Calls, CanaryEnded},
+    registry::NoCanary,
+};
 
 /// Between two looks for canaries that are due.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -23,86 +29,189 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// Canaries under way, over all trunks.
 const UNDER_WAY_MAX: usize = 64;
 
-/// The timetable.
+/// Why no canary is placed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum CanaryRefused {
+    /// The trunk's declaration names none.
+    #[error(
+        "It has no canary in fleet.toml: give it one, as canary = {{ number = \"+48221234567\", expects = \"rings\" }}"
+    )]
+    NoNumber,
+    /// One is on its way over this trunk.
+    #[error("A canary is under way there: its end is told in a moment")]
+    UnderWay,
+    /// One left over this trunk just now.
+    #[error("A canary left there just now: the next may in {0} s")]
+    Lately(u64),
+    /// As many as may be are under way, over all trunks.
+    #[error("{UNDER_WAY_MAX} canaries are under way in the fleet, and no more may be")]
+    TooMany,
+    /// The trunk takes none.
+    #[error(transparent)]
+    Trunk(#[from] NoCanary),
+}
+
+/// The latest canary of a trunk.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct LastCanary {
+    /// Its id.
+    pub(crate) attempt: AttemptId,
+    /// When it left.
+    #[serde(with = "time::serde::rfc3339")]
+    pub(crate) started_at: OffsetDateTime,
+    /// Whether an operator wanted it.
+    pub(crate) by_operator: bool,
+    /// What came of it; `None`: it is under way, or its task broke.
+    pub(crate) ended: Option<Told>,
+}
+
+/// What came of a canary.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Told {
+    /// When it ended.
+    #[serde(with = "time::serde::rfc3339")]
+    pub(crate) at: OffsetDateTime,
+    /// What it met.
+    #[serde(flatten)]
+    pub(crate) met: CanaryEnded,
+}
+
+#[derive(Default)]
+struct Inner {
+    under_way: HashSet<TrunkName>,
+    placed: BTreeMap<TrunkName, Instant>,
+    last: BTreeMap<TrunkName, LastCanary>,
+}
+
+/// Places canaries, within their bounds, and remembers each trunk's last.
 pub(crate) struct Canaries {
     calls: Arc<Calls>,
-    rng: StdRng,
-    due: BTreeMap<TrunkName, Instant>,
-    placed: BTreeMap<TrunkName, Instant>,
-    under_way: Arc<Mutex<HashSet<TrunkName>>>,
+    inner: Mutex<Inner>,
 }
 
 impl Canaries {
-    pub(crate) fn new(calls: Arc<Calls>) -> Self {
-        let rng = calls.chance.fork();
-        Self { calls, rng, due: BTreeMap::new(), placed: BTreeMap::new(), under_way: Arc::default() }
+    pub(crate) fn new(calls: Arc<Calls>) -> Arc<Self> {
+        Arc::new(Self { calls, inner: Mutex::default() })
     }
 
-    /// Places them for as long as the program runs.
-    pub(crate) fn keep(mut self) -> AbortHandle {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The trunk's latest canary of this run of the program.
+    pub(crate) fn last(&self, trunk: &TrunkName) -> Option<LastCanary> {
+        self.inner().last.get(trunk).cloned()
+    }
+
+    /// Places one now for an operator, and gives its id.
+    pub(crate) fn now(self: &Arc<Self>, trunk: &TrunkName) -> Result<AttemptId, CanaryRefused> {
+        self.place(trunk, true, Instant::now())
+    }
+
+    fn place(
+        self: &Arc<Self>,
+        name: &TrunkName,
+        by_operator: bool,
+        now: Instant,
+    ) -> Result<AttemptId, CanaryRefused> {
+        let (fleet, _) = self.calls.registry.fleet();
+        let canary =
+            fleet.trunk(name).and_then(|trunk| trunk.canary.clone()).ok_or(CanaryRefused::NoNumber)?;
+        let mut inner = self.inner();
+        if inner.under_way.contains(name) {
+            return Err(CanaryRefused::UnderWay);
+        }
+        if let Some(next) = inner.placed.get(name).map(|at| *at + AGAIN).filter(|next| now < *next) {
+            return Err(CanaryRefused::Lately((next - now).as_secs() + 1));
+        }
+        if inner.under_way.len() >= UNDER_WAY_MAX {
+            return Err(CanaryRefused::TooMany);
+        }
+        let id = self.calls.chance.attempt_id();
+        let to = self.calls.registry.reserve_canary(name, &id, now.into_std())?;
+        inner.under_way.insert(name.clone());
+        inner.placed.insert(name.clone(), now);
+        let started_at = self.calls.clock.now();
+        let last = LastCanary { attempt: id.clone(), started_at, by_operator, ended: None };
+        inner.last.insert(name.clone(), last);
+        drop(inner);
+        let (place, attempt) = (UnderWay { trunk: name.clone(), all: Arc::clone(self) }, id.clone());
+        tokio::spawn(async move {
+            let (trunk, all) = (&place.trunk, &place.all);
+            let met = all.calls.place_canary(&attempt, &to, &canary).await;
+            let told = Told { at: all.calls.clock.now(), met };
+            if let Some(last) = all.inner().last.get_mut(trunk).filter(|last| last.attempt == attempt) {
+                last.ended = Some(told);
+            }
+        });
+        Ok(id)
+    }
+
+    /// Trunks that have no canary any more need no memory.
+    fn forget(&self, fleet: &Fleet) {
+        let has_one = |name: &TrunkName| fleet.trunk(name).is_some_and(|trunk| trunk.canary.is_some());
+        let mut inner = self.inner();
+        inner.placed.retain(|name, _| has_one(name));
+        inner.last.retain(|name, _| has_one(name));
+    }
+
+    /// Places them as they are due, for as long as the program runs.
+    pub(crate) fn keep(self: &Arc<Self>) -> AbortHandle {
+        let rng = self.calls.chance.fork();
+        let mut timetable = Timetable { canaries: Arc::clone(self), rng, due: BTreeMap::new() };
         let work = async move {
             let mut tick = interval(LOOK_EVERY);
             loop {
                 tick.tick().await;
-                self.look(Instant::now());
+                timetable.look(Instant::now());
             }
         };
         tokio::spawn(work).abort_handle()
     }
+}
 
+/// When each trunk's next canary is due by its interval.
+struct Timetable {
+    canaries: Arc<Canaries>,
+    rng: StdRng,
+    due: BTreeMap<TrunkName, Instant>,
+}
+
+impl Timetable {
     fn look(&mut self, now: Instant) {
-        let (fleet, _) = self.calls.registry.fleet();
-        let has_one = |name: &TrunkName| fleet.trunk(name).is_some_and(|trunk| trunk.canary.is_some());
-        self.due.retain(|name, _| has_one(name));
-        self.placed.retain(|name, _| has_one(name));
-        let wanted = self.calls.registry.canaries_wanted(now.into_std());
+        let registry = &self.canaries.calls.registry;
+        let (fleet, _) = registry.fleet();
+        self.due.retain(|name, _| fleet.trunk(name).is_some_and(|trunk| trunk.canary.is_some()));
+        self.canaries.forget(&fleet);
+        let wanted = registry.canaries_wanted(now.into_std());
         for trunk in fleet.trunks() {
             let Some(canary) = &trunk.canary else { continue };
             let every = Duration::from_secs(canary.interval_s.into());
             // The first within an interval of the start, so that a restart does not make them all call.
             let first = now + every.mul_f64(self.rng.random::<f64>());
             let due = *self.due.entry(trunk.name.clone()).or_insert(first);
-            let lately = self.placed.get(&trunk.name).is_some_and(|at| now < *at + AGAIN);
-            if lately || (due > now && !wanted.contains(&trunk.name)) {
+            if due > now && !wanted.contains(&trunk.name) {
                 continue;
             }
-            self.due.insert(trunk.name.clone(), now + every.mul_f64(self.rng.random_range(0.9..1.1)));
-            if self.place(&trunk.name, canary, now) {
-                self.placed.insert(trunk.name.clone(), now);
+            match self.canaries.place(&trunk.name, false, now) {
+                // What left a moment ago is as good as this one, and the next look asks again.
+                Err(CanaryRefused::Lately(_)) => {}
+                Ok(_) | Err(_) => {
+                    self.due.insert(trunk.name.clone(), now + every.mul_f64(self.rng.random_range(0.9..1.1)));
+                }
             }
         }
-    }
-
-    /// Whether one was placed.
-    fn place(&self, name: &TrunkName, canary: &Canary, now: Instant) -> bool {
-        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        if under_way.len() >= UNDER_WAY_MAX || under_way.contains(name) {
-            return false;
-        }
-        let id = self.calls.chance.attempt_id();
-        let Some(to) = self.calls.registry.reserve_canary(name, &id, now.into_std()) else {
-            return false;
-        };
-        under_way.insert(name.clone());
-        drop(under_way);
-        let place = UnderWay { trunk: name.clone(), all: Arc::clone(&self.under_way) };
-        let (calls, canary) = (Arc::clone(&self.calls), canary.clone());
-        tokio::spawn(async move {
-            let _place = place;
-            calls.place_canary(&id, &to, &canary).await;
-        });
-        true
     }
 }
 
 /// A canary's place among those under way, given back at its end, also when its task breaks.
 struct UnderWay {
     trunk: TrunkName,
-    all: Arc<Mutex<HashSet<TrunkName>>>,
+    all: Arc<Canaries>,
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.trunk);
+        self.all.inner().under_way.remove(&self.trunk);
     }
 }

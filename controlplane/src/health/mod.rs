@@ -14,7 +14,10 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-pub(crate) use self::{canaries::Canaries, keeping::Keeping};
+pub(crate) use self::{
+    canaries::{Canaries, LastCanary},
+    keeping::Keeping,
+};
 use crate::{
     audit::Audit,
     metrics::Metrics,

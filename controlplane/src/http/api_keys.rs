@@ -96,6 +96,17 @@ pub(super) struct RevokedView {
     revoked_at: OffsetDateTime,
 }
 
+impl KeyView {
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What is shown this once, which is then no more in it.
+    pub(super) fn take_secret(&mut self) -> Option<String> {
+        self.secret.take()
+    }
+}
+
 /// A key as shown.
 pub(super) fn view(key: &Key) -> KeyView {
     // An operator's words are his role's.

@@ -60,6 +60,7 @@ fn has_any(scopes: &[String], any_of: &[Scope]) -> bool {
 #[derive(Clone)]
 pub(super) struct Operator {
     pub(super) actor: Actor,
+    pub(super) role: Role,
 }
 
 /// Lets a request through to a route that asks for this, or answers why not. Handlers take who it is from here:
@@ -111,7 +112,7 @@ async fn operator(parts: &Parts, state: &State, needs: Role) -> Result<Operator,
         let detail = format!("This takes the role {needs} or a higher one; the key's is {role}.");
         return Err(Problem::new(Code::Forbidden, detail));
     }
-    Ok(Operator { actor })
+    Ok(Operator { actor, role })
 }
 
 impl FromRequestParts<State> for Customer {

@@ -12,7 +12,7 @@ use axum::{
 };
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use super::customers::{IDEMPOTENCY_KEY, REPLAYED};
+use super::accepting::{IDEMPOTENCY_KEY, REPLAYED};
 use crate::settings::WebOrigin;
 
 /// How long a browser need not ask again. Of what a preflight says only the origins change, and those not often.

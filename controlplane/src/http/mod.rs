@@ -1,6 +1,7 @@
 //! The doors. Each is a listener and a router of its own, so that it can be firewalled alone. [`routes`] is the
 //! table of what they serve, and what each route asks of whoever calls it.
 
+mod accepting;
 mod agents;
 mod answer;
 mod api_keys;
@@ -54,7 +55,7 @@ use crate::{
     calls::{Accepting, Calls},
     clock::{Chance, Clock},
     doors::Client,
-    health::Keeping,
+    health::{Canaries, Keeping},
     keys::{Lookup, Uses},
     metrics::Metrics,
     nodes::Nodes,
@@ -95,6 +96,8 @@ pub struct Parts {
     pub(crate) uploads: Uploads,
     /// Health over a restart, and operators' holds.
     pub(crate) keeping: Arc<Keeping>,
+    /// Canaries, and what became of them.
+    pub(crate) canaries: Arc<Canaries>,
     /// Events on their way to customers.
     pub webhooks: Arc<Webhooks>,
     /// When keys were used.

@@ -93,6 +93,8 @@ pub(super) enum Code {
     TooManyTests,
     /// Another organisation has the slug.
     SlugTaken,
+    /// No canary may be placed over this trunk now.
+    CanaryRefused,
     /// The key's organisation is suspended.
     OrgSuspended,
     /// Too many calls under way, or the database is away: ask again.
@@ -152,6 +154,7 @@ impl Code {
             Self::NodeNotDeclared => ("node_not_declared", StatusCode::FORBIDDEN, "The node is not declared"),
             Self::BanRefused => ("ban_refused", StatusCode::CONFLICT, "It may not be banned or allowed"),
             Self::SlugTaken => ("slug_taken", StatusCode::CONFLICT, "The slug is taken"),
+            Self::CanaryRefused => ("canary_refused", StatusCode::CONFLICT, "No canary was placed"),
             Self::OrgSuspended => ("org_suspended", StatusCode::FORBIDDEN, "The organisation is suspended"),
             Self::LimitReached => ("limit_reached", StatusCode::CONFLICT, "There may be no more of these"),
             Self::NotPermitted => ("not_permitted", StatusCode::FORBIDDEN, "This call may not be placed"),
@@ -398,7 +401,7 @@ impl From<PathRejection> for Problem {
 #[cfg(test)]
 mod tests {
     /// What only operators and agents are told.
-    const NOT_CUSTOMERS: [&str; 15] = [
+    const NOT_CUSTOMERS: [&str; 16] = [
         "stale_revision",
         "invalid_fleet",
         "already_bootstrapped",
@@ -414,6 +417,7 @@ mod tests {
         "node_not_declared",
         "ban_refused",
         "slug_taken",
+        "canary_refused",
     ];
 
     /// A new code is explained to customers, or is none of theirs.

@@ -218,6 +218,7 @@ fn of_operators() -> Vec<Route> {
         row(at, GET,  "/admin/v1/trunks/{name}/why",     Role(Viewer),   &[Id::Trunk], operators::health::trunk_why),
         row(at, POST, "/admin/v1/trunks/{name}/disable", Role(Operator), &[Id::Trunk], operators::health::disable),
         row(at, POST, "/admin/v1/trunks/{name}/enable",  Role(Operator), &[Id::Trunk], operators::health::enable),
+        row(at, POST, "/admin/v1/trunks/{name}/canary",  Role(Operator), &[Id::Trunk], operators::health::canary),
         row(at, GET,  "/admin/v1/agents",                Role(Viewer),   &[],          operators::agents::list),
         row(at, GET,  "/admin/v1/trunks",                Role(Viewer),   &[],          operators::trunks),
         row(at, GET,  "/admin/v1/routes",                Role(Viewer),   &[],          operators::routes),
@@ -273,7 +274,7 @@ fn of_operators() -> Vec<Route> {
 fn of_console() -> Vec<Route> {
     use Needs::{Nothing, Page, SignIn};
     use console::{
-        assets, audit as audit_log, bans, calls, customers as orgs, deliveries, explain, fleet, holds, live, node, session,
+        assets, audit as audit_log, bans, calls, customers as orgs, deliveries, explain, firewall, fleet, holds, live, node, session,
         trunk,
     };
     let at = Door::Operators;
@@ -296,6 +297,8 @@ fn of_console() -> Vec<Route> {
         row(at, POST, "/trunks/{name}/disable",          Page(Operator), &[Id::Trunk], holds::disable),
         row(at, GET,  "/trunks/{name}/enable",           Page(Operator), &[Id::Trunk], holds::confirm_enable),
         row(at, POST, "/trunks/{name}/enable",           Page(Operator), &[Id::Trunk], holds::enable),
+        row(at, GET,  "/trunks/{name}/canary",           Page(Operator), &[Id::Trunk], trunk::confirm_canary),
+        row(at, POST, "/trunks/{name}/canary",           Page(Operator), &[Id::Trunk], trunk::canary),
         row(at, GET,  "/calls",                          Page(Viewer),   &[],          calls::list),
         row(at, GET,  "/calls/new",                      Page(Operator), &[],          calls::form),
         row(at, POST, "/calls/new",                      Page(Operator), &[],          calls::place),
@@ -312,12 +315,29 @@ fn of_console() -> Vec<Route> {
         row(at, POST, "/allows/add",                     Page(Operator), &[],          bans::allow),
         row(at, GET,  "/allows/remove",                  Page(Operator), &[],          bans::confirm_disallow),
         row(at, POST, "/allows/remove",                  Page(Operator), &[],          bans::disallow),
+        row(at, GET,  "/firewall",                       Page(Viewer),   &[],          firewall::list),
+        row(at, GET,  "/firewall/{name}",                Page(Viewer),   &[Id::Node],  firewall::show),
         row(at, GET,  "/customers",                      Page(Viewer),   &[],          orgs::list),
+        row(at, GET,  "/customers/new",                  Page(Admin),    &[],          orgs::orgs::form),
+        row(at, POST, "/customers/new",                  Page(Admin),    &[],          orgs::orgs::create),
         row(at, GET,  "/customers/{id}",                 Page(Viewer),   &[Id::Org],   orgs::show),
+        row(at, GET,  "/customers/{id}/suspend",         Page(Admin),    &[Id::Org],   orgs::orgs::confirm_suspend),
+        row(at, POST, "/customers/{id}/suspend",         Page(Admin),    &[Id::Org],   orgs::orgs::suspend),
+        row(at, GET,  "/customers/{id}/resume",          Page(Admin),    &[Id::Org],   orgs::orgs::confirm_resume),
+        row(at, POST, "/customers/{id}/resume",          Page(Admin),    &[Id::Org],   orgs::orgs::resume),
+        row(at, GET,  "/customers/{id}/limits",          Page(Admin),    &[Id::Org],   orgs::limits::form),
+        row(at, POST, "/customers/{id}/limits",          Page(Admin),    &[Id::Org],   orgs::limits::set),
+        row(at, GET,  "/customers/{id}/keys",            Page(Admin),    &[Id::Org],   orgs::keys::form),
+        row(at, POST, "/customers/{id}/keys",            Page(Admin),    &[Id::Org],   orgs::keys::create),
+        row(at, GET,  "/keys/{id}/rotate",               Page(Admin),    &[Id::Key],   orgs::keys::confirm_rotate),
+        row(at, POST, "/keys/{id}/rotate",               Page(Admin),    &[Id::Key],   orgs::keys::rotate),
+        row(at, GET,  "/keys/{id}/revoke",               Page(Admin),    &[Id::Key],   orgs::keys::confirm_revoke),
+        row(at, POST, "/keys/{id}/revoke",               Page(Admin),    &[Id::Key],   orgs::keys::revoke),
         row(at, GET,  "/webhooks",                       Page(Viewer),   &[],          deliveries::list),
         row(at, GET,  "/webhooks/{event}/replay",        Page(Operator), &[Id::Event], deliveries::confirm),
         row(at, POST, "/webhooks/{event}/replay",        Page(Operator), &[Id::Event], deliveries::replay),
         row(at, GET,  "/audit",                          Page(Viewer),   &[],          audit_log::show),
+        row(at, GET,  "/audit/verify",                   Page(Viewer),   &[],          audit_log::verify),
         row(at, GET,  "/audit/export",                   Page(Viewer),   &[],          audit::export::export),
     ]
 }

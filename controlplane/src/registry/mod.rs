@@ -35,7 +35,7 @@ use tokio::{
 
 pub use self::{
     health::{Hold, Holds, Kept, News, TrunkWhy},
-    reserve::{Assignment, Refused, Reserved},
+    reserve::{Assignment, NoCanary, Refused, Reserved},
     sight::{NodeSight, RouteSight, Sight, TrunkSight},
     view::{NodeView, TrunkView},
 };

@@ -66,6 +66,20 @@ pub enum Refused {
     NothingUsable,
 }
 
+/// Why no canary leaves over a trunk now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoCanary {
+    /// The trunk, its canary or its node's session has just gone.
+    #[error("It has just gone from the fleet")]
+    Gone,
+    /// Its number is an emergency service's, as the trunk would dial it.
+    #[error("The trunk would dial {0}, an emergency service")]
+    Emergency(&'static str),
+    /// As a call, it would be passed over.
+    #[error("A canary goes where a call may, and no call may there now: {0}")]
+    Held(PassedOver),
+}
+
 impl Registry {
     /// Chooses a trunk for a call to `to` and takes its slots for `attempt`. `waits_for_key`: a node whose dialplan hears
     /// none is the last resort.
@@ -115,30 +129,38 @@ impl Registry {
         (decision, health.is_some_and(|health| health.is_panic()))
     }
 
-    /// Takes this very trunk's slots for a canary. `None`: a limit, its health, an operator or its node
-    /// stands against it. A probation that waits for a canary does not.
-    #[must_use]
-    pub fn reserve_canary(&self, name: &TrunkName, attempt: &AttemptId, now: Instant) -> Option<Assignment> {
+    /// Takes this very trunk's slots for a canary. A probation that waits for a canary does not stand against it.
+    ///
+    /// # Errors
+    /// [`NoCanary`]: a limit, its health, an operator or its node stands against it.
+    pub fn reserve_canary(
+        &self,
+        name: &TrunkName,
+        attempt: &AttemptId,
+        now: Instant,
+    ) -> Result<Assignment, NoCanary> {
         let mut state = self.state();
         let State { fleet, nodes, trunks, carriers, board, .. } = &mut *state;
-        let trunk = fleet.trunk(name)?;
-        let to = &trunk.canary.as_ref()?.number;
-        if emergency(trunk, to).is_some() {
-            return None;
+        let trunk = fleet.trunk(name).ok_or(NoCanary::Gone)?;
+        let to = &trunk.canary.as_ref().ok_or(NoCanary::Gone)?.number;
+        if let Some(code) = emergency(trunk, to) {
+            return Err(NoCanary::Emergency(code));
         }
+        let awaits_one = |name| board.trunk(name).is_some_and(|trunk| trunk.wants_canary(now));
         match board.standing_for_any(now, trunk) {
             Ok(_) => {}
-            Err(withheld)
-                if withheld.why == Refusal::TrialsUnderWay && board.trunk(name)?.wants_canary(now) => {}
-            Err(_) => return None,
+            Err(withheld) if withheld.why == Refusal::TrialsUnderWay && awaits_one(name) => {}
+            Err(withheld) => return Err(NoCanary::Held(withheld.why.passed_over())),
         }
         let ground = Ground { nodes, trunks, carriers, to, from: None, waits_for_key: false, now };
-        if !matches!(ground.limits(trunk, Standing::Preferred), Availability::Ready(_)) {
-            return None;
+        match ground.limits(trunk, Standing::Preferred) {
+            Availability::Ready(_) => {}
+            Availability::Later { why, .. } | Availability::Unusable(why) => return Err(NoCanary::Held(why)),
         }
-        let assignment = take(name, fleet, Parts { nodes, trunks, carriers }, attempt, now)?;
+        let parts = Parts { nodes, trunks, carriers };
+        let assignment = take(name, fleet, parts, attempt, now).ok_or(NoCanary::Gone)?;
         board.sent(now, name);
-        Some(assignment)
+        Ok(assignment)
     }
 
     /// A canary is over: what it has left on its node may go.

@@ -140,6 +140,13 @@ pub trait AgentStore {
         facts: Vec<AgentFact>,
         received_at: OffsetDateTime,
     ) -> Result<u64, StoreError>;
+    /// The latest facts of these kinds of a node, newest first.
+    async fn facts_of_kinds(
+        &self,
+        node: &NodeName,
+        kinds: &[&str],
+        limit: u16,
+    ) -> Result<Vec<KeptFact>, StoreError>;
     /// The latest facts, of one node or of all, newest first.
     async fn agent_facts(&self, node: Option<&NodeName>, limit: u16) -> Result<Vec<KeptFact>, StoreError>;
     /// Erases facts received, and tokens and certificates ended, before `before`. How many rows.

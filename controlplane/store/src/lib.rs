@@ -33,6 +33,7 @@ pub mod privacy;
 mod progress;
 mod readable;
 mod rows;
+pub mod search;
 pub mod sessions;
 pub mod sqlite;
 mod webhook_rows;
@@ -54,6 +55,7 @@ pub use open::open;
 pub use orgs::OrgStore;
 pub use place::place;
 pub use privacy::PrivacyStore;
+pub use search::SearchStore;
 pub use sessions::SessionStore;
 pub use webhooks::WebhookStore;
 
@@ -71,6 +73,7 @@ pub trait Store:
     + KeyStore
     + OrgStore
     + PrivacyStore
+    + SearchStore
     + SessionStore
     + WebhookStore
     + Send
@@ -90,6 +93,7 @@ impl<
         + KeyStore
         + OrgStore
         + PrivacyStore
+        + SearchStore
         + SessionStore
         + WebhookStore
         + Send

@@ -37,6 +37,9 @@ pub mod fact_kind {
     pub const TAMPERING: &str = "tampering";
     /// An operator on the node says that he is in after a change of firewall rules: body `{change, author}`.
     pub const FIREWALL_CONFIRMED: &str = "firewall_confirmed";
+    /// A change of firewall rules: body `{event, change, plan}`, where `event` is `on_trial` (with `seconds` and the new
+    /// plan's lines), `confirmed`, `reverted`, or `in_force` where nobody had to confirm it (with its lines).
+    pub const FIREWALL: &str = "firewall";
     /// The spool was full and facts were lost: body `{lost}`.
     pub const SPOOL_OVERFLOW: &str = "spool_overflow";
 }

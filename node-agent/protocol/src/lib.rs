@@ -63,8 +63,8 @@ pub use self::{
     join::{JoinRequest, JoinResponse, RenewRequest},
     message::{ATTEMPTS_PER_MESSAGE, Decoded, Down, MESSAGE_MAX, Malformed, Up, decode, encode},
     observations::{
-        AmiState, Asterisk, Contact, ContactStatus, EndpointSeen, FindingSeen, GateCounts, Host,
-        Observations, Registration, RegistrationStatus, Spool,
+        AmiState, Asterisk, Contact, ContactStatus, EndpointSeen, FindingSeen, FirewallSeen, FirewallState,
+        GateCounts, Host, Observations, Registration, RegistrationStatus, Spool,
     },
     policy::{CarrierNets, Hardening, NETS_MAX, NumberRule, Policy, TrunkPolicy},
     token::{InvalidToken, JoinToken, PlaneUrl, TokenSecret},

@@ -190,7 +190,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{Capability, ContactStatus};
+    use crate::{Capability, ContactStatus, FirewallState};
 
     fn up(value: &serde_json::Value) -> Result<Decoded<Up>, Malformed> {
         decode(&value.to_string())
@@ -229,6 +229,12 @@ mod tests {
         assert_eq!(seen.endpoints[0].contacts[0].status, ContactStatus::Unknown);
         let text = encode(&Up::Observations(seen.clone())).unwrap();
         assert_eq!(decode::<Up>(&text).unwrap(), Decoded::Message(Up::Observations(seen)));
+        assert_eq!(seen.firewall, None, "an older agent tells nothing of its firewall");
+        let newer = json!({"kind": "observations", "revision": 1, "sent_at_unix_ms": 0, "ami": {"state": "up"},
+            "firewall": {"state": "dreaming", "plan": ["ssh, tcp 22: from management (1 network) alone"], "mood": 1}});
+        let Decoded::Message(Up::Observations(newer)) = up(&newer).unwrap() else { panic!("no snapshot") };
+        let firewall = newer.firewall.unwrap();
+        assert_eq!((firewall.state, firewall.plan.len()), (FirewallState::Unknown, 1));
         let crowd: Vec<_> = (0..513).map(|n| json!({"endpoint": format!("e{n}")})).collect();
         let large = json!({"kind": "observations", "revision": 1, "sent_at_unix_ms": 0, "ami": {"state": "up"}, "endpoints": crowd});
         assert!(up(&large).is_err());

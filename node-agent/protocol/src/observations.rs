@@ -46,6 +46,65 @@ pub struct Observations {
     /// The policy that is in force at the gate; 0 before the first.
     #[serde(default)]
     pub policy_revision: u64,
+    /// How its firewall stands; absent from an agent that does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firewall: Option<Box<FirewallSeen>>,
+}
+
+/// How a node's firewall stands. What became of its changes is told by facts ([`crate::fact_kind::FIREWALL`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirewallSeen {
+    /// In a word.
+    pub state: FirewallState,
+    /// Why, for people.
+    #[serde(default)]
+    pub reason: Text<300>,
+    /// Of a change on trial: its name, by which an operator on the node confirms it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<Text<64>>,
+    /// Of a change on trial: when it is reverted, in ms from the snapshot's sending.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reverts_in_ms: Option<u64>,
+    /// What the rules let in from where, a line each.
+    #[serde(default)]
+    pub plan: List<Text<300>, 16>,
+}
+
+/// A firewall's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FirewallState {
+    /// The node's settings say that it is none of ours.
+    Off,
+    /// The settings say that it only tells what it would do.
+    Simulate,
+    /// There is no policy that can be used.
+    Waiting,
+    /// New rules stand, and somebody is to confirm them.
+    OnTrial,
+    /// The rules are confirmed.
+    InForce,
+    /// Newer rules were not confirmed: the former ones stand.
+    Reverted,
+    /// A state of a newer version.
+    #[serde(other)]
+    Unknown,
+}
+
+impl FirewallState {
+    /// As it is written.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Simulate => "simulate",
+            Self::Waiting => "waiting",
+            Self::OnTrial => "on_trial",
+            Self::InForce => "in_force",
+            Self::Reverted => "reverted",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// The agent's session to its Asterisk.

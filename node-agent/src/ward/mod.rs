@@ -34,6 +34,7 @@ use node_agent_core::{
     firewall::Carrier,
     protected::Protected,
 };
+use node_agent_protocol::{FirewallSeen, FirewallState, List, Text};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -102,6 +103,9 @@ pub struct Standing {
     /// Of a change on trial: its name, which whoever confirms it gives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change: Option<String>,
+    /// What the rules let in from where, a line each.
+    #[serde(default)]
+    pub plan: Vec<String>,
     #[serde(skip)]
     pub(crate) ends: Option<uptime::Uptime>,
 }
@@ -253,6 +257,29 @@ impl Ward {
     #[must_use]
     pub fn protected(&self) -> watch::Receiver<Arc<Protected>> {
         self.protected.clone()
+    }
+
+    /// The same for a control plane.
+    #[must_use]
+    pub fn seen(&self) -> FirewallSeen {
+        let standing = self.standing.borrow().clone();
+        let state = match standing.state.as_str() {
+            "off" => FirewallState::Off,
+            "simulate" => FirewallState::Simulate,
+            "waiting" => FirewallState::Waiting,
+            "on_trial" => FirewallState::OnTrial,
+            "in_force" => FirewallState::InForce,
+            "reverted" => FirewallState::Reverted,
+            _ => FirewallState::Unknown,
+        };
+        let left = standing.ends.map(|ends| u64::try_from(ends.left_ms()).unwrap_or_default());
+        FirewallSeen {
+            state,
+            reason: Text::cut(&standing.reason),
+            change: standing.change.as_deref().map(Text::cut),
+            reverts_in_ms: left,
+            plan: List::first(standing.plan.iter().map(|line| Text::cut(line))),
+        }
     }
 
     /// How the firewall stands.

@@ -96,6 +96,7 @@ impl Rules {
             reverts_at_unix_ms: trial.map(|trial| trial.reverts_at_unix_ms),
             reverts_in_s: None,
             change: trial.map(|trial| trial.change.clone()),
+            plan: Vec::new(),
             ends: trial.map(|trial| trial.ends.clone()),
         }
     }
@@ -129,12 +130,20 @@ impl Task {
     }
 
     pub(super) fn stand(&mut self, rules: Rules) {
+        self.told = match &rules {
+            Rules::OnTrial { trial, .. } => trial.rules.policy.told(),
+            Rules::InForce { .. } => {
+                self.ledger.confirmed().map(|rules| rules.policy.told()).unwrap_or_default()
+            }
+            Rules::None { state: "simulate", .. } => self.wanted().told(),
+            Rules::None { .. } => Vec::new(),
+        };
         self.rules = rules;
         self.tell_standing();
     }
 
     pub(super) fn tell_standing(&self) {
-        let standing = self.rules.standing();
+        let standing = Standing { plan: self.told.clone(), ..self.rules.standing() };
         self.metrics.state(&standing.state);
         self.standing.send_if_modified(|told| {
             let is_new = *told != standing;
@@ -153,6 +162,14 @@ impl Task {
     pub(super) fn finding(&self, finding: &str, subject: &str, fix: &str) {
         let body = json!({"finding": finding, "subject": subject, "fix": fix});
         self.spool.add(fact_kind::FINDING, body);
+    }
+
+    /// What becomes of a change of rules.
+    pub(super) fn tell_change(&self, event: &str, change: Option<&str>, plan: &Policy) {
+        let plan = if matches!(event, "on_trial" | "in_force") { plan.told() } else { Vec::new() };
+        let seconds = (event == "on_trial").then_some(self.settings.confirm_s.clamp(5, 3600));
+        let body = json!({"event": event, "change": change, "seconds": seconds, "plan": plan});
+        self.spool.add(fact_kind::FIREWALL, body);
     }
 
     /// At the start: what was kept on disk, beside what the kernel holds.
@@ -280,6 +297,9 @@ impl Task {
         if is_harmless {
             self.write_rules(&plan).await?;
             self.ledger.confirm(&rules)?;
+            if confirmed.is_none_or(|old| old.script != rules.script) {
+                self.tell_change("in_force", None, &rules.policy);
+            }
             self.stand(Rules::InForce { plan: Box::new(plan), state: "in_force", reason: String::new() });
             return Ok(());
         }

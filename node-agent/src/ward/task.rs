@@ -98,6 +98,7 @@ pub fn start(parts: Parts) -> (Ward, impl Future<Output = ()> + Send) {
         revision: revision_out,
         protected: protected_out,
         standing: standing_out,
+        told: Vec::new(),
     };
     (ward, task.run(queue))
 }
@@ -132,6 +133,8 @@ pub(super) struct Task {
     revision: watch::Sender<u64>,
     protected: watch::Sender<Arc<Protected>>,
     pub(super) standing: watch::Sender<Standing>,
+    /// What the rules that stand let in, in words.
+    pub(super) told: Vec<String>,
 }
 
 /// What goes to the kernel next, and who waits for it.

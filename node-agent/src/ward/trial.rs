@@ -54,6 +54,7 @@ impl Task {
             self.ledger.revert(&self.nft, Some(&trial.change)).await?;
             return Err(error.into());
         }
+        self.tell_change("on_trial", Some(&trial.change), &trial.rules.policy);
         self.stand(Rules::on_trial(plan, trial));
         Ok(())
     }
@@ -66,6 +67,7 @@ impl Task {
         self.ledger.confirm(&trial.rules)?;
         self.metrics.confirms.inc();
         tracing::info!("the change of rules is confirmed");
+        self.tell_change("confirmed", Some(&trial.change), &trial.rules.policy);
         let plan = Box::new(Plan::of(&trial.rules.policy));
         self.stand(Rules::InForce { plan, state: "in_force", reason: String::new() });
         Ok(())
@@ -102,6 +104,7 @@ impl Task {
     pub(super) fn tell_revert(&self) {
         self.metrics.reverts.inc();
         tracing::error!("nobody confirmed the change of rules in time: the old rules stand again");
+        self.tell_change("reverted", None, &self.wanted());
         self.finding(
             "firewall_reverted",
             "inet ringward",

@@ -73,7 +73,7 @@ enum Phase {
     Done,
 }
 
-struct Export {
+pub(super) struct Export {
     state: State,
     filter: AuditFilter,
     is_filtered: bool,
@@ -93,20 +93,8 @@ pub(in crate::http) async fn export(
     if query.limit.is_some() || query.starting_after.is_some() {
         return Err(Problem::new(Code::InvalidField, "An export has neither limit nor starting_after."));
     }
-    let place = std::sync::Arc::clone(&state.audit.exports).try_acquire_owned();
-    let place = place.map_err(|_| {
-        Problem::new(Code::TooManyStreams, "As many exports as may be are under way: ask again later.")
-    })?;
     let format = query.format.unwrap_or_default();
-    let export = Export {
-        filter: query.filter(&state)?,
-        is_filtered: query.is_filtered(),
-        state,
-        format,
-        phase: Phase::Begin,
-        rows: 0,
-        _place: place,
-    };
+    let export = Export::begun(state, &query)?;
     let body = Body::from_stream(stream::unfold(export, async |mut export| {
         match export.next().await {
             Ok(Some(text)) => Some((Ok(Bytes::from(text)), export)),
@@ -129,8 +117,25 @@ pub(in crate::http) async fn export(
 }
 
 impl Export {
+    /// One that has its place among those that may be under way, and has told nothing yet.
+    pub(super) fn begun(state: State, query: &AuditQuery) -> Result<Self, Problem> {
+        let place = std::sync::Arc::clone(&state.audit.exports).try_acquire_owned();
+        let place = place.map_err(|_| {
+            Problem::new(Code::TooManyStreams, "As many exports as may be are under way: ask again later.")
+        })?;
+        Ok(Self {
+            filter: query.filter(&state)?,
+            is_filtered: query.is_filtered(),
+            state,
+            format: query.format.unwrap_or_default(),
+            phase: Phase::Begin,
+            rows: 0,
+            _place: place,
+        })
+    }
+
     /// The next part; never an empty one.
-    async fn next(&mut self) -> Result<Option<String>, StoreError> {
+    pub(super) async fn next(&mut self) -> Result<Option<String>, StoreError> {
         let mut text = String::new();
         while text.is_empty() {
             match self.phase {

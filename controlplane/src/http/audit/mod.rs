@@ -1,6 +1,7 @@
 //! The audit log at the doors, and refusals on their way into it.
 
 pub(super) mod export;
+pub(super) mod proof;
 
 use std::sync::{Arc, OnceLock};
 
@@ -43,8 +44,8 @@ const LIMIT_MAX: u16 = 100;
 const USER_AGENT_MAX: usize = 200;
 /// Longest target that is kept, in characters.
 const TARGET_MAX: usize = 100;
-/// A route that changes nothing in the database, but something outside: its success has its row from here.
-const ACTS_OUTSIDE: &str = "webhook_endpoint.test";
+/// What changes nothing in the database, but something outside: its success has its row from here.
+const ACTS_OUTSIDE: [&str; 2] = ["webhook_endpoint.test", "trunk.canary"];
 
 /// A refusal that has its row, with the rule, from where it was decided.
 const OWN_ROW: &str = "not_permitted";
@@ -112,7 +113,7 @@ impl Asked {
             StatusCode::METHOD_NOT_ALLOWED => return,
             _ if status.is_client_error() => AuditOutcome::Denied,
             _ if status.is_server_error() => AuditOutcome::Failure,
-            _ if self.action == ACTS_OUTSIDE => AuditOutcome::Success,
+            _ if ACTS_OUTSIDE.contains(&self.action.as_str()) => AuditOutcome::Success,
             _ => return,
         };
         let code = response.extensions().get::<ProblemBody>().map(|body| body.code);

@@ -1,4 +1,6 @@
-//! Calls of the first organisation, as the operators' API has them: the list, one call step by step, a test call.
+//! Calls, as the operators' API has them: searched, one call step by step, a test call.
+
+use std::collections::BTreeMap;
 
 use askama::Template;
 use axum::{
@@ -15,11 +17,15 @@ use controlplane_core::{
     access::Mode,
     call::{CallStatus, OnUnknown},
     ids::{CallId, OrgId},
+    names::OrgSlug,
     number::E164,
     request::CallRequest,
     selection::Choice,
 };
-use controlplane_store::calls::{Call, Page as CallsPage, Transition};
+use controlplane_store::{
+    calls::{Call, Transition},
+    search::{CallSearch, LOOKED_AT_MAX},
+};
 use serde::Deserialize;
 use serde_json::json;
 use time::OffsetDateTime;
@@ -27,14 +33,15 @@ use tokio::time::Instant;
 
 use super::{
     confirm::{Confirm, Consequence},
-    page::{At, Page, Part, Shell, may_act},
+    page::{At, Exact, Page, Part, Shell, may_act},
     session::{Visitor, unreadable},
 };
 use crate::http::{
     State,
+    accepting::{self, Asker},
     body::JsonBody,
-    customers::{self, Asker},
-    guard,
+    customers, guard,
+    operators::calls::{find, noted, search},
     problem::{Code, Problem},
 };
 
@@ -48,25 +55,78 @@ const REFRESH_S: u32 = 2;
 struct CallsList {
     shell: Shell,
     calls: Vec<Call>,
+    /// What the organisations of these calls are called.
+    slugs: BTreeMap<OrgId, OrgSlug>,
     statuses: &'static [CallStatus],
-    status: Option<CallStatus>,
+    query: ListQuery,
     next: Option<CallId>,
-    can_act: bool,
+    /// Those of every organisation may be seen.
+    sees_all: bool,
+    looked_at_max: usize,
 }
 
 impl CallsList {
     fn is_asked(&self, status: &CallStatus) -> bool {
-        self.status == Some(*status)
+        self.query.status == status.as_str()
+    }
+
+    fn is_filtered(&self) -> bool {
+        ![&self.query.q, &self.query.status, &self.query.org].iter().all(|text| text.is_empty())
+    }
+
+    fn slug<'a>(&'a self, org: &'a OrgId) -> &'a str {
+        self.slugs.get(org).map_or_else(|| org.as_str(), OrgSlug::as_str)
     }
 }
 
-/// `?id=&status=&after=`; what a form sends empty is not asked for.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// `?q=&status=&org=&after=`; what a form sends empty is not asked for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub(in crate::http) struct ListQuery {
-    id: Option<String>,
-    status: Option<String>,
+    /// A call's id, a number, or what its metadata says.
+    q: String,
+    status: String,
+    org: String,
     after: Option<CallId>,
+}
+
+impl ListQuery {
+    /// What is looked for.
+    fn search(&self) -> Result<CallSearch, Problem> {
+        let wrong = |text: &str, param: &'static str| Problem::new(Code::InvalidField, text).param(param);
+        let mut search = CallSearch { before: self.after.clone(), limit: LIMIT, ..CallSearch::default() };
+        if !self.status.is_empty() {
+            search.status = Some(self.status.parse().map_err(|_| wrong("No such state.", "status"))?);
+        }
+        if !self.org.is_empty() {
+            search.org = Some(
+                self.org
+                    .parse()
+                    .map_err(|_| wrong("An organisation's id: org_ and 26 characters.", "org"))?,
+            );
+        }
+        if self.q.starts_with('+') {
+            search.to = number(Some(self.q.clone()), "q")?;
+        } else if self.q.contains('\0') {
+            return Err(wrong("It must not contain NUL.", "q"));
+        } else if !self.q.is_empty() {
+            search.metadata = Some(noted(&self.q));
+        }
+        Ok(search)
+    }
+}
+
+/// What organisations are called, as far as they are there.
+async fn slugs(state: &State, calls: &[Call]) -> Result<BTreeMap<OrgId, OrgSlug>, Problem> {
+    let mut slugs = BTreeMap::new();
+    for call in calls {
+        if !slugs.contains_key(&call.org)
+            && let Some(org) = state.store.org(&call.org).await?
+        {
+            slugs.insert(org.id, org.slug);
+        }
+    }
+    Ok(slugs)
 }
 
 /// `GET /calls`
@@ -75,32 +135,33 @@ pub(in crate::http) async fn list(
     AxumState(state): AxumState<State>,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let Query(ListQuery { id, status, after }) = query?;
-    if let Some(id) = id.map(|id| id.trim().to_owned()).filter(|id| !id.is_empty()) {
-        let id: CallId = id.parse().map_err(|_| {
-            Problem::new(Code::InvalidField, "A call's id: call_ and 26 characters.").param("id")
+    let Query(mut query) = query?;
+    query.q = query.q.trim().to_owned();
+    if query.q.starts_with("call_") {
+        let id: CallId = query.q.parse().map_err(|_| {
+            Problem::new(Code::InvalidField, "A call's id: call_ and 26 characters.").param("q")
         })?;
         return Ok(Redirect::to(&format!("/calls/{id}")).into_response());
     }
-    let status = status.filter(|word| !word.is_empty()).map(|word| word.parse::<CallStatus>()).transpose();
-    let status = status.map_err(|_| Problem::new(Code::InvalidField, "No such state.").param("status"))?;
-    let page = CallsPage { limit: LIMIT, starting_after: after, ending_before: None, status };
-    let page = state.store.list_calls(&OrgId::first(), page).await?;
-    let next = page.calls.last().filter(|_| page.has_more).map(|call| call.id.clone());
+    let found = search(&state, visitor.role, query.search()?).await?;
     let list = CallsList {
         shell: Shell::of(&visitor, Part::Calls, "Calls"),
-        calls: page.calls,
+        slugs: slugs(&state, &found.calls).await?,
+        calls: found.calls,
         statuses: CallStatus::ALL,
-        status,
-        next,
-        can_act: may_act(&visitor),
+        query,
+        next: found.next,
+        sees_all: may_act(&visitor),
+        looked_at_max: LOOKED_AT_MAX,
     };
     Ok(Page::of(&list)?.into_response())
 }
 
 /// A step of a call.
 struct Step {
-    at: At,
+    at: Exact,
+    /// Since it was accepted.
+    after: String,
     status: CallStatus,
     text: String,
 }
@@ -115,6 +176,8 @@ struct OneCall {
     gaps: Vec<(&'static str, String)>,
     steps: Vec<Step>,
     on_unknown: &'static str,
+    /// The slug of its organisation.
+    customer: String,
     can_act: bool,
 }
 
@@ -181,12 +244,8 @@ fn step(call: &Call, transition: &Transition, next: Option<&Transition>) -> Step
         (None, None, Some(_), Some(_)) => " → another trunk is tried".to_owned(),
         (None, None, ..) => String::new(),
     };
-    Step { at: At(transition.at), status: transition.status, text }
-}
-
-async fn find(state: &State, id: Result<Path<CallId>, PathRejection>) -> Result<Call, Problem> {
-    let Path(id) = id?;
-    state.store.call(&OrgId::first(), &id).await?.ok_or_else(Problem::not_found)
+    let after = format!("+{:.3} s", (transition.at - call.created_at).as_seconds_f64());
+    Step { at: Exact(transition.at), after, status: transition.status, text }
 }
 
 /// `GET /calls/{id}`
@@ -195,11 +254,12 @@ pub(in crate::http) async fn show(
     AxumState(state): AxumState<State>,
     id: Result<Path<CallId>, PathRejection>,
 ) -> Result<Page, Problem> {
-    let call = find(&state, id).await?;
-    let log = state.store.transitions(&OrgId::first(), &call.id).await?;
+    let call = find(&state, visitor.role, &id?.0).await?;
+    let log = state.store.transitions(&call.org, &call.id).await?;
     let steps = (0..).zip(&log).map(|(n, transition)| step(&call, transition, log.get(n + 1))).collect();
     let mut shell = Shell::of(&visitor, Part::Calls, format!("Call {}", call.id));
     shell.refresh_s = call.ended_at.is_none().then_some(REFRESH_S);
+    let org = state.store.org(&call.org).await?;
     Page::of(&OneCall {
         shell,
         sentence: sentence(&call),
@@ -209,6 +269,7 @@ pub(in crate::http) async fn show(
             OnUnknown::Retry => "it is dialled again",
             OnUnknown::Fail => "it is not dialled again",
         },
+        customer: org.map_or_else(|| call.org.to_string(), |org| org.slug.to_string()),
         can_act: may_act(&visitor),
         call,
     })
@@ -220,7 +281,7 @@ pub(in crate::http) async fn confirm_cancel(
     AxumState(state): AxumState<State>,
     id: Result<Path<CallId>, PathRejection>,
 ) -> Result<Page, Problem> {
-    let call = find(&state, id).await?;
+    let call = find(&state, visitor.role, &id?.0).await?;
     let question = format!("Cancel the call to {}?", call.request.to);
     let shell = Shell::of(&visitor, Part::Calls, question.clone());
     let mut page = Confirm::new(shell, question, "Cancel the call", format!("/calls/{}", call.id));
@@ -244,7 +305,8 @@ pub(in crate::http) async fn cancel(
     id: Result<Path<CallId>, PathRejection>,
 ) -> Result<Redirect, Problem> {
     let Path(id) = id?;
-    customers::end(&state, &OrgId::first(), &id, visitor.operator.actor).await?;
+    let call = find(&state, visitor.role, &id).await?;
+    customers::end(&state, &call.org, &id, visitor.operator.actor).await?;
     Ok(Redirect::to(&format!("/calls/{id}")))
 }
 
@@ -331,6 +393,6 @@ pub(in crate::http) async fn place(
     })?;
     let asker = Asker { org: OrgId::first(), actor: visitor.operator.actor, mode: Mode::Live };
     let body = JsonBody { value, bytes: Bytes::new() };
-    let placed = customers::place(&state, asker, &HeaderMap::new(), body).await?;
+    let placed = accepting::place(&state, asker, &HeaderMap::new(), body).await?;
     Ok(Redirect::to(&placed.call().map_or_else(|| "/calls".to_owned(), |call| format!("/calls/{}", call.id))))
 }

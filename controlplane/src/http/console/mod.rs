@@ -17,6 +17,7 @@ mod confirm;
 pub(in crate::http) mod customers;
 pub(in crate::http) mod deliveries;
 pub(in crate::http) mod explain;
+pub(in crate::http) mod firewall;
 pub(in crate::http) mod fleet;
 pub(in crate::http) mod holds;
 pub(in crate::http) mod live;

@@ -30,6 +30,7 @@ pub(super) enum Part {
     Calls,
     Routes,
     Bans,
+    Firewall,
     Customers,
     Webhooks,
     Audit,
@@ -39,11 +40,12 @@ pub(super) enum Part {
 
 impl Part {
     /// Those that the bar shows: address, name, and the key that goes there after `g`.
-    const SHOWN: [(Self, &'static str, &'static str, &'static str); 7] = [
+    const SHOWN: [(Self, &'static str, &'static str, &'static str); 8] = [
         (Self::Fleet, "/", "Fleet", "f"),
         (Self::Calls, "/calls", "Calls", "c"),
         (Self::Routes, "/routes", "Routes", "r"),
         (Self::Bans, "/bans", "Bans", "b"),
+        (Self::Firewall, "/firewall", "Firewall", "l"),
         (Self::Customers, "/customers", "Customers", "u"),
         (Self::Webhooks, "/webhooks", "Webhooks", "w"),
         (Self::Audit, "/audit", "Audit", "a"),
@@ -126,6 +128,25 @@ impl At {
 impl fmt::Display for At {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shape = format_description!("[year]-[month]-[day] [hour]:[minute]:[second] UTC");
+        f.write_str(&self.0.to_offset(time::UtcOffset::UTC).format(&shape).map_err(|_| fmt::Error)?)
+    }
+}
+
+/// A moment to the millisecond, where a second holds several.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Exact(pub(super) OffsetDateTime);
+
+impl Exact {
+    /// As machines read it.
+    pub(super) fn iso(&self) -> String {
+        At(self.0).iso()
+    }
+}
+
+impl fmt::Display for Exact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shape =
+            format_description!("[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:3] UTC");
         f.write_str(&self.0.to_offset(time::UtcOffset::UTC).format(&shape).map_err(|_| fmt::Error)?)
     }
 }

@@ -128,7 +128,8 @@ async fn visit(
     }
     state.uses.note(&session.key.id, now);
     let actor = auth::actor(parts, Some(session.key.id));
-    *visitor = Some(Visitor { operator: Operator { actor }, role, name: session.key.name, token_sha256 });
+    *visitor =
+        Some(Visitor { operator: Operator { actor, role }, role, name: session.key.name, token_sha256 });
     if role < needs {
         let detail = format!("This takes the role {needs} or a higher one; your key's is {role}.");
         return Err(Problem::new(Code::Forbidden, detail));

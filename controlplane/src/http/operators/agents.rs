@@ -136,6 +136,7 @@ fn view(state: &State, node: &NodeName) -> Value {
         "certificate_expires_at": seen
             .and_then(|seen| OffsetDateTime::from_unix_timestamp(seen.observations.certificate_expires_unix_s?).ok())
             .and_then(moment),
+        "firewall": seen.and_then(|seen| seen.observations.firewall.as_deref()),
         "policy_revision": seen.map(|seen| seen.observations.policy_revision),
     })
 }

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use axum::{
     Json,
     extract::{Path, State as AxumState, rejection::PathRejection},
+    http::StatusCode,
 };
 use controlplane_core::{
     health::{Standing, Withheld},
+    ids::AttemptId,
     names::{NodeName, TrunkName},
 };
 use controlplane_store::health::{HoldTarget, SetHold};
@@ -69,6 +71,7 @@ pub(in crate::http) async fn trunk_why(
         "hold": hold,
         "asr": asr,
         "canary": trunk.canary,
+        "last_canary": state.canaries.last(&name),
     });
     merge(&mut shown, &json!(health));
     shown["node_health"] = json!(node);
@@ -86,6 +89,29 @@ pub(in crate::http) async fn node_why(
     let mut shown = json!({"object": "node_why", "node": name, "hold": hold});
     merge(&mut shown, &json!(why));
     Ok(Json(shown))
+}
+
+/// Places a canary over a trunk now; shared with the console. What comes of it is told by `why`.
+pub(in crate::http) fn place_canary(state: &State, name: &TrunkName) -> Result<AttemptId, Problem> {
+    if state.registry.fleet().0.trunk(name).is_none() {
+        return Err(undeclared("trunk", name));
+    }
+    let attempt = state
+        .canaries
+        .now(name)
+        .map_err(|refused| Problem::new(Code::CanaryRefused, format!("{refused}. Nothing was dialled.")))?;
+    tracing::warn!(trunk = %name, %attempt, "an operator's canary");
+    Ok(attempt)
+}
+
+pub(in crate::http) async fn canary(
+    _: Operator,
+    AxumState(state): AxumState<State>,
+    name: Result<Path<TrunkName>, PathRejection>,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    let Path(name) = name?;
+    let attempt = place_canary(&state, &name)?;
+    Ok((StatusCode::ACCEPTED, Json(json!({"object": "canary", "trunk": name, "attempt": attempt}))))
 }
 
 fn merge(into: &mut Value, from: &Value) {

@@ -11,7 +11,7 @@ use axum::{
     http::HeaderMap,
 };
 use controlplane_core::{
-    access::{Mode, Role},
+    access::{Mode, Role, Scope},
     ids::{KeyId, OrgId},
 };
 use controlplane_store::{calls::Actor, keys::Whose};
@@ -125,6 +125,22 @@ pub(in crate::http) struct NewKeyBody {
     /// When it ends by itself; absent: never.
     #[serde(default, with = "time::serde::rfc3339::option")]
     expires_at: Option<OffsetDateTime>,
+}
+
+impl NewKeyBody {
+    /// A customer's, that does not end by itself.
+    pub(in crate::http) fn of_customer(name: String, org: OrgId, scopes: &[Scope], mode: Mode) -> Self {
+        let scopes = scopes.iter().map(|scope| scope.as_str().to_owned()).collect();
+        Self {
+            name,
+            operator: false,
+            role: None,
+            org: Some(org),
+            scopes: Some(scopes),
+            livemode: Some(mode == Mode::Live),
+            expires_at: None,
+        }
+    }
 }
 
 pub(in crate::http) async fn create(

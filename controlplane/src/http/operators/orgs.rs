@@ -53,6 +53,12 @@ pub(in crate::http) struct NewOrgBody {
     name: Option<String>,
 }
 
+impl NewOrgBody {
+    pub(in crate::http) fn of(slug: OrgSlug, name: Option<String>) -> Self {
+        Self { slug, name }
+    }
+}
+
 pub(in crate::http) async fn create(
     operator: Operator,
     AxumState(state): AxumState<State>,

@@ -90,6 +90,24 @@ impl AgentStore for PostgresStore {
             .await
     }
 
+    async fn facts_of_kinds(
+        &self,
+        node: &NodeName,
+        kinds: &[&str],
+        limit: u16,
+    ) -> Result<Vec<KeptFact>, StoreError> {
+        let rows = sqlx::query_as::<_, FactRow>(select_facts!(
+            "WHERE node = $1 AND kind = ANY($2) ORDER BY id DESC LIMIT $3"
+        ))
+        .bind(node.as_str())
+        .bind(kinds)
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await;
+        let facts = rows.and_then(|rows| rows.into_iter().map(KeptFact::try_from).collect());
+        facts.map_err(|error| self.failed("list facts of kinds", error))
+    }
+
     async fn agent_facts(&self, node: Option<&NodeName>, limit: u16) -> Result<Vec<KeptFact>, StoreError> {
         let rows = sqlx::query_as::<_, FactRow>(select_facts!(
             "WHERE $1::text IS NULL OR node = $1 ORDER BY received_at DESC, id DESC LIMIT $2"

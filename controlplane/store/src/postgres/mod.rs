@@ -25,6 +25,7 @@ mod orgs;
 mod privacy;
 mod reading;
 mod rounds;
+mod search;
 mod sessions;
 mod sole;
 mod untold;

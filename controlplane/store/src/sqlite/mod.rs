@@ -24,6 +24,7 @@ mod privacy;
 mod quick;
 mod reading;
 mod rounds;
+mod search;
 mod sessions;
 mod untold;
 mod webhooks;

@@ -135,6 +135,15 @@ pub(crate) async fn facts_are_kept_once_each_and_apart_by_node(mut f: Fixture) {
     assert_eq!(of_waw.iter().map(|k| k.fact.clone()).collect::<Vec<_>>(), [second, first]);
     assert_eq!((of_waw[0].received_at, of_waw[1].received_at), (later, NOON));
     assert_eq!(f.store.agent_facts(None, 2).await.unwrap().len(), 2);
+    let other = AgentFact { kind: "firewall".to_owned(), ..fact(&mut f, json!({"event": "on_trial"})) };
+    f.store.keep_facts(&waw, vec![other.clone()], later).await.unwrap();
+    let of_kinds = async |node, kinds: &[&str]| {
+        let facts = f.store.facts_of_kinds(node, kinds, 10).await.unwrap();
+        facts.into_iter().map(|kept| kept.fact.kind).collect::<Vec<_>>()
+    };
+    assert_eq!(of_kinds(&waw, &["firewall", "none"]).await, ["firewall"]);
+    assert_eq!(of_kinds(&waw, &["firewall", "finding"]).await, ["firewall", "finding", "finding"]);
+    assert_eq!(of_kinds(&fra, &["firewall"]).await, Vec::<String>::new());
 }
 
 pub(crate) async fn the_past_is_erased_and_the_present_stays(mut f: Fixture) {

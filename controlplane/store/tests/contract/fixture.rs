@@ -110,6 +110,11 @@ impl Fixture {
         sqlx::query_scalar(deadlocks).fetch_one(&pool).await.unwrap()
     }
 
+    /// Whose SQL it speaks.
+    pub(crate) fn is_postgres(&self) -> bool {
+        matches!(self.raw, Raw::Postgres(_))
+    }
+
     /// A moment as the database writes it.
     pub(crate) fn moment(&self, at: OffsetDateTime) -> String {
         let micros = at.unix_timestamp_nanos() / 1_000;

@@ -132,6 +132,8 @@ contract! {
         pages_backwards_are_the_nearest_newer_ones
         other_organisations_are_invisible
         a_status_filters
+        calls_are_searched_over_all_organisations
+        a_search_says_up_to_where_it_has_looked
         open_calls_come_oldest_first_and_leave_at_their_end;
     fleet:
         there_is_none_at_first

@@ -26,6 +26,7 @@ mod plan;
 mod policy;
 pub mod readback;
 mod rule;
+mod told;
 
 pub use plan::{HANDSHAKES, Plan, TABLE};
 pub use policy::{Carrier, InvalidPolicy, Others, Path, Policy, Ports, Rate, ReachedFrom};

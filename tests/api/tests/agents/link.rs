@@ -60,6 +60,7 @@ pub(crate) fn observations(revision: u64) -> Observations {
         spool: Spool::default(),
         certificate_expires_unix_s: None,
         policy_revision: 0,
+        firewall: None,
     }
 }
 

@@ -262,9 +262,24 @@ impl Doing<'_> {
         ] {
             self.sent_form(&browser, route, &route.replace("{name}", name), &[("reason", "x")]).await;
         }
+        let canary = "/trunks/{name}/canary";
+        self.sent_form(&browser, canary, "/trunks/acme-waw-1/canary", &[]).await;
         self.fleet.callee(NUMBER, talks(20_000));
         let placed = self.sent_form(&browser, "/calls/new", "/calls/new", &[("to", NUMBER)]).await;
         self.sent_form(&browser, "/calls/{id}/cancel", &format!("{placed}/cancel"), &[]).await;
+        let org = self.sent_form(&browser, "/customers/new", "/customers/new", &[("slug", "x-2")]).await;
+        let key = [("name", "x"), ("mode", "live"), ("audio", "on")];
+        let of = |verb: &str| format!("{org}/{verb}");
+        self.sent_form(&browser, "/customers/{id}/limits", &of("limits"), &[("cps_max", "5")]).await;
+        self.answered("POST", "/customers/{id}/keys", browser.sends(&of("keys"), &key)).await;
+        for (route, verb) in [("/customers/{id}/suspend", "suspend"), ("/customers/{id}/resume", "resume")] {
+            self.sent_form(&browser, route, &of(verb), &[]).await;
+        }
+        let keys = format!("/admin/v1/keys?org={}", org.rsplit('/').next().unwrap());
+        let made = self.fleet.operator.get(&keys).await.is(200)["data"][0]["id"].as_str().unwrap().to_owned();
+        for (route, verb) in [("/keys/{id}/rotate", "rotate"), ("/keys/{id}/revoke", "revoke")] {
+            self.answered("POST", route, browser.sends(&format!("/keys/{made}/{verb}"), &[])).await;
+        }
         for route in ["/bans/add", "/bans/remove", "/allows/add", "/allows/remove"] {
             self.sent_form(&browser, route, route, &[("net", "203.0.113.77"), ("reason", "x")]).await;
         }
@@ -277,6 +292,7 @@ impl Doing<'_> {
             ("/admin/v1/nodes/{name}/undrain", "waw-1"),
             ("/admin/v1/trunks/{name}/disable", "acme-waw-1"),
             ("/admin/v1/trunks/{name}/enable", "acme-waw-1"),
+            ("/admin/v1/trunks/{name}/canary", "beta-waw-1"),
             ("/admin/v1/nodes/{name}/revoke", "waw-1"),
         ] {
             self.ask("POST", route, &route.replace("{name}", name), json!({})).await;
@@ -300,7 +316,8 @@ impl Doing<'_> {
 
 #[tokio::test]
 async fn every_state_changing_route_leaves_a_row_where_it_succeeds() {
-    let fleet = Fleet::of(&["waw-1"], &["acme"]).settings(inner).start().await;
+    let canary = "canary = { number = \"+48229999999\", interval_s = 86400 }";
+    let fleet = Fleet::of(&["waw-1"], &["acme", "beta"]).trunks_have(canary).settings(inner).start().await;
     let mut doing = Doing { fleet: &fleet, done: BTreeSet::new() };
     doing.calls().await;
     doing.hooks().await;

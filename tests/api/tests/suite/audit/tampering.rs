@@ -1,7 +1,7 @@
 //! What was done to the log by who has the database's file is found and named.
 
 use super::{all_sealed, keys_made, proof};
-use crate::fixture::Fleet;
+use crate::fixture::{Browser, Fleet};
 
 const UNLOCK: &str = "DROP TRIGGER audit_log_only_sealed; DROP TRIGGER audit_log_not_deleted;
                       DROP TRIGGER audit_log_not_replaced;";
@@ -21,6 +21,24 @@ async fn id(fleet: &Fleet, seq: i64) -> String {
     rows.iter().find(|row| row["seq"] == seq).unwrap()["id"].as_str().unwrap().to_owned()
 }
 
+/// What the console's proof says.
+async fn console(fleet: &Fleet) -> String {
+    let browser = Browser::of(&fleet.operator, &fleet.operator.key.clone().unwrap()).await;
+    browser.page("/audit/verify").await
+}
+
+#[tokio::test]
+async fn a_log_that_is_whole_is_said_to_be_by_its_page() {
+    let fleet = Fleet::small().await;
+    keys_made(&fleet, 8).await;
+    all_sealed(&fleet).await;
+    let page = console(&fleet).await;
+    assert!(
+        page.contains("The audit log is whole") && page.contains("rows were proved, from row 1 ("),
+        "{page}"
+    );
+}
+
 #[tokio::test]
 async fn one_changed_byte_is_found_and_named() {
     let fleet = unlocked().await;
@@ -30,6 +48,8 @@ async fn one_changed_byte_is_found_and_named() {
     assert_eq!(report.findings_total, 1, "{report:?}");
     let text = report.findings[0].to_string();
     assert!(text.starts_with(&format!("row 5 ({id}) was changed")), "{text}");
+    let page = console(&fleet).await;
+    assert!(page.contains("The audit log is NOT whole") && page.contains(&text), "{page}");
 }
 
 #[tokio::test]

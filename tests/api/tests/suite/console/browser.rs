@@ -1,138 +1,14 @@
-//! The console in a real Chromium, by WebDriver: at a desk's width and at a phone's, in light and in dark, without an error of
-//! script or policy, as axe-core would have it, and up to date by itself.
-//!
-//! Debian: chromium, chromium-driver, npm (for axe-core, which is fetched once into the folder for temporary files). Pictures go where
-//! `RINGWARD_SCREENSHOTS` says.
+//! The console in a real Chromium: at a desk's width and at a phone's, in light and in dark, without an error of script or policy,
+//! as axe-core would have it, and up to date by itself.
 
-use std::{path::PathBuf, process::Stdio, time::Duration};
+use std::time::Duration;
 
+use browser::{Driver, WIDTHS, axe};
 use controlplane_core::ids::OrgId;
-use data_encoding::BASE64;
-use reqwest::Client;
-use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::{Child, Command},
-    time::Instant,
-};
+use serde_json::json;
+use tokio::time::Instant;
 
 use crate::fixture::{Fleet, NUMBER, eventually, talks};
-
-/// A browser that is driven.
-struct Driver {
-    /// Ends with this.
-    _process: Child,
-    client: Client,
-    session: String,
-}
-
-impl Driver {
-    async fn start(width: u32, scheme: &str) -> Self {
-        let mut process = Command::new("chromedriver")
-            .arg("--port=0")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("chromedriver is installed");
-        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let port = loop {
-            let line = lines.next_line().await.unwrap().expect("it says its port");
-            if let Some(port) = line.split("successfully on port ").nth(1) {
-                break port.trim_end_matches('.').parse::<u16>().unwrap();
-            }
-        };
-        let client = Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().unwrap();
-        let dark = if scheme == "dark" { "--force-dark-mode" } else { "--force-light-mode" };
-        let mut options = json!({"args": ["--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1280,1400", dark]});
-        if width < 500 {
-            options["mobileEmulation"] =
-                json!({"deviceMetrics": {"width": width, "height": 1400, "pixelRatio": 1.0}});
-        }
-        let wanted = json!({"capabilities": {"alwaysMatch": {
-            "browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"},
-        }}});
-        let base = format!("http://127.0.0.1:{port}/session");
-        let made: Value = client.post(&base).json(&wanted).send().await.unwrap().json().await.unwrap();
-        let id = made["value"]["sessionId"].as_str().unwrap_or_else(|| panic!("{made}"));
-        let driver = Self { _process: process, session: format!("{base}/{id}"), client };
-        let features = json!({"cmd": "Emulation.setEmulatedMedia", "params": {
-            "features": [{"name": "prefers-color-scheme", "value": scheme}],
-        }});
-        driver.does("goog/cdp/execute", features).await;
-        driver
-    }
-
-    async fn does(&self, command: &str, body: Value) -> Value {
-        let answer =
-            self.client.post(format!("{}/{command}", self.session)).json(&body).send().await.unwrap();
-        let answer: Value = answer.json().await.unwrap();
-        assert!(answer["value"]["error"].is_null(), "{command}: {answer}");
-        answer["value"].clone()
-    }
-
-    async fn go(&self, address: &str) {
-        self.does("url", json!({"url": address})).await;
-    }
-
-    async fn script(&self, script: &str, args: Value) -> Value {
-        self.does("execute/sync", json!({"script": script, "args": args})).await
-    }
-
-    /// What the page complained of since it was last asked: scripts, policies, answers that failed.
-    async fn complaints(&self) -> Vec<String> {
-        let told = self.does("se/log", json!({"type": "browser"})).await;
-        let bad = |entry: &&Value| ["SEVERE", "WARNING"].contains(&entry["level"].as_str().unwrap());
-        told.as_array().unwrap().iter().filter(bad).map(|entry| entry["message"].to_string()).collect()
-    }
-
-    async fn picture(&self, name: &str) {
-        let Some(folder) = std::env::var_os("RINGWARD_SCREENSHOTS").map(PathBuf::from) else { return };
-        let taken = self.client.get(format!("{}/screenshot", self.session)).send().await.unwrap();
-        let taken: Value = taken.json().await.unwrap();
-        std::fs::create_dir_all(&folder).unwrap();
-        let png = BASE64.decode(taken["value"].as_str().unwrap().as_bytes()).unwrap();
-        std::fs::write(folder.join(format!("{name}.png")), png).unwrap();
-    }
-
-    /// What axe-core finds against WCAG 2 A and AA.
-    async fn barriers(&self, axe: &str) -> Vec<String> {
-        self.script(axe, json!([])).await;
-        let run = "const done = arguments[0]; axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa']})\
-                   .then(found => done(found.violations.map(v => v.id + ': ' + v.nodes.map(n => n.html).join(' | '))));";
-        let found = self.does("execute/async", json!({"script": run, "args": []})).await;
-        found.as_array().unwrap().iter().map(Value::to_string).collect()
-    }
-}
-
-impl Drop for Driver {
-    /// The browser would outlive its driver, also where a test fails.
-    fn drop(&mut self) {
-        let session = self.session.clone();
-        let ending = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            let client = Client::builder().no_proxy().timeout(Duration::from_secs(10)).build().unwrap();
-            runtime.block_on(async { client.delete(session).send().await.is_ok() })
-        });
-        // A browser that stays behind is no reason to fail a test.
-        let _ = ending.join();
-    }
-}
-
-/// axe-core's script, from the npm registry by npm.
-async fn axe() -> String {
-    let folder = std::env::temp_dir().join("ringward-axe-core-4.10.3");
-    let script = folder.join("node_modules/axe-core/axe.min.js");
-    if !script.exists() {
-        let fetching = Command::new("npm")
-            .args(["install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"])
-            .arg(&folder)
-            .arg("axe-core@4.10.3")
-            .status();
-        assert!(fetching.await.expect("npm is installed").success());
-    }
-    std::fs::read_to_string(script).unwrap()
-}
 
 /// A fleet with something to look at.
 async fn fleet() -> (Fleet, String) {
@@ -167,8 +43,20 @@ async fn every_page_is_well_at_a_desk_and_on_a_phone() {
         ("customer", format!("/customers/{}", OrgId::first())),
         ("webhooks", "/webhooks".to_owned()),
         ("audit", "/audit".to_owned()),
+        ("verified", "/audit/verify".to_owned()),
+        ("firewall", "/firewall".to_owned()),
+        ("wall", "/firewall/waw-1".to_owned()),
+        ("new-customer", "/customers/new".to_owned()),
+        ("make-customer", "/customers/new?slug=acme".to_owned()),
+        ("new-key", format!("/customers/{}/keys", OrgId::first())),
+        ("make-key", format!("/customers/{}/keys?name=pager&mode=live&calls%3Awrite=on", OrgId::first())),
+        ("limits", format!("/customers/{}/limits", OrgId::first())),
+        ("set-limits", format!("/customers/{}/limits?ask=yes&cps_max=7", OrgId::first())),
+        ("suspend", format!("/customers/{}/suspend", OrgId::first())),
+        ("canary", "/trunks/acme-waw-1/canary".to_owned()),
     ];
-    for (width, scheme) in [(1280, "light"), (390, "dark")] {
+    let [desk, phone] = WIDTHS;
+    for (width, scheme) in [(desk, "light"), (phone, "dark")] {
         let driver = Driver::start(width, scheme).await;
         driver.go(&format!("{base}/trunks/acme-waw-1")).await;
         driver.picture(&format!("{width}-{scheme}-sign-in")).await;
@@ -182,10 +70,7 @@ async fn every_page_is_well_at_a_desk_and_on_a_phone() {
         for (name, path) in &pages {
             driver.go(&format!("{base}{path}")).await;
             driver.picture(&format!("{width}-{scheme}-{name}")).await;
-            let wide = driver.script("return document.documentElement.scrollWidth", json!([])).await;
-            assert!(wide.as_u64().unwrap() <= u64::from(width), "{name} is {wide} wide at {width}");
-            assert_eq!(driver.barriers(&axe).await, Vec::<String>::new(), "{name} at {width}");
-            assert_eq!(driver.complaints().await, Vec::<String>::new(), "{name} at {width}");
+            driver.is_well(width, &axe, name).await;
         }
     }
 }

@@ -31,8 +31,24 @@ async fn a_call_is_told_with_every_attempt_and_what_was_decided_upon_it() {
     let list = browser.page("/calls?status=completed").await;
     assert!(list.contains(&format!("href=\"/calls/{id}\"")) && list.contains(NUMBER), "{list}");
     assert!(!browser.page("/calls?status=failed").await.contains(id));
-    assert_eq!(browser.get(&format!("/calls?id={id}")).await.header("location"), format!("/calls/{id}"));
-    assert_eq!(browser.get("/calls?id=nonsense").await.status, 422);
+    assert_eq!(browser.get(&format!("/calls?q={id}")).await.header("location"), format!("/calls/{id}"));
+    for found in ["q=%2B48221234567", "q=incident%3D%3Cb%3E991%3C%2Fb%3E", "q=%3Cb%3E991%3C%2Fb%3E"] {
+        assert!(browser.page(&format!("/calls?{found}")).await.contains(id), "{found}");
+    }
+    for other in ["q=%2B48221234568", "q=incident%3D991", "q=nonsense"] {
+        let page = browser.page(&format!("/calls?{other}")).await;
+        assert!(!page.contains(id) && page.contains("No such call."), "{other}: {page}");
+    }
+    assert_eq!(browser.get("/calls?q=call_nonsense").await.status, 422);
+    assert_eq!(browser.get("/calls?q=%2B48x").await.status, 422);
+    // To the millisecond, and since its acceptance.
+    let shaped = |text: &str| {
+        let time = text.split_once('>').unwrap().1;
+        time.as_bytes().get(19) == Some(&b'.') && time.contains(" UTC</time> <code class=\"after\">+")
+    };
+    let (_, steps) = page.split_once("Step by step").unwrap();
+    let (steps, _) = steps.split_once("</ol>").unwrap();
+    assert!(steps.split("<time").skip(1).all(shaped) && steps.contains(">+0.000 s</code>"), "{steps}");
     assert_eq!(browser.get("/calls?status=nonsense").await.status, 422);
     assert_eq!(browser.get("/calls/call_00000000000000000000000000").await.status, 404);
 }
@@ -66,4 +82,47 @@ async fn a_test_call_is_asked_about_placed_followed_and_canceled() {
     let answer = browser.post("/calls/new", &[("to", "+8821234567")]).await;
     assert_eq!(answer.status, 403);
     assert!(answer.text.contains("This call may not be placed"), "{}", answer.text);
+}
+
+#[tokio::test]
+async fn operators_find_calls_of_every_organisation_and_viewers_those_of_the_first() {
+    let mut fleet = Fleet::small().await;
+    fleet.callee(NUMBER, talks(20_000));
+    let other = fleet.other_customer().await;
+    let body = json!({"to": NUMBER, "message": {"audio_id": "builtin:beep"}, "metadata": {"ticket": "77"}});
+    let made = other.post("/v1/calls", &body).await.is(201);
+    let id = made["id"].as_str().unwrap();
+    let body = json!({"name": "looks", "operator": true, "role": "viewer"});
+    let viewer =
+        fleet.operator.post("/admin/v1/keys", &body).await.is(201)["secret"].as_str().unwrap().to_owned();
+    let viewing = fleet.operator.with_key(&viewer);
+    let (path, org) = (format!("/calls/{id}"), "org_00000000000000000000000004");
+    let search = format!("/admin/v1/calls?to=%2B48221234567&metadata=ticket%3D77&org={org}");
+    let found = fleet.operator.get(&search).await.is(200);
+    assert_eq!((&found["data"][0]["id"], &found["data"][0]["org"]), (&json!(id), &json!(org)), "{found}");
+    assert_eq!((&found["has_more"], &found["next"]), (&json!(false), &json!(null)));
+    viewing.get(&search).await.is_problem(403, "forbidden");
+    assert_eq!(viewing.get("/admin/v1/calls").await.is(200)["data"], json!([]));
+    viewing.get(&format!("/admin/v1{path}")).await.is_problem(404, "not_found");
+    assert_eq!(fleet.operator.get(&format!("/admin/v1{path}")).await.is(200)["org"], org);
+    let (browser, looking) = (
+        Browser::of(&fleet.operator, &fleet.operator.key.clone().unwrap()).await,
+        Browser::of(&fleet.operator, &viewer).await,
+    );
+    let list = browser.page("/calls?q=ticket%3D77").await;
+    assert!(list.contains(id) && list.contains(">other</a>"), "{list}");
+    assert!(browser.page(&path).await.contains(">other</a>"));
+    assert!(!looking.page("/calls").await.contains(id));
+    assert_eq!(looking.get(&path).await.status, 404);
+    // Its end is its organisation's to see.
+    assert_eq!(browser.post(&format!("{path}/cancel"), &[]).await.status, 303);
+    crate::fixture::eventually("it has ended", async || {
+        other.get(&format!("/v1{path}")).await.is(200)["status"] == "canceled"
+    })
+    .await;
+    let rows = other.get("/v1/audit_log?action=call.cancel").await.is(200);
+    assert_eq!(
+        (&rows["data"][0]["target_id"], &rows["data"][0]["actor_type"]),
+        (&json!(id), &json!("operator"))
+    );
 }

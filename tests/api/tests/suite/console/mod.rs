@@ -3,6 +3,8 @@
 #[cfg(feature = "browser-tests")]
 mod browser;
 mod calls;
+mod canaries;
+mod customers;
 mod escaping;
 mod holds;
 mod live;

@@ -1,5 +1,9 @@
-//! Customers: organisations, their keys, what they may have and what they have used. To look at; changes are the command
-//! line's.
+//! Customers: organisations, their keys, what they may have and what they have used. Admins make, suspend and resume
+//! them ([`orgs`]), make and end their keys ([`keys`]) and set their limits ([`limits`]), each after a question.
+
+pub(in crate::http) mod keys;
+pub(in crate::http) mod limits;
+pub(in crate::http) mod orgs;
 
 use std::sync::Arc;
 
@@ -8,7 +12,7 @@ use axum::extract::{
     Path, Query, State as AxumState,
     rejection::{PathRejection, QueryRejection},
 };
-use controlplane_core::{ids::OrgId, limits::OrgLimits};
+use controlplane_core::{access::Role, ids::OrgId, limits::OrgLimits};
 use controlplane_store::{
     guard::{DayUsage, InUse, day_of},
     keys::{Key, KeyPage, Whose},
@@ -31,11 +35,23 @@ const DAYS: i64 = 14;
 const EPOCH: Date = date!(1970 - 01 - 01);
 
 #[derive(Template)]
-#[template(path = "customers.html")]
+#[template(path = "customers/list.html")]
 struct CustomersPage {
     shell: Shell,
     orgs: Vec<Org>,
     next: Option<OrgId>,
+    can_change: bool,
+}
+
+/// Customers are admins' to change, as at the operators' API.
+fn may_change(visitor: &Visitor) -> bool {
+    visitor.role >= Role::Admin
+}
+
+/// An organisation that there is.
+async fn find(state: &State, id: Result<Path<OrgId>, PathRejection>) -> Result<Org, Problem> {
+    let Path(id) = id?;
+    state.store.org(&id).await?.ok_or_else(Problem::not_found)
 }
 
 /// `?after=`
@@ -54,7 +70,8 @@ pub(in crate::http) async fn list(
     let Query(ListQuery { after }) = query?;
     let (orgs, has_more) = state.store.list_orgs(LIMIT, after.as_ref()).await?;
     let next = orgs.last().filter(|_| has_more).map(|org| org.id.clone());
-    Page::of(&CustomersPage { shell: Shell::of(&visitor, Part::Customers, "Customers"), orgs, next })
+    let shell = Shell::of(&visitor, Part::Customers, "Customers");
+    Page::of(&CustomersPage { shell, orgs, next, can_change: may_change(&visitor) })
 }
 
 /// What was used on one day.
@@ -75,7 +92,7 @@ impl From<DayUsage> for Used {
 }
 
 #[derive(Template)]
-#[template(path = "customer.html")]
+#[template(path = "customers/one.html")]
 struct CustomerPage {
     shell: Shell,
     org: Org,
@@ -89,6 +106,7 @@ struct CustomerPage {
     more_keys: bool,
     days: i64,
     usage: Vec<Used>,
+    can_change: bool,
 }
 
 /// `GET /customers/{id}`
@@ -97,8 +115,8 @@ pub(in crate::http) async fn show(
     AxumState(state): AxumState<State>,
     id: Result<Path<OrgId>, PathRejection>,
 ) -> Result<Page, Problem> {
-    let Path(id) = id?;
-    let org = state.store.org(&id).await?.ok_or_else(Problem::not_found)?;
+    let org = find(&state, id).await?;
+    let id = org.id.clone();
     let today = day_of(state.clock.now());
     let page = KeyPage { whose: Whose::Org(id.clone()), limit: LIMIT, starting_after: None };
     let (keys, more_keys) = state.store.keys(page).await?;
@@ -120,6 +138,7 @@ pub(in crate::http) async fn show(
         more_keys,
         days: DAYS,
         usage: usage.into_iter().rev().map(Used::from).collect(),
+        can_change: may_change(&visitor),
         org,
     })
 }
