@@ -3,7 +3,7 @@
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use node_agent_ami::{ActionIds, ConnectConfig, Secret, Session};
@@ -69,6 +69,35 @@ enum Command {
     /// The firewall of this node.
     #[command(subcommand)]
     Firewall(FirewallCommand),
+    /// Prints what a shell completes commands by.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Writes manual pages, one of each command.
+    Man {
+        /// Where to.
+        folder: PathBuf,
+    },
+}
+
+/// Prints what a shell completes commands by.
+fn completions(shell: clap_complete::Shell) -> ExitCode {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "ringward-agent", &mut text);
+    // Who reads no further has what he wanted.
+    let _ = std::io::Write::write_all(&mut std::io::stdout(), &text);
+    ExitCode::SUCCESS
+}
+
+/// Writes a manual page of the program and of each of its commands.
+fn man(folder: &std::path::Path) -> ExitCode {
+    let written =
+        std::fs::create_dir_all(folder).and_then(|()| clap_mangen::generate_to(Cli::command(), folder));
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("{}: {error}", folder.display()), 1),
+    }
 }
 
 /// Runs it. 0: done; 1: it failed, or `check` found something; 2: wrong usage or settings.
@@ -76,9 +105,12 @@ pub fn run(cli: &Cli) -> ExitCode {
     let settings = match (Settings::load(cli.config.as_deref()), &cli.command) {
         (Ok(settings), _) => settings,
         // What brings the old rules back must not hang on a file that somebody is editing.
-        (Err(_), Command::Firewall(FirewallCommand::Revert(_) | FirewallCommand::Guard(_))) => {
-            Settings::default()
-        }
+        (
+            Err(_),
+            Command::Firewall(FirewallCommand::Revert(_) | FirewallCommand::Guard(_))
+            | Command::Completions { .. }
+            | Command::Man { .. },
+        ) => Settings::default(),
         (Err(error), _) => return fail(&error.to_string(), 2),
     };
     let threads = match cli.command {
@@ -89,7 +121,9 @@ pub fn run(cli: &Cli) -> ExitCode {
         | Command::Jail(_)
         | Command::Ban(_)
         | Command::Allow(_)
-        | Command::Firewall(_) => 1,
+        | Command::Firewall(_)
+        | Command::Completions { .. }
+        | Command::Man { .. } => 1,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
     let runtime = match runtime {
@@ -106,6 +140,8 @@ pub fn run(cli: &Cli) -> ExitCode {
             Command::Ban(command) => command.run(&settings, say).await,
             Command::Allow(command) => command.run(&settings, say).await,
             Command::Firewall(command) => command.run(&settings, say).await,
+            Command::Completions { shell } => Ok(completions(*shell)),
+            Command::Man { folder } => Ok(man(folder)),
         }
     });
     match done {

@@ -28,6 +28,15 @@ pub struct InvalidName {
     rule: &'static str,
 }
 
+/// Which of these names somebody may have meant by `word`; `None` where none is close to it.
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    /// Below this, names have little but their length in common (Jaro-Winkler, 0 to 1).
+    const CLOSE: f64 = 0.8;
+    let scored = candidates.into_iter().map(|name| (strsim::jaro_winkler(word, name), name));
+    let close = scored.filter(|(score, _)| *score >= CLOSE);
+    close.max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, name)| name)
+}
+
 fn is_slug(text: &str) -> bool {
     let ok = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     (1..=NAME_MAX).contains(&text.len())

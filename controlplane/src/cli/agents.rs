@@ -6,13 +6,14 @@ use serde_json::{Value, json};
 
 use super::{
     client::Door,
-    commands::{Done, encoded_id, show},
+    commands::{Done, encoded_name, show},
     table::cell,
 };
 
 pub(super) async fn token(door: &Door, name: &str, urls: &[String]) -> Done {
     let body = if urls.is_empty() { json!({}) } else { json!({"urls": urls}) };
-    let token = door.post(&format!("/admin/v1/nodes/{}/token", encoded_id(name)), &body).await?;
+    let token =
+        door.post_to("nodes", name, &format!("/admin/v1/nodes/{}/token", encoded_name(name)), &body).await?;
     // Only the command on stdout, so that it can be piped to the node.
     show(door, &token, || format!("{}\n", cell(&token, "command")));
     if !door.json {
@@ -22,7 +23,9 @@ pub(super) async fn token(door: &Door, name: &str, urls: &[String]) -> Done {
 }
 
 pub(super) async fn revoke(door: &Door, name: &str) -> Done {
-    let answer = door.post(&format!("/admin/v1/nodes/{}/revoke", encoded_id(name)), &json!({})).await?;
+    let answer = door
+        .post_to("nodes", name, &format!("/admin/v1/nodes/{}/revoke", encoded_name(name)), &json!({}))
+        .await?;
     show(door, &answer, || {
         format!(
             "{} is revoked: its link is cut, certificates refused from now on: {}.\n",
@@ -34,7 +37,7 @@ pub(super) async fn revoke(door: &Door, name: &str) -> Done {
 }
 
 pub(super) async fn show_agent(door: &Door, name: &str) -> Done {
-    let agent = door.get(&format!("/admin/v1/nodes/{}/agent", encoded_id(name))).await?;
+    let agent = door.get_of("nodes", name, &format!("/admin/v1/nodes/{}/agent", encoded_name(name))).await?;
     show(door, &agent, || lines(&agent));
     Ok(ExitCode::SUCCESS)
 }

@@ -2,8 +2,12 @@
 
 use std::fmt;
 
+use controlplane_core::names::nearest;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
+
+/// Exit code where there is no such thing.
+const NOT_FOUND: u8 = 5;
 
 /// Why a command did not do what it should; its text says what to do next.
 #[derive(Debug)]
@@ -31,7 +35,20 @@ impl Failure {
 
     /// There is no such thing.
     pub(super) fn not_found(text: impl Into<String>) -> Self {
-        Self { text: text.into(), code: 5 }
+        Self { text: text.into(), code: NOT_FOUND }
+    }
+
+    /// Of something that is called by name and is not there: also what may have been meant.
+    pub(super) async fn or_near(mut self, door: &Door, nouns: &str, name: &str) -> Self {
+        if self.code == NOT_FOUND
+            && let Ok(list) = door.get(&format!("/admin/v1/{nouns}")).await
+        {
+            let names = list["data"].as_array().into_iter().flatten();
+            if let Some(near) = nearest(name, names.filter_map(|entry| entry["name"].as_str())) {
+                self.text.push_str(&format!("\n  Did you mean {near}?"));
+            }
+        }
+        self
     }
 
     fn unreachable(url: &str, error: &reqwest::Error) -> Self {
@@ -57,8 +74,12 @@ impl Failure {
             StatusCode::UNAUTHORIZED => {
                 (4, "\n  Set RINGWARD_OPERATOR_KEY to an operator key; `ringward bootstrap` makes the first.")
             }
+            StatusCode::FORBIDDEN if problem["code"] == "not_permitted" => (
+                4,
+                "\n  `ringward policy explain NUMBER` tells the rule; `ringward policy set --open PL` opens a country.",
+            ),
             StatusCode::FORBIDDEN => (4, ""),
-            StatusCode::NOT_FOUND => (5, ""),
+            StatusCode::NOT_FOUND => (NOT_FOUND, ""),
             StatusCode::CONFLICT => (6, ""),
             _ => (1, ""),
         };
@@ -101,6 +122,28 @@ impl Door {
             )));
         }
         Ok(Self { url, key: key.map(str::to_owned), http, json })
+    }
+
+    /// Of a node or a trunk: an error names what may have been meant.
+    pub(super) async fn get_of(&self, nouns: &str, name: &str, path: &str) -> Result<Value, Failure> {
+        match self.get(path).await {
+            Ok(answer) => Ok(answer),
+            Err(failure) => Err(failure.or_near(self, nouns, name).await),
+        }
+    }
+
+    /// The same, of what changes something.
+    pub(super) async fn post_to(
+        &self,
+        nouns: &str,
+        name: &str,
+        path: &str,
+        body: &Value,
+    ) -> Result<Value, Failure> {
+        match self.post(path, body).await {
+            Ok(answer) => Ok(answer),
+            Err(failure) => Err(failure.or_near(self, nouns, name).await),
+        }
     }
 
     pub(super) async fn get(&self, path: &str) -> Result<Value, Failure> {

@@ -8,6 +8,7 @@ use tokio::time::sleep;
 use super::{
     BootstrapArgs, CallListArgs, PlaceArgs,
     client::{Door, Failure},
+    keys::org_id,
     table::{cell, rows, table},
 };
 use crate::{bootstrap, settings::Settings};
@@ -316,12 +317,16 @@ pub(super) async fn show_call(door: &Door, id: &str) -> Done {
 }
 
 pub(super) async fn calls(door: &Door, args: &CallListArgs) -> Done {
+    let org = match &args.org {
+        Some(named) => Some(org_id(door, named).await?),
+        None => None,
+    };
     let mut path = format!("/admin/v1/calls?limit={}", args.limit);
     for (name, value) in [
         ("to", &args.to),
         ("metadata", &args.metadata),
         ("status", &args.status),
-        ("org", &args.org),
+        ("org", &org),
         ("starting_after", &args.after),
     ] {
         path += &value.as_ref().map_or_else(String::new, |text| format!("&{name}={}", encoded_name(text)));

@@ -122,13 +122,13 @@ fn trunk(answer: &Value) -> String {
 }
 
 pub(super) async fn trunk_why(door: &Door, name: &str) -> Done {
-    let answer = door.get(&format!("/admin/v1/trunks/{}/why", encoded_name(name))).await?;
+    let answer = door.get_of("trunks", name, &format!("/admin/v1/trunks/{}/why", encoded_name(name))).await?;
     show(door, &answer, || trunk(&answer));
     Ok(ExitCode::SUCCESS)
 }
 
 pub(super) async fn node_why(door: &Door, name: &str) -> Done {
-    let answer = door.get(&format!("/admin/v1/nodes/{}/why", encoded_name(name))).await?;
+    let answer = door.get_of("nodes", name, &format!("/admin/v1/nodes/{}/why", encoded_name(name))).await?;
     show(door, &answer, || {
         let head = format!("{}: {}\n", cell(&answer, "node"), cell(&answer, "sentence"));
         head + &hold(&answer) + &history(&answer)
@@ -139,7 +139,8 @@ pub(super) async fn node_why(door: &Door, name: &str) -> Done {
 /// `word`: disable, enable, drain or undrain.
 pub(super) async fn set_hold(door: &Door, nouns: &str, name: &str, word: &str, reason: Option<&str>) -> Done {
     let body = reason.map_or_else(|| json!({}), |reason| json!({"reason": reason}));
-    let answer = door.post(&format!("/admin/v1/{nouns}/{}/{word}", encoded_name(name)), &body).await?;
+    let path = format!("/admin/v1/{nouns}/{}/{word}", encoded_name(name));
+    let answer = door.post_to(nouns, name, &path, &body).await?;
     let is = match word {
         "disable" => "takes no new call",
         "drain" => "takes no new call; those under way go on to their end",
@@ -164,7 +165,8 @@ fn canary_told(ended: &Value) -> String {
 
 /// Places a canary, and tells what came of it.
 pub(super) async fn canary(door: &Door, name: &str) -> Done {
-    let placed = door.post(&format!("/admin/v1/trunks/{}/canary", encoded_name(name)), &json!({})).await?;
+    let path = format!("/admin/v1/trunks/{}/canary", encoded_name(name));
+    let placed = door.post_to("trunks", name, &path, &json!({})).await?;
     let late = Instant::now() + CANARY_MAX;
     loop {
         let why = door.get(&format!("/admin/v1/trunks/{}/why", encoded_name(name))).await?;

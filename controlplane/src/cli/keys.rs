@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use controlplane_core::names::nearest;
 use serde_json::{Value, json};
 
 use super::{
@@ -192,7 +193,11 @@ pub(super) async fn org_id(door: &Door, named: &str) -> Result<String, Failure> 
     }
     let list = whole(door, "/admin/v1/orgs?").await?;
     let found = list["data"].as_array().into_iter().flatten().find(|org| org["slug"] == named);
-    let missing = || Failure::not_found(format!("there is no organisation {named}: see `ringward org list`"));
+    let missing = || {
+        let slugs = list["data"].as_array().into_iter().flatten().filter_map(|org| org["slug"].as_str());
+        let near = nearest(named, slugs).map_or_else(String::new, |near| format!("\n  Did you mean {near}?"));
+        Failure::not_found(format!("there is no organisation {named}: see `ringward org list`{near}"))
+    };
     found.map(|org| cell(org, "id")).ok_or_else(missing)
 }
 

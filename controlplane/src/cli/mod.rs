@@ -12,6 +12,7 @@ mod client;
 mod commands;
 mod health;
 mod keys;
+mod paper;
 mod rules;
 mod serve;
 mod systemd;
@@ -99,6 +100,16 @@ enum Command {
     Webhook(WebhookCommand),
     /// Prints the customers' API as an OpenAPI 3.1 document.
     Openapi,
+    /// Prints what a shell completes commands by, as in: ringward completions bash > /etc/bash_completion.d/ringward
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Writes manual pages, one of each command.
+    Man {
+        /// Where to, as in: ringward man /usr/local/share/man/man1
+        folder: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -236,8 +247,8 @@ struct CallListArgs {
     /// Only those that are there now, as `failed`.
     #[arg(long)]
     status: Option<String>,
-    /// Only this organisation's.
-    #[arg(long, value_name = "ID")]
+    /// Only this organisation's: its id or slug.
+    #[arg(long)]
     org: Option<String>,
     /// Only older ones than this, as the hint below a page says.
     #[arg(long, value_name = "ID")]
@@ -323,6 +334,8 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             print!("{}", crate::http::openapi::text());
             Ok(ExitCode::SUCCESS)
         }
+        Command::Completions { shell } => Ok(paper::completions(*shell)),
+        Command::Man { folder } => paper::man(folder),
         Command::Status => commands::status(&door()?).await,
         Command::Apply(args) => {
             commands::apply(&door()?, &args.file.file, args.file.prune, args.dry_run).await

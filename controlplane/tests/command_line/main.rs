@@ -3,6 +3,7 @@
 
 mod audit;
 mod customers;
+mod first_try;
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},

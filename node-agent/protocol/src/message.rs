@@ -227,9 +227,9 @@ mod tests {
             "endpoints": [{"endpoint": "acme", "contacts": [{"uri": "sip:192.0.2.21", "status": "dreaming"}]}]});
         let Decoded::Message(Up::Observations(seen)) = up(&small).unwrap() else { panic!("no snapshot") };
         assert_eq!(seen.endpoints[0].contacts[0].status, ContactStatus::Unknown);
+        assert_eq!(seen.firewall, None, "an older agent tells nothing of its firewall");
         let text = encode(&Up::Observations(seen.clone())).unwrap();
         assert_eq!(decode::<Up>(&text).unwrap(), Decoded::Message(Up::Observations(seen)));
-        assert_eq!(seen.firewall, None, "an older agent tells nothing of its firewall");
         let newer = json!({"kind": "observations", "revision": 1, "sent_at_unix_ms": 0, "ami": {"state": "up"},
             "firewall": {"state": "dreaming", "plan": ["ssh, tcp 22: from management (1 network) alone"], "mood": 1}});
         let Decoded::Message(Up::Observations(newer)) = up(&newer).unwrap() else { panic!("no snapshot") };

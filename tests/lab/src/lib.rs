@@ -144,6 +144,7 @@ pub fn install_everything() -> Result<(), LabError> {
         packages::CLOCK_TOOLS,
         packages::ATTACK_TOOLS,
         packages::PROMETHEUS,
+        packages::BROWSER,
     ] {
         packages::ensure(tools)?;
     }

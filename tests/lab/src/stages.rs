@@ -12,13 +12,14 @@ const CARGO_TOOLS: [&str; 2] = ["cargo-deny", "cargo-machete"];
 
 /// Tests of real hosts, those that take longest first. (Always with the whole workspace: a part of it alone would have
 /// other features of shared dependencies, and be built anew.)
-const REAL_FLEET: [&str; 12] = [
+const REAL_FLEET: [&str; 13] = [
     "calls",
     "alerts",
     "attackers",
     "hardening",
     "health",
     "nodes",
+    "console",
     "carriers",
     "keys",
     "hostile",

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::names::nearest;
+
 /// Everything that was found wrong, in the order of the file's tables. Never empty.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct FleetError {
@@ -57,13 +59,5 @@ impl fmt::Display for Problem {
 
 /// ` (did you mean "…"?)`, or nothing when no candidate is close to `word`.
 pub(super) fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
-    /// Below this, names have little but their length in common (Jaro-Winkler, 0 to 1).
-    const CLOSE: f64 = 0.8;
-    candidates
-        .into_iter()
-        .map(|c| (strsim::jaro_winkler(word, c), c))
-        .filter(|(score, _)| *score >= CLOSE)
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))
-        .map(|(_, c)| format!(" (did you mean {c:?}?)"))
-        .unwrap_or_default()
+    nearest(word, candidates).map(|near| format!(" (did you mean {near:?}?)")).unwrap_or_default()
 }

@@ -16,11 +16,16 @@ use crate::{
     registry::RouteSight,
 };
 
+/// Trunks of a route that are shown: the one that is chosen first.
+const CONSIDERED_MAX: usize = 100;
+
 /// What would be done.
 struct Told {
     sentence: String,
     panic: bool,
     considered: Vec<Considered>,
+    /// Those that are not shown.
+    more: usize,
 }
 
 #[derive(Template)]
@@ -59,7 +64,15 @@ pub(in crate::http) async fn show(
             Choice::NothingLeft => format!("No trunk is left{route}."),
             Choice::NothingUsable => format!("No trunk can be used now{route}."),
         };
-        Told { sentence, panic, considered: decision.considered }
+        let mut considered = decision.considered;
+        let more = considered.len().saturating_sub(CONSIDERED_MAX);
+        if more > 0 {
+            if let Choice::Trunk(chosen) = &decision.choice {
+                considered.sort_by_key(|one| one.trunk != *chosen);
+            }
+            considered.truncate(CONSIDERED_MAX);
+        }
+        Told { sentence, panic, considered, more }
     });
     Page::of(&RoutesPage {
         shell: Shell::of(&visitor, Part::Routes, "Routes"),

@@ -96,10 +96,10 @@ pub(in crate::http) fn place_canary(state: &State, name: &TrunkName) -> Result<A
     if state.registry.fleet().0.trunk(name).is_none() {
         return Err(undeclared("trunk", name));
     }
-    let attempt = state
-        .canaries
-        .now(name)
-        .map_err(|refused| Problem::new(Code::CanaryRefused, format!("{refused}. Nothing was dialled.")))?;
+    let attempt = state.canaries.now(name).map_err(|refused| {
+        let detail = format!("{refused}. Nothing was dialled; `ringward trunk why {name}` tells more.");
+        Problem::new(Code::CanaryRefused, detail)
+    })?;
     tracing::warn!(trunk = %name, %attempt, "an operator's canary");
     Ok(attempt)
 }

@@ -4,6 +4,7 @@
 mod browser;
 mod calls;
 mod canaries;
+mod crowd;
 mod customers;
 mod escaping;
 mod holds;
