@@ -60,7 +60,10 @@ mod tests {
     use super::*;
 
     /// Doubles; 13 breaks its batch. Writes the batches down.
-    fn doubling(batch_max: usize) -> (Arc<Gather<u32, u32>>, Arc<Mutex<Vec<Vec<u32>>>>) {
+    /// What came together.
+    type Batches = Arc<Mutex<Vec<Vec<u32>>>>;
+
+    fn doubling(batch_max: usize) -> (Arc<Gather<u32, u32>>, Batches) {
         let batches = Arc::new(Mutex::new(Vec::new()));
         let noted = Arc::clone(&batches);
         let gather = Gather::start(batch_max, move |batch: Vec<u32>| {

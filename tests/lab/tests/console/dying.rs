@@ -57,7 +57,9 @@ fn a_carrier_that_dies_turns_its_trunks_red_without_a_reload() {
         desk.picture("real-1280-carrier-dead").await;
         phone.picture("real-390-carrier-dead").await;
         let wrong = desk.script("return document.getElementById('troubles').innerText", json!([])).await;
-        assert!(wrong.as_str().unwrap().contains("a-pbx-1"), "{wrong}");
+        // Of the trunk, and of the whole carrier once its other trunk is known to be dead too.
+        let told = ["trunk a-pbx-1", "carrier a"].iter().any(|what| wrong.as_str().unwrap().contains(what));
+        assert!(told && wrong.as_str().unwrap().contains("does not answer OPTIONS"), "{wrong}");
         for (driver, width) in [(&desk, WIDTHS[0]), (&phone, WIDTHS[1])] {
             driver.is_well(width, &axe, "a dead carrier").await;
         }
