@@ -26,6 +26,7 @@ use crate::{
     keys::{Lookup, Uses},
     metrics::Metrics,
     nodes::{self, Nodes, TakeUpError},
+    oncall::OnCall,
     privacy::Privacy,
     registry::Registry,
     rules::Rules,
@@ -204,6 +205,13 @@ impl App {
             Arc::clone(&metrics),
             seals,
         )?;
+        let oncall = OnCall::new(
+            Arc::clone(&store),
+            Arc::clone(&calls),
+            clock.clone(),
+            chance.clone(),
+            metrics.oncall.clone(),
+        );
         let uses = Arc::new(Uses::default());
         let console = Console::new(Arc::clone(&registry), &chance);
         let audit = Audit::open(
@@ -231,6 +239,7 @@ impl App {
             calls: Arc::clone(&calls),
             accepting: Accepting::start(Arc::clone(&calls)),
             keys: Lookup::start(Arc::clone(&store)),
+            oncall: Arc::clone(&oncall),
             rules: Arc::clone(&rules),
             bootstrap: Bootstrap::open(&absolute(&settings.data_dir), chance.clone())?,
             audio: Arc::clone(&audio),
@@ -266,7 +275,7 @@ impl App {
         }
         let doors = vec![
             api.open(http::customers(state.clone(), &settings.cors.origins), stopping.clone()),
-            operator.open(http::operators(state), stopping),
+            operator.open(http::operators(state.clone()), stopping),
             linking,
         ];
         tracing::info!(api = %api_at, operator = %operator_at, agents = %agents_at, "ringward is ready");
@@ -286,6 +295,7 @@ impl App {
             tokio::spawn(Arc::clone(&calls).hear_late()).abort_handle(),
             awake,
             tokio::spawn(calls.watch_over()).abort_handle(),
+            oncall.keep(state),
         ];
         tasks.extend(agents.keep());
         tasks.extend(audio.keep());

@@ -7,7 +7,8 @@ use std::{
 };
 
 use controlplane_core::ids::{
-    AttemptId, AuditId, CallId, EndpointId, EventId, KeyId, OrgId, RecordingId, RequestId, StreamId,
+    AttemptId, AuditId, CallId, EndpointId, EventId, HookId, IncidentId, KeyId, OrgId, RecordingId,
+    RequestId, StreamId,
 };
 use rand::{Rng, RngCore, SeedableRng, rngs::StdRng};
 use time::OffsetDateTime;
@@ -143,6 +144,18 @@ impl Chance {
     #[must_use]
     pub fn endpoint_id(&self, now: OffsetDateTime) -> EndpointId {
         self.with(|rng| EndpointId::new(now, rng))
+    }
+
+    /// A new hook's id.
+    #[must_use]
+    pub fn hook_id(&self, now: OffsetDateTime) -> HookId {
+        self.with(|rng| HookId::new(now, rng))
+    }
+
+    /// A new incident's id.
+    #[must_use]
+    pub fn incident_id(&self, now: OffsetDateTime) -> IncidentId {
+        self.with(|rng| IncidentId::new(now, rng))
     }
 
     /// A new audit row's id.

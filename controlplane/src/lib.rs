@@ -4,7 +4,7 @@
 //! `calls` carries calls to their end; `health` looks after what is known of trunks and nodes; `doors` lets connections
 //! in, and `http` answers them;
 //! `audio` has what callees hear; `audit` seals, signs and erases the audit log;
-//! `privacy` erases what else is old.
+//! `oncall` phones whoever is to hear of alerts; `privacy` erases what else is old.
 
 pub mod agents;
 pub mod app;
@@ -21,6 +21,7 @@ pub mod http;
 pub mod keys;
 pub mod metrics;
 pub mod nodes;
+pub mod oncall;
 pub mod privacy;
 pub mod registry;
 pub mod rules;

@@ -60,6 +60,7 @@ enum Kind {
     Parts(Part),
     Recordings,
     Events,
+    Incidents,
 }
 
 /// How much was erased.
@@ -70,6 +71,7 @@ struct Counts {
     texts: u64,
     recordings: u64,
     events: u64,
+    incidents: u64,
 }
 
 /// What was made of a number's calls.
@@ -136,10 +138,11 @@ impl Privacy {
         if counts == Counts::default() {
             return Ok(());
         }
-        let Counts { calls, numbers, texts, recordings, events } = counts;
-        tracing::info!(calls, numbers, texts, recordings, events, "erased by age");
+        let Counts { calls, numbers, texts, recordings, events, incidents } = counts;
+        tracing::info!(calls, numbers, texts, recordings, events, incidents, "erased by age");
         let changes = json!({
             "calls": calls, "numbers": numbers, "texts": texts, "recordings": recordings, "events": events,
+            "incidents": incidents,
         });
         let row = self.row(now, Actor::default(), "retention.erase", "fleet", changes);
         self.store.record_audit(vec![row]).await
@@ -161,6 +164,9 @@ impl Privacy {
         if texts_days < calls_days {
             counts.texts += self.erase(org, Kind::Parts(Part::Text), texts_days, now).await?;
         }
+        // It has numbers and texts of its own, and says little without them.
+        let incidents_days = calls_days.min(numbers_days).min(texts_days);
+        counts.incidents += self.erase(org, Kind::Incidents, incidents_days, now).await?;
         if recordings_days > 0 {
             counts.recordings += self.erase(org, Kind::Recordings, recordings_days, now).await?;
         }
@@ -186,6 +192,7 @@ impl Privacy {
                 Kind::Parts(part) => self.store.strip_calls(org, part, by, now, BATCH).await?,
                 Kind::Recordings => self.store.retire_recordings(org, by, now, BATCH).await?,
                 Kind::Events => self.store.erase_events(org, by, BATCH).await?,
+                Kind::Incidents => self.store.erase_incidents(org, by, BATCH).await?,
             };
             all += done;
             if done < u64::from(BATCH) {

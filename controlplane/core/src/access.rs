@@ -15,6 +15,10 @@ words! {
         Audio = "audio",
         /// Make, read, change and test endpoints, and see the secrets that sign events.
         Webhooks = "webhooks",
+        /// Make, change and remove hooks, and take or close incidents.
+        Hooks = "hooks",
+        /// Tell hooks of alerts, and nothing else: what Alertmanager's own key needs.
+        HooksSend = "hooks:send",
         /// Make, rotate and revoke keys of the organisation, with no scope that the key itself lacks.
         Keys = "keys",
         /// Read the organisation's audit log.

@@ -172,6 +172,16 @@ typed_id!(
     "we_"
 );
 typed_id!(
+    /// Where a customer's alerts come in.
+    HookId,
+    "hook_"
+);
+typed_id!(
+    /// What alerts of one group have become: who is phoned about them, until somebody acknowledges.
+    IncidentId,
+    "inc_"
+);
+typed_id!(
     /// Something that happened on a node and is kept there until the control plane has it durably.
     FactId,
     "fact_"
@@ -190,6 +200,8 @@ time_ordered_id!(EventId);
 time_ordered_id!(AuditId);
 time_ordered_id!(RecordingId);
 time_ordered_id!(EndpointId);
+time_ordered_id!(HookId);
+time_ordered_id!(IncidentId);
 time_ordered_id!(FactId);
 
 impl AttemptId {

@@ -20,6 +20,7 @@
 //! - [`throttle`]: how often one number may be dialled.
 //! - [`health`]: which trunks and nodes can carry a call, and why.
 //! - [`webhook`]: where events may be sent, and when they are sent again.
+//! - [`oncall`]: alerts in, calls out, until somebody acknowledges.
 //! - [`retention`]: how long what is of an organisation is kept.
 //! - [`call`]: the states of a call as customers see them.
 //! - [`object`], [`schema`]: what is read as JSON, and what its schema says.
@@ -39,6 +40,7 @@ pub mod limits;
 pub mod names;
 pub mod number;
 pub mod object;
+pub mod oncall;
 pub mod pacing;
 pub mod redial;
 pub mod rehearsal;

@@ -162,6 +162,10 @@ impl Door {
         self.send(self.request(Method::PUT, path).json(body)).await
     }
 
+    pub(super) async fn delete(&self, path: &str) -> Result<Value, Failure> {
+        self.send(self.request(Method::DELETE, path)).await
+    }
+
     /// A POST of text, with query parameters.
     pub(super) async fn post_text(&self, path: &str, text: String) -> Result<Value, Failure> {
         self.send(self.request(Method::POST, path).body(text)).await

@@ -12,6 +12,7 @@ mod client;
 mod commands;
 mod health;
 mod keys;
+mod oncall;
 mod paper;
 mod rules;
 mod serve;
@@ -98,6 +99,12 @@ enum Command {
     /// Events on their way to customers' webhooks.
     #[command(subcommand)]
     Webhook(WebhookCommand),
+    /// Where alerts come in, and whom to phone about them.
+    #[command(subcommand)]
+    Hook(oncall::HookCommand),
+    /// What alerts have become, and who was phoned.
+    #[command(subcommand)]
+    Incident(oncall::IncidentCommand),
     /// Prints the customers' API as an OpenAPI 3.1 document.
     Openapi,
     /// Prints what a shell completes commands by, as in: ringward completions bash > /etc/bash_completion.d/ringward
@@ -375,6 +382,8 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Retention(command) => rules::retention(&door()?, command).await,
         Command::Key(command) => keys::key(&door()?, command).await,
         Command::Org(command) => keys::org(&door()?, command).await,
+        Command::Hook(command) => oncall::hook(&door()?, command).await,
+        Command::Incident(command) => oncall::incident(&door()?, command).await,
         Command::Webhook(WebhookCommand::Deliveries { endpoint, state, limit }) => {
             webhooks::deliveries(&door()?, endpoint.as_deref(), state.as_deref(), *limit).await
         }

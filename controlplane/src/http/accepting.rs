@@ -108,9 +108,19 @@ pub(super) async fn accept(
 /// Accepts a call for an organisation; shared with the console.
 pub(super) async fn place(
     state: &State,
-    Asker { org, actor, mode }: Asker,
+    asker: Asker,
     headers: &HeaderMap,
     JsonBody { value: request, bytes }: JsonBody<CallRequest>,
+) -> Result<Placed, Problem> {
+    place_known(state, asker, || idempotency(headers, &bytes), request).await
+}
+
+/// As [`place`], known again by what `known` gives; shared with what phones by itself.
+pub(super) async fn place_known(
+    state: &State,
+    Asker { org, actor, mode }: Asker,
+    known: impl FnOnce() -> Result<Option<Idempotency>, Problem>,
+    request: CallRequest,
 ) -> Result<Placed, Problem> {
     let now = state.clock.now();
     request
@@ -125,7 +135,7 @@ pub(super) async fn place(
         let detail = "A test key phones nobody: it takes the numbers +12025550100 to +12025550118, each with an outcome of its own.";
         return Err(Problem::new(Code::InvalidField, detail).param("to"));
     }
-    let idempotency = idempotency(headers, &bytes)?;
+    let idempotency = known()?;
     if request.dry_run {
         return Ok(Placed::Preview(Box::new(guard::preview(state, &org, mode, &request))));
     }

@@ -150,7 +150,8 @@ pub(super) fn scopes(scopes: Option<Vec<String>>) -> Result<Vec<String>, Problem
     let of = |scope: &Scope| scopes.iter().any(|word| word == scope.as_str());
     let known: Vec<String> = Scope::ALL.iter().filter(|s| of(s)).map(|s| s.as_str().to_owned()).collect();
     if scopes.is_empty() || known.len() != scopes.len() {
-        return Err(field("scopes", "Some of calls:write, calls:read, audio, webhooks, keys, audit:read."));
+        let words: Vec<&str> = Scope::ALL.iter().map(|scope| scope.as_str()).collect();
+        return Err(field("scopes", format!("Some of {}.", words.join(", "))));
     }
     Ok(known)
 }

@@ -1,6 +1,6 @@
 //! JSON bodies whose errors name the field.
 
-use std::time::Duration;
+use std::{marker::PhantomData, time::Duration};
 
 use axum::{
     body::Bytes,
@@ -30,16 +30,51 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        let media = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
-        if !media.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case("application/json") {
-            return Err(Problem::new(Code::UnsupportedMediaType, "Send `Content-Type: application/json`."));
-        }
+        must_be_json(&request)?;
         let bytes = read(request).await?;
-        let mut json = serde_json::Deserializer::from_slice(&bytes);
-        let Object(value) =
-            serde_path_to_error::deserialize(&mut json).map_err(|error| explain(&error, &bytes))?;
-        json.end().map_err(|error| Problem::new(Code::Malformed, error.to_string()))?;
+        let Object(value) = parse(&bytes)?;
         Ok(Self { value, bytes })
+    }
+}
+
+fn must_be_json(request: &Request) -> Result<(), Problem> {
+    let media = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    if media.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    Err(Problem::new(Code::UnsupportedMediaType, "Send `Content-Type: application/json`."))
+}
+
+/// Reads JSON, or says where it is wrong.
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| explain(&error, bytes))?;
+    json.end().map_err(|error| Problem::new(Code::Malformed, error.to_string()))?;
+    Ok(value)
+}
+
+/// Most bytes of what a hook is told: an outage has many alerts, and one that is told of them all must not be refused.
+pub(super) const TOLD_MAX: usize = 1024 * 1024;
+
+/// What a hook is told. It is read as a `T` once it is known whose hook that is: to others there is none.
+pub(super) struct Told<T> {
+    bytes: Bytes,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T: DeserializeOwned> Told<T> {
+    /// As what it must be.
+    pub(super) fn read(&self) -> Result<T, Problem> {
+        parse(&self.bytes)
+    }
+}
+
+impl<S: Send + Sync, T> FromRequest<S> for Told<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        must_be_json(&request)?;
+        Ok(Self { bytes: read_up_to(request, TOLD_MAX, "At most 1 MiB.").await?, of: PhantomData })
     }
 }
 

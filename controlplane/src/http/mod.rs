@@ -14,6 +14,7 @@ mod cors;
 mod customers;
 mod events;
 mod guard;
+mod oncall;
 pub mod openapi;
 mod operators;
 mod pace;
@@ -59,6 +60,7 @@ use crate::{
     keys::{Lookup, Uses},
     metrics::Metrics,
     nodes::Nodes,
+    oncall::OnCall,
     privacy::Privacy,
     registry::Registry,
     rules::Rules,
@@ -88,6 +90,8 @@ pub struct Parts {
     pub accepting: Accepting,
     /// Whose a key is.
     pub keys: Lookup,
+    /// Who is phoned about alerts.
+    pub oncall: Arc<OnCall>,
     /// What operators allow customers.
     pub rules: Arc<Rules>,
     /// What callees hear.

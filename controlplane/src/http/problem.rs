@@ -252,6 +252,11 @@ impl Problem {
         self.code == code
     }
 
+    /// The word that never changes.
+    pub(super) fn word(&self) -> &'static str {
+        self.code.word()
+    }
+
     /// The sentence, for logs.
     pub(super) fn detail(&self) -> &str {
         &self.detail

@@ -13,12 +13,12 @@ use axum::{
 pub use controlplane_core::access::{Role, Scope};
 use controlplane_core::access::{
     Role::{Admin, Operator, Viewer},
-    Scope::{Audio, AuditRead, CallsRead, CallsWrite, Keys, Webhooks},
+    Scope::{Audio, AuditRead, CallsRead, CallsWrite, Hooks, HooksSend, Keys, Webhooks},
 };
 use node_agent_protocol::{JOIN_PATH, LINK_PATH, RENEW_PATH};
 
 use super::{
-    State, agents, api_keys, audio, audit, auth, console, customers, events,
+    State, agents, api_keys, audio, audit, auth, console, customers, events, oncall,
     openapi::{
         self, Operation,
         signature::Told,
@@ -70,6 +70,10 @@ pub enum Id {
     Receiver,
     /// `evt_…`
     Event,
+    /// `hook_…`
+    Hook,
+    /// `inc_…`
+    Incident,
     /// `key_…`
     Key,
     /// `org_…`
@@ -98,9 +102,14 @@ impl Id {
     #[must_use]
     pub const fn owner(self) -> Owner {
         match self {
-            Self::Call | Self::Recording | Self::Endpoint | Self::Receiver | Self::Event | Self::Key => {
-                Owner::Org
-            }
+            Self::Call
+            | Self::Recording
+            | Self::Endpoint
+            | Self::Receiver
+            | Self::Event
+            | Self::Hook
+            | Self::Incident
+            | Self::Key => Owner::Org,
             Self::Org | Self::Node | Self::Trunk | Self::Stream | Self::Sound => Owner::Fleet,
         }
     }
@@ -184,6 +193,17 @@ fn of_customers() -> Vec<Route> {
         told(POST,   "/v1/webhook_endpoints/{id}/deliveries/{event}/replay", AnyOf(&[Webhooks]), &[Id::Receiver, Id::Event], webhooks::deliveries::replay, &words::REPLAY_DELIVERY),
         told(GET,    "/v1/callback_secret",                      AnyOf(&[Webhooks]),            &[],              webhooks::callback::show,   &words::SHOW_CALLBACK_SECRET),
         told(POST,   "/v1/callback_secret/rotate",               AnyOf(&[Webhooks]),            &[],              webhooks::callback::rotate, &words::ROTATE_CALLBACK_SECRET),
+        told(POST,   "/v1/hooks",                                AnyOf(&[Hooks]),               &[],              oncall::hooks::create, &words::CREATE_HOOK),
+        told(GET,    "/v1/hooks",                                AnyOf(&[Hooks, CallsRead]),    &[],              oncall::hooks::list,   &words::LIST_HOOKS),
+        told(GET,    "/v1/hooks/{id}",                           AnyOf(&[Hooks, CallsRead]),    &[Id::Hook],      oncall::hooks::show,   &words::SHOW_HOOK),
+        told(PATCH,  "/v1/hooks/{id}",                           AnyOf(&[Hooks]),               &[Id::Hook],      oncall::hooks::change, &words::CHANGE_HOOK),
+        told(DELETE, "/v1/hooks/{id}",                           AnyOf(&[Hooks]),               &[Id::Hook],      oncall::hooks::remove, &words::DELETE_HOOK),
+        told(POST,   "/v1/hooks/alertmanager/{id}",              AnyOf(&[HooksSend]),           &[Id::Hook],      oncall::intake::alertmanager, &words::TELL_ALERTMANAGER),
+        told(POST,   "/v1/hooks/json/{id}",                      AnyOf(&[HooksSend]),           &[Id::Hook],      oncall::intake::json,  &words::TELL_JSON),
+        told(GET,    "/v1/incidents",                            AnyOf(&[Hooks, CallsRead]),    &[],              oncall::incidents::list, &words::LIST_INCIDENTS),
+        told(GET,    "/v1/incidents/{id}",                       AnyOf(&[Hooks, CallsRead]),    &[Id::Incident],  oncall::incidents::show, &words::SHOW_INCIDENT),
+        told(POST,   "/v1/incidents/{id}/acknowledge",           AnyOf(&[Hooks]),               &[Id::Incident],  oncall::incidents::acknowledge, &words::ACKNOWLEDGE_INCIDENT),
+        told(POST,   "/v1/incidents/{id}/resolve",               AnyOf(&[Hooks]),               &[Id::Incident],  oncall::incidents::resolve, &words::RESOLVE_INCIDENT),
         told(GET,    "/v1/events",                               AnyOf(&[CallsRead]),           &[],              events::list,          &words::LIST_EVENTS),
         told(GET,    "/v1/limits",                               AnyOf(&[CallsRead]),           &[],              usage::limits,         &words::LIMITS_NOW),
         told(GET,    "/v1/usage",                                AnyOf(&[CallsRead]),           &[],              usage::usage,          &words::USAGE),
@@ -263,6 +283,14 @@ fn of_operators() -> Vec<Route> {
         row(at, GET,  "/admin/v1/calls",                 Role(Viewer),   &[],          operators::calls::list),
         row(at, GET,  "/admin/v1/calls/{id}",            Role(Viewer),   &[Id::Call],  operators::calls::show),
         row(at, POST, "/admin/v1/calls/{id}/cancel",     Role(Operator), &[Id::Call],  operators::calls::cancel),
+        row(at, GET,  "/admin/v1/hooks",                 Role(Viewer),   &[],          operators::oncall::list_hooks),
+        row(at, POST, "/admin/v1/hooks",                 Role(Operator), &[],          operators::oncall::create_hook),
+        row(at, GET,  "/admin/v1/hooks/{id}",            Role(Viewer),   &[Id::Hook],  operators::oncall::show_hook),
+        row(at, DELETE, "/admin/v1/hooks/{id}",          Role(Operator), &[Id::Hook],  operators::oncall::delete_hook),
+        row(at, GET,  "/admin/v1/incidents",             Role(Viewer),   &[],          operators::oncall::list),
+        row(at, GET,  "/admin/v1/incidents/{id}",        Role(Viewer),   &[Id::Incident], operators::oncall::show),
+        row(at, POST, "/admin/v1/incidents/{id}/acknowledge", Role(Operator), &[Id::Incident], operators::oncall::acknowledge),
+        row(at, POST, "/admin/v1/incidents/{id}/resolve", Role(Operator), &[Id::Incident], operators::oncall::resolve),
         row(at, GET,  "/metrics",                        Nothing,        &[],          operators::metrics),
         row(at, GET,  "/healthz",                        Nothing,        &[],          operators::healthz),
         row(at, GET,  "/readyz",                         Nothing,        &[],          operators::readyz),
@@ -274,8 +302,8 @@ fn of_operators() -> Vec<Route> {
 fn of_console() -> Vec<Route> {
     use Needs::{Nothing, Page, SignIn};
     use console::{
-        assets, audit as audit_log, bans, calls, customers as orgs, deliveries, explain, firewall, fleet, holds, live, node, session,
-        trunk,
+        assets, audit as audit_log, bans, calls, customers as orgs, deliveries, explain, firewall, fleet, holds, incidents, live,
+        node, session, trunk,
     };
     let at = Door::Operators;
     vec![
@@ -305,6 +333,12 @@ fn of_console() -> Vec<Route> {
         row(at, GET,  "/calls/{id}",                     Page(Viewer),   &[Id::Call],  calls::show),
         row(at, GET,  "/calls/{id}/cancel",              Page(Operator), &[Id::Call],  calls::confirm_cancel),
         row(at, POST, "/calls/{id}/cancel",              Page(Operator), &[Id::Call],  calls::cancel),
+        row(at, GET,  "/incidents",                      Page(Viewer),   &[],          incidents::list),
+        row(at, GET,  "/incidents/{id}",                 Page(Viewer),   &[Id::Incident], incidents::show),
+        row(at, GET,  "/incidents/{id}/acknowledge",     Page(Operator), &[Id::Incident], incidents::confirm_acknowledge),
+        row(at, POST, "/incidents/{id}/acknowledge",     Page(Operator), &[Id::Incident], incidents::acknowledge),
+        row(at, GET,  "/incidents/{id}/resolve",         Page(Operator), &[Id::Incident], incidents::confirm_resolve),
+        row(at, POST, "/incidents/{id}/resolve",         Page(Operator), &[Id::Incident], incidents::resolve),
         row(at, GET,  "/routes",                         Page(Viewer),   &[],          explain::show),
         row(at, GET,  "/bans",                           Page(Viewer),   &[],          bans::show),
         row(at, GET,  "/bans/add",                       Page(Operator), &[],          bans::confirm_ban),

@@ -19,6 +19,7 @@ use crate::{
     audio::AudioMetrics,
     audit::AuditMetrics,
     doors::DoorMetrics,
+    oncall::OnCallMetrics,
     registry::Registry as Fleet,
     webhooks::WebhookMetrics,
 };
@@ -59,6 +60,8 @@ pub struct Metrics {
     pub(crate) audio: AudioMetrics,
     /// What is told of the audit log.
     pub(crate) audit: AuditMetrics,
+    /// What is told of incidents.
+    pub(crate) oncall: OnCallMetrics,
     /// What is told of connections.
     pub(crate) doors: DoorMetrics,
 }
@@ -150,10 +153,12 @@ impl Metrics {
         let audio = AudioMetrics::new(&registry)?;
         let audit = AuditMetrics::new(&registry)?;
         let doors = DoorMetrics::new(&registry)?;
+        let oncall = OnCallMetrics::new(&registry)?;
         Ok(Self {
             audio,
             audit,
             doors,
+            oncall,
             webhooks,
             fleet,
             agents,

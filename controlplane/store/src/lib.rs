@@ -25,6 +25,8 @@ mod health_rows;
 mod key_rows;
 pub mod keys;
 mod lenient;
+pub mod oncall;
+mod oncall_rows;
 mod open;
 pub mod orgs;
 mod place;
@@ -50,6 +52,7 @@ pub use fleet::FleetStore;
 pub use guard::GuardStore;
 pub use health::HealthStore;
 pub use keys::KeyStore;
+pub use oncall::OnCallStore;
 use open::migration_refused;
 pub use open::open;
 pub use orgs::OrgStore;
@@ -71,6 +74,7 @@ pub trait Store:
     + GuardStore
     + HealthStore
     + KeyStore
+    + OnCallStore
     + OrgStore
     + PrivacyStore
     + SearchStore
@@ -91,6 +95,7 @@ impl<
         + GuardStore
         + HealthStore
         + KeyStore
+        + OnCallStore
         + OrgStore
         + PrivacyStore
         + SearchStore

@@ -95,3 +95,50 @@ fn policies_are_shown_changed_and_explained_and_limits_set() {
     assert_eq!(ask(&["limits", "set", "--key", &id, "--org", "acme", "requests_per_s=3"]).0, Some(2));
     assert_eq!(ask(&["limits", "set", "--org", "org_0000000000000000000000000z", "cps_max=1"]).0, Some(5));
 }
+
+#[test]
+fn hooks_are_made_listed_shown_and_removed() {
+    let server = Server::start();
+    let (_, stdout, _) = server.ask("", &["bootstrap", "--json"]);
+    let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    let key = json(&stdout)["secret"].as_str().unwrap().to_owned();
+    let ask = |arguments: &[&str]| server.ask(&key, arguments);
+    assert!(ask(&["hook", "list"]).1.starts_with("No hooks."));
+    let create = [
+        "hook",
+        "create",
+        "Night shift",
+        "--to",
+        "+48221234567",
+        "--to",
+        "+48221234568",
+        "--only",
+        "severity=page,critical",
+        "--say",
+        "{{/annotations/summary}}",
+        "--rounds",
+        "2",
+        "--json",
+    ];
+    let (code, stdout, stderr) = ask(&create);
+    assert_eq!(code, Some(0), "{stderr}");
+    let made = json(&stdout);
+    assert_eq!(made["only"], serde_json::json!({"severity": ["page", "critical"]}));
+    assert_eq!((&made["kind"], &made["rounds"]), (&"alertmanager".into(), &2.into()));
+    assert_eq!(made["speech"]["alert"], "{{/annotations/summary}}");
+    let id = made["id"].as_str().unwrap();
+    let (_, stdout, _) =
+        ask(&["hook", "create", "Uptime", "--to", "+48221234567", "--json-kind", "--say", "{{/text}}"]);
+    assert!(stdout.contains("takes alerts at /v1/hooks/json/hook_"), "{stdout}");
+    assert!(ask(&["hook", "list"]).1.contains("Night shift"));
+    assert_eq!(json(&ask(&["hook", "show", id]).1)["id"], id);
+    let (code, _, stderr) = ask(&["hook", "create", "x", "--to", "112"]);
+    assert!(code == Some(1) && stderr.contains("to"), "{stderr}");
+    assert_eq!(ask(&["hook", "create", "x", "--to", "+48221234567", "--only", "severity"]).0, Some(2));
+    assert_eq!(ask(&["hook", "delete", id]).0, Some(0));
+    assert_eq!(ask(&["hook", "delete", id]).0, Some(5));
+    assert!(ask(&["incident", "list", "--open"]).1.contains("No such incident."));
+    for verb in ["show", "ack", "resolve"] {
+        assert_eq!(ask(&["incident", verb, "inc_00000000000000000000000000"]).0, Some(5), "{verb}");
+    }
+}

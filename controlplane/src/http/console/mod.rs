@@ -20,6 +20,7 @@ pub(in crate::http) mod explain;
 pub(in crate::http) mod firewall;
 pub(in crate::http) mod fleet;
 pub(in crate::http) mod holds;
+pub(in crate::http) mod incidents;
 pub(in crate::http) mod live;
 pub(in crate::http) mod node;
 pub(in crate::http) mod page;

@@ -28,6 +28,7 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 pub(super) enum Part {
     Fleet,
     Calls,
+    Incidents,
     Routes,
     Bans,
     Firewall,
@@ -43,6 +44,7 @@ impl Part {
     const SHOWN: [(Self, &'static str, &'static str, &'static str); 8] = [
         (Self::Fleet, "/", "Fleet", "f"),
         (Self::Calls, "/calls", "Calls", "c"),
+        (Self::Incidents, "/incidents", "Incidents", "i"),
         (Self::Routes, "/routes", "Routes", "r"),
         (Self::Bans, "/bans", "Bans", "b"),
         (Self::Firewall, "/firewall", "Firewall", "l"),

@@ -20,7 +20,7 @@ use axum::{
 };
 use controlplane_core::{
     access::Scope,
-    ids::{CallId, EndpointId, EventId, KeyId, OrgId, RecordingId, RequestId, StreamId},
+    ids::{CallId, EndpointId, EventId, HookId, IncidentId, KeyId, OrgId, RecordingId, RequestId, StreamId},
     names::{NodeName, TrunkName},
     sound::SoundHash,
 };
@@ -176,6 +176,8 @@ fn form(id: Id, sketch: &mut Sketch) -> Value {
         Id::Endpoint => sketch.read::<EndpointId>(),
         Id::Receiver => json!({"anyOf": [sketch.read::<EndpointId>(), {"const": "callback"}]}),
         Id::Event => sketch.read::<EventId>(),
+        Id::Hook => sketch.read::<HookId>(),
+        Id::Incident => sketch.read::<IncidentId>(),
         Id::Key => sketch.read::<KeyId>(),
         Id::Org => sketch.read::<OrgId>(),
         Id::Node => sketch.read::<NodeName>(),

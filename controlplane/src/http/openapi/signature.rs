@@ -20,7 +20,7 @@ use crate::http::{
     State,
     answer::{Accepted, Created},
     auth::Customer,
-    body::JsonBody,
+    body::{JsonBody, Told as Heard},
     problem::{Code, Problem},
 };
 
@@ -233,6 +233,14 @@ impl<T: JsonSchema> Asks for Result<Query<T>, QueryRejection> {
 }
 
 impl<T: JsonSchema> Asks for JsonBody<T> {
+    fn ask(sketch: &mut Sketch) {
+        let schema = sketch.read::<T>();
+        sketch.body(json!({JSON: {"schema": schema}}));
+        sketch.may_fail(&[Code::Malformed, Code::InvalidField, Code::TooLarge, Code::UnsupportedMediaType]);
+    }
+}
+
+impl<T: JsonSchema> Asks for Heard<T> {
     fn ask(sketch: &mut Sketch) {
         let schema = sketch.read::<T>();
         sketch.body(json!({JSON: {"schema": schema}}));

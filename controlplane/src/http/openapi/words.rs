@@ -47,6 +47,7 @@ has `RateLimit-Policy` and `RateLimit`. New fields may be added to answers, new 
 const CALLS: &str = "Calls";
 const AUDIO: &str = "Recordings";
 const WEBHOOKS: &str = "Webhooks";
+const ON_CALL: &str = "On-call";
 const EVENTS: &str = "Events";
 const LIMITS: &str = "Limits and use";
 const KEYS: &str = "Keys";
@@ -54,10 +55,11 @@ const AUDIT: &str = "Audit log";
 const MORE: &str = "The door itself";
 
 /// What operations are told apart by, in the order in which they are shown.
-pub(super) const TAGS: [(&str, &str); 8] = [
+pub(super) const TAGS: [(&str, &str); 9] = [
     (CALLS, "Phone a number, say something, and learn whether a human took note."),
     (AUDIO, "What calls play instead of a spoken text."),
     (WEBHOOKS, "Where events are sent, what signs them, and what came of each."),
+    (ON_CALL, "Alerts in, calls out, one person after the other until somebody acknowledges."),
     (EVENTS, "What happens to calls, as a list or a stream."),
     (LIMITS, "What you may have, and have had."),
     (KEYS, "Your organisation's keys."),
@@ -163,6 +165,47 @@ pub(in crate::http) const SHOW_CALLBACK_SECRET: Words = Words {
 pub(in crate::http) const ROTATE_CALLBACK_SECRET: Words = Words {
     text: "For 24 hours both secrets sign.",
     ..plain("rotate_callback_secret", WEBHOOKS, "Give callbacks a new secret")
+};
+
+pub(in crate::http) const CREATE_HOOK: Words = Words {
+    text: "The kind `alertmanager` takes what Alertmanager posts, the kind `json` what anything else does: then `speech.alert` and \
+           `json` say where to look. Numbers are phoned in the order of the list, each until `step_timeout_s` is over or its call \
+           has ended, `rounds` times.",
+    codes: &[Code::LimitReached, Code::InvalidNumber],
+    ..plain("create_hook", ON_CALL, "Make a hook")
+};
+pub(in crate::http) const LIST_HOOKS: Words = plain("list_hooks", ON_CALL, "List hooks");
+pub(in crate::http) const SHOW_HOOK: Words = plain("show_hook", ON_CALL, "Show a hook");
+pub(in crate::http) const CHANGE_HOOK: Words = Words {
+    text: "What is absent stays; `speech`, `only` and `json` are replaced whole. Incidents under way go on as they began.",
+    codes: &[Code::InvalidNumber],
+    ..plain("change_hook", ON_CALL, "Change a hook")
+};
+pub(in crate::http) const DELETE_HOOK: Words = Words {
+    text: "What came in by it is resolved, and what still rings is ended.",
+    ..plain("delete_hook", ON_CALL, "Remove a hook")
+};
+pub(in crate::http) const TELL_ALERTMANAGER: Words = Words {
+    text: "For Alertmanager's `webhook_configs`. A group that fires is an incident, and whoever is on call is phoned; while it is \
+           open, the same group phones nobody anew; once it is resolved, what still rings is ended. Answered 202 once it is durable; \
+           Alertmanager posts again what is answered otherwise.",
+    ..plain("tell_alertmanager_hook", ON_CALL, "Tell a hook of alerts, as Alertmanager does")
+};
+pub(in crate::http) const TELL_JSON: Words = Words {
+    text: "Any JSON, of which the hook says where to look. Answered 202 once it is durable.",
+    ..plain("tell_json_hook", ON_CALL, "Tell a hook of an alert, as JSON")
+};
+pub(in crate::http) const LIST_INCIDENTS: Words =
+    plain("list_incidents", ON_CALL, "List incidents, newest first");
+pub(in crate::http) const SHOW_INCIDENT: Words =
+    plain("show_incident", ON_CALL, "Show an incident, and who was phoned");
+pub(in crate::http) const ACKNOWLEDGE_INCIDENT: Words = Words {
+    text: "Nobody else is phoned, and what still rings is ended. It stays open until it is resolved.",
+    ..plain("acknowledge_incident", ON_CALL, "Take note of an incident")
+};
+pub(in crate::http) const RESOLVE_INCIDENT: Words = Words {
+    text: "What still rings is ended. Alerts of the group that come after that are a new incident.",
+    ..plain("resolve_incident", ON_CALL, "Close an incident")
 };
 
 pub(in crate::http) const LIST_EVENTS: Words = Words {

@@ -20,6 +20,7 @@ mod guard;
 mod health;
 mod held;
 mod keys;
+mod oncall;
 mod open;
 mod orgs;
 mod privacy;

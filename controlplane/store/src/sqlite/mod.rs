@@ -18,6 +18,7 @@ mod guard;
 mod health;
 mod held;
 mod keys;
+mod oncall;
 mod open;
 mod orgs;
 mod privacy;

@@ -208,10 +208,27 @@ async fn forget_part(c: &mut SqliteConnection, forget: &ForgetNumber) -> Result<
         take_out(c, Part::Number, &calls, forget.at).await?;
         take_out(c, Part::Text, &calls, forget.at).await?;
     }
+    if forget.after.is_none() {
+        forget_incidents(c, forget).await?;
+    }
     let is_all = looked_at.len() < usize::from(forget.limit);
     Ok(NumberForgotten {
         calls: calls.len() as u64,
         open: of_number(false).count() as u64,
         next: looked_at.last().map(|(id, ..)| id.0.clone()).filter(|_| !is_all),
     })
+}
+
+/// Erases incidents that are over and have phoned a number, or would have: of what is left of one nobody could make sense.
+async fn forget_incidents(c: &mut SqliteConnection, forget: &ForgetNumber) -> Result<(), Failure> {
+    // As JSON has it: another number that begins so is another text.
+    sqlx::query(
+        "DELETE FROM incident WHERE resolved_at IS NOT NULL AND phase = 'idle' AND ($2 IS NULL OR org_id = $2)
+             AND (instr(steps, $1) > 0 OR instr(plan, $1) > 0)",
+    )
+    .bind(format!("\"{}\"", forget.number.as_str()))
+    .bind(forget.org.as_ref().map(OrgId::as_str))
+    .execute(c)
+    .await?;
+    Ok(())
 }

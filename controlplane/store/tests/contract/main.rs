@@ -29,6 +29,7 @@ mod keys;
 mod late;
 mod listing;
 mod model;
+mod oncall;
 mod paging;
 mod privacy;
 mod rounds;
@@ -239,6 +240,16 @@ contract! {
         a_session_is_found_by_its_hash_and_ends_once
         only_a_living_operator_s_key_opens_one
         a_key_has_so_many_sessions_and_what_is_over_is_forgotten;
+    oncall:
+        a_hook_is_made_read_changed_and_removed_with_its_audit_rows
+        an_incident_is_read_back_as_it_was_written
+        of_a_group_one_incident_is_open
+        who_has_not_read_it_does_not_write_over_it
+        incidents_are_due_by_their_time_or_their_call_s_end
+        a_removed_hook_resolves_what_came_in_by_it
+        incidents_are_listed_in_pages_and_erased_by_age
+        a_number_is_forgotten_with_the_incidents_that_phoned_it
+        an_organisation_has_so_many_open_incidents;
     model:
         random_work_is_answered_as_the_model_does;
 }

@@ -23,6 +23,7 @@ mod hostile;
 mod keys;
 mod limits;
 mod links;
+mod oncall;
 mod operators;
 mod privacy;
 mod promises;

@@ -13,6 +13,8 @@ struct Tenant {
     recording: String,
     endpoint: String,
     event: String,
+    hook: String,
+    incident: String,
     key: String,
 }
 
@@ -49,7 +51,13 @@ async fn tenant(fleet: &Fleet, slug: &str, receiver: &Receiver) -> Tenant {
     })
     .await;
     let event = door.get(&deliveries).await.is(200)["data"][0]["event"].as_str().unwrap().to_owned();
-    Tenant { door, call, recording, endpoint, event, key: id(made) }
+    let body = json!({"name": slug, "kind": "alertmanager", "to": [NUMBER]});
+    let made_hook = door.post("/v1/hooks", &body).await.is(201);
+    let alerts = json!([{"status": "firing", "labels": {"alertname": slug}}]);
+    let told = json!({"version": "4", "groupKey": slug, "status": "firing", "alerts": alerts});
+    let receipt = door.post(made_hook["path"].as_str().unwrap(), &told).await.is(202);
+    let incident = receipt["incidents"][0]["incident"].as_str().unwrap().to_owned();
+    Tenant { door, call, recording, endpoint, event, hook: id(made_hook), incident, key: id(made) }
 }
 
 impl Tenant {
@@ -59,6 +67,8 @@ impl Tenant {
             Id::Recording => &self.recording,
             Id::Endpoint | Id::Receiver => &self.endpoint,
             Id::Event => &self.event,
+            Id::Hook => &self.hook,
+            Id::Incident => &self.incident,
             Id::Key => &self.key,
             Id::Org | Id::Node | Id::Trunk | Id::Stream | Id::Sound => panic!("{of:?} is no organisation's"),
         }
@@ -72,6 +82,8 @@ const fn nothing(of: Id) -> &'static str {
         Id::Recording => "audio_00000000000000000000000000",
         Id::Endpoint | Id::Receiver => "we_00000000000000000000000000",
         Id::Event => "evt_00000000000000000000000000",
+        Id::Hook => "hook_00000000000000000000000000",
+        Id::Incident => "inc_00000000000000000000000000",
         Id::Key => "key_00000000000000000000000000",
         Id::Org => "org_7zzzzzzzzzzzzzzzzzzzzzzzz0",
         Id::Node | Id::Trunk | Id::Stream | Id::Sound => "nothing",
@@ -138,10 +150,15 @@ async fn what_another_organisation_has_is_as_what_there_is_not() {
         ("calls", &beta.call),
         ("audio", &beta.recording),
         ("webhook_endpoints", &beta.endpoint),
+        ("hooks", &beta.hook),
+        ("incidents", &beta.incident),
         ("api_keys", &beta.key),
     ] {
         let kept = beta.door.get(&format!("/v1/{path}/{id}")).await.is(200);
-        assert!(kept["revoked_at"].is_null() && kept["disabled_at"].is_null(), "{kept}");
+        assert!(
+            kept["revoked_at"].is_null() && kept["disabled_at"].is_null() && kept["resolved_at"].is_null(),
+            "{kept}"
+        );
     }
 }
 
@@ -151,7 +168,8 @@ async fn no_list_or_cursor_or_body_reaches_over() {
     let (fleet, receiver) = fleet().await;
     let acme = tenant(&fleet, "acme", &receiver).await;
     let beta = tenant(&fleet, "beta", &receiver).await;
-    let others = [&beta.call, &beta.recording, &beta.endpoint, &beta.event, &beta.key];
+    let others =
+        [&beta.call, &beta.recording, &beta.endpoint, &beta.event, &beta.hook, &beta.incident, &beta.key];
     for route in table().iter().filter(|route| {
         route.door == At::Customers && route.method == Method::GET && matches!(route.needs, Needs::AnyOf(_))
     }) {
@@ -162,9 +180,13 @@ async fn no_list_or_cursor_or_body_reaches_over() {
             assert!(!answer.text.contains(other.as_str()), "{} shows {other}", route.path);
         }
     }
-    for (list, cursor) in
-        [("calls", &beta.call), ("audio", &beta.recording), ("events", &beta.event), ("api_keys", &beta.key)]
-    {
+    for (list, cursor) in [
+        ("calls", &beta.call),
+        ("audio", &beta.recording),
+        ("events", &beta.event),
+        ("incidents", &beta.incident),
+        ("api_keys", &beta.key),
+    ] {
         let answer = acme.door.get(&format!("/v1/{list}?starting_after={cursor}")).await;
         assert!(matches!(answer.status, 200 | 422), "{}", answer.text);
         assert!(!answer.text.contains("\"id\":\"evt_") || answer.status == 200, "{}", answer.text);

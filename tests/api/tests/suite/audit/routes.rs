@@ -212,6 +212,44 @@ impl Doing<'_> {
         self.post("/v1/callback_secret/rotate", json!({})).await;
     }
 
+    async fn on_call(&mut self) {
+        let alertmanager = json!({"name": "x", "kind": "alertmanager", "to": [NUMBER]});
+        let other = json!({"name": "x", "kind": "json", "to": [NUMBER], "speech": {"alert": "{{/text}}"}});
+        let first = self.post("/v1/hooks", alertmanager.clone()).await;
+        let second = self.post("/v1/hooks", other).await;
+        self.of("PATCH", "/v1/hooks/{id}", &first, json!({"rounds": 1})).await;
+        let alerts = json!([{"status": "firing", "labels": {"alertname": "x"}}]);
+        let told = json!({"version": "4", "groupKey": "x", "status": "firing", "alerts": alerts});
+        self.fleet.callee(NUMBER, talks(20_000));
+        for (route, hook, told) in [
+            ("/v1/hooks/alertmanager/{id}", &first, told),
+            ("/v1/hooks/json/{id}", &second, json!({"text": "x"})),
+        ] {
+            let receipt = self.of("POST", route, hook, told).await;
+            let incident = json!({"id": receipt["incidents"][0]["incident"]});
+            self.of("POST", "/v1/incidents/{id}/acknowledge", &incident, json!({})).await;
+            self.of("POST", "/v1/incidents/{id}/resolve", &incident, json!({})).await;
+        }
+        let again = async || {
+            let receipt =
+                self.fleet.api.post(second["path"].as_str().unwrap(), &json!({"text": "x"})).await.is(202);
+            json!({"id": receipt["incidents"][0]["incident"]})
+        };
+        let (of_operators, path) = (again().await, "/admin/v1/incidents/{id}/acknowledge");
+        self.of("POST", path, &of_operators, json!({})).await;
+        self.of("POST", "/admin/v1/incidents/{id}/resolve", &of_operators, json!({})).await;
+        let receipt =
+            self.fleet.api.post(second["path"].as_str().unwrap(), &json!({"text": "x"})).await.is(202);
+        let id = receipt["incidents"][0]["incident"].as_str().unwrap().to_owned();
+        let browser = Browser::of(&self.fleet.operator, &self.fleet.operator.key.clone().unwrap()).await;
+        for route in ["/incidents/{id}/acknowledge", "/incidents/{id}/resolve"] {
+            self.sent_form(&browser, route, &route.replace("{id}", &id), &[]).await;
+        }
+        self.of("DELETE", "/v1/hooks/{id}", &first, json!({})).await;
+        let made = self.post("/admin/v1/hooks", alertmanager).await;
+        self.of("DELETE", "/admin/v1/hooks/{id}", &made, json!({})).await;
+    }
+
     async fn keys_and_organisations(&mut self) {
         for (create, rotate, revoke) in [
             ("/v1/api_keys", "/v1/api_keys/{id}/rotate", "/v1/api_keys/{id}/revoke"),
@@ -321,6 +359,7 @@ async fn every_state_changing_route_leaves_a_row_where_it_succeeds() {
     let mut doing = Doing { fleet: &fleet, done: BTreeSet::new() };
     doing.calls().await;
     doing.hooks().await;
+    doing.on_call().await;
     doing.keys_and_organisations().await;
     doing.console().await;
     doing.nodes_and_bans().await;

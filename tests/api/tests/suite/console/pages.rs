@@ -3,11 +3,12 @@
 use controlplane::http::routes::{Id, Needs, Route, table};
 use controlplane_core::ids::OrgId;
 use reqwest::Method;
+use serde_json::json;
 
 use crate::fixture::{Browser, Fleet, NUMBER};
 
 /// Pages that somebody signed in may look at, at an address of something that there is.
-fn pages(call: &str, key: &str) -> Vec<(String, Route)> {
+fn pages((call, incident, key): &(String, String, String)) -> Vec<(String, Route)> {
     let is_page = |route: &Route| {
         let is_other = ["/live", "/audit/export"].contains(&route.path);
         route.method == Method::GET && matches!(route.needs, Needs::Page(_)) && !is_other
@@ -17,10 +18,11 @@ fn pages(call: &str, key: &str) -> Vec<(String, Route)> {
             Id::Node => path.replace("{name}", "waw-1"),
             Id::Trunk => path.replace("{name}", "acme-waw-1"),
             Id::Call => path.replace("{id}", call),
+            Id::Incident => path.replace("{id}", incident),
             Id::Org => path.replace("{id}", OrgId::first().as_str()),
             Id::Event => path.replace("{event}", "evt_00000000000000000000000000"),
             Id::Key => path.replace("{id}", key),
-            Id::Recording | Id::Endpoint | Id::Receiver | Id::Stream | Id::Sound => {
+            Id::Recording | Id::Endpoint | Id::Receiver | Id::Hook | Id::Stream | Id::Sound => {
                 panic!("no page is of {id:?}")
             }
         });
@@ -34,19 +36,25 @@ fn pages(call: &str, key: &str) -> Vec<(String, Route)> {
     table().into_iter().filter(is_page).map(|route| (address(&route), route)).collect()
 }
 
-/// A customer's key that there is.
-async fn key(fleet: &Fleet) -> String {
+/// A call, an incident and a customer's key, as pages are about.
+async fn things(fleet: &Fleet) -> (String, String, String) {
+    let call = fleet.call(NUMBER).place().await.ends().await.0["id"].as_str().unwrap().to_owned();
+    let hook = json!({"name": "x", "kind": "json", "to": [NUMBER], "speech": {"alert": "{{/text}}"}});
+    let hook = fleet.api.post("/v1/hooks", &hook).await.is(201);
+    let told = json!({"text": "x"});
+    let receipt = fleet.api.post(hook["path"].as_str().unwrap(), &told).await.is(202);
+    let incident = receipt["incidents"][0]["incident"].as_str().unwrap().to_owned();
     let keys = fleet.operator.get("/admin/v1/keys").await.is(200);
     let customers = keys["data"].as_array().unwrap().iter().find(|key| !key["org"].is_null());
-    customers.unwrap()["id"].as_str().unwrap().to_owned()
+    (call, incident, customers.unwrap()["id"].as_str().unwrap().to_owned())
 }
 
 #[tokio::test]
 async fn every_page_is_shown_with_a_strict_policy_and_nothing_inline() {
     let fleet = Fleet::small().await;
     let browser = Browser::of(&fleet.operator, &fleet.operator.key.clone().unwrap()).await;
-    let call = fleet.call(NUMBER).place().await.ends().await.0["id"].as_str().unwrap().to_owned();
-    let pages = pages(&call, &key(&fleet).await);
+    let things = things(&fleet).await;
+    let pages = pages(&things);
     assert!(pages.len() >= 18, "{}", pages.len());
     for (path, _) in pages.iter().chain([&("/sign-in".to_owned(), table().remove(0))]) {
         let answer = browser.get(path).await;
@@ -76,10 +84,10 @@ async fn every_link_of_every_page_leads_somewhere() {
     let fleet = Fleet::small().await;
     let browser = Browser::of(&fleet.operator, &fleet.operator.key.clone().unwrap()).await;
     let mut seen = std::collections::BTreeSet::new();
-    let call = fleet.call(NUMBER).place().await.ends().await.0["id"].as_str().unwrap().to_owned();
-    let ban = serde_json::json!({"net": "203.0.113.8", "reason": "x"});
+    let things = things(&fleet).await;
+    let ban = json!({"net": "203.0.113.8", "reason": "x"});
     fleet.operator.post("/admin/v1/bans", &ban).await.is(201);
-    for (path, _) in pages(&call, &key(&fleet).await) {
+    for (path, _) in pages(&things) {
         let text = browser.page(&path).await;
         for attribute in ["href=\"", "src=\"", "action=\""] {
             let links = text.split(attribute).skip(1).map(|rest| rest.split('"').next().unwrap());
