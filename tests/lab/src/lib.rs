@@ -132,6 +132,14 @@ pub fn install_prometheus() -> Result<(), LabError> {
     packages::ensure(packages::PROMETHEUS)
 }
 
+/// Installs Alertmanager with its amtool, where it is missing. No service is started.
+///
+/// # Errors
+/// It cannot be installed.
+pub fn install_alertmanager() -> Result<(), LabError> {
+    packages::ensure(packages::ALERTMANAGER)
+}
+
 /// Installs and makes all that a lab of any kind needs, so that labs run where no package can be had.
 ///
 /// # Errors
@@ -145,6 +153,7 @@ pub fn install_everything() -> Result<(), LabError> {
         packages::ATTACK_TOOLS,
         packages::PROMETHEUS,
         packages::BROWSER,
+        packages::ALERTMANAGER,
     ] {
         packages::ensure(tools)?;
     }

@@ -46,6 +46,12 @@ pub(crate) const PROMETHEUS: &[Tool] = &[
     Tool { program: "promtool", package: "prometheus" },
 ];
 
+/// What tells hooks of alerts.
+pub(crate) const ALERTMANAGER: &[Tool] = &[
+    Tool { program: "prometheus-alertmanager", package: "prometheus-alertmanager" },
+    Tool { program: "amtool", package: "prometheus-alertmanager" },
+];
+
 /// What looks at the console, and what fetches the rules that it is looked at by.
 pub(crate) const BROWSER: &[Tool] = &[
     Tool { program: "chromium", package: "chromium" },

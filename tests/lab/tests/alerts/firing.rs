@@ -22,7 +22,7 @@ const PAGE_WITHIN: Duration = Duration::from_secs(90);
 const TICKET_WITHIN: Duration = Duration::from_secs(150);
 
 /// Ends with the test.
-struct Prometheus(Child);
+pub(crate) struct Prometheus(Child);
 
 impl Drop for Prometheus {
     fn drop(&mut self) {
@@ -34,10 +34,26 @@ impl Drop for Prometheus {
 impl Prometheus {
     /// With the repository's configuration, looking every second instead of every fifteen.
     fn start(folder: &Path, fleet: &Fleet) -> Self {
+        Self::start_with(folder, fleet, &[], None)
+    }
+
+    /// The same, with rules changed so, and telling an Alertmanager.
+    pub(crate) fn start_with(
+        folder: &Path,
+        fleet: &Fleet,
+        changes: &[(&str, &str)],
+        alertmanager: Option<&str>,
+    ) -> Self {
         for file in files(&alerts_folder(), ".rules.yml") {
-            fs::copy(&file, folder.join(file.file_name().unwrap())).unwrap();
+            let rules = fs::read_to_string(&file).unwrap();
+            let rules = changes.iter().fold(rules, |rules, (from, to)| rules.replace(from, to));
+            fs::write(folder.join(file.file_name().unwrap()), rules).unwrap();
         }
-        let text = fs::read_to_string(alerts_folder().join("prometheus.yml")).unwrap();
+        let mut text = fs::read_to_string(alerts_folder().join("prometheus.yml")).unwrap();
+        if let Some(alertmanager) = alertmanager {
+            assert_eq!(text.matches("targets: []").count(), 1);
+            text = text.replace("targets: []", &format!("targets: [\"{alertmanager}\"]"));
+        }
         assert_eq!(text.matches("interval: 15s").count(), 2);
         fs::write(folder.join("prometheus.yml"), text.replace("interval: 15s", "interval: 1s")).unwrap();
         fs::create_dir(folder.join("targets")).unwrap();
@@ -62,13 +78,13 @@ impl Prometheus {
     }
 }
 
-fn ask(path: &str) -> Option<Value> {
+pub(crate) fn ask(path: &str) -> Option<Value> {
     let mut answer = ureq::get(format!("http://{PROMETHEUS}{path}")).call().ok()?;
     answer.body_mut().read_to_string().ok().and_then(|text| serde_json::from_str(&text).ok())
 }
 
 /// `name/value of a label` of every alert that fires.
-fn firing(label: &str) -> Vec<String> {
+pub(crate) fn firing(label: &str) -> Vec<String> {
     let answer = ask("/api/v1/alerts").unwrap_or_default();
     let alerts = answer["data"]["alerts"].as_array().cloned().unwrap_or_default();
     let mut names: Vec<String> = alerts
@@ -87,7 +103,7 @@ fn firing(label: &str) -> Vec<String> {
     names
 }
 
-fn up_targets() -> usize {
+pub(crate) fn up_targets() -> usize {
     let answer = ask("/api/v1/targets?state=active").unwrap_or_default();
     let targets = answer["data"]["activeTargets"].as_array().cloned().unwrap_or_default();
     targets.iter().filter(|target| target["health"] == "up").count()
@@ -114,7 +130,7 @@ fn scrape(address: &str) -> String {
 }
 
 /// Agents tell on loopback by themselves; this is what the runbook says to set.
-fn open_to_prometheus(fleet: &Fleet) {
+pub(crate) fn open_to_prometheus(fleet: &Fleet) {
     for pbx in fleet.lab.pbxes() {
         let settings = pbx.host().folder().join("agent.toml");
         let mut file = fs::File::options().append(true).open(settings).unwrap();

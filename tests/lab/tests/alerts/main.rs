@@ -8,6 +8,8 @@
     reason = "these are tests"
 )]
 
+#[cfg(feature = "promtool")]
+mod alertmanager;
 #[cfg(feature = "real-fleet")]
 mod commands;
 #[cfg(all(feature = "promtool", feature = "real-fleet"))]
@@ -17,6 +19,8 @@ mod firing;
 #[allow(dead_code, reason = "shared with the target `calls`, which uses all of it")]
 mod fixture;
 mod names;
+#[cfg(all(feature = "promtool", feature = "real-fleet"))]
+mod phoning;
 #[cfg(feature = "promtool")]
 mod promtool;
 mod query;
