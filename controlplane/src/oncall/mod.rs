@@ -235,7 +235,7 @@ impl OnCall {
             Ok(None) => {}
             // The scan for open calls without a task finds it.
             Err(error) => {
-                tracing::warn!(%call, error = %chain(&error), "a call that shall end could not be read")
+                tracing::warn!(%call, error = %chain(&error), "a call that shall end could not be read");
             }
         }
     }

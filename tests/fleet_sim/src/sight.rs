@@ -90,6 +90,7 @@ pub(crate) fn observations(
         spool: Spool { facts, ..Spool::default() },
         certificate_expires_unix_s: Some(at_unix_ms / 1_000 + 30 * 24 * 3_600),
         policy_revision,
+        firewall: None,
     }
 }
 

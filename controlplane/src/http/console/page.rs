@@ -41,7 +41,7 @@ pub(super) enum Part {
 
 impl Part {
     /// Those that the bar shows: address, name, and the key that goes there after `g`.
-    const SHOWN: [(Self, &'static str, &'static str, &'static str); 8] = [
+    const SHOWN: [(Self, &'static str, &'static str, &'static str); 9] = [
         (Self::Fleet, "/", "Fleet", "f"),
         (Self::Calls, "/calls", "Calls", "c"),
         (Self::Incidents, "/incidents", "Incidents", "i"),

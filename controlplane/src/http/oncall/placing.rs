@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     http::{
         State,
-        customers::{self, Asker, Placed},
+        accepting::{self, Asker, Placed},
         problem::{Code, Problem},
     },
     oncall::{Placer, Placing},
@@ -54,7 +54,7 @@ impl Placer for State {
         let actor = Actor { key: incident.opened_by.clone(), ..Actor::default() };
         let asker = Asker { org: incident.org.clone(), actor, mode: incident.mode };
         let known = || Ok(Some(key(incident, step)));
-        Ok(match customers::place_known(self, asker, known, request).await {
+        Ok(match accepting::place_known(self, asker, known, request).await {
             Ok(Placed::New(call) | Placed::Replayed(call) | Placed::Deduplicated(call)) => {
                 let said = match &call.request.message.content {
                     Content::Text { text, .. } => Some(text.to_string()),

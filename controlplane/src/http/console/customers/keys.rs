@@ -47,6 +47,9 @@ pub(in crate::http) struct NewForm {
     calls_read: Option<String>,
     audio: Option<String>,
     webhooks: Option<String>,
+    hooks: Option<String>,
+    #[serde(rename = "hooks:send")]
+    hooks_send: Option<String>,
     keys: Option<String>,
     #[serde(rename = "audit:read")]
     audit_read: Option<String>,
@@ -59,6 +62,8 @@ impl NewForm {
             Scope::CallsRead => &self.calls_read,
             Scope::Audio => &self.audio,
             Scope::Webhooks => &self.webhooks,
+            Scope::Hooks => &self.hooks,
+            Scope::HooksSend => &self.hooks_send,
             Scope::Keys => &self.keys,
             Scope::AuditRead => &self.audit_read,
         }
