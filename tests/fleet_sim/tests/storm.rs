@@ -74,7 +74,7 @@ async fn after_a_storm_everything_is_known_as_it_is() {
     let down = down.filter(|(node, trunk)| fleet.agent(*node).unwrap().is_down(*trunk)).count();
     assert!(down > 10, "{down} trunks stay down");
     for agent in fleet.agents() {
-        assert_eq!(agent.lost_without_reason(), [String::new(); 0], "{}", agent.name());
+        assert_eq!(agent.lost_without_reason(), Vec::<String>::new(), "{}", agent.name());
         assert_eq!((agent.facts_waiting(), agent.facts_kept()), (0, 1), "{}", agent.name());
     }
     let grown = resident().saturating_sub(before);
