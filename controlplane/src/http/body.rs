@@ -67,6 +67,12 @@ impl<T: DeserializeOwned> Told<T> {
     pub(super) fn read(&self) -> Result<T, Problem> {
         parse(&self.bytes)
     }
+
+    /// As what it must be, which is an object.
+    pub(super) fn object(&self) -> Result<T, Problem> {
+        let Object(value) = parse(&self.bytes)?;
+        Ok(value)
+    }
 }
 
 impl<S: Send + Sync, T> FromRequest<S> for Told<T> {

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -17,7 +17,10 @@ use super::{
     kept, labels,
     template::{TEXT_MAX, Template, speakable},
 };
-use crate::call::{UnknownWord, words};
+use crate::{
+    call::{UnknownWord, words},
+    object::Object,
+};
 
 /// Most alerts of one payload that are looked at: Alertmanager's `max_alerts` can hold it to fewer.
 pub const ALERTS_MAX: usize = 1_000;
@@ -51,8 +54,15 @@ pub struct Payload {
     #[serde(default)]
     pub truncated_alerts: u64,
     /// The group's alerts.
+    #[serde(deserialize_with = "objects")]
     #[schemars(length(max = ALERTS_MAX))]
     pub alerts: Vec<Told>,
+}
+
+/// Alerts that were written as objects.
+fn objects<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Told>, D::Error> {
+    let alerts = Vec::<Object<Told>>::deserialize(deserializer)?;
+    Ok(alerts.into_iter().map(|Object(alert)| alert).collect())
 }
 
 /// One alert of it.

@@ -2,13 +2,14 @@
 //!
 //! - [`hook`]: what a customer has said about an intake: whom to phone, in which order, and what to say.
 //! - [`alertmanager`], [`json`]: what such an intake is told, as [`Signal`]s.
-//! - [`template`]: the words of an alert, made speakable.
+//! - [`speech`], [`template`]: the words of an alert, made speakable.
 //! - [`escalation`]: who is phoned next. One machine per incident.
 
 pub mod alertmanager;
 pub mod escalation;
 pub mod hook;
 pub mod json;
+pub mod speech;
 pub mod template;
 
 use std::collections::BTreeMap;
@@ -16,7 +17,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use self::hook::Speech;
+use self::speech::Speech;
 use crate::{
     call::{UnknownWord, words},
     request::{InvalidMessage, MessageText},
@@ -205,9 +206,9 @@ mod tests {
     #[test]
     fn the_longest_sentence_is_one_that_can_be_spoken() {
         let speech = Speech {
-            opening: "ä".repeat(hook::PHRASE_MAX).parse().unwrap(),
-            more: "ö".repeat(hook::PHRASE_MAX).parse().unwrap(),
-            closing: "ü".repeat(hook::PHRASE_MAX).parse().unwrap(),
+            opening: "ä".repeat(speech::PHRASE_MAX).parse().unwrap(),
+            more: "ö".repeat(speech::PHRASE_MAX).parse().unwrap(),
+            closing: "ü".repeat(speech::PHRASE_MAX).parse().unwrap(),
             ..Speech::default()
         };
         let long = |n: usize| Alert {

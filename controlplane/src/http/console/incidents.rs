@@ -93,6 +93,10 @@ impl IncidentPageOf {
             && matches!(self.incident.status(), IncidentStatus::Escalating | IncidentStatus::Unanswered)
     }
 
+    fn has_more_alerts(&self) -> bool {
+        i64::try_from(self.incident.alerts.len()).is_ok_and(|kept| kept < self.incident.alerts_seen)
+    }
+
     fn can_resolve(&self) -> bool {
         self.can_act && self.incident.status() != IncidentStatus::Resolved
     }

@@ -12,7 +12,8 @@ use controlplane_core::{
     number::E164,
     object,
     oncall::{
-        hook::{GroupBy, HookKind, HookSettings, NAME_MAX, NUMBERS_MAX, ONLY_MAX, Reading, Speech},
+        hook::{GroupBy, HookKind, HookSettings, NAME_MAX, NUMBERS_MAX, ONLY_MAX, Reading},
+        speech::Speech,
         template::{Pointer, Template},
     },
     request::Language,

@@ -130,7 +130,7 @@ pub(in crate::http) async fn alertmanager(
     told: Told<Payload>,
 ) -> Result<Accepted<ReceiptView>, Problem> {
     let hook = find(&state, &customer, id, HookKind::Alertmanager).await?;
-    let signals = signals(&hook.settings, &told.read()?).map_err(wrong)?;
+    let signals = signals(&hook.settings, &told.object()?).map_err(wrong)?;
     take(&state, customer, hook, signals).await
 }
 

@@ -104,11 +104,14 @@ async fn what_is_no_payload_is_refused_with_its_place() {
         (with("status", json!("burning")), "status"),
         (with("alerts", json!([{"status": "firing", "labels": {"a": 1}}])), "alerts[0].labels.a"),
         (with("alerts", json!(vec![alert("a", "firing"); 1_001])), "alerts"),
+        // An array in an object's place has its fields by their order.
+        (with("alerts", json!([["firing", {}, {}, "", "", "", ""]])), "alerts[0]"),
     ] {
         let problem = tell(&fleet.api, &hook, &body).await.is_problem(422, "invalid_field");
         assert_eq!(problem["param"], param, "{problem}");
     }
     let path = hook["path"].as_str().unwrap();
+    fleet.api.post(path, &json!(["4", "g", "firing", 0, []])).await.is_problem(422, "invalid_field");
     fleet.api.post_raw(path, "{").await.is_problem(400, "malformed");
     fleet.api.post_raw(path, " ".repeat(1024 * 1024 + 1)).await.is_problem(413, "too_large");
     let text = fleet.api.request(Method::POST, path).header("content-type", "text/plain").body("{}");
