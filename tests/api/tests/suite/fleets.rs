@@ -208,7 +208,9 @@ tiers = [[\"acme-waw-1\"]]
     {
         fleet.apply(text, "").await.is_problem(422, "invalid_fleet");
     }
-    fleet.apply(&"# \n".repeat(30_000), "").await.is_problem(413, "too_large");
+    // One byte more than may be.
+    let too_large = "#".repeat(16 * 1024 * 1024 + 1);
+    fleet.apply(&too_large, "").await.is_problem(413, "too_large");
     for query in ["?prun=true", "?prune=yes", "?expected_revision=x"] {
         fleet.apply(&fleet.toml(), query).await.is_problem(400, "malformed");
     }
