@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -14,6 +14,9 @@ use crate::script::{Plan, Script};
 use crate::session;
 use crate::talk::Talk;
 use crate::wire::Packet;
+
+/// Connections that wait to be taken.
+const BACKLOG: u32 = 1_024;
 
 /// What the carrier saw of one number: the truth that outcomes are compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -108,6 +111,9 @@ impl Shared {
 #[derive(Debug)]
 pub struct FakePbx {
     address: SocketAddr,
+    /// Shares the port with what listens there, and keeps it while nothing does: a bound port is given to nobody who asks for
+    /// any, and no other PBX answers in this one's place.
+    _reserved: Option<TcpSocket>,
     shared: Arc<Shared>,
     listener: Mutex<Option<JoinHandle<()>>>,
 }
@@ -118,11 +124,13 @@ impl FakePbx {
     /// # Errors
     /// The system's, if no port can be had.
     pub async fn start(script: Script) -> std::io::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
         let mut pbx = Self::without_port(script);
-        pbx.address = listener.local_addr()?;
-        let listening = tokio::spawn(listen(listener, pbx.shared.clone()));
-        *pbx.listener.lock().unwrap_or_else(PoisonError::into_inner) = Some(listening);
+        let reserved = TcpSocket::new_v4()?;
+        reserved.set_reuseport(true)?;
+        reserved.bind(pbx.address)?;
+        pbx.address = reserved.local_addr()?;
+        pbx._reserved = Some(reserved);
+        pbx.open_port().await?;
         Ok(pbx)
     }
 
@@ -135,7 +143,8 @@ impl FakePbx {
             frozen: watch::Sender::new(false),
             started: Instant::now(),
         });
-        Self { address: SocketAddr::from(([127, 0, 0, 1], 0)), shared, listener: Mutex::new(None) }
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self { address, _reserved: None, shared, listener: Mutex::new(None) }
     }
 
     /// Where it listens.
@@ -284,9 +293,14 @@ impl FakePbx {
     /// Listens on its old port again.
     ///
     /// # Errors
-    /// The system's, if somebody took the port meanwhile.
+    /// The system's.
+    #[allow(clippy::unused_async, reason = "it needs a runtime")]
     pub async fn open_port(&self) -> std::io::Result<()> {
-        let listener = TcpListener::bind(self.address).await?;
+        let socket = TcpSocket::new_v4()?;
+        socket.set_reuseport(true)?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(self.address)?;
+        let listener = socket.listen(BACKLOG)?;
         let listening = tokio::spawn(listen(listener, self.shared.clone()));
         *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = Some(listening);
         Ok(())
