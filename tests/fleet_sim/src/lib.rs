@@ -10,6 +10,7 @@
 
 mod agent;
 mod ami;
+pub mod console;
 mod fleet;
 mod identity;
 pub mod plan;

@@ -10,6 +10,7 @@ use anyhow::{Context as _, bail, ensure};
 use clap::Parser;
 use fleet_sim::{
     Fleet, Order,
+    console::Console,
     plan::Plan,
     plane::{Operator, Program},
 };
@@ -30,6 +31,13 @@ const APART: Duration = Duration::from_millis(20);
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// A change that is not there by then never comes.
 const CHANGE_MAX: Duration = Duration::from_secs(10);
+/// Consoles that are open, and how long their cost is measured.
+const CONSOLES: usize = 20;
+const CONSOLES_FOR: Duration = Duration::from_secs(20);
+/// Between two changes of the fleet meanwhile.
+const CHANGE_EVERY: Duration = Duration::from_millis(200);
+/// First screens that are timed.
+const SCREENS: usize = 20;
 /// In which the kernel tells processor time (USER_HZ).
 const TICK: Duration = Duration::from_millis(10);
 
@@ -84,7 +92,9 @@ async fn measure(wanted: &Wanted, seed: u64) -> anyhow::Result<Value> {
     let rest = Duration::from_secs(wanted.rest_s);
     let cpu = busy(ringward.pid()?, rest).await?;
     let rss = rss_mb(ringward.pid()?)?;
-    eprintln!("{rss:.0} MB, {cpu:.3} cores; {SAMPLES} changes");
+    eprintln!("{rss:.0} MB, {cpu:.3} cores; {CONSOLES} consoles");
+    let consoles = consoles(&fleet, &operator, ringward.pid()?).await?;
+    eprintln!("{consoles}; {SAMPLES} changes");
     let mut rng = StdRng::seed_from_u64(seed);
     let alone = changes(&fleet, &operator, &mut rng, SAMPLES).await?;
     let mut lists = Vec::new();
@@ -119,7 +129,8 @@ async fn measure(wanted: &Wanted, seed: u64) -> anyhow::Result<Value> {
         "empty_rss_mb": round(empty_mb),
         "rss_mb": round(rss),
         "rss_after_restart_mb": round(after_mb),
-        "cpu_cores": (cpu * 1_000.0).round() / 1_000.0,
+        "cpu_cores": thousandths(cpu),
+        "consoles": consoles,
         "selection_p50_ms": round(p50),
         "selection_p99_ms": round(p99),
         "selection_most_ms": round(at(&alone, 1.0)),
@@ -132,6 +143,52 @@ async fn measure(wanted: &Wanted, seed: u64) -> anyhow::Result<Value> {
         "cold_usable_s": round(cold.as_secs_f64()),
         "cold_cpu_s": round(cold_cpu.as_secs_f64()),
     }))
+}
+
+/// What the first screen takes, and what open consoles cost while operators disable and enable trunks five times a second.
+async fn consoles(fleet: &Fleet, operator: &Operator, ringward: u32) -> anyhow::Result<Value> {
+    // Before anybody looks: the fleet is looked at for a while after a page.
+    let without = changing(fleet, operator, ringward).await?;
+    let console = Console::of(operator).await?;
+    let (mut took, mut bytes) = (Vec::new(), 0);
+    for _ in 0..SCREENS {
+        let (text, ms) = console.first_screen().await?;
+        bytes = text.len();
+        took.push(ms);
+    }
+    took.sort_by(f64::total_cmp);
+    let open = console.open(CONSOLES).await?;
+    let before = open.read();
+    let with = changing(fleet, operator, ringward).await?;
+    let told = (open.read() - before) as f64 / 1e3 / CONSOLES_FOR.as_secs_f64() / CONSOLES as f64;
+    Ok(json!({
+        "open": CONSOLES,
+        "cpu_cores": thousandths(with - without),
+        "cpu_cores_without": thousandths(without),
+        "told_kb_per_s_each": round(told),
+        "first_screen_kb": round(bytes as f64 / 1e3),
+        "first_screen_p50_ms": round(at(&took, 0.5)),
+        "first_screen_most_ms": round(at(&took, 1.0)),
+    }))
+}
+
+/// Cores that a control plane keeps busy while operators change its fleet.
+async fn changing(fleet: &Fleet, operator: &Operator, ringward: u32) -> anyhow::Result<f64> {
+    let change = async {
+        let mut beat = tokio::time::interval(CHANGE_EVERY);
+        for n in 0.. {
+            beat.tick().await;
+            let action = if n % 2 == 0 { "disable" } else { "enable" };
+            // The same trunks in each span.
+            let trunk = Plan::trunk(n / 2 % fleet.plan().nodes, 0);
+            operator.post(&format!("/admin/v1/trunks/{trunk}/{action}"), &json!({})).await?;
+        }
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        cores = busy(ringward, CONSOLES_FOR) => cores,
+        ended = change => Err(ended.err().unwrap_or_else(|| anyhow::anyhow!("changes ended"))),
+    }
 }
 
 /// Until the links that were just cut are there again, and every trunk can be used.
@@ -217,6 +274,10 @@ fn rss_mb(pid: u32) -> anyhow::Result<f64> {
     let status = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
     Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? * 1_024.0 / 1e6)
+}
+
+fn thousandths(value: f64) -> f64 {
+    (value * 1_000.0).round() / 1_000.0
 }
 
 fn round(value: f64) -> f64 {

@@ -43,6 +43,11 @@ impl Operator {
         Ok(this)
     }
 
+    /// Where the door is, and the key to it.
+    pub(crate) fn door(&self) -> (&str, &str) {
+        (&self.url, &self.key)
+    }
+
     /// What is at `path`.
     ///
     /// # Errors

@@ -4,7 +4,8 @@
 //! - *invites*: INVITEs that arrived and begin a call, by Call-ID and the address they came to;
 //!   retransmissions and re-INVITEs do not count. A *silent* carrier's are seen here before they are dropped.
 //! - *rings*, *early media*, *answers*, *finals*: the first 180, 183, 200 or other final answer to each,
-//!   as the carrier sent it. A *deaf* carrier's are seen here before they are lost.
+//!   as the carrier sent it. A *deaf* carrier's are seen here before they are lost. *Reached* are those with a 180 or a
+//!   200: a 180 is sent once, and what is sent as a cable is put back may not leave the machine.
 //! - *cancels*, *byes*: CANCELs that arrived, BYEs either way, once per call.
 //!
 //! A *dead* carrier sees nothing: that is the truth as well.
@@ -23,6 +24,8 @@ pub struct NumberSeen {
     pub invites: u32,
     /// Calls that the carrier said 180 to.
     pub rings: u32,
+    /// Calls whose phone was reached: the carrier said 180 or 200.
+    pub reached: u32,
     /// Calls that the carrier said 183 to.
     pub early_media: u32,
     /// Calls that the carrier answered with 200.
@@ -56,6 +59,7 @@ impl Seen {
         for seen in self.by_number.values() {
             sum.invites += seen.invites;
             sum.rings += seen.rings;
+            sum.reached += seen.reached;
             sum.early_media += seen.early_media;
             sum.answers += seen.answers;
             sum.cancels += seen.cancels;
@@ -84,6 +88,7 @@ pub(crate) struct Reader {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Mark {
     Ring,
+    Reached,
     EarlyMedia,
     Final,
     Cancel,
@@ -153,9 +158,15 @@ impl Reader {
             sip::Kind::Request { method: "BYE", .. } => self.once(key, Mark::Bye, |seen| seen.byes += 1),
             sip::Kind::Request { .. } => {}
             sip::Kind::Answer(_) if arrived || message.cseq_method != "INVITE" => {}
-            sip::Kind::Answer(180) => self.once(key, Mark::Ring, |seen| seen.rings += 1),
+            sip::Kind::Answer(180) => {
+                self.once(key.clone(), Mark::Reached, |seen| seen.reached += 1);
+                self.once(key, Mark::Ring, |seen| seen.rings += 1);
+            }
             sip::Kind::Answer(183) => self.once(key, Mark::EarlyMedia, |seen| seen.early_media += 1),
-            sip::Kind::Answer(200) => self.once(key, Mark::Final, |seen| seen.answers += 1),
+            sip::Kind::Answer(200) => {
+                self.once(key.clone(), Mark::Reached, |seen| seen.reached += 1);
+                self.once(key, Mark::Final, |seen| seen.answers += 1);
+            }
             sip::Kind::Answer(code) if code >= 300 => {
                 self.once(key, Mark::Final, |seen| *seen.finals.entry(code).or_default() += 1);
             }

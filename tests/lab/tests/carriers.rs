@@ -10,7 +10,8 @@ use std::time::Duration;
 const QUIET: Duration = Duration::from_millis(300);
 
 fn seen(invites: u32, rings: u32, answers: u32, finals: &[(u16, u32)]) -> NumberSeen {
-    NumberSeen { invites, rings, answers, finals: finals.iter().copied().collect(), ..NumberSeen::default() }
+    let finals = finals.iter().copied().collect();
+    NumberSeen { invites, rings, reached: rings.max(answers), answers, finals, ..NumberSeen::default() }
 }
 
 /// `TechCause` exists since 20.17 and 22.7.

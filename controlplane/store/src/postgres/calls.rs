@@ -263,31 +263,19 @@ pub(super) async fn next(
     entry: Entry<'_>,
 ) -> Result<Written, Failure> {
     let call = CallHead { status: Word(status), sequence: call.sequence + 1, ..call };
-    // While a call is open, `reason`, `outcome` and `ended_at` are empty; `redial_at` while it does not wait.
+    // While a call is open, `reason`, `outcome` and `ended_at` are empty; `redial_at` while it does not wait. One round trip.
     sqlx::query(
-        "UPDATE call SET status = $1, sequence = $2, reason = $3, outcome = $4, ended_at = $5,
-             redial_at = $7, round = CASE WHEN $7 IS NULL THEN round ELSE round + 1 END
-         WHERE id = $6",
-    )
-    .bind(status.as_str())
-    .bind(call.sequence)
-    .bind(entry.end.map(|end| end.reason.as_str()))
-    .bind(entry.end.map(|end| end.outcome.as_str()))
-    .bind(entry.end.map(|_| Micros::from(entry.at)))
-    .bind(call.id.0.as_str())
-    .bind(entry.redial_at.map(Micros::from))
-    .execute(&mut *c)
-    .await?;
-    log(c, &call, entry).await?;
-    Ok(Written::Yes { sequence: call.sequence })
-}
-
-async fn log(c: &mut PgConnection, call: &CallHead, entry: Entry<'_>) -> Result<(), Failure> {
-    sqlx::query(
-        "WITH logged AS (INSERT INTO call_transition
-             (id, org_id, call_id, sequence, status, reason, attempt_id, ending, occurred_at, outcome,
-              heard_key, redial_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $11, $12, $13))
+        "WITH stepped AS (
+             UPDATE call SET status = $5, sequence = $4, reason = $6, outcome = $11,
+                 ended_at = CASE WHEN $6 IS NOT NULL THEN $9::timestamptz END,
+                 redial_at = $13, round = CASE WHEN $13 IS NULL THEN round ELSE round + 1 END
+             WHERE id = $3
+         ), logged AS (
+             INSERT INTO call_transition
+                 (id, org_id, call_id, sequence, status, reason, attempt_id, ending, occurred_at, outcome,
+                  heard_key, redial_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $11, $12, $13)
+         )
          INSERT INTO outbox (id, org_id, call_id, sequence, kind, created_at, due_at)
          VALUES ($1, $2, $3, $4, $10, $9, $9)",
     )
@@ -306,7 +294,7 @@ async fn log(c: &mut PgConnection, call: &CallHead, entry: Entry<'_>) -> Result<
     .bind(entry.redial_at.map(Micros::from))
     .execute(c)
     .await?;
-    Ok(())
+    Ok(Written::Yes { sequence: call.sequence })
 }
 
 /// What a write must know of its call, which it locks: writes of one call are one after the other.

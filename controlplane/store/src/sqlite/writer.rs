@@ -1,9 +1,10 @@
 //! The one writer, with group commit.
 //!
-//! Every write of the process goes through one task. It takes all that wait (at most `BATCH_MAX`), runs
+//! Every write of the process goes through one task. It takes what waits, for `BATCH_FOR` at most, runs
 //! each in a SAVEPOINT of its own inside one `BEGIN IMMEDIATE … COMMIT`, and answers all of them after the
 //! COMMIT: one sync to disk carries many writes. When nothing waits, a write begins at once and commits
-//! alone: there is no timer to wait for.
+//! alone: there is no timer to wait for. Calls that are accepted go ahead, every second write at most, so that
+//! they do not wait for a burst of news of calls that are placed.
 //!
 //! A write that fails, or panics, is rolled back to its savepoint and takes no other with it. If the COMMIT
 //! fails, or the database rolled the whole transaction back by itself (disk full), every write of the batch
@@ -16,17 +17,24 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::Arc,
+    time::Duration,
 };
 
 use sqlx::{ConnectOptions, Connection, SqliteConnection, sqlite::SqliteConnectOptions};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
 
 use crate::{StoreError, error::Failure};
 
 /// Writes that may wait. Beyond it, callers wait for room: as many as may reasonably hang on one disk.
 const QUEUE_MAX: usize = 1_024;
-/// Most writes in one COMMIT: bounds how long the first of them waits for the last.
-const BATCH_MAX: usize = 256;
+/// The same of those that go ahead: each is many at once.
+const AHEAD_MAX: usize = 16;
+/// No write begins in a batch that has taken so long: bounds how long the first of them waits for the last. A write takes
+/// 0.3 to 0.5 ms, a commit about 1 ms, and calls come and go in bursts of dozens.
+const BATCH_FOR: Duration = Duration::from_millis(4);
 
 /// A transaction's body under way.
 pub(super) type Running<'c, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'c>>;
@@ -111,6 +119,8 @@ async fn unwinding<I, T>(
 #[derive(Clone)]
 pub(super) struct Writer {
     queue: mpsc::Sender<Box<dyn Job>>,
+    /// What goes ahead of the queue.
+    ahead: mpsc::Sender<Box<dyn Job>>,
     database: Arc<str>,
     written: watch::Sender<u64>,
 }
@@ -124,10 +134,12 @@ impl Writer {
         database: Arc<str>,
         lock: File,
     ) -> Self {
-        let (queue, jobs) = mpsc::channel(QUEUE_MAX);
+        let (queue, queued) = mpsc::channel(QUEUE_MAX);
+        let (ahead, first) = mpsc::channel(AHEAD_MAX);
         let written = watch::Sender::new(0);
-        tokio::spawn(serve(connection, options, jobs, lock, written.clone()));
-        Self { queue, database, written }
+        let waiting = Waiting { first, queued, went_ahead: false };
+        tokio::spawn(serve(connection, options, waiting, lock, written.clone()));
+        Self { queue, ahead, database, written }
     }
 
     /// Changes with every batch that reached the disk.
@@ -146,25 +158,91 @@ impl Writer {
         I: Send + Sync + 'static,
         T: Send + 'static,
     {
+        self.by(&self.queue, operation, input, body).await
+    }
+
+    /// The same, before whatever waits in the queue but every second write: for one that carries those of many.
+    pub(super) async fn write_ahead<I, T>(
+        &self,
+        operation: &'static str,
+        input: I,
+        body: Body<I, T>,
+    ) -> Result<T, StoreError>
+    where
+        I: Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        self.by(&self.ahead, operation, input, body).await
+    }
+
+    async fn by<I, T>(
+        &self,
+        way: &mpsc::Sender<Box<dyn Job>>,
+        operation: &'static str,
+        input: I,
+        body: Body<I, T>,
+    ) -> Result<T, StoreError>
+    where
+        I: Send + Sync + 'static,
+        T: Send + 'static,
+    {
         let (reply, answer) = oneshot::channel();
         let database = Arc::clone(&self.database);
         let job = Write { operation, database, input, body, result: None, reply };
         let gone = || Failure::Sql(sqlx::Error::WorkerCrashed).named(operation, &self.database);
-        self.queue.send(Box::new(job)).await.map_err(|_| gone())?;
+        way.send(Box::new(job)).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
+    }
+}
+
+/// What waits to be written.
+struct Waiting {
+    first: mpsc::Receiver<Box<dyn Job>>,
+    queued: mpsc::Receiver<Box<dyn Job>>,
+    /// Whether the last one went ahead: then it is the queue's turn, so that it moves on whatever goes ahead.
+    went_ahead: bool,
+}
+
+impl Waiting {
+    /// The next, as soon as there is one. `None`: there will be none.
+    async fn next(&mut self) -> Option<Box<dyn Job>> {
+        if let Some(job) = self.another() {
+            return Some(job);
+        }
+        let (job, went_ahead) = tokio::select! {
+            biased;
+            Some(job) = self.first.recv() => (job, true),
+            Some(job) = self.queued.recv() => (job, false),
+            else => return None,
+        };
+        self.went_ahead = went_ahead;
+        Some(job)
+    }
+
+    /// The next that waits now.
+    fn another(&mut self) -> Option<Box<dyn Job>> {
+        let (turn, other) = match self.went_ahead {
+            false => (&mut self.first, &mut self.queued),
+            true => (&mut self.queued, &mut self.first),
+        };
+        if let Ok(job) = turn.try_recv() {
+            self.went_ahead = !self.went_ahead;
+            return Some(job);
+        }
+        other.try_recv().ok()
     }
 }
 
 async fn serve(
     mut connection: SqliteConnection,
     options: SqliteConnectOptions,
-    mut jobs: mpsc::Receiver<Box<dyn Job>>,
+    mut waiting: Waiting,
     lock: File,
     written: watch::Sender<u64>,
 ) {
-    let mut batch = Vec::with_capacity(BATCH_MAX);
-    while jobs.recv_many(&mut batch, BATCH_MAX).await > 0 {
-        let lost = commit_all(&mut connection, &mut batch).await.err();
+    while let Some(first) = waiting.next().await {
+        let mut batch = vec![first];
+        let lost = commit(&mut connection, &mut batch, &mut waiting).await.err();
         if let Some(lost) = &lost {
             tracing::error!(
                 error = lost,
@@ -178,7 +256,7 @@ async fn serve(
                 connection = fresh;
             }
         }
-        for job in batch.drain(..) {
+        for job in batch {
             job.answer(lost.as_deref());
         }
         written.send_modify(|batches| *batches += 1);
@@ -189,13 +267,26 @@ async fn serve(
     drop(lock);
 }
 
-/// Runs and commits the batch, or says why nothing of it is in the file.
-async fn commit_all(connection: &mut SqliteConnection, batch: &mut [Box<dyn Job>]) -> Result<(), String> {
+/// Runs and commits the batch, which others that wait join while it is young, or says why nothing of it is in the file.
+async fn commit(
+    connection: &mut SqliteConnection,
+    batch: &mut Vec<Box<dyn Job>>,
+    waiting: &mut Waiting,
+) -> Result<(), String> {
+    let begun = Instant::now();
     // Statements that follow each other go together: each trip to SQLite's thread costs as much as a write.
     steps(connection, "BEGIN IMMEDIATE; SAVEPOINT one_write").await?;
     // Whether nothing was written since the savepoint.
     let mut is_fresh = true;
-    for job in batch.iter_mut() {
+    let mut next = 0;
+    loop {
+        if next == batch.len() {
+            let another = if begun.elapsed() < BATCH_FOR { waiting.another() } else { None };
+            let Some(another) = another else { break };
+            batch.push(another);
+        }
+        let Some(job) = batch.get_mut(next) else { break };
+        next += 1;
         if !is_fresh {
             steps(connection, CLOSE).await?;
         }
@@ -224,6 +315,8 @@ async fn execute(connection: &mut SqliteConnection, sql: &'static str) -> Result
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use sqlx::Row;
 
     use super::*;
@@ -295,6 +388,81 @@ mod tests {
         );
     }
 
+    /// As long as a batch's writes may take together, so that each is one of its own.
+    fn slow<'c>(c: &'c mut SqliteConnection, n: &'c i64) -> Running<'c, ()> {
+        Box::pin(async move {
+            insert(c, n).await?;
+            tokio::time::sleep(BATCH_FOR).await;
+            Ok(())
+        })
+    }
+
+    /// Queues so many slow writes, each of a number of its own; counts those that were answered.
+    async fn burst<F>(
+        writes: usize,
+        write: impl Fn(i64) -> F,
+    ) -> (Vec<tokio::task::JoinHandle<()>>, Arc<AtomicUsize>)
+    where
+        F: Future<Output = Result<(), StoreError>> + Send + 'static,
+    {
+        let answered = Arc::new(AtomicUsize::new(0));
+        let mut queued: Vec<_> = (0..)
+            .filter(|n| n % 10 < 7)
+            .take(writes)
+            .map(|n| {
+                let (write, answered) = (write(n), Arc::clone(&answered));
+                Box::pin(async move {
+                    write.await.unwrap();
+                    answered.fetch_add(1, Ordering::Relaxed);
+                })
+            })
+            .collect();
+        // All are in the queue when this returns, or wait for a place in it.
+        for write in &mut queued {
+            let _ = poll_fn(|context| std::task::Poll::Ready(write.as_mut().poll(context))).await;
+        }
+        (queued.into_iter().map(tokio::spawn).collect(), answered)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_goes_ahead_waits_for_the_batch_under_way_and_not_for_the_queue() {
+        let folder = tempfile::tempdir().unwrap();
+        let (writer, _) = writer(&folder).await;
+        let asked = writer.clone();
+        let (queued, answered) = burst(300, move |n| {
+            let writer = asked.clone();
+            async move { writer.write("slow", n, slow).await }
+        })
+        .await;
+        let before = answered.load(Ordering::Relaxed);
+        writer.write_ahead("insert", 1_000, insert).await.unwrap();
+        // Those of the batch under way, and of its own.
+        let meanwhile = answered.load(Ordering::Relaxed) - before;
+        assert!(meanwhile <= 4, "{meanwhile} writes of the queue were answered before it");
+        for write in queued {
+            write.await.unwrap();
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_queue_moves_on_whatever_goes_ahead() {
+        let folder = tempfile::tempdir().unwrap();
+        let (writer, _) = writer(&folder).await;
+        let asked = writer.clone();
+        let (ahead, answered) = burst(300, move |n| {
+            let writer = asked.clone();
+            async move { writer.write_ahead("slow", n, slow).await }
+        })
+        .await;
+        let before = answered.load(Ordering::Relaxed);
+        writer.write("insert", 1_000, insert).await.unwrap();
+        let meanwhile = answered.load(Ordering::Relaxed) - before;
+        assert!(meanwhile <= 4, "{meanwhile} writes went ahead of it");
+        for write in ahead {
+            write.await.unwrap();
+        }
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn a_write_whose_caller_is_gone_is_written() {
         let folder = tempfile::tempdir().unwrap();
@@ -328,8 +496,8 @@ mod tests {
         assert_eq!(stored(&options).await, [2, 3]);
     }
 
-    /// One thread: all of these wait before the writer takes any.
-    #[tokio::test]
+    /// One thread: all of these wait before the writer takes any. And no time passes, so that a batch takes what waits.
+    #[tokio::test(start_paused = true)]
     async fn a_full_disk_loses_the_batch_and_blames_no_other_write() {
         let folder = tempfile::tempdir().unwrap();
         let (writer, options) = writer(&folder).await;
@@ -343,13 +511,15 @@ mod tests {
         );
         let full = full.unwrap_err().to_string();
         assert!(full.contains("fill:") && full.contains("full"), "{full}");
-        for lost in [before, after, one_more, own] {
-            let error = lost.unwrap_err();
-            assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
-            assert!(error.to_string().contains("full"), "{error}");
+        let lost = before.unwrap_err();
+        assert!(matches!(lost, StoreError::Unavailable { .. }), "{lost}");
+        assert!(lost.to_string().contains("full"), "{lost}");
+        // Had not begun: they are a batch of their own.
+        for written in [after, one_more, own] {
+            written.unwrap();
         }
         writer.write("insert", 6, insert).await.unwrap();
-        assert_eq!(stored(&options).await, [6]);
+        assert_eq!(stored(&options).await, [3, 4, 5, 6]);
     }
 
     #[tokio::test(flavor = "multi_thread")]

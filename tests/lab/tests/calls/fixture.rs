@@ -100,6 +100,11 @@ impl Truth {
         self.0.iter().map(|seen| seen.of(number).invites).sum()
     }
 
+    /// How often the phone of a number was reached at all carriers.
+    pub(crate) fn reached(&self, number: &str) -> u32 {
+        self.0.iter().map(|seen| seen.of(number).reached).sum()
+    }
+
     /// Rings of a number at all carriers.
     pub(crate) fn rings(&self, number: &str) -> u32 {
         self.0.iter().map(|seen| seen.of(number).rings).sum()

@@ -71,14 +71,14 @@ pub(crate) fn calls_while(fleet: &Fleet, busy: impl FnOnce() + Send) -> Vec<Valu
     ids.iter().map(|id| fleet.ended(id)).collect()
 }
 
-/// Every call was answered, and each phone rang once by the carriers' own captures.
+/// Every call was answered, and each phone was reached once by the carriers' own captures.
 #[track_caller]
 pub(crate) fn all_answered_once(fleet: &Fleet, calls: &[Value]) {
     let truth = fleet.truth();
     for call in calls {
         assert_eq!(end(call), "completed/played/answered", "{call}");
         let to = call["to"].as_str().unwrap();
-        assert_eq!(truth.rings(to), 1, "{call}");
+        assert_eq!(truth.reached(to), 1, "{call}");
     }
 }
 
