@@ -189,6 +189,13 @@ impl App {
             patience,
             Arc::clone(&rules),
         ));
+        let held = calls.read_held().await?;
+        if held > 0 {
+            tracing::warn!(
+                held,
+                "calls and incidents of a restored backup are held: see `ringward held list`"
+            );
+        }
         let awake = tokio::spawn(Arc::clone(&calls).stay_awake()).abort_handle();
         let key_file = settings.secrets.key_file.as_deref();
         let seals = Arc::new(Seals::open(key_file, &absolute(&settings.data_dir), chance.clone())?);

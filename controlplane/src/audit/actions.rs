@@ -62,6 +62,7 @@ pub const ACTIONS: &[(&str, &str, &str, &str)] = &[
     ("PUT", "/admin/v1/keys/{id}/limits", "limits.set", "key"),
     ("POST", "/admin/v1/webhooks/deliveries/{event}/replay", "webhook_delivery.replay", "webhook_delivery"),
     ("POST", "/admin/v1/erasures", "number.erase", "number"),
+    ("POST", "/admin/v1/held/release", "held.release", "fleet"),
     ("POST", "/admin/v1/calls", "call.create", "call"),
     ("POST", "/admin/v1/calls/{id}/cancel", "call.cancel", "call"),
     ("POST", "/admin/v1/hooks", "hook.create", "hook"),

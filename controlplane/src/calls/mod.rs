@@ -9,6 +9,7 @@
 //! - `turns` says which of the calls to one number is to dial it;
 //! - `awake` keeps time-outs from being acted on by a process that slept or has just started;
 //! - `gate` says which of the calls that wait for a trunk asks next, and what its organisation may have at a time;
+//! - `held` keeps calls from being dialled that a restored backup says are open;
 //! - `durable` writes, and does not give up when the database is away.
 //!
 //! The database is the truth: an attempt is written before its Originate leaves, and an end is written
@@ -21,6 +22,7 @@ mod canary;
 mod driver;
 mod durable;
 mod gate;
+mod held;
 mod late;
 mod news;
 mod originate;
@@ -51,7 +53,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use self::{awake::Awake, gate::Gate, turns::Turns};
+use self::{awake::Awake, gate::Gate, held::HeldCalls, turns::Turns};
 use crate::{
     agents::Links,
     audio::Audio,
@@ -111,6 +113,8 @@ pub struct Calls {
     pub(crate) gate: Arc<Gate>,
     /// Who is to dial a number next.
     turns: Arc<Turns>,
+    /// What no phone may ring for yet.
+    held: HeldCalls,
     /// Since when this process sees what happens.
     awake: Awake,
     /// Calls with a task.
@@ -142,6 +146,7 @@ impl Calls {
             rules,
             gate: Arc::default(),
             turns: Arc::default(),
+            held: HeldCalls::default(),
             awake: Awake::new(Instant::now().into_std()),
             open: Mutex::default(),
         }
@@ -216,6 +221,10 @@ impl Calls {
     pub async fn watch_over(self: Arc<Self>) {
         loop {
             sleep(TAKE_UP_EVERY).await;
+            // Another replica may have been told to release.
+            if let Err(error) = self.read_held().await {
+                tracing::warn!(error = %chain(&error), "what is held could not be read");
+            }
             match self.take_up().await {
                 Ok(0) => {}
                 Ok(calls) => {

@@ -74,9 +74,11 @@ pub(super) async fn status(door: &Door) -> Done {
     let routes = door.get("/admin/v1/routes").await?;
     let agents = door.get("/admin/v1/agents").await?;
     let calls = door.get("/admin/v1/calls?limit=10").await?;
+    // Whoever may only look is not told of it.
+    let held = door.get("/admin/v1/held").await.unwrap_or_default();
     let all = json!({
         "nodes": nodes["data"], "trunks": trunks["data"], "routes": routes["data"], "agents": agents["data"],
-        "calls": calls["data"],
+        "calls": calls["data"], "held": held["data"],
     });
     show(door, &all, || {
         let (lost, refused) = (but(&nodes, is_alive), but(&trunks, is_usable));
@@ -88,6 +90,12 @@ pub(super) async fn status(door: &Door) -> Done {
             count(&trunks) - refused.len(),
             count(&trunks)
         );
+        if count(&held) > 0 {
+            text.push_str(&format!(
+                "  {} calls and incidents are held since a backup was restored: `ringward held list`\n",
+                count(&held)
+            ));
+        }
         for panic in but(&routes, |route| route["panic_for_ms"].is_null()) {
             text.push_str(&format!(
                 "  PANIC on route {}: too few trunks are held to work, so calls are tried over all of them\n",

@@ -14,6 +14,7 @@ mod health;
 mod keys;
 mod oncall;
 mod paper;
+mod restore;
 mod rules;
 mod serve;
 mod systemd;
@@ -49,6 +50,11 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Makes the first operator key and shows it, once; for whoever can read the server's data directory.
     Bootstrap(BootstrapArgs),
+    /// Puts a backup in the database's place and holds what was open in it; the server must not run.
+    Restore(restore::RestoreArgs),
+    /// What is held since a backup was restored.
+    #[command(subcommand)]
+    Held(restore::HeldCommand),
     /// Shows the fleet at a glance.
     Status,
     /// Puts fleet.toml in force; what the file lacks stays unless --prune is given.
@@ -337,6 +343,8 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     match &cli.command {
         Command::Serve(args) => serve::serve(args).await,
         Command::Bootstrap(args) => commands::bootstrap(&door()?, args).await,
+        Command::Restore(args) => restore::restore(args).await,
+        Command::Held(command) => restore::held(&door()?, command).await,
         Command::Openapi => {
             print!("{}", crate::http::openapi::text());
             Ok(ExitCode::SUCCESS)

@@ -283,6 +283,8 @@ fn of_operators() -> Vec<Route> {
         row(at, GET,  "/admin/v1/calls",                 Role(Viewer),   &[],          operators::calls::list),
         row(at, GET,  "/admin/v1/calls/{id}",            Role(Viewer),   &[Id::Call],  operators::calls::show),
         row(at, POST, "/admin/v1/calls/{id}/cancel",     Role(Operator), &[Id::Call],  operators::calls::cancel),
+        row(at, GET,  "/admin/v1/held",                  Role(Operator), &[],          operators::held::list),
+        row(at, POST, "/admin/v1/held/release",          Role(Operator), &[],          operators::held::release),
         row(at, GET,  "/admin/v1/hooks",                 Role(Viewer),   &[],          operators::oncall::list_hooks),
         row(at, POST, "/admin/v1/hooks",                 Role(Operator), &[],          operators::oncall::create_hook),
         row(at, GET,  "/admin/v1/hooks/{id}",            Role(Viewer),   &[Id::Hook],  operators::oncall::show_hook),

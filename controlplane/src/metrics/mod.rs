@@ -42,6 +42,7 @@ pub struct Metrics {
     calls_accepted: IntCounter,
     calls_ended: IntCounterVec,
     calls_open: IntGauge,
+    held: IntGauge,
     calls_taken_up: IntCounter,
     calls_redialled: IntCounter,
     calls_throttled: IntCounter,
@@ -83,6 +84,9 @@ impl Metrics {
         registry.register(Box::new(calls_accepted.clone()))?;
         let calls_open = IntGauge::new("ringward_calls_open", "Calls accepted and not ended.")?;
         registry.register(Box::new(calls_open.clone()))?;
+        let held =
+            IntGauge::new("ringward_held", "Calls and incidents that are held since a backup was restored.")?;
+        registry.register(Box::new(held.clone()))?;
         let calls_taken_up = IntCounter::new(
             "ringward_calls_taken_up_total",
             "Open calls that had lost their task and were started again. Above zero is a fault: see the log.",
@@ -165,6 +169,7 @@ impl Metrics {
             calls_accepted,
             calls_ended,
             calls_open,
+            held,
             calls_taken_up,
             calls_redialled,
             calls_throttled,
@@ -188,6 +193,10 @@ impl Metrics {
 
     pub(crate) fn call_accepted(&self) {
         self.calls_accepted.inc();
+    }
+
+    pub(crate) fn held(&self, held: usize) {
+        self.held.set(i64::try_from(held).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn calls_open(&self, calls: usize) {

@@ -34,6 +34,7 @@ pub mod postgres;
 pub mod privacy;
 mod progress;
 mod readable;
+pub mod restoring;
 mod rows;
 pub mod search;
 pub mod sessions;
@@ -58,6 +59,7 @@ pub use open::open;
 pub use orgs::OrgStore;
 pub use place::place;
 pub use privacy::PrivacyStore;
+pub use restoring::RestoreStore;
 pub use search::SearchStore;
 pub use sessions::SessionStore;
 pub use webhooks::WebhookStore;
@@ -77,6 +79,7 @@ pub trait Store:
     + OnCallStore
     + OrgStore
     + PrivacyStore
+    + RestoreStore
     + SearchStore
     + SessionStore
     + WebhookStore
@@ -98,6 +101,7 @@ impl<
         + OnCallStore
         + OrgStore
         + PrivacyStore
+        + RestoreStore
         + SearchStore
         + SessionStore
         + WebhookStore

@@ -15,6 +15,7 @@ use crate::{
     calls::{Attempt, Call, Pressed, TooLate, Transition},
     columns::{Micros, Stored, Word},
     fleet::DeclaredFleet,
+    restoring::HeldWork,
 };
 
 pub(crate) fn word<T>(word: Option<Word<T>>) -> Option<T> {
@@ -95,6 +96,27 @@ impl From<CallRow> for Call {
             }),
             attempts: Vec::new(),
         }
+    }
+}
+
+/// What is held and still open.
+pub(crate) const SELECT_HELD: &str = "SELECT held.id, call.org_id, held.held_at FROM held
+    JOIN call ON call.id = held.id WHERE call.ended_at IS NULL
+    UNION ALL
+    SELECT held.id, incident.org_id, held.held_at FROM held
+    JOIN incident ON incident.id = held.id WHERE incident.phase <> 'idle'
+    ORDER BY 1";
+
+#[derive(Debug, FromRow)]
+pub(crate) struct HeldWorkRow {
+    id: String,
+    org_id: Word<OrgId>,
+    held_at: Micros,
+}
+
+impl From<HeldWorkRow> for HeldWork {
+    fn from(row: HeldWorkRow) -> Self {
+        Self { id: row.id, org: row.org_id.0, held_at: row.held_at.0 }
     }
 }
 

@@ -163,6 +163,10 @@ impl Driver<'_> {
             if now >= deadline {
                 return Some(self.late);
             }
+            if self.calls.held.is_held(&self.call.id) {
+                self.wait_until_released(deadline).await;
+                continue;
+            }
             let Some(plays) = self.plays.clone() else {
                 if let Err(reason) = self.find_what_plays(deadline).await {
                     return Some(reason);
@@ -199,6 +203,15 @@ impl Driver<'_> {
     async fn pause(&mut self, until: Instant) {
         tokio::select! {
             () = sleep_until(until) => {}
+            _ = self.canceled.changed() => {}
+        }
+    }
+
+    /// Waits until an operator lets it go on, or until it is canceled or late.
+    async fn wait_until_released(&mut self, deadline: Instant) {
+        tokio::select! {
+            () = self.calls.held.released(&self.call.id) => {}
+            () = sleep_until(deadline) => {}
             _ = self.canceled.changed() => {}
         }
     }

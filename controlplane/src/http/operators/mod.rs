@@ -6,6 +6,7 @@ pub(super) mod calls;
 pub(super) mod erasures;
 pub(super) mod fleet;
 pub(super) mod health;
+pub(super) mod held;
 pub(super) mod keys;
 pub(super) mod oncall;
 pub(super) mod orgs;

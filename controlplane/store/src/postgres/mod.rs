@@ -25,6 +25,7 @@ mod open;
 mod orgs;
 mod privacy;
 mod reading;
+mod restoring;
 mod rounds;
 mod search;
 mod sessions;

@@ -24,6 +24,7 @@ mod orgs;
 mod privacy;
 mod quick;
 mod reading;
+mod restoring;
 mod rounds;
 mod search;
 mod sessions;
@@ -31,7 +32,7 @@ mod untold;
 mod webhooks;
 mod writer;
 
-use std::{path::Path, sync::Arc};
+use std::{fs::File, path::Path, sync::Arc};
 
 use sqlx::{Sqlite, Transaction};
 
@@ -43,6 +44,14 @@ pub struct SqliteStore {
     readers: open::Readers,
     quick: quick::Quick,
     database: Arc<str>,
+}
+
+/// Nobody else has the file for as long as the result lives. The file itself may be missing or damaged.
+///
+/// # Errors
+/// [`StoreError::Open`] if another process has it, or nothing can be written beside it.
+pub async fn alone(path: impl AsRef<Path>) -> Result<File, StoreError> {
+    open::alone(path.as_ref()).await
 }
 
 impl SqliteStore {

@@ -132,6 +132,7 @@ impl OnCallStore for SqliteStore {
             "LEFT JOIN call ON call.id = incident.call_id
              WHERE incident.phase <> 'idle' AND (incident.due_at <= $1
                  OR (incident.phase = 'calling' AND (call.id IS NULL OR call.ended_at IS NOT NULL)))
+             AND NOT EXISTS (SELECT 1 FROM held WHERE held.id = incident.id)
              ORDER BY incident.due_at, incident.id LIMIT CAST($2 AS INTEGER)"
         ))
         .bind(Micros::from(now))

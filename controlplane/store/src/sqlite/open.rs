@@ -74,6 +74,12 @@ fn directory(path: &Path) -> Result<(), StoreError> {
     })
 }
 
+/// See [`super::alone`].
+pub(super) async fn alone(path: &Path) -> Result<File, StoreError> {
+    directory(path)?;
+    lock(path).await
+}
+
 /// One process per file: the group commit and its answers know nothing of a second writer's.
 async fn lock(path: &Path) -> Result<File, StoreError> {
     let mut beside = path.as_os_str().to_owned();

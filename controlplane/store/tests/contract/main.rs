@@ -32,6 +32,7 @@ mod model;
 mod oncall;
 mod paging;
 mod privacy;
+mod restoring;
 mod rounds;
 mod sessions;
 mod webhooks;
@@ -60,6 +61,8 @@ macro_rules! contract {
 }
 
 contract! {
+    restoring:
+        what_is_open_is_held_until_it_is_released;
     late:
         what_ended_untold_is_found_until_it_is_told
         a_key_heard_late_ends_a_call_that_waits
@@ -246,6 +249,7 @@ contract! {
         of_a_group_one_incident_is_open
         who_has_not_read_it_does_not_write_over_it
         incidents_are_due_by_their_time_or_their_call_s_end
+        an_incident_that_is_held_is_not_due
         a_removed_hook_resolves_what_came_in_by_it
         incidents_are_listed_in_pages_and_erased_by_age
         a_number_is_forgotten_with_the_incidents_that_phoned_it

@@ -14,6 +14,7 @@ use controlplane_core::{
 use controlplane_store::{
     oncall::{HOOKS_MAX, Hook, INCIDENTS_OPEN_MAX, Incident, IncidentPage, Opened, SaveIncident, Told},
     privacy::ForgetNumber,
+    restoring::{HoldOpen, Release},
     webhooks::Change,
 };
 use serde_json::json;
@@ -192,6 +193,19 @@ pub(crate) async fn who_has_not_read_it_does_not_write_over_it(mut f: Fixture) {
         .collect();
     assert_eq!(at_once(work).await.into_iter().filter(|saved| *saved).count(), 1);
     assert_eq!(read(&f, &incident.id).await.version, 2);
+}
+
+pub(crate) async fn an_incident_that_is_held_is_not_due(mut f: Fixture) {
+    let hook = hook(&mut f).await;
+    let incident = incident(&mut f, &hook, "g");
+    assert_eq!(open(&mut f, &incident).await, Opened::Yes);
+    let hold = HoldOpen { at: NOON, actor: system(), audit_id: f.audit_id() };
+    assert_eq!(f.store.hold_open(hold).await.unwrap(), 1);
+    assert_eq!(f.store.due_incidents(NOON, 10).await.unwrap().len(), 0);
+    assert_eq!(f.store.held().await.unwrap()[0].id, incident.id.as_str());
+    let release = Release { ids: None, at: NOON, actor: system(), audit_id: f.audit_id() };
+    assert_eq!(f.store.release(release).await.unwrap(), 1);
+    assert_eq!(f.store.due_incidents(NOON, 10).await.unwrap().len(), 1);
 }
 
 pub(crate) async fn incidents_are_due_by_their_time_or_their_call_s_end(mut f: Fixture) {

@@ -31,6 +31,7 @@ mod redials;
 mod refusals;
 mod rehearsals;
 mod restarts;
+mod restoring;
 mod secrets;
 mod snapshots;
 #[cfg(feature = "snippet-tests")]

@@ -184,6 +184,7 @@ impl Doing<'_> {
             self.of("POST", cancel, &made, json!({})).await;
         }
         self.post("/admin/v1/erasures", json!({"number": NUMBER})).await;
+        self.post("/admin/v1/held/release", json!({})).await;
         let upload = self.fleet.api.request(Method::POST, "/v1/audio").header("content-type", "audio/wav");
         let made = self.sent("POST", "/v1/audio", upload.body(tone(440.0))).await;
         self.of("DELETE", "/v1/audio/{id}", &made, json!({})).await;

@@ -1,0 +1,48 @@
+//! Calls that a restored backup says are open. They may have ended since, so that no phone rings for one until an operator
+//! releases it. What was under way at the backup is reconciled all the same, and may end the call; so do a cancel and its
+//! deadline.
+
+use std::{collections::HashSet, sync::Arc};
+
+use controlplane_core::ids::CallId;
+use controlplane_store::StoreError;
+use tokio::sync::watch;
+
+use super::Calls;
+
+/// What is held, as last read.
+pub(super) struct HeldCalls {
+    ids: watch::Sender<Arc<HashSet<String>>>,
+}
+
+impl Default for HeldCalls {
+    fn default() -> Self {
+        Self { ids: watch::Sender::new(Arc::default()) }
+    }
+}
+
+impl HeldCalls {
+    pub(super) fn is_held(&self, call: &CallId) -> bool {
+        self.ids.borrow().contains(call.as_str())
+    }
+
+    /// Returns once it is not held.
+    pub(super) async fn released(&self, call: &CallId) {
+        // An error means that the sender is gone, and it is ours.
+        let _ = self.ids.subscribe().wait_for(|held| !held.contains(call.as_str())).await;
+    }
+}
+
+impl Calls {
+    /// Reads what is held: before calls are taken up, and when some were released. How many calls and incidents it is.
+    ///
+    /// # Errors
+    /// The database.
+    pub(crate) async fn read_held(&self) -> Result<usize, StoreError> {
+        let held: HashSet<String> = self.store.held().await?.into_iter().map(|held| held.id).collect();
+        let count = held.len();
+        self.metrics.held(count);
+        self.held.ids.send_replace(Arc::new(held));
+        Ok(count)
+    }
+}
