@@ -1,18 +1,37 @@
-//! Every command that a runbook or an alert tells an operator to type is one that the programs have, with its flags.
+//! Every command that a document or an alert tells somebody to type is one that there is, with its flags.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::process::Command;
 
-use crate::rules::{alerts, files, root};
+use crate::rules::{alerts, documents, root};
 
 const PROGRAMS: [&str; 2] = ["ringward", "ringward-agent"];
 
-/// Commands between backticks, as words; a line break within one is a space.
+/// Commands of a text, as words: between backticks, where a line break is a space, and lines of blocks.
 fn commands(text: &str) -> BTreeSet<Vec<String>> {
-    let texts = text.split('`').skip(1).step_by(2);
-    let words = texts.map(|text| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
-    words.filter(|words| words.len() > 1 && PROGRAMS.contains(&words[0].as_str())).collect()
+    let parts: Vec<&str> = text.split("```").collect();
+    let inline = parts.iter().step_by(2).flat_map(|part| part.split('`').skip(1).step_by(2));
+    let lines = parts.iter().skip(1).step_by(2).flat_map(|block| block.lines());
+    // A prompt before it, who it is run as, a comment behind it.
+    let bare = lines.map(|line| {
+        let line = line.split(" # ").next().unwrap_or_default().trim();
+        let line = line.split_once("# ").map_or(line, |(_, line)| line);
+        line.trim_start_matches("$ ").trim_start_matches("runuser -u ringward -- ")
+    });
+    // The same with the key of the control plane's host.
+    let own = |word: &str| if word == "ringward-operator" { "ringward".to_owned() } else { word.to_owned() };
+    let words = inline.chain(bare).map(|text| text.split_whitespace().map(own).collect::<Vec<_>>());
+    words.filter(|words| words.len() > 1).flat_map(alternatives).collect()
+}
+
+/// `ban list|add` are two commands.
+fn alternatives(words: Vec<String>) -> Vec<Vec<String>> {
+    let is_choice =
+        |word: &String| word.contains('|') && word.chars().all(|c| c == '|' || c.is_ascii_lowercase());
+    let Some(at) = words.iter().position(is_choice) else { return vec![words] };
+    let with = |one: &str| [&words[..at], &[one.to_owned()], &words[at + 1..]].concat();
+    words[at].split('|').map(with).collect()
 }
 
 /// Program and subcommands: plain words before the first argument.
@@ -28,12 +47,12 @@ fn subcommand(words: &[String]) -> Vec<String> {
 #[test]
 fn every_command_exists() {
     let mut all = BTreeSet::new();
-    for file in files(&root().join("docs/runbooks"), ".md") {
-        // Blocks are set off by three backticks.
-        all.extend(commands(&fs::read_to_string(file).unwrap().replace("```", "\n")));
+    for file in documents() {
+        all.extend(commands(&fs::read_to_string(file).unwrap()));
     }
     all.extend(alerts().iter().flat_map(|alert| commands(&alert.text)));
-    assert!(all.len() > 40, "{} commands were read", all.len());
+    let all: Vec<_> = all.into_iter().filter(|words| PROGRAMS.contains(&words[0].as_str())).collect();
+    assert!(all.len() > 100, "{} commands were read", all.len());
     let mut helps: BTreeMap<Vec<String>, Option<String>> = BTreeMap::new();
     for words in all {
         let command = subcommand(&words);
@@ -52,4 +71,39 @@ fn every_command_exists() {
             assert!(help.contains(flag), "`{}` has no {flag}", words.join(" "));
         }
     }
+}
+
+/// `cargo lab …` and playbooks.
+#[test]
+fn every_command_of_a_developer_and_every_playbook_exists() {
+    let help = Command::new(lab::program("lab").unwrap()).arg("--help").output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let (mut labs, mut playbooks) = (0, 0);
+    for file in documents() {
+        let name = file.display().to_string();
+        for words in commands(&fs::read_to_string(file).unwrap()) {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            match words.as_slice() {
+                ["cargo", "lab", what, ..] => {
+                    // Several at once, as in up|down.
+                    for what in what.split('|').filter(|what| *what != "…") {
+                        assert!(
+                            help.contains(&format!("\n  {what} ")),
+                            "{name}: there is no `cargo lab {what}`"
+                        );
+                    }
+                    labs += 1;
+                }
+                ["ansible-playbook", rest @ ..] => {
+                    let books = rest.iter().filter(|word| word.ends_with(".yml"));
+                    for book in books {
+                        assert!(root().join("ansible").join(book).exists(), "{name}: there is no {book}");
+                        playbooks += 1;
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    assert!(labs > 10 && playbooks > 5, "{labs} and {playbooks} were read");
 }

@@ -143,3 +143,14 @@ fn every_alert_has_a_series_that_fires_it_and_one_that_does_not() {
         assert!(alerts().iter().any(|alert| alert.name == case.alert), "no alert {}", case.alert);
     }
 }
+
+/// Documents for people; decisions tell what was so when they were made, and COMMANDS.md is written by the programs.
+pub(crate) fn documents() -> Vec<PathBuf> {
+    let mut all: Vec<PathBuf> = ["docs", "docs/runbooks", "ansible", "dialplans"]
+        .iter()
+        .flat_map(|folder| files(&root().join(folder), ".md"))
+        .filter(|file| !file.ends_with("COMMANDS.md"))
+        .collect();
+    all.extend(["README.md", "CONTRIBUTING.md"].map(|file| root().join(file)));
+    all
+}
