@@ -38,6 +38,7 @@ mod rows;
 pub mod search;
 pub mod sessions;
 pub mod sqlite;
+pub mod status;
 mod webhook_rows;
 pub mod webhooks;
 
@@ -60,6 +61,7 @@ pub use place::place;
 pub use privacy::PrivacyStore;
 pub use search::SearchStore;
 pub use sessions::SessionStore;
+pub use status::StatusStore;
 pub use webhooks::WebhookStore;
 
 /// Everything that the control plane keeps.
@@ -79,6 +81,7 @@ pub trait Store:
     + PrivacyStore
     + SearchStore
     + SessionStore
+    + StatusStore
     + WebhookStore
     + Send
     + Sync
@@ -100,6 +103,7 @@ impl<
         + PrivacyStore
         + SearchStore
         + SessionStore
+        + StatusStore
         + WebhookStore
         + Send
         + Sync,

@@ -4,6 +4,7 @@
 mod audit;
 mod customers;
 mod first_try;
+mod watching;
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},

@@ -7,6 +7,7 @@ pub(super) mod erasures;
 pub(super) mod fleet;
 pub(super) mod health;
 pub(super) mod keys;
+pub(super) mod notices;
 pub(super) mod oncall;
 pub(super) mod orgs;
 pub(super) mod rules;

@@ -29,6 +29,7 @@ mod rounds;
 mod search;
 mod sessions;
 mod sole;
+mod status;
 mod untold;
 mod webhooks;
 

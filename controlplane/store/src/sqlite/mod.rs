@@ -27,6 +27,7 @@ mod reading;
 mod rounds;
 mod search;
 mod sessions;
+mod status;
 mod untold;
 mod webhooks;
 mod writer;
