@@ -318,9 +318,11 @@ impl Gathering {
     }
 }
 
+/// What subjects have in common that are told together: how it is with them, what they are, in a word, and why.
+type Alike = (Weight, &'static str, String, String);
+
 fn message(changes: impl Iterator<Item = Change>, uncounted: usize) -> Message {
-    let mut groups: BTreeMap<(Weight, &'static str, String, String), Vec<(Subject, String)>> =
-        BTreeMap::new();
+    let mut groups: BTreeMap<Alike, Vec<(Subject, String)>> = BTreeMap::new();
     for Change { subject, weight, state, because, next, .. } in changes {
         groups.entry((weight, subject.noun(), state, because)).or_default().push((subject, next));
     }
@@ -359,6 +361,7 @@ fn line(group: &Group) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "any moment is a beginning")]
 mod tests {
     use super::*;
     use crate::health::{Lack, NodeEvidence, Transition};

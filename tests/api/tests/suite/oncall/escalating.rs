@@ -200,7 +200,7 @@ async fn a_key_that_was_pressed_behind_a_cut_takes_note_when_it_is_heard() {
     let (_folder, line) = folder();
     let settings = |settings: &mut controlplane::settings::Settings| {
         tones(settings);
-        settings.reconcile_timeout_ms = 300;
+        (settings.reconcile_timeout_ms, settings.node_return_ms, settings.patience_ms) = (300, 1_000, 1_000);
     };
     let fleet = Fleet::of(&["waw-1"], &["acme"]).nodes_have(&line).settings(settings).start().await;
     let pressed = Duration::from_millis(600);
