@@ -77,7 +77,6 @@ impl OnCall {
     }
 
     async fn look<P: Placer>(&self, placer: &P) -> Result<(), StoreError> {
-        self.hear_late().await?;
         let due = self.store.due_incidents(self.clock.now(), LOOK_MAX).await?;
         stream::iter(due)
             .for_each_concurrent(AT_ONCE, async |incident| {
@@ -88,7 +87,7 @@ impl OnCall {
                 }
             })
             .await;
-        Ok(())
+        self.hear_late().await
     }
 
     /// One step of an incident's way.
