@@ -19,6 +19,7 @@ use crate::{
     audit::{Audit, signing::KeyError},
     bootstrap::{Bootstrap, TokenError},
     calls::{Accepting, Calls, Limits, Patience},
+    chat::{Chat, ChatError},
     clock::{Chance, Clock},
     doors::{CertificateError, Door, DoorMetrics, FileTls},
     health::{self, Canaries, Keeping},
@@ -31,6 +32,7 @@ use crate::{
     registry::Registry,
     rules::Rules,
     settings::{self, Settings},
+    status::Status,
     webhooks::{
         ClientError, Webhooks,
         sealing::{SealError, Seals},
@@ -88,6 +90,9 @@ pub enum StartError {
     /// The keys of secrets.
     #[error(transparent)]
     Seals(#[from] SealError),
+    /// A destination of operators' chat.
+    #[error(transparent)]
+    Chat(#[from] ChatError),
     /// The client of webhooks.
     #[error(transparent)]
     Webhooks(#[from] ClientError),
@@ -107,6 +112,8 @@ pub struct App {
     pub operator: SocketAddr,
     /// Where agents reach it.
     pub agents: SocketAddr,
+    /// Where strangers see the public status, if they do.
+    pub status: Option<SocketAddr>,
     stop: watch::Sender<bool>,
     doors: Vec<JoinHandle<()>>,
     linked: Arc<Agents>,
@@ -148,6 +155,7 @@ impl App {
             (address(&api, settings.api.listen), address(&operator, settings.operator.listen));
         let (api, api_tls) = door("customers", api, &settings.api, &metrics.doors)?;
         let (operator, operator_tls) = door("operators", operator, &settings.operator, &metrics.doors)?;
+        let (public, public_at, public_tls) = public(settings, &metrics.doors).await?;
         metrics.add(agents.bans.metrics())?;
         let registry = Arc::new(Registry::new(chance.fork()));
         let nodes = Arc::new(Nodes::new(nodes::Shared {
@@ -212,15 +220,29 @@ impl App {
             Arc::clone(&metrics),
             seals,
         )?;
+        let chat = Chat::new(
+            &settings.chat,
+            Arc::clone(&store),
+            Arc::clone(&webhooks),
+            clock.clone(),
+            chance.clone(),
+        )?;
         let oncall = OnCall::new(
             Arc::clone(&store),
             Arc::clone(&calls),
             clock.clone(),
             chance.clone(),
             metrics.oncall.clone(),
+            Arc::clone(&chat),
         );
         let uses = Arc::new(Uses::default());
-        let console = Console::new(Arc::clone(&registry), &chance);
+        let console = Console::new(Arc::clone(&registry), Arc::clone(&metrics.fleet.pulse), &chance);
+        let status = Status::new(
+            Arc::clone(&store),
+            Arc::clone(&registry),
+            clock.clone(),
+            settings.status.name.clone(),
+        );
         let audit = Audit::open(
             &absolute(&settings.data_dir),
             settings.audit.retention_days,
@@ -254,6 +276,7 @@ impl App {
             keeping: Arc::clone(&keeping),
             canaries: Arc::clone(&canaries),
             webhooks: Arc::clone(&webhooks),
+            status: Arc::clone(&status),
             console: Arc::clone(&console),
             audit: Arc::clone(&audit),
             privacy: Arc::clone(&privacy),
@@ -280,11 +303,13 @@ impl App {
         if resumed > 0 {
             tracing::warn!(calls = resumed, "took up calls that an earlier process had left open");
         }
-        let doors = vec![
+        let mut doors = vec![
             api.open(http::customers(state.clone(), &settings.cors.origins), stopping.clone()),
-            operator.open(http::operators(state.clone()), stopping),
+            operator.open(http::operators(state.clone()), stopping.clone()),
             linking,
         ];
+        let is_public = public.is_some();
+        doors.extend(public.map(|door| door.open(http::public(state.clone()), stopping)));
         tracing::info!(api = %api_at, operator = %operator_at, agents = %agents_at, "ringward is ready");
         if rules.all_closed() {
             tracing::warn!(
@@ -294,7 +319,13 @@ impl App {
         }
         let doors_metrics = metrics.doors.clone();
         let mut tasks = vec![
-            health::watch(Arc::clone(&registry), metrics, Arc::clone(&keeping), Arc::clone(&audit)),
+            health::watch(
+                Arc::clone(&registry),
+                metrics,
+                Arc::clone(&keeping),
+                Arc::clone(&audit),
+                Arc::clone(&chat),
+            ),
             keeping.keep(Arc::clone(&registry), clock),
             keeping.count_customers(registry),
             canaries.keep(),
@@ -304,12 +335,16 @@ impl App {
             tokio::spawn(calls.watch_over()).abort_handle(),
             oncall.keep(state),
         ];
+        tasks.extend(chat.keep(&agents.links, doors_metrics.clone()));
         tasks.extend(agents.keep());
         tasks.extend(audio.keep());
         tasks.extend(webhooks.keep());
         tasks.extend(audit.keep());
         tasks.push(privacy.keep());
-        tasks.extend([api_tls, operator_tls].into_iter().flatten().map(|tls| {
+        if is_public {
+            tasks.push(status.keep());
+        }
+        tasks.extend([api_tls, operator_tls, public_tls].into_iter().flatten().map(|tls| {
             let metrics = doors_metrics.clone();
             tokio::spawn(tls.follow(metrics)).abort_handle()
         }));
@@ -318,6 +353,7 @@ impl App {
             api: api_at,
             operator: operator_at,
             agents: agents_at,
+            status: public_at,
             stop,
             doors,
             linked: agents,
@@ -401,8 +437,10 @@ async fn listen(
 /// # Errors
 /// [`StartError::Certificate`] names the first that cannot be used.
 pub fn check_certificates(settings: &Settings) -> Result<(), StartError> {
+    let public = settings.status.door();
     let doors = [("customers", &settings.api), ("operators", &settings.operator)];
-    doors.into_iter().try_for_each(|(name, door)| file_tls(name, door).map(drop))
+    let mut doors = doors.into_iter().chain(public.as_ref().map(|door| ("strangers", door)));
+    doors.try_for_each(|(name, door)| file_tls(name, door).map(drop))
 }
 
 fn file_tls(name: &'static str, settings: &settings::Door) -> Result<Option<FileTls>, StartError> {
@@ -420,6 +458,19 @@ fn door(
     let files = file_tls(name, settings)?;
     let tls = files.as_ref().map(FileTls::config).transpose()?.map(Arc::new);
     Ok((Door { name, listener, settings: settings.clone(), tls, metrics: metrics.clone() }, files))
+}
+
+/// The door for strangers, where it is set: it, where it listens, and its certificate.
+async fn public(
+    settings: &Settings,
+    metrics: &DoorMetrics,
+) -> Result<(Option<Door>, Option<SocketAddr>, Option<FileTls>), StartError> {
+    let Some(set) = settings.status.door() else { return Ok((None, None, None)) };
+    let listener = listen("strangers", "STATUS", set.listen).await?;
+    let at = address(&listener, set.listen);
+    let (door, tls) = door("strangers", listener, &set, metrics)?;
+    tracing::info!(status = %at, "the public status is open to whoever reaches it");
+    Ok((Some(door), Some(at), tls))
 }
 
 fn address(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use controlplane_core::ids::{
-    AttemptId, AuditId, CallId, EndpointId, EventId, HookId, IncidentId, KeyId, OrgId, RecordingId,
+    AttemptId, AuditId, CallId, EndpointId, EventId, HookId, IncidentId, KeyId, NoticeId, OrgId, RecordingId,
     RequestId, StreamId,
 };
 use rand::{Rng, RngCore, SeedableRng, rngs::StdRng};
@@ -156,6 +156,12 @@ impl Chance {
     #[must_use]
     pub fn incident_id(&self, now: OffsetDateTime) -> IncidentId {
         self.with(|rng| IncidentId::new(now, rng))
+    }
+
+    /// A new notice's id.
+    #[must_use]
+    pub fn notice_id(&self, now: OffsetDateTime) -> NoticeId {
+        self.with(|rng| NoticeId::new(now, rng))
     }
 
     /// A new audit row's id.

@@ -4,7 +4,7 @@
 //! `calls` carries calls to their end; `health` looks after what is known of trunks and nodes; `doors` lets connections
 //! in, and `http` answers them;
 //! `audio` has what callees hear; `audit` seals, signs and erases the audit log;
-//! `oncall` phones whoever is to hear of alerts; `privacy` erases what else is old.
+//! `chat` tells operators what changed; `oncall` phones whoever is to hear of alerts; `status` is what strangers may see; `privacy` erases what else is old.
 
 pub mod agents;
 pub mod app;
@@ -12,6 +12,7 @@ mod audio;
 pub mod audit;
 pub mod bootstrap;
 pub mod calls;
+pub mod chat;
 pub mod cli;
 pub mod clock;
 pub mod doors;
@@ -26,4 +27,5 @@ pub mod privacy;
 pub mod registry;
 pub mod rules;
 pub mod settings;
+pub mod status;
 pub mod webhooks;

@@ -3,8 +3,10 @@
 //! `RINGWARD_DATABASE_URL`, `RINGWARD_API__LISTEN`, … : `__` nests. A wrong or unknown setting is refused
 //! with its key and where it came from.
 
+mod chat;
 mod doors;
 mod kept;
+mod public;
 
 use std::{
     net::SocketAddr,
@@ -22,8 +24,10 @@ use node_agent_protocol::PlaneUrl;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    chat::{ChatSettings, Destination},
     doors::{CorsSettings, Door, TlsFiles, WebOrigin},
     kept::{AuditSettings, RetentionSettings},
+    public::StatusSettings,
 };
 use crate::calls::OPEN_CALLS_MAX;
 
@@ -47,6 +51,9 @@ pub struct Settings {
     pub cors: CorsSettings,
     /// The operators' door.
     pub operator: Door,
+    /// The public status, on a door of its own.
+    #[serde(default)]
+    pub status: StatusSettings,
     /// The agents' door.
     pub agents: AgentsDoor,
     /// What callees hear.
@@ -74,6 +81,9 @@ pub struct Settings {
     /// What seals customers' secrets in the database.
     #[serde(default)]
     pub secrets: SecretSettings,
+    /// What operators' chat is told.
+    #[serde(default)]
+    pub chat: ChatSettings,
     /// The audit log.
     #[serde(default)]
     pub audit: AuditSettings,
@@ -198,6 +208,7 @@ impl Default for Settings {
             api: Door::at(local(8080)),
             cors: CorsSettings::default(),
             operator: Door { connections_max: 1_024, ..Door::at(local(8081)) },
+            status: StatusSettings::default(),
             agents: AgentsDoor { listen: SocketAddr::from(([0, 0, 0, 0], 8443)), urls: Vec::new() },
             audio: AudioSettings::default(),
             log_json: false,
@@ -209,6 +220,7 @@ impl Default for Settings {
             guard: Policy::default(),
             webhooks: WebhookSettings::default(),
             secrets: SecretSettings::default(),
+            chat: ChatSettings::default(),
             audit: AuditSettings::default(),
             retention: RetentionSettings::default(),
         }
@@ -251,6 +263,8 @@ impl Settings {
         self.guard.validate().map_err(|error| format!("guard.{error}"))?;
         self.api.check("api")?;
         self.operator.check("operator")?;
+        self.status.check()?;
+        self.chat.check()?;
         let speech = &self.audio.speech;
         crate::audio::check(speech).map_err(|error| format!("audio.speech.command: {error}"))?;
         // A call may wait for a day until it plays.

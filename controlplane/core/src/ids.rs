@@ -182,6 +182,11 @@ typed_id!(
     "inc_"
 );
 typed_id!(
+    /// What an operator says to everybody.
+    NoticeId,
+    "ntc_"
+);
+typed_id!(
     /// Something that happened on a node and is kept there until the control plane has it durably.
     FactId,
     "fact_"
@@ -202,6 +207,7 @@ time_ordered_id!(RecordingId);
 time_ordered_id!(EndpointId);
 time_ordered_id!(HookId);
 time_ordered_id!(IncidentId);
+time_ordered_id!(NoticeId);
 time_ordered_id!(FactId);
 
 impl AttemptId {

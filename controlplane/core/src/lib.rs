@@ -20,7 +20,9 @@
 //! - [`throttle`]: how often one number may be dialled.
 //! - [`health`]: which trunks and nodes can carry a call, and why.
 //! - [`webhook`]: where events may be sent, and when they are sent again.
+//! - [`chat`]: what operators are told of changes.
 //! - [`oncall`]: alerts in, calls out, until somebody acknowledges.
+//! - [`status`]: what strangers are told of the fleet.
 //! - [`retention`]: how long what is of an organisation is kept.
 //! - [`call`]: the states of a call as customers see them.
 //! - [`object`], [`schema`]: what is read as JSON, and what its schema says.
@@ -29,6 +31,7 @@ pub mod access;
 pub mod attempt;
 pub mod audit;
 pub mod call;
+pub mod chat;
 pub mod ending;
 pub mod failover;
 pub mod fair;
@@ -49,5 +52,6 @@ pub mod retention;
 pub mod schema;
 pub mod selection;
 pub mod sound;
+pub mod status;
 pub mod throttle;
 pub mod webhook;

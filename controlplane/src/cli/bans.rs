@@ -9,6 +9,7 @@ use super::{
     client::{Door, Failure},
     commands::{Done, encoded, read, show, show_list},
     table::cell,
+    watch::{self, WatchArgs},
 };
 
 #[derive(Debug, Subcommand)]
@@ -73,6 +74,8 @@ pub(super) struct ListArgs {
     /// Goes on after the entry with this revision.
     #[arg(long, value_name = "REVISION")]
     starting_after: Option<i64>,
+    #[command(flatten)]
+    watch: WatchArgs,
 }
 
 #[derive(Debug, Args)]
@@ -265,7 +268,9 @@ async fn export(door: &Door, source: Option<String>, origin: Option<String>) -> 
 
 pub(super) async fn ban(door: &Door, command: &BanCommand) -> Done {
     match command {
-        BanCommand::List(args) => list(door, "bans", args, "Nobody is banned.").await,
+        BanCommand::List(args) => {
+            watch::look(door, args.watch, async || list(door, "bans", args, "Nobody is banned.").await).await
+        }
         BanCommand::Add(args) => {
             add(door, "bans", args, |answer| format!("{} is banned on every node", cell(answer, "net"))).await
         }
@@ -278,7 +283,10 @@ pub(super) async fn ban(door: &Door, command: &BanCommand) -> Done {
 
 pub(super) async fn allow(door: &Door, command: &AllowCommand) -> Done {
     match command {
-        AllowCommand::List(args) => list(door, "allows", args, "Nobody is allowed beyond fleet.toml.").await,
+        AllowCommand::List(args) => {
+            let empty = "Nobody is allowed beyond fleet.toml.";
+            watch::look(door, args.watch, async || list(door, "allows", args, empty).await).await
+        }
         AllowCommand::Add(args) => {
             let done = |answer: &Value| {
                 let (net, lifted) = (cell(answer, "net"), cell(answer, "bans_lifted"));

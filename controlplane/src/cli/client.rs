@@ -1,10 +1,18 @@
 //! The operators' door, from outside.
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use controlplane_core::names::nearest;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
+
+use super::watch::Screen;
 
 /// Exit code where there is no such thing.
 const NOT_FOUND: u8 = 5;
@@ -105,6 +113,10 @@ pub(super) struct Door {
     http: reqwest::Client,
     /// Print what was answered instead of a table.
     pub(super) json: bool,
+    /// Looked at again and again: what is shown so.
+    screen: OnceLock<Screen>,
+    /// There is no more to be seen.
+    over: AtomicBool,
 }
 
 impl Door {
@@ -121,7 +133,28 @@ impl Door {
                 "{url}: the operator door is an address like http://127.0.0.1:8081, or https://HOST behind a proxy"
             )));
         }
-        Ok(Self { url, key: key.map(str::to_owned), http, json })
+        let (screen, over) = (OnceLock::new(), AtomicBool::new(false));
+        Ok(Self { url, key: key.map(str::to_owned), http, json, screen, over })
+    }
+
+    /// From now on only changes are shown.
+    pub(super) fn watch(&self) {
+        self.screen.get_or_init(Screen::default);
+    }
+
+    /// What is watched, if it is.
+    pub(super) fn screen(&self) -> Option<&Screen> {
+        self.screen.get()
+    }
+
+    /// There is no more to be seen: what is watched has come to its end, or who watched is gone.
+    pub(super) fn end(&self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether there is no more to be seen.
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
     }
 
     /// Of a node or a trunk: an error names what may have been meant.

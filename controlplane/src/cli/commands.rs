@@ -25,7 +25,12 @@ pub(super) type Done = Result<ExitCode, Failure>;
 
 /// Prints the answer as JSON, or as `people` want it.
 pub(super) fn show(door: &Door, answer: &Value, people: impl FnOnce() -> String) {
-    if door.json {
+    if let Some(screen) = door.screen() {
+        let text = if door.json { format!("{answer}\n") } else { people() };
+        if !screen.put(&text, door.json) {
+            door.end();
+        }
+    } else if door.json {
         println!("{answer:#}");
     } else {
         print!("{}", people());
@@ -321,6 +326,9 @@ pub(super) async fn place(door: &Door, args: &PlaceArgs) -> Done {
 pub(super) async fn show_call(door: &Door, id: &str) -> Done {
     let answer = door.get(&format!("/admin/v1/calls/{}", encoded_id(id))).await?;
     show(door, &answer, || call(&answer));
+    if answer["ended_at"].is_string() {
+        door.end();
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -350,7 +358,8 @@ pub(super) async fn calls(door: &Door, args: &CallListArgs) -> Done {
         "No calls yet. Next: ringward call place +48221234567"
     };
     show_list(door, &list, &header, &members, empty);
-    if let Some(next) = list["next"].as_str().filter(|_| !door.json) {
+    let is_once = !door.json && door.screen().is_none();
+    if let Some(next) = list["next"].as_str().filter(|_| is_once) {
         eprintln!("There may be older ones: ringward call list … --after {next}");
     }
     Ok(ExitCode::SUCCESS)

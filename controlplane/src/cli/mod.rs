@@ -12,6 +12,7 @@ mod client;
 mod commands;
 mod health;
 mod keys;
+mod notices;
 mod oncall;
 mod paper;
 mod restore;
@@ -19,6 +20,7 @@ mod rules;
 mod serve;
 mod systemd;
 mod table;
+mod watch;
 mod webhooks;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -26,6 +28,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 
 pub use self::client::Failure;
+use self::watch::WatchArgs;
 
 /// Calls people through a fleet of Asterisk PBXes, past whatever is down.
 #[derive(Debug, Parser)]
@@ -56,7 +59,7 @@ enum Command {
     #[command(subcommand)]
     Held(restore::HeldCommand),
     /// Shows the fleet at a glance.
-    Status,
+    Status(WatchArgs),
     /// Puts fleet.toml in force; what the file lacks stays unless --prune is given.
     Apply(ApplyArgs),
     /// Shows what `apply` would change: exit code 0 nothing, 1 something.
@@ -111,6 +114,9 @@ enum Command {
     /// What alerts have become, and who was phoned.
     #[command(subcommand)]
     Incident(oncall::IncidentCommand),
+    /// What everybody reads on the public status page.
+    #[command(subcommand)]
+    Notice(notices::NoticeCommand),
     /// Prints the customers' API as an OpenAPI 3.1 document.
     Openapi,
     /// Prints what a shell completes commands by, as in: ringward completions bash > /etc/bash_completion.d/ringward
@@ -160,7 +166,7 @@ struct ApplyArgs {
 #[derive(Debug, Subcommand)]
 enum NodeCommand {
     /// One line each.
-    List,
+    List(WatchArgs),
     /// What a node's agent says of it, and its latest facts.
     Show {
         /// Its name in fleet.toml.
@@ -202,7 +208,7 @@ struct HoldArgs {
 #[derive(Debug, Subcommand)]
 enum TrunkCommand {
     /// One line each.
-    List,
+    List(WatchArgs),
     /// Why a trunk is in its state, since when, on what evidence, and what comes next.
     Why {
         /// Its name in fleet.toml.
@@ -236,6 +242,8 @@ enum CallCommand {
     Show {
         /// Its id.
         id: String,
+        #[command(flatten)]
+        watch: WatchArgs,
     },
     /// The latest calls, of all organisations that the key may see.
     List(CallListArgs),
@@ -266,6 +274,8 @@ struct CallListArgs {
     /// Only older ones than this, as the hint below a page says.
     #[arg(long, value_name = "ID")]
     after: Option<String>,
+    #[command(flatten)]
+    watch: WatchArgs,
 }
 
 #[derive(Debug, Args)]
@@ -351,12 +361,18 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         }
         Command::Completions { shell } => Ok(paper::completions(*shell)),
         Command::Man { folder } => paper::man(folder),
-        Command::Status => commands::status(&door()?).await,
+        Command::Status(args) => {
+            let door = door()?;
+            watch::look(&door, *args, async || commands::status(&door).await).await
+        }
         Command::Apply(args) => {
             commands::apply(&door()?, &args.file.file, args.file.prune, args.dry_run).await
         }
         Command::Diff(args) => commands::diff(&door()?, &args.file, args.prune).await,
-        Command::Node(NodeCommand::List) => commands::nodes(&door()?).await,
+        Command::Node(NodeCommand::List(args)) => {
+            let door = door()?;
+            watch::look(&door, *args, async || commands::nodes(&door).await).await
+        }
         Command::Node(NodeCommand::Show { name }) => agents::show_agent(&door()?, name).await,
         Command::Node(NodeCommand::Token { name, url }) => agents::token(&door()?, name, url).await,
         Command::Node(NodeCommand::Revoke { name }) => agents::revoke(&door()?, name).await,
@@ -367,7 +383,10 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Node(NodeCommand::Undrain(HoldArgs { name, reason })) => {
             health::set_hold(&door()?, "nodes", name, "undrain", reason.as_deref()).await
         }
-        Command::Trunk(TrunkCommand::List) => commands::trunks(&door()?).await,
+        Command::Trunk(TrunkCommand::List(args)) => {
+            let door = door()?;
+            watch::look(&door, *args, async || commands::trunks(&door).await).await
+        }
         Command::Trunk(TrunkCommand::Why { name }) => health::trunk_why(&door()?, name).await,
         Command::Trunk(TrunkCommand::Disable(HoldArgs { name, reason })) => {
             health::set_hold(&door()?, "trunks", name, "disable", reason.as_deref()).await
@@ -378,8 +397,14 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Trunk(TrunkCommand::Canary { name }) => health::canary(&door()?, name).await,
         Command::Route(RouteCommand::Explain { number }) => commands::explain(&door()?, number).await,
         Command::Call(CallCommand::Place(args)) => commands::place(&door()?, args).await,
-        Command::Call(CallCommand::Show { id }) => commands::show_call(&door()?, id).await,
-        Command::Call(CallCommand::List(args)) => commands::calls(&door()?, args).await,
+        Command::Call(CallCommand::Show { id, watch }) => {
+            let door = door()?;
+            watch::look(&door, *watch, async || commands::show_call(&door, id).await).await
+        }
+        Command::Call(CallCommand::List(args)) => {
+            let door = door()?;
+            watch::look(&door, args.watch, async || commands::calls(&door, args).await).await
+        }
         Command::Call(CallCommand::Cancel { id }) => commands::cancel(&door()?, id).await,
         Command::Ban(command) => bans::ban(&door()?, command).await,
         Command::Erase { number } => audit::erase(&door()?, number).await,
@@ -392,6 +417,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Org(command) => keys::org(&door()?, command).await,
         Command::Hook(command) => oncall::hook(&door()?, command).await,
         Command::Incident(command) => oncall::incident(&door()?, command).await,
+        Command::Notice(command) => notices::notice(&door()?, command).await,
         Command::Webhook(WebhookCommand::Deliveries { endpoint, state, limit }) => {
             webhooks::deliveries(&door()?, endpoint.as_deref(), state.as_deref(), *limit).await
         }

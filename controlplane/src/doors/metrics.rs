@@ -1,9 +1,9 @@
 //! What Prometheus learns of the doors.
 
-use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry, core::Collector as _};
 
 /// The doors that are told of.
-const DOORS: [&str; 2] = ["customers", "operators"];
+const DOORS: [&str; 3] = ["customers", "operators", "strangers"];
 /// Why a connection is closed at once.
 const REASONS: [&str; 3] = ["address", "all", "tls"];
 
@@ -51,6 +51,18 @@ impl DoorMetrics {
 
     pub(super) fn certificate_ends(&self, door: &str, at: i64) {
         self.certificate_expiry.with_label_values(&[door]).set(at);
+    }
+
+    /// When the certificates end that doors show, in seconds since 1970.
+    pub(crate) fn certificate_ends_of(&self) -> Vec<(String, i64)> {
+        let families = self.certificate_expiry.collect();
+        let metrics = families.iter().flat_map(|family| family.get_metric());
+        let of = |metric: &prometheus::proto::Metric| {
+            let door = metric.get_label().first()?.value().to_owned();
+            let at = self.certificate_expiry.with_label_values(&[&door]).get();
+            Some((door, at))
+        };
+        metrics.filter_map(of).collect()
     }
 
     #[cfg(test)]

@@ -7,7 +7,10 @@ mod keeping;
 
 use std::{sync::Arc, time::Duration};
 
-use controlplane_core::health::{Changed, TrunkState, panic::PanicChange};
+use controlplane_core::{
+    chat::Change,
+    health::{Changed, TrunkState, panic::PanicChange},
+};
 use serde_json::json;
 use tokio::{
     task::AbortHandle,
@@ -20,6 +23,7 @@ pub(crate) use self::{
 };
 use crate::{
     audit::Audit,
+    chat::Chat,
     metrics::Metrics,
     registry::{News, Registry},
 };
@@ -36,6 +40,7 @@ pub(crate) fn watch(
     metrics: Arc<Metrics>,
     keeping: Arc<Keeping>,
     audit: Arc<Audit>,
+    chat: Arc<Chat>,
 ) -> AbortHandle {
     let work = async move {
         let mut asked: Option<Instant> = None;
@@ -56,11 +61,21 @@ pub(crate) fn watch(
             }
             for news in registry.news() {
                 tell(&registry, &metrics, &audit, &news);
+                chat.note(|| worth_telling(&news));
                 keeping.note(&news);
             }
         }
     };
     tokio::spawn(work).abort_handle()
+}
+
+/// What operators' chat is told of.
+fn worth_telling(news: &News) -> Option<Change> {
+    match news {
+        News::Changed(changed) => Change::of_health(changed),
+        News::Panic(route, change) => Some(Change::of_panic(route.as_str(), change)),
+        News::Noted(_) | News::TrunkGone(_) | News::NodeGone(_) => None,
+    }
 }
 
 fn tell(registry: &Registry, metrics: &Metrics, audit: &Audit, news: &News) {

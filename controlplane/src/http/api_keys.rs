@@ -210,9 +210,17 @@ pub(super) struct RotateBody {
     /// How long the former key opens on, in seconds; absent: a day.
     #[schemars(range(max = OVERLAP_S.1), extend("default" = OVERLAP_S.0))]
     overlap_s: Option<u32>,
+    /// A form's, that makes one key however often it is sent.
+    #[serde(skip)]
+    id: Option<KeyId>,
 }
 
 impl RotateBody {
+    /// As where nothing is said, under an id that a form brings.
+    pub(super) fn under(id: Option<KeyId>) -> Self {
+        Self { overlap_s: None, id }
+    }
+
     /// The key that follows `old`, with all that it may do, and the rotation that makes it.
     pub(super) fn rotation(
         &self,
@@ -233,7 +241,8 @@ impl RotateBody {
             expires_at: old.expires_at,
             rotated_from: Some(old.id.clone()),
         };
-        let new = keys::make(wanted, now, &state.chance);
+        let mut new = keys::make(wanted, now, &state.chance);
+        new.key.id = self.id.clone().unwrap_or(new.key.id);
         let until = now + Duration::seconds(overlap_s.into());
         let rotation = Rotation { id: old.id, whose, until, new: new.key.clone() };
         Ok((new, rotation))

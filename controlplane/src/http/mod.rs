@@ -21,6 +21,7 @@ mod pace;
 mod problem;
 pub mod routes;
 mod shape;
+mod status;
 mod uploads;
 mod usage;
 mod webhooks;
@@ -65,6 +66,7 @@ use crate::{
     registry::Registry,
     rules::Rules,
     settings::WebOrigin,
+    status::Status,
     webhooks::Webhooks,
 };
 
@@ -106,6 +108,8 @@ pub struct Parts {
     pub webhooks: Arc<Webhooks>,
     /// When keys were used.
     pub(crate) uses: Arc<Uses>,
+    /// What strangers may see.
+    pub status: Arc<Status>,
     /// The operators' pages.
     pub console: Arc<Console>,
     /// The audit log's keeper.
@@ -149,6 +153,11 @@ pub fn agents(state: State) -> Router {
 /// The operators' door.
 pub fn operators(state: State) -> Router {
     frame_in(inner(Door::Operators, &state), Door::Operators, state)
+}
+
+/// The door for strangers, with the public status.
+pub fn public(state: State) -> Router {
+    frame_in(inner(Door::Public, &state), Door::Public, state)
 }
 
 fn inner(door: Door, state: &State) -> Router<State> {

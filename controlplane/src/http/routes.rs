@@ -24,7 +24,7 @@ use super::{
         signature::Told,
         words::{self, Words},
     },
-    operators, usage, webhooks,
+    operators, status, usage, webhooks,
 };
 
 /// Which listener.
@@ -36,6 +36,8 @@ pub enum Door {
     Operators,
     /// `/agents/v1`.
     Agents,
+    /// The public status, for strangers.
+    Public,
 }
 
 /// What a route asks of whoever calls it.
@@ -74,6 +76,8 @@ pub enum Id {
     Hook,
     /// `inc_…`
     Incident,
+    /// `ntc_…`
+    Notice,
     /// `key_…`
     Key,
     /// `org_…`
@@ -110,7 +114,7 @@ impl Id {
             | Self::Hook
             | Self::Incident
             | Self::Key => Owner::Org,
-            Self::Org | Self::Node | Self::Trunk | Self::Stream | Self::Sound => Owner::Fleet,
+            Self::Notice | Self::Org | Self::Node | Self::Trunk | Self::Stream | Self::Sound => Owner::Fleet,
         }
     }
 }
@@ -165,7 +169,13 @@ const DELETE: (Method, MethodFilter) = (Method::DELETE, MethodFilter::DELETE);
 /// Every route.
 #[must_use]
 pub fn table() -> Vec<Route> {
-    of_customers().into_iter().chain(of_operators()).chain(of_console()).chain(of_agents()).collect()
+    of_customers()
+        .into_iter()
+        .chain(of_operators())
+        .chain(of_console())
+        .chain(of_agents())
+        .chain(of_public())
+        .collect()
 }
 
 /// The customers' door.
@@ -293,6 +303,10 @@ fn of_operators() -> Vec<Route> {
         row(at, GET,  "/admin/v1/incidents/{id}",        Role(Viewer),   &[Id::Incident], operators::oncall::show),
         row(at, POST, "/admin/v1/incidents/{id}/acknowledge", Role(Operator), &[Id::Incident], operators::oncall::acknowledge),
         row(at, POST, "/admin/v1/incidents/{id}/resolve", Role(Operator), &[Id::Incident], operators::oncall::resolve),
+        row(at, GET,  "/admin/v1/notices",               Role(Viewer),   &[],          operators::notices::list),
+        row(at, POST, "/admin/v1/notices",               Role(Operator), &[],          operators::notices::create),
+        row(at, POST, "/admin/v1/notices/{id}/updates",  Role(Operator), &[Id::Notice], operators::notices::more),
+        row(at, DELETE, "/admin/v1/notices/{id}",        Role(Operator), &[Id::Notice], operators::notices::remove),
         row(at, GET,  "/metrics",                        Nothing,        &[],          operators::metrics),
         row(at, GET,  "/healthz",                        Nothing,        &[],          operators::healthz),
         row(at, GET,  "/readyz",                         Nothing,        &[],          operators::readyz),
@@ -305,7 +319,7 @@ fn of_console() -> Vec<Route> {
     use Needs::{Nothing, Page, SignIn};
     use console::{
         assets, audit as audit_log, bans, calls, customers as orgs, deliveries, explain, firewall, fleet, holds, incidents, live,
-        node, session, trunk,
+        node, notices, session, trunk,
     };
     let at = Door::Operators;
     vec![
@@ -341,6 +355,13 @@ fn of_console() -> Vec<Route> {
         row(at, POST, "/incidents/{id}/acknowledge",     Page(Operator), &[Id::Incident], incidents::acknowledge),
         row(at, GET,  "/incidents/{id}/resolve",         Page(Operator), &[Id::Incident], incidents::confirm_resolve),
         row(at, POST, "/incidents/{id}/resolve",         Page(Operator), &[Id::Incident], incidents::resolve),
+        row(at, GET,  "/notices",                        Page(Viewer),   &[],          notices::list),
+        row(at, GET,  "/notices/new",                    Page(Operator), &[],          notices::form),
+        row(at, POST, "/notices/new",                    Page(Operator), &[],          notices::create),
+        row(at, GET,  "/notices/{id}/more",              Page(Operator), &[Id::Notice], notices::form_more),
+        row(at, POST, "/notices/{id}/more",              Page(Operator), &[Id::Notice], notices::more),
+        row(at, GET,  "/notices/{id}/remove",            Page(Operator), &[Id::Notice], notices::confirm_remove),
+        row(at, POST, "/notices/{id}/remove",            Page(Operator), &[Id::Notice], notices::remove),
         row(at, GET,  "/routes",                         Page(Viewer),   &[],          explain::show),
         row(at, GET,  "/bans",                           Page(Viewer),   &[],          bans::show),
         row(at, GET,  "/bans/add",                       Page(Operator), &[],          bans::confirm_ban),
@@ -363,6 +384,8 @@ fn of_console() -> Vec<Route> {
         row(at, POST, "/customers/{id}/resume",          Page(Admin),    &[Id::Org],   orgs::orgs::resume),
         row(at, GET,  "/customers/{id}/limits",          Page(Admin),    &[Id::Org],   orgs::limits::form),
         row(at, POST, "/customers/{id}/limits",          Page(Admin),    &[Id::Org],   orgs::limits::set),
+        row(at, GET,  "/customers/{id}/destinations",    Page(Admin),    &[Id::Org],   orgs::destinations::form),
+        row(at, POST, "/customers/{id}/destinations",    Page(Admin),    &[Id::Org],   orgs::destinations::set),
         row(at, GET,  "/customers/{id}/keys",            Page(Admin),    &[Id::Org],   orgs::keys::form),
         row(at, POST, "/customers/{id}/keys",            Page(Admin),    &[Id::Org],   orgs::keys::create),
         row(at, GET,  "/keys/{id}/rotate",               Page(Admin),    &[Id::Key],   orgs::keys::confirm_rotate),
@@ -392,6 +415,18 @@ fn of_agents() -> Vec<Route> {
     ]
 }
 
+/// The public status.
+#[rustfmt::skip]
+fn of_public() -> Vec<Route> {
+    use Needs::Nothing;
+    let at = Door::Public;
+    vec![
+        row(at, GET,  "/",                         Nothing,     &[],           status::page),
+        row(at, GET,  "/status.json",              Nothing,     &[],           status::json),
+        row(at, GET,  crate::status::style().0,    Nothing,     &[],           status::style),
+    ]
+}
+
 /// A door's routes, each behind what its row asks for.
 pub(super) fn router(door: Door, state: &State) -> Router<State> {
     let of_door = table().into_iter().filter(|route| route.door == door);
@@ -418,6 +453,8 @@ mod tests {
                     (Door::Operators, Needs::Page(_) | Needs::SignIn) => !path.starts_with("/admin/"),
                     (Door::Operators, _) => path.starts_with("/admin/v1/"),
                     (Door::Agents, _) => path.starts_with("/agents/v1/"),
+                    // Whoever comes there shows nothing.
+                    (Door::Public, _) => false,
                 },
                 "{path}"
             );

@@ -1,7 +1,7 @@
 //! What Prometheus learns of the declared fleet: nodes, trunks and routes. Counters are told as things happen, gauges
 //! are read when scraped.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use controlplane_core::{
     ending::EndingClass,
@@ -13,7 +13,7 @@ use node_agent_ami::{Purpose, TamperKind};
 use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 use tokio::time::Instant;
 
-use super::counts::Counts;
+use super::{counts::Counts, pulse::Pulse};
 use crate::registry::Registry as Fleet;
 
 /// The labels of a trunk's series.
@@ -64,6 +64,8 @@ pub(crate) struct FleetMetrics {
     talk_seconds: HistogramVec,
     route_panic: IntGaugeVec,
     ami_tampering: Counts<2>,
+    /// The last hour.
+    pub(crate) pulse: Arc<Pulse>,
 }
 
 impl FleetMetrics {
@@ -95,6 +97,7 @@ impl FleetMetrics {
             Ok::<_, prometheus::Error>(histograms)
         };
         Ok(Self {
+            pulse: Arc::default(),
             attempts_ended: counts(
                 registry,
                 "ringward_attempts_ended_total",
@@ -239,6 +242,7 @@ impl FleetMetrics {
         carrier: &CarrierName,
         class: EndingClass,
     ) {
+        self.pulse.ended(class);
         self.attempts_ended.inc([node.as_str(), trunk.as_str(), carrier.as_str()], class.as_str());
     }
 
@@ -268,6 +272,7 @@ impl FleetMetrics {
     }
 
     pub(crate) fn pdd(&self, place: [&str; 3], pdd: Duration) {
+        self.pulse.rang(pdd);
         self.pdd_seconds.with_label_values(&place).observe(pdd.as_secs_f64());
     }
 

@@ -3,6 +3,7 @@
 
 mod counts;
 mod fleet;
+pub(crate) mod pulse;
 
 use controlplane_core::{
     attempt::Settlement,

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use controlplane_core::{
     call::CallStatus,
-    ids::IncidentId,
+    ids::{CallId, IncidentId},
     oncall::{
         IncidentStatus, StepResult,
         escalation::{Action, Event, Phase, result},
     },
+    request::KeyAction,
 };
 use controlplane_store::{StoreError, calls::Actor, oncall::Incident};
 use futures_util::{StreamExt, stream};
@@ -41,6 +42,40 @@ impl OnCall {
         .abort_handle()
     }
 
+    /// Takes note for whoever pressed a key behind a cut, of which the node has told after the call's end.
+    async fn hear_late(&self) -> Result<(), StoreError> {
+        for seen in self.store.heard_incidents(LOOK_MAX).await? {
+            let _turn = self.turn(&seen.hook).await;
+            let Some(mut incident) = self.store.incident(None, &seen.id).await? else { continue };
+            let Some(call) = self.acknowledged_by(&incident).await? else { continue };
+            let now = self.clock.now();
+            let from = incident.status();
+            let action = incident.escalation.handle(&incident.plan, Event::Acknowledge, now);
+            if incident.status() == from {
+                continue;
+            }
+            let changes = json!({"from": from, "call": call, "heard_late": true});
+            let told = self.told("incident.acknowledge", Actor::default(), changes, now);
+            if self.save(&mut incident, action, Some(told), call.as_str(), now).await? {
+                tracing::warn!(incident = %incident.id, %call, "a key was heard late: somebody had taken note");
+            }
+        }
+        Ok(())
+    }
+
+    /// The call of an incident in which a key was pressed that acknowledges, whatever became of the call.
+    async fn acknowledged_by(&self, incident: &Incident) -> Result<Option<CallId>, StoreError> {
+        for id in incident.escalation.steps.iter().filter_map(|step| step.call.as_ref()) {
+            let Some(call) = self.store.call(&incident.org, id).await? else { continue };
+            let Some(wanted) = &call.request.acknowledgement else { continue };
+            let keys = call.attempts.iter().filter_map(|attempt| attempt.key);
+            if keys.filter_map(|key| wanted.meaning(key)).any(|action| action == KeyAction::Acknowledge) {
+                return Ok(Some(id.clone()));
+            }
+        }
+        Ok(None)
+    }
+
     async fn look<P: Placer>(&self, placer: &P) -> Result<(), StoreError> {
         let due = self.store.due_incidents(self.clock.now(), LOOK_MAX).await?;
         stream::iter(due)
@@ -52,7 +87,7 @@ impl OnCall {
                 }
             })
             .await;
-        Ok(())
+        self.hear_late().await
     }
 
     /// One step of an incident's way.

@@ -132,6 +132,7 @@ impl OnCall {
         match self.store.open_incident(incident, told).await? {
             Opened::Yes => {
                 self.metrics.became(status);
+                self.tell(&id, &hook.settings.name, mode, status);
                 Ok(Some(Receipt { heard: Heard::Opened, incident: Some(id) }))
             }
             Opened::Exists => Ok(None),

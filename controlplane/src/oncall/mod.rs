@@ -19,6 +19,8 @@ use std::{
 };
 
 use controlplane_core::{
+    access::Mode,
+    chat,
     ids::{CallId, HookId, IncidentId, OrgId},
     oncall::{
         IncidentStatus,
@@ -41,6 +43,7 @@ pub(crate) use self::{
 };
 use crate::{
     calls::{Calls, chain},
+    chat::Chat,
     clock::{Chance, Clock},
 };
 
@@ -97,6 +100,7 @@ pub struct OnCall {
     clock: Clock,
     chance: Chance,
     metrics: OnCallMetrics,
+    chat: Arc<Chat>,
     nudge: Notify,
     turns: [Mutex<()>; TURNS],
 }
@@ -137,9 +141,10 @@ impl OnCall {
         clock: Clock,
         chance: Chance,
         metrics: OnCallMetrics,
+        chat: Arc<Chat>,
     ) -> Arc<Self> {
         let (nudge, turns) = (Notify::new(), std::array::from_fn(|_| Mutex::new(())));
-        Arc::new(Self { store, calls, clock, chance, metrics, nudge, turns })
+        Arc::new(Self { store, calls, clock, chance, metrics, chat, nudge, turns })
     }
 
     /// Whoever has a hook's turn is the only one who changes what came in by it.
@@ -215,6 +220,7 @@ impl OnCall {
         incident.version += 1;
         if let Some(status) = became {
             self.metrics.became(status);
+            self.tell(&incident.id, &incident.plan.name, incident.mode, status);
         }
         if let Some(call) = cancel {
             self.end(&incident.org, &call).await;
@@ -223,6 +229,12 @@ impl OnCall {
             self.nudge.notify_one();
         }
         Ok(true)
+    }
+
+    /// Tells operators' chat; of a rehearsal nothing.
+    fn tell(&self, id: &IncidentId, hook: &str, mode: Mode, status: IncidentStatus) {
+        let is_live = mode == Mode::Live;
+        self.chat.note(|| is_live.then(|| chat::Change::of_incident(id, hook, status)));
     }
 
     /// Tells a call's task what is durable: that it shall end.

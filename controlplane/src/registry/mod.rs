@@ -6,6 +6,7 @@
 //! limits cannot be overrun by two calls that look at the same moment.
 
 mod health;
+mod regions;
 mod reserve;
 mod sight;
 mod view;

@@ -14,6 +14,7 @@ mod metrics;
 mod pool;
 mod render;
 pub mod sealing;
+mod secret_file;
 mod sending;
 mod signing;
 mod streams;
@@ -34,6 +35,7 @@ pub(crate) use self::{
     metrics::WebhookMetrics,
     render::EventView,
     sealing::OpenedSecrets,
+    secret_file::{SecretError, secret_of},
     signing::shown,
     streams::{Place, Streams},
 };
@@ -171,6 +173,22 @@ impl Webhooks {
             ("webhook-signature", signature),
         ];
         Some(self.shared.sender.post(url, headers, body).await)
+    }
+
+    /// Sends something that is no customer's event, once, signed where there is a secret.
+    pub(crate) async fn post(
+        &self,
+        url: &str,
+        id: &str,
+        secrets: Option<&OpenedSecrets>,
+        body: String,
+    ) -> Tried {
+        let now = self.shared.clock.now();
+        let head = [("webhook-id", id.to_owned()), ("webhook-timestamp", now.unix_timestamp().to_string())];
+        let Some(secrets) = secrets else { return self.shared.sender.post(url, head, body).await };
+        let signature = signing::signature(secrets, id, now, body.as_bytes());
+        let [id, at] = head;
+        self.shared.sender.post(url, [id, at, ("webhook-signature", signature)], body).await
     }
 
     /// Numbers events as they come.

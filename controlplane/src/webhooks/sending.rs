@@ -87,7 +87,12 @@ impl Sender {
 
     /// Posts a body with these headers. The address is looked at here too, since the client connects to a
     /// host that is an address without asking the resolver.
-    pub(crate) async fn post(&self, url: &str, headers: [(&'static str, String); 3], body: String) -> Tried {
+    pub(crate) async fn post<const N: usize>(
+        &self,
+        url: &str,
+        headers: [(&'static str, String); N],
+        body: String,
+    ) -> Tried {
         let start = Instant::now();
         let done = match self.guard.url(url) {
             Ok(url) => match timeout(TRY_MAX, self.answer(url, headers, body)).await {
@@ -120,10 +125,10 @@ impl Sender {
         }
     }
 
-    async fn answer(
+    async fn answer<const N: usize>(
         &self,
         url: Url,
-        headers: [(&'static str, String); 3],
+        headers: [(&'static str, String); N],
         body: String,
     ) -> reqwest::Result<Response> {
         let mut request = self.client.post(url).header("content-type", "application/json").body(body);

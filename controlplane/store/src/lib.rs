@@ -39,6 +39,7 @@ mod rows;
 pub mod search;
 pub mod sessions;
 pub mod sqlite;
+pub mod status;
 mod webhook_rows;
 pub mod webhooks;
 
@@ -62,6 +63,7 @@ pub use privacy::PrivacyStore;
 pub use restoring::RestoreStore;
 pub use search::SearchStore;
 pub use sessions::SessionStore;
+pub use status::StatusStore;
 pub use webhooks::WebhookStore;
 
 /// Everything that the control plane keeps.
@@ -82,6 +84,7 @@ pub trait Store:
     + RestoreStore
     + SearchStore
     + SessionStore
+    + StatusStore
     + WebhookStore
     + Send
     + Sync
@@ -104,6 +107,7 @@ impl<
         + RestoreStore
         + SearchStore
         + SessionStore
+        + StatusStore
         + WebhookStore
         + Send
         + Sync,

@@ -168,6 +168,9 @@ pub trait OnCallStore {
     /// Incidents for which something is to be done: their time has come, or their call has ended. The longest due first. A
     /// row that cannot be read is logged and passed over.
     async fn due_incidents(&self, now: OffsetDateTime, limit: u16) -> Result<Vec<Incident>, StoreError>;
+    /// Incidents that nobody has taken note of, of which a call that ended otherwise has had a key: heard late, behind a cut.
+    /// What the key means is the call's to say. The oldest first; a row that cannot be read is logged and passed over.
+    async fn heard_incidents(&self, limit: u16) -> Result<Vec<Incident>, StoreError>;
     /// Erases an organisation's incidents that were resolved at this moment or before. How many, at most `limit`.
     async fn erase_incidents(
         &self,

@@ -123,7 +123,8 @@ fn document() -> String {
     first.says(
         "A first try, word for word, and the help of every command. Completions: `ringward completions bash|zsh|fish`, \
          `ringward-agent completions …`; manual pages: `ringward man FOLDER`, `ringward-agent man FOLDER`. Tables fit the terminal; \
-         where the output is none, they are as wide as they are. `--json` gives the API's answer. Exit codes: 0 done, 1 no or \
+         where the output is none, they are as wide as they are. `--json` gives the API's answer. `--watch` looks again every 2 s: on a terminal it is \
+         drawn anew in place, elsewhere each change follows the one before, and with `--json` each change is one line. Exit codes: 0 done, 1 no or \
          differs, 2 usage, 3 unreachable, 4 denied, 5 not found, 6 refused for safety ([ADR 3](adr/0003-exit-codes.md)).",
     );
     first.says("## A first try");
@@ -159,6 +160,8 @@ fn document() -> String {
     first.types("ringward trunk canary acme-waw-1");
     first.types("ringward ban add 0.0.0.0/0");
     first.types("ringward call show call_nonsense");
+    first.says("What everybody reads, where the public status page is open:");
+    first.types("ringward notice list");
     first.says("A hold, and its end:");
     first.types("ringward trunk disable acme-waw-1 --reason maintenance");
     first.types("ringward trunk enable acme-waw-1");
@@ -181,6 +184,7 @@ fn document() -> String {
             "call",
             "call place",
             "call list",
+            "call show",
             "ban",
             "ban add",
             "allow",
@@ -193,6 +197,9 @@ fn document() -> String {
             "key create",
             "org",
             "webhook",
+            "incident",
+            "notice",
+            "notice add",
             "completions",
             "man",
         ],

@@ -5,6 +5,7 @@ mod audit;
 mod customers;
 mod first_try;
 mod restoring;
+mod watching;
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},

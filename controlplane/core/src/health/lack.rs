@@ -27,7 +27,9 @@ words! {
 }
 
 impl Lack {
-    const fn sentence(self) -> &'static str {
+    /// In words.
+    #[must_use]
+    pub const fn sentence(self) -> &'static str {
         match self {
             Self::NeverHeard => "nothing was heard of it yet",
             Self::AmiDown => "its AMI session is down",

@@ -5,6 +5,7 @@
 
 mod asking;
 mod connection;
+mod ends;
 
 use std::{
     collections::{HashMap, HashSet},

@@ -81,7 +81,8 @@ pub(super) struct Asked {
 impl Asked {
     /// What is asked for, if it would change something.
     pub(super) fn of(door: Door, request: &mut Request, id: &RequestId) -> Option<Self> {
-        if request.method().is_safe() {
+        // Strangers can ask for nothing that would change anything.
+        if request.method().is_safe() || door == Door::Public {
             return None;
         }
         let route = request.extensions().get::<MatchedPath>()?.as_str().to_owned();
@@ -91,7 +92,7 @@ impl Asked {
         let actor_type = match door {
             Door::Operators => ActorType::Operator,
             Door::Agents => ActorType::Agent,
-            Door::Customers => ActorType::Customer,
+            Door::Customers | Door::Public => ActorType::Customer,
         };
         let client = request.extensions().get::<Client>().map(|client| client.ip);
         let agent = || request.extensions().get::<ConnectInfo<Peer>>().map(|info| info.0.address.ip());

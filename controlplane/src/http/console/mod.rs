@@ -23,6 +23,7 @@ pub(in crate::http) mod holds;
 pub(in crate::http) mod incidents;
 pub(in crate::http) mod live;
 pub(in crate::http) mod node;
+pub(in crate::http) mod notices;
 pub(in crate::http) mod page;
 pub(in crate::http) mod session;
 pub(in crate::http) mod trunk;
@@ -32,7 +33,7 @@ use std::sync::Arc;
 use tokio::task::AbortHandle;
 
 use self::{attempts::Attempts, live::Live};
-use crate::{clock::Chance, registry::Registry};
+use crate::{clock::Chance, metrics::pulse::Pulse, registry::Registry};
 
 /// What the console keeps between requests; sessions are in the database.
 pub struct Console {
@@ -40,17 +41,23 @@ pub struct Console {
     live: Arc<Live>,
     /// Sign-ins that were refused lately.
     attempts: Attempts,
+    registry: Arc<Registry>,
+    /// How calls went in the last hour.
+    pulse: Arc<Pulse>,
 }
 
 impl Console {
     /// A console that nobody looks at yet.
-    pub(crate) fn new(registry: Arc<Registry>, chance: &Chance) -> Arc<Self> {
-        Arc::new(Self { live: Live::new(registry, chance), attempts: Attempts::default() })
+    pub(crate) fn new(registry: Arc<Registry>, pulse: Arc<Pulse>, chance: &Chance) -> Arc<Self> {
+        let live = Live::new(Arc::clone(&registry), chance);
+        Arc::new(Self { live, attempts: Attempts::default(), registry, pulse })
     }
 
-    /// Looks at the fleet for as long as somebody looks at the console.
+    /// Looks at the fleet for as long as somebody looks at the console, and all the time at how many calls there are.
     pub(crate) fn keep(&self) -> AbortHandle {
-        tokio::spawn(Arc::clone(&self.live).keep()).abort_handle()
+        let (live, pulse) = (Arc::clone(&self.live), Arc::clone(&self.pulse));
+        let (live, pulse) = (live.keep(), pulse.keep(Arc::clone(&self.registry)));
+        tokio::spawn(async move { tokio::join!(live, pulse) }).abort_handle()
     }
 
     /// Ends every stream.

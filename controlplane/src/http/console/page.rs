@@ -29,6 +29,7 @@ pub(super) enum Part {
     Fleet,
     Calls,
     Incidents,
+    Notices,
     Routes,
     Bans,
     Firewall,
@@ -41,10 +42,11 @@ pub(super) enum Part {
 
 impl Part {
     /// Those that the bar shows: address, name, and the key that goes there after `g`.
-    const SHOWN: [(Self, &'static str, &'static str, &'static str); 9] = [
+    const SHOWN: [(Self, &'static str, &'static str, &'static str); 10] = [
         (Self::Fleet, "/", "Fleet", "f"),
         (Self::Calls, "/calls", "Calls", "c"),
         (Self::Incidents, "/incidents", "Incidents", "i"),
+        (Self::Notices, "/notices", "Notices", "n"),
         (Self::Routes, "/routes", "Routes", "r"),
         (Self::Bans, "/bans", "Bans", "b"),
         (Self::Firewall, "/firewall", "Firewall", "l"),

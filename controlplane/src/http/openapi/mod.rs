@@ -20,7 +20,10 @@ use axum::{
 };
 use controlplane_core::{
     access::Scope,
-    ids::{CallId, EndpointId, EventId, HookId, IncidentId, KeyId, OrgId, RecordingId, RequestId, StreamId},
+    ids::{
+        CallId, EndpointId, EventId, HookId, IncidentId, KeyId, NoticeId, OrgId, RecordingId, RequestId,
+        StreamId,
+    },
     names::{NodeName, TrunkName},
     sound::SoundHash,
 };
@@ -178,6 +181,7 @@ fn form(id: Id, sketch: &mut Sketch) -> Value {
         Id::Event => sketch.read::<EventId>(),
         Id::Hook => sketch.read::<HookId>(),
         Id::Incident => sketch.read::<IncidentId>(),
+        Id::Notice => sketch.read::<NoticeId>(),
         Id::Key => sketch.read::<KeyId>(),
         Id::Org => sketch.read::<OrgId>(),
         Id::Node => sketch.read::<NodeName>(),

@@ -125,11 +125,21 @@ pub(in crate::http) struct NewKeyBody {
     /// When it ends by itself; absent: never.
     #[serde(default, with = "time::serde::rfc3339::option")]
     expires_at: Option<OffsetDateTime>,
+    /// A form's, that makes one key however often it is sent.
+    #[serde(skip)]
+    id: Option<KeyId>,
 }
 
 impl NewKeyBody {
-    /// A customer's, that does not end by itself.
-    pub(in crate::http) fn of_customer(name: String, org: OrgId, scopes: &[Scope], mode: Mode) -> Self {
+    /// A customer's, under an id that a form brings.
+    pub(in crate::http) fn of_customer(
+        name: String,
+        org: OrgId,
+        scopes: &[Scope],
+        mode: Mode,
+        expires_at: Option<OffsetDateTime>,
+        id: Option<KeyId>,
+    ) -> Self {
         let scopes = scopes.iter().map(|scope| scope.as_str().to_owned()).collect();
         Self {
             name,
@@ -138,7 +148,8 @@ impl NewKeyBody {
             org: Some(org),
             scopes: Some(scopes),
             livemode: Some(mode == Mode::Live),
-            expires_at: None,
+            expires_at,
+            id,
         }
     }
 }
@@ -173,8 +184,9 @@ pub(in crate::http) async fn create(
         let mode = if body.livemode == Some(false) { Mode::Test } else { Mode::Live };
         (KeyKind::Customer(mode), Some(org), scopes(body.scopes)?)
     };
-    let new =
+    let mut new =
         keys::make(Wanted { kind, org, name, scopes, expires_at, rotated_from: None }, now, &state.chance);
+    new.key.id = body.id.unwrap_or(new.key.id);
     let audit_id = state.chance.audit_id(now);
     made(state.store.create_key(new.key.clone(), operator.actor, audit_id).await?, &new)
 }

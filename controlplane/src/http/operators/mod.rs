@@ -8,6 +8,7 @@ pub(super) mod fleet;
 pub(super) mod health;
 pub(super) mod held;
 pub(super) mod keys;
+pub(super) mod notices;
 pub(super) mod oncall;
 pub(super) mod orgs;
 pub(super) mod rules;

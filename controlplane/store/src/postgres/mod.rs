@@ -30,6 +30,7 @@ mod rounds;
 mod search;
 mod sessions;
 mod sole;
+mod status;
 mod untold;
 mod webhooks;
 

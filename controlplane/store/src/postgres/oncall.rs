@@ -141,6 +141,20 @@ impl OnCallStore for PostgresStore {
         Ok(incidents(&rows))
     }
 
+    async fn heard_incidents(&self, limit: u16) -> Result<Vec<Incident>, StoreError> {
+        let rows = sqlx::query(select_incidents!(
+            "WHERE resolved_at IS NULL AND status IN ('escalating', 'unanswered') AND EXISTS (
+                 SELECT 1 FROM jsonb_array_elements(incident.steps) AS step (value) JOIN attempt ON attempt.call_id = step.value ->> 'call'
+                 WHERE step.value ->> 'result' NOT IN ('acknowledged', 'passed_on') AND attempt.heard_key IS NOT NULL)
+             ORDER BY id LIMIT CAST($1 AS INTEGER)"
+        ))
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await
+        .map_err(|error| self.failed("read incidents with a key", error))?;
+        Ok(incidents(&rows))
+    }
+
     async fn erase_incidents(
         &self,
         org: &OrgId,

@@ -28,6 +28,7 @@ mod restoring;
 mod rounds;
 mod search;
 mod sessions;
+mod status;
 mod untold;
 mod webhooks;
 mod writer;

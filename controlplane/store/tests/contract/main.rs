@@ -35,6 +35,7 @@ mod privacy;
 mod restoring;
 mod rounds;
 mod sessions;
+mod status;
 mod webhooks;
 
 macro_rules! contract {
@@ -243,6 +244,11 @@ contract! {
         a_session_is_found_by_its_hash_and_ends_once
         only_a_living_operator_s_key_opens_one
         a_key_has_so_many_sessions_and_what_is_over_is_forgotten;
+    status:
+        regions_are_added_up_by_who_has_read_up_to_when
+        calls_are_counted_once_by_the_day_and_reason_of_their_end
+        a_notice_is_made_told_more_of_ended_and_removed_each_with_its_audit_row
+        notices_are_bounded_and_what_is_over_goes_first;
     oncall:
         a_hook_is_made_read_changed_and_removed_with_its_audit_rows
         an_incident_is_read_back_as_it_was_written
@@ -253,6 +259,7 @@ contract! {
         a_removed_hook_resolves_what_came_in_by_it
         incidents_are_listed_in_pages_and_erased_by_age
         a_number_is_forgotten_with_the_incidents_that_phoned_it
+        incidents_are_found_whose_call_had_a_key_after_its_end
         an_organisation_has_so_many_open_incidents;
     model:
         random_work_is_answered_as_the_model_does;

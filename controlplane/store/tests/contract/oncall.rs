@@ -6,7 +6,7 @@ use controlplane_core::{
     access::Mode,
     ids::{CallId, HookId, IncidentId, OrgId},
     oncall::{
-        Alert, IncidentStatus,
+        Alert, IncidentStatus, StepResult,
         escalation::{Action, Escalation, Event, Phase},
         hook::HookSettings,
     },
@@ -357,4 +357,25 @@ impl Fixture {
     fn incident_id(&mut self) -> IncidentId {
         IncidentId::new(NOON, &mut self.rng)
     }
+}
+
+pub(crate) async fn incidents_are_found_whose_call_had_a_key_after_its_end(mut f: Fixture) {
+    let hook = hook(&mut f).await;
+    let mut incident = incident(&mut f, &hook, "a");
+    assert_eq!(open(&mut f, &incident).await, Opened::Yes);
+    let (plan, (call, attempt)) = (incident.plan.clone(), f.sending().await);
+    for event in [Event::Tick { answered: false }, Event::Placed(call), Event::Ended(StepResult::NotReached)]
+    {
+        incident.escalation.handle(&plan, event, NOON + Duration::SECOND);
+        assert!(save(&f, &incident, None).await);
+        incident.version += 1;
+    }
+    assert_eq!(f.store.heard_incidents(10).await.unwrap(), []);
+    f.execute(&format!("UPDATE attempt SET heard_key = '1' WHERE id = '{attempt}'")).await.unwrap();
+    assert_eq!(f.store.heard_incidents(10).await.unwrap(), [incident.clone()]);
+    // Somebody has taken note since.
+    incident.escalation.handle(&plan, Event::Acknowledge, NOON);
+    incident.acknowledged_at = Some(NOON);
+    assert!(save(&f, &incident, None).await);
+    assert_eq!(f.store.heard_incidents(10).await.unwrap(), []);
 }

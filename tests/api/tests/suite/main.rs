@@ -11,6 +11,7 @@ mod audit;
 mod calls;
 mod cancels;
 mod caps;
+mod chat;
 mod console;
 mod document;
 mod doors;
@@ -37,6 +38,7 @@ mod snapshots;
 #[cfg(feature = "snippet-tests")]
 mod snippets;
 mod sounds;
+mod status;
 mod tenants;
 mod throttle;
 mod webhooks;

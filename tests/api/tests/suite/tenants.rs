@@ -70,7 +70,9 @@ impl Tenant {
             Id::Hook => &self.hook,
             Id::Incident => &self.incident,
             Id::Key => &self.key,
-            Id::Org | Id::Node | Id::Trunk | Id::Stream | Id::Sound => panic!("{of:?} is no organisation's"),
+            Id::Notice | Id::Org | Id::Node | Id::Trunk | Id::Stream | Id::Sound => {
+                panic!("{of:?} is no organisation's")
+            }
         }
     }
 }
@@ -84,6 +86,7 @@ const fn nothing(of: Id) -> &'static str {
         Id::Event => "evt_00000000000000000000000000",
         Id::Hook => "hook_00000000000000000000000000",
         Id::Incident => "inc_00000000000000000000000000",
+        Id::Notice => "ntc_00000000000000000000000000",
         Id::Key => "key_00000000000000000000000000",
         Id::Org => "org_7zzzzzzzzzzzzzzzzzzzzzzzz0",
         Id::Node | Id::Trunk | Id::Stream | Id::Sound => "nothing",

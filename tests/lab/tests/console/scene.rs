@@ -22,6 +22,8 @@ pub(crate) struct Scene {
     _sshd: Vec<TcpListener>,
     /// Of a call that was carried.
     pub(crate) call: String,
+    /// Of an incident that is phoned about.
+    pub(crate) incident: String,
 }
 
 impl Scene {
@@ -56,7 +58,14 @@ impl Scene {
         let in_force =
             || fleet.plane.agent("pbx-1").is_ok_and(|agent| agent["firewall"]["state"] == "in_force");
         wait_until("the firewall to be told of", PATIENCE, "", in_force).unwrap();
-        Self { call: carried["id"].as_str().unwrap().to_owned(), fleet, _sshd: sshd }
+        let hook = json!({
+            "name": "Night shift", "kind": "json", "to": ["+48225030001"], "rounds": 1, "speech": {"alert": "{{/text}}"}
+        });
+        let hook = fleet.plane.customer("POST", "/v1/hooks", Some(&hook)).unwrap();
+        let told = json!({"text": "The roof is on fire"});
+        let receipt = fleet.plane.customer("POST", hook["path"].as_str().unwrap(), Some(&told)).unwrap();
+        let incident = receipt["incidents"][0]["incident"].as_str().unwrap().to_owned();
+        Self { incident, call: carried["id"].as_str().unwrap().to_owned(), fleet, _sshd: sshd }
     }
 
     pub(crate) fn base(&self) -> String {

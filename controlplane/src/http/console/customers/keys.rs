@@ -19,6 +19,7 @@ use controlplane_store::{
     orgs::Org,
 };
 use serde::Deserialize;
+use time::{Date, OffsetDateTime, macros::format_description};
 
 use super::find;
 use crate::http::{
@@ -53,6 +54,10 @@ pub(in crate::http) struct NewForm {
     keys: Option<String>,
     #[serde(rename = "audit:read")]
     audit_read: Option<String>,
+    /// The last day on which it opens, as 2026-12-31; empty: it does not end by itself.
+    until: String,
+    /// The key's id, so that the form makes one key however often it is sent.
+    once: Option<KeyId>,
 }
 
 impl NewForm {
@@ -78,6 +83,18 @@ impl NewForm {
             );
         }
         Ok(scopes)
+    }
+
+    /// When it ends: with its last day, UTC.
+    fn expires_at(&self) -> Result<Option<OffsetDateTime>, Problem> {
+        let until = self.until.trim();
+        if until.is_empty() {
+            return Ok(None);
+        }
+        let day = Date::parse(until, format_description!("[year]-[month]-[day]"));
+        let next = day.ok().and_then(Date::next_day);
+        let wrong = || Problem::new(Code::InvalidField, "A day, as 2026-12-31.").param("until");
+        Ok(Some(next.ok_or_else(wrong)?.midnight().assume_utc()))
     }
 
     fn mode(&self) -> Result<Mode, Problem> {
@@ -108,7 +125,7 @@ pub(in crate::http) async fn form(
         let shell = Shell::of(&visitor, Part::Customers, format!("Make a key for {}", org.slug));
         return Page::of(&NewPage { shell, org, scopes: Scope::ALL });
     }
-    let (scopes, mode) = (new.scopes()?, new.mode()?);
+    let (scopes, mode, ends) = (new.scopes()?, new.mode()?, new.expires_at()?);
     let question = format!("Make a key for {}?", org.slug);
     let shell = Shell::of(&visitor, Part::Customers, question.clone());
     let mut page = Confirm::new(shell, question, "Make the key", format!("/customers/{}", org.id));
@@ -123,9 +140,19 @@ pub(in crate::http) async fn form(
             }
         }),
         Consequence::new(format!("It may: {}.", words.join(", "))),
+        Consequence::new(match ends {
+            Some(_) => format!("It opens for the last time on {} (UTC).", new.until.trim()),
+            None => "It does not end by itself.".to_owned(),
+        }),
         Consequence::new("Its secret is shown once, on the next page."),
     ];
-    page.hidden = vec![("name", name.to_owned()), ("mode", mode.as_str().to_owned())];
+    let once = state.chance.key_id(state.clock.now()).to_string();
+    page.hidden = vec![
+        ("name", name.to_owned()),
+        ("mode", mode.as_str().to_owned()),
+        ("until", new.until.trim().to_owned()),
+        ("once", once),
+    ];
     page.hidden.extend(words.into_iter().map(|word| (word, "on".to_owned())));
     page.page()
 }
@@ -156,10 +183,31 @@ pub(in crate::http) async fn create(
 ) -> Result<Page, Problem> {
     let org = find(&state, id).await?.id;
     let Form(new) = form.map_err(unreadable)?;
-    let value = NewKeyBody::of_customer(new.name.trim().to_owned(), org.clone(), &new.scopes()?, new.mode()?);
+    is_new(&state, new.once.as_ref()).await?;
+    let (name, ends) = (new.name.trim().to_owned(), new.expires_at()?);
+    let value = NewKeyBody::of_customer(name, org.clone(), &new.scopes()?, new.mode()?, ends, new.once);
     let body = JsonBody { value, bytes: Bytes::new() };
     let key = keys::create(visitor.operator.clone(), AxumState(state), body).await?;
     made(&visitor, key, &org)
+}
+
+/// Whether a form has not made its key yet: to load its answer anew must not make another.
+async fn is_new(state: &State, once: Option<&KeyId>) -> Result<(), Problem> {
+    let Some(id) = once else { return Ok(()) };
+    if state.store.key(&Whose::All, id).await?.is_none() {
+        return Ok(());
+    }
+    let detail = "This form has made its key, and its secret is not shown again. If nobody has it, revoke the key on the \
+                  customer's page and make another.";
+    Err(Problem::new(Code::LimitReached, detail))
+}
+
+/// What the confirmation of a rotation sends.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::http) struct RotateForm {
+    /// The new key's id, so that the form makes one key however often it is sent.
+    once: Option<KeyId>,
 }
 
 /// A customer's key that there is, and whose.
@@ -188,6 +236,7 @@ pub(in crate::http) async fn confirm_rotate(
         ),
         Consequence::new(format!("The former one ({}…) opens for one day more.", key.prefix)),
     ];
+    page.hidden = vec![("once", state.chance.key_id(state.clock.now()).to_string())];
     page.page()
 }
 
@@ -196,9 +245,12 @@ pub(in crate::http) async fn rotate(
     visitor: Visitor,
     AxumState(state): AxumState<State>,
     id: Result<Path<KeyId>, PathRejection>,
+    form: Result<Form<RotateForm>, FormRejection>,
 ) -> Result<Page, Problem> {
     let (key, org) = of_customer(&state, id).await?;
-    let body = JsonBody { value: RotateBody::default(), bytes: Bytes::new() };
+    let Form(RotateForm { once }) = form.map_err(unreadable)?;
+    is_new(&state, once.as_ref()).await?;
+    let body = JsonBody { value: RotateBody::under(once), bytes: Bytes::new() };
     let made_key = keys::rotate(visitor.operator.clone(), AxumState(state), Ok(Path(key.id)), body).await?;
     made(&visitor, made_key, &org)
 }

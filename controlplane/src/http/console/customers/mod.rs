@@ -1,6 +1,7 @@
 //! Customers: organisations, their keys, what they may have and what they have used. Admins make, suspend and resume
 //! them ([`orgs`]), make and end their keys ([`keys`]) and set their limits ([`limits`]), each after a question.
 
+pub(in crate::http) mod destinations;
 pub(in crate::http) mod keys;
 pub(in crate::http) mod limits;
 pub(in crate::http) mod orgs;

@@ -1,5 +1,6 @@
 //! The Fleet page: what is wrong and why, the regions, and the nodes with their trunks, the worst first.
 
+mod charts;
 mod troubles;
 
 use std::collections::BTreeMap;
@@ -13,13 +14,17 @@ use controlplane_core::{
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use self::troubles::{Trouble, troubles};
+use self::{
+    charts::{Chart, charts},
+    troubles::{Trouble, troubles},
+};
 use super::{
     page::{Page, Part, Shell},
     session::Visitor,
 };
 use crate::{
     http::{State, problem::Problem},
+    metrics::pulse::Minute,
     registry::{NodeSight, Registry, Sight, TrunkSight},
 };
 
@@ -127,6 +132,7 @@ struct TroublesPart {
 struct FleetPage<'s> {
     shell: Shell,
     totals: TotalsPart,
+    charts: Vec<Chart>,
     troubles: TroublesPart,
     regions: Vec<RegionPart<'s>>,
     nodes: Vec<NodePart<'s>>,
@@ -255,7 +261,13 @@ fn wanted<'s>(sight: &'s Sight, query: &FleetQuery) -> Vec<&'s NodeSight> {
 }
 
 /// The page as text, for a look at the fleet.
-fn render(registry: &Registry, sight: &Sight, query: FleetQuery, shell: Shell) -> Result<Page, Problem> {
+fn render(
+    registry: &Registry,
+    sight: &Sight,
+    hour: &[Minute],
+    query: FleetQuery,
+    shell: Shell,
+) -> Result<Page, Problem> {
     let nodes = wanted(sight, &query);
     let found = nodes.len();
     let page = query.page.unwrap_or(1).clamp(1, found.div_ceil(NODES_SHOWN).max(1));
@@ -263,6 +275,7 @@ fn render(registry: &Registry, sight: &Sight, query: FleetQuery, shell: Shell) -
     Page::of(&FleetPage {
         shell,
         totals: totals(sight),
+        charts: charts(hour),
         troubles: troubles_part(registry, sight),
         regions: regions(sight).into_iter().map(|(name, count)| RegionPart { name, count }).collect(),
         nodes: shown.map(|node| NodePart { node }).collect(),
@@ -283,7 +296,7 @@ pub(in crate::http) async fn show(
     query.q = query.q.map(|q| q.trim().to_lowercase().chars().take(SEARCH_MAX).collect());
     let (since, sight) = state.console.live.page();
     let shell = Shell::of(&visitor, Part::Fleet, "Fleet").live(since);
-    render(&state.registry, &sight, query, shell)
+    render(&state.registry, &sight, &state.console.pulse.minutes(), query, shell)
 }
 
 #[cfg(test)]

@@ -310,6 +310,8 @@ impl Doing<'_> {
         let key = [("name", "x"), ("mode", "live"), ("audio", "on")];
         let of = |verb: &str| format!("{org}/{verb}");
         self.sent_form(&browser, "/customers/{id}/limits", &of("limits"), &[("cps_max", "5")]).await;
+        let place = [("place", "PL"), ("access", "open")];
+        self.sent_form(&browser, "/customers/{id}/destinations", &of("destinations"), &place).await;
         self.answered("POST", "/customers/{id}/keys", browser.sends(&of("keys"), &key)).await;
         for (route, verb) in [("/customers/{id}/suspend", "suspend"), ("/customers/{id}/resume", "resume")] {
             self.sent_form(&browser, route, &of(verb), &[]).await;
@@ -319,6 +321,12 @@ impl Doing<'_> {
         for (route, verb) in [("/keys/{id}/rotate", "rotate"), ("/keys/{id}/revoke", "revoke")] {
             self.answered("POST", route, browser.sends(&format!("/keys/{made}/{verb}"), &[])).await;
         }
+        let said = [("title", "x"), ("text", "x")];
+        self.sent_form(&browser, "/notices/new", "/notices/new", &said).await;
+        let notices = self.fleet.operator.get("/admin/v1/notices").await.is(200);
+        let notice = format!("/notices/{}", notices["data"][0]["id"].as_str().unwrap());
+        self.sent_form(&browser, "/notices/{id}/more", &format!("{notice}/more"), &[("text", "x")]).await;
+        self.sent_form(&browser, "/notices/{id}/remove", &format!("{notice}/remove"), &[]).await;
         for route in ["/bans/add", "/bans/remove", "/allows/add", "/allows/remove"] {
             self.sent_form(&browser, route, route, &[("net", "203.0.113.77"), ("reason", "x")]).await;
         }
@@ -346,6 +354,10 @@ impl Doing<'_> {
         ] {
             self.post(route, json!({"net": net})).await;
         }
+        let notice = self.post("/admin/v1/notices", json!({"title": "x", "text": "x"})).await;
+        let updates = "/admin/v1/notices/{id}/updates";
+        self.of("POST", updates, &notice, json!({"text": "x", "ends": true})).await;
+        self.of("DELETE", "/admin/v1/notices/{id}", &notice, json!({})).await;
         let import = "/admin/v1/bans/import";
         self.ask("POST", import, &format!("{import}?source=a"), json!("203.0.113.11\n")).await;
         let toml = self.fleet.toml().replace("endpoint =", "weight = 2\nendpoint =");

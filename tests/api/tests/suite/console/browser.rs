@@ -26,6 +26,9 @@ async fn fleet() -> (Fleet, String) {
 async fn every_page_is_well_at_a_desk_and_on_a_phone() {
     let (axe, (fleet, call)) = (axe().await, fleet().await);
     let base = fleet.operator.base();
+    let said = json!({"title": "Calls to Poland are slow", "text": "We look into it."});
+    let notice =
+        fleet.operator.post("/admin/v1/notices", &said).await.is(201)["id"].as_str().unwrap().to_owned();
     let pages = [
         ("fleet", "/".to_owned()),
         ("trunk", "/trunks/acme-waw-1".to_owned()),
@@ -41,6 +44,11 @@ async fn every_page_is_well_at_a_desk_and_on_a_phone() {
         ("ban", "/bans/add?net=203.0.113.9".to_owned()),
         ("customers", "/customers".to_owned()),
         ("customer", format!("/customers/{}", OrgId::first())),
+        ("incidents", "/incidents".to_owned()),
+        ("notices", "/notices".to_owned()),
+        ("new-notice", "/notices/new".to_owned()),
+        ("say", "/notices/new?title=Calls+are+slow&text=We+know.".to_owned()),
+        ("more", format!("/notices/{notice}/more")),
         ("webhooks", "/webhooks".to_owned()),
         ("audit", "/audit".to_owned()),
         ("verified", "/audit/verify".to_owned()),
@@ -50,6 +58,8 @@ async fn every_page_is_well_at_a_desk_and_on_a_phone() {
         ("make-customer", "/customers/new?slug=acme".to_owned()),
         ("new-key", format!("/customers/{}/keys", OrgId::first())),
         ("make-key", format!("/customers/{}/keys?name=pager&mode=live&calls%3Awrite=on", OrgId::first())),
+        ("destinations", format!("/customers/{}/destinations", OrgId::first())),
+        ("open-country", format!("/customers/{}/destinations?place=fr&access=open", OrgId::first())),
         ("limits", format!("/customers/{}/limits", OrgId::first())),
         ("set-limits", format!("/customers/{}/limits?ask=yes&cps_max=7", OrgId::first())),
         ("suspend", format!("/customers/{}/suspend", OrgId::first())),
@@ -72,6 +82,46 @@ async fn every_page_is_well_at_a_desk_and_on_a_phone() {
             driver.picture(&format!("{width}-{scheme}-{name}")).await;
             driver.is_well(width, &axe, name).await;
         }
+    }
+}
+
+/// Strangers' page: no sign-in, no script.
+#[tokio::test]
+async fn the_public_status_is_well_at_a_desk_and_on_a_phone() {
+    let axe = axe().await;
+    let fleet = Fleet::square()
+        .settings(|settings| settings.status.listen = Some(([127, 0, 0, 1], 0).into()))
+        .start()
+        .await;
+    fleet.callee(NUMBER, talks(5));
+    fleet.call(NUMBER).place().await.ends().await;
+    fleet.later(90);
+    for (title, ends) in [("Calls to Poland are slow", false), ("A cable was cut", true)] {
+        let said = json!({"title": title, "text": "We look into it.\nMore in an hour."});
+        let made = fleet.operator.post("/admin/v1/notices", &said).await.is(201);
+        let updates = format!("/admin/v1/notices/{}/updates", made["id"].as_str().unwrap());
+        fleet.operator.post(&updates, &json!({"text": "It goes on.", "ends": ends})).await.is(200);
+    }
+    let base = fleet.public().base().to_owned();
+    let [desk, phone] = WIDTHS;
+    for (width, scheme) in [(desk, "light"), (phone, "dark")] {
+        let driver = Driver::start(width, scheme).await;
+        let said = "return [document.querySelectorAll('.notice').length, document.querySelectorAll('rect.whole').length]";
+        eventually("everything is shown", async || {
+            driver.go(&format!("{base}/")).await;
+            driver.script(said, json!([])).await == json!([2, 1])
+        })
+        .await;
+        driver.picture(&format!("{width}-{scheme}-public-status")).await;
+        driver.is_well(width, &axe, "public status").await;
+        driver
+            .script(
+                "for (const d of document.querySelectorAll('details')) d.open = true; scrollTo(0, 1e6)",
+                json!([]),
+            )
+            .await;
+        driver.picture(&format!("{width}-{scheme}-public-status-end")).await;
+        driver.is_well(width, &axe, "public status, opened").await;
     }
 }
 

@@ -183,3 +183,75 @@ async fn only_admins_change_customers_and_only_from_the_console() {
     }
     assert_eq!(fleet.operator.get("/admin/v1/keys").await.is(200)["data"], before["data"]);
 }
+
+/// A browser that loads the page with the secret anew sends its form again.
+#[tokio::test]
+async fn a_form_that_is_sent_again_makes_no_second_key() {
+    let fleet = Fleet::small().await;
+    let browser = browser(&fleet).await;
+    let org = fleet.operator.post("/admin/v1/orgs", &json!({"slug": "acme"})).await.is(201);
+    let org = org["id"].as_str().unwrap();
+    let path = format!("/customers/{org}/keys");
+    let until = "2031-02-28";
+    let asked = format!("{path}?name=pager&mode=live&until={until}&calls%3Awrite=on");
+    let question = browser.page(&asked).await;
+    assert!(question.contains("It opens for the last time on 2031-02-28 (UTC)."), "{question}");
+    let once = |page: &str| {
+        let rest = page.split("name=\"once\" value=\"").nth(1).expect("it is for one time");
+        rest.split('"').next().unwrap().to_owned()
+    };
+    let id = once(&question);
+    let form = [("name", "pager"), ("mode", "live"), ("until", until), ("calls:write", "on"), ("once", &id)];
+    let first = secret(&browser.post(&path, &form).await.text).to_owned();
+    let again = browser.post(&path, &form).await;
+    assert_eq!(again.status, 409, "{}", again.text);
+    assert!(again.text.contains("This form has made its key") && !again.text.contains(&first));
+    let made = keys(&fleet, org).await;
+    assert_eq!(made.len(), 1);
+    assert_eq!((&made[0]["id"], &made[0]["expires_at"]), (&json!(id), &json!("2031-03-01T00:00:00Z")));
+    // A rotation's too.
+    let path = format!("/keys/{id}/rotate");
+    let next = once(&browser.page(&path).await);
+    assert_eq!(browser.post(&path, &[("once", &next)]).await.status, 200);
+    assert_eq!(browser.post(&path, &[("once", &next)]).await.status, 409);
+    assert_eq!(keys(&fleet, org).await.len(), 2);
+    for wrong in ["2031-02-30", "tomorrow", "1999-01-01"] {
+        let form = [("name", "x"), ("mode", "live"), ("until", wrong), ("audio", "on")];
+        assert_eq!(browser.post(&format!("/customers/{org}/keys"), &form).await.status, 422, "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn a_country_and_a_prefix_are_opened_and_closed_after_a_question() {
+    let fleet = Fleet::small().await;
+    let browser = browser(&fleet).await;
+    let org = fleet.operator.post("/admin/v1/orgs", &json!({"slug": "acme"})).await.is(201);
+    let org = org["id"].as_str().unwrap();
+    let (path, api) = (format!("/customers/{org}/destinations"), format!("/admin/v1/orgs/{org}/policy"));
+    let before = json!({"countries": {}, "caller_ids": ["+48221110000"]});
+    let set = fleet.operator.request(reqwest::Method::PUT, &api).json(&before);
+    crate::fixture::Answer::to(set).await.is(200);
+    assert!(browser.page(&path).await.contains("each of its calls is refused"));
+    let question = browser.page(&format!("{path}?place=pl&access=open")).await;
+    assert!(question.contains("Landlines and mobiles of PL may be phoned."), "{question}");
+    assert_eq!(fleet.operator.get(&api).await.is(200)["countries"], json!({}), "a question changes nothing");
+    for (place, access) in [("pl", "open"), ("+48701", "closed"), ("+44", "open"), ("+44", "unsaid")] {
+        let answer = browser.post(&path, &[("place", place), ("access", access)]).await;
+        assert_eq!((answer.status, answer.header("location")), (303, path.as_str()), "{}", answer.text);
+    }
+    let now = fleet.operator.get(&api).await.is(200);
+    assert_eq!(now["countries"], json!({"PL": ["fixed", "mobile"]}));
+    assert_eq!((&now["prefixes"], &now["caller_ids"]), (&json!({"+48701": "deny"}), &before["caller_ids"]));
+    let page = browser.page(&path).await;
+    assert!(
+        page.contains(">PL</th><td>fixed, mobile</td>") && page.contains(">+48701</th><td>closed</td>"),
+        "{page}"
+    );
+    let question = browser.page(&format!("{path}?place=PL&access=closed")).await;
+    assert!(question.contains("Nothing at all is open then"), "{question}");
+    assert_eq!(latest(&fleet, "policy.set").await["target_id"], org);
+    for (place, access) in [("Poland", "open"), ("PL", "ajar"), ("+", "x"), ("+48x", "open")] {
+        let answer = browser.post(&path, &[("place", place), ("access", access)]).await;
+        assert_eq!(answer.status, 422, "{place} {access}: {}", answer.text);
+    }
+}

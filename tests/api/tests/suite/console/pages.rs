@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::fixture::{Browser, Fleet, NUMBER};
 
 /// Pages that somebody signed in may look at, at an address of something that there is.
-fn pages((call, incident, key): &(String, String, String)) -> Vec<(String, Route)> {
+fn pages((call, incident, key, notice): &(String, String, String, String)) -> Vec<(String, Route)> {
     let is_page = |route: &Route| {
         let is_other = ["/live", "/audit/export"].contains(&route.path);
         route.method == Method::GET && matches!(route.needs, Needs::Page(_)) && !is_other
@@ -19,6 +19,7 @@ fn pages((call, incident, key): &(String, String, String)) -> Vec<(String, Route
             Id::Trunk => path.replace("{name}", "acme-waw-1"),
             Id::Call => path.replace("{id}", call),
             Id::Incident => path.replace("{id}", incident),
+            Id::Notice => path.replace("{id}", notice),
             Id::Org => path.replace("{id}", OrgId::first().as_str()),
             Id::Event => path.replace("{event}", "evt_00000000000000000000000000"),
             Id::Key => path.replace("{id}", key),
@@ -36,8 +37,8 @@ fn pages((call, incident, key): &(String, String, String)) -> Vec<(String, Route
     table().into_iter().filter(is_page).map(|route| (address(&route), route)).collect()
 }
 
-/// A call, an incident and a customer's key, as pages are about.
-async fn things(fleet: &Fleet) -> (String, String, String) {
+/// A call, an incident, a customer's key and a notice, as pages are about.
+async fn things(fleet: &Fleet) -> (String, String, String, String) {
     let call = fleet.call(NUMBER).place().await.ends().await.0["id"].as_str().unwrap().to_owned();
     let hook = json!({"name": "x", "kind": "json", "to": [NUMBER], "speech": {"alert": "{{/text}}"}});
     let hook = fleet.api.post("/v1/hooks", &hook).await.is(201);
@@ -46,7 +47,9 @@ async fn things(fleet: &Fleet) -> (String, String, String) {
     let incident = receipt["incidents"][0]["incident"].as_str().unwrap().to_owned();
     let keys = fleet.operator.get("/admin/v1/keys").await.is(200);
     let customers = keys["data"].as_array().unwrap().iter().find(|key| !key["org"].is_null());
-    (call, incident, customers.unwrap()["id"].as_str().unwrap().to_owned())
+    let notice = fleet.operator.post("/admin/v1/notices", &json!({"title": "x", "text": "x"})).await.is(201);
+    let notice = notice["id"].as_str().unwrap().to_owned();
+    (call, incident, customers.unwrap()["id"].as_str().unwrap().to_owned(), notice)
 }
 
 #[tokio::test]

@@ -1,12 +1,18 @@
 //! Who is phoned, in which order, and when that ends.
 
+use std::time::Duration;
+
+use fake_pbx::{Plan, Said};
 use serde_json::json;
 
 use super::{
     FIRST, SECOND, alert, becomes, calls, each, fires, group, hook, incident, is_over, never_answers,
     night_shift, presses, rows, speaking, tell, told,
 };
-use crate::fixture::{eventually, talks};
+use crate::{
+    audio::{folder, tones},
+    fixture::{Fleet, eventually, talks},
+};
 
 #[tokio::test]
 async fn the_list_is_phoned_in_its_order_until_somebody_acknowledges() {
@@ -186,4 +192,36 @@ async fn a_test_key_rehearses_the_whole_of_it() {
     assert_ne!(live, id);
     door.post(&format!("/v1/incidents/{live}/resolve"), &json!({})).await.is_problem(403, "forbidden");
     fleet.api.post(&format!("/v1/incidents/{live}/resolve"), &json!({})).await.is(200);
+}
+
+/// The callee pressed 1 while his node was cut off, for longer than the call could wait. Nobody else is phoned once that is heard.
+#[tokio::test]
+async fn a_key_that_was_pressed_behind_a_cut_takes_note_when_it_is_heard() {
+    let (_folder, line) = folder();
+    let settings = |settings: &mut controlplane::settings::Settings| {
+        tones(settings);
+        (settings.reconcile_timeout_ms, settings.node_return_ms, settings.patience_ms) = (300, 1_000, 1_000);
+    };
+    let fleet = Fleet::of(&["waw-1"], &["acme"]).nodes_have(&line).settings(settings).start().await;
+    let pressed = Duration::from_millis(600);
+    fleet.callee(FIRST, Plan::of(talks(5_000)).saying(pressed, Said::Key('1')));
+    never_answers(&fleet, SECOND);
+    let hook = hook(&fleet.api, night_shift()).await;
+    let id = told(&fleet.api, &hook, &fires()).await;
+    eventually("the first has answered", async || fleet.seen(FIRST).answers == 1).await;
+    let pbx = fleet.pbx("waw-1");
+    pbx.close_port();
+    pbx.cut_links();
+    eventually("its call has ended", async || {
+        incident(&fleet.api, &id).await["steps"][0]["result"].is_string()
+    })
+    .await;
+    tokio::time::sleep(pressed).await;
+    assert_ne!(incident(&fleet.api, &id).await["status"], "acknowledged");
+    pbx.open_port().await.unwrap();
+    let incident = becomes(&fleet.api, &id, "acknowledged").await;
+    assert_eq!(incident["acknowledged_by"], incident["steps"][0]["call"], "{incident}");
+    assert_ne!(incident["steps"][0]["result"], "acknowledged", "{incident}");
+    let rows = rows(&fleet, "incident.acknowledge").await;
+    assert_eq!((rows.len(), &rows[0]["changes"]["heard_late"]), (1, &json!(true)), "{rows:?}");
 }
