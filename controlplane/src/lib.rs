@@ -4,7 +4,8 @@
 //! `calls` carries calls to their end; `health` looks after what is known of trunks and nodes; `doors` lets connections
 //! in, and `http` answers them;
 //! `audio` has what callees hear; `audit` seals, signs and erases the audit log;
-//! `oncall` phones whoever is to hear of alerts; `privacy` erases what else is old.
+//! `oncall` phones whoever is to hear of alerts; `privacy` erases what else is old;
+//! `replicas` says whether this is one of several, and whether it leads.
 
 pub mod agents;
 pub mod app;
@@ -24,6 +25,7 @@ pub mod nodes;
 pub mod oncall;
 pub mod privacy;
 pub mod registry;
+pub mod replicas;
 pub mod rules;
 pub mod settings;
 pub mod webhooks;

@@ -22,6 +22,7 @@ use crate::{
     audit::Audit,
     metrics::Metrics,
     registry::{News, Registry},
+    replicas::Membership,
 };
 
 /// Between two looks without a deadline: routes are looked at for panic this often.
@@ -36,6 +37,7 @@ pub(crate) fn watch(
     metrics: Arc<Metrics>,
     keeping: Arc<Keeping>,
     audit: Arc<Audit>,
+    membership: Arc<Membership>,
 ) -> AbortHandle {
     let work = async move {
         let mut asked: Option<Instant> = None;
@@ -55,7 +57,8 @@ pub(crate) fn watch(
                 () = registry.has_news() => {}
             }
             for news in registry.news() {
-                tell(&registry, &metrics, &audit, &news);
+                // Each replica sees it; one writes it down.
+                tell(&registry, &metrics, membership.leads().then_some(&audit), &news);
                 keeping.note(&news);
             }
         }
@@ -63,7 +66,7 @@ pub(crate) fn watch(
     tokio::spawn(work).abort_handle()
 }
 
-fn tell(registry: &Registry, metrics: &Metrics, audit: &Audit, news: &News) {
+fn tell(registry: &Registry, metrics: &Metrics, audit: Option<&Arc<Audit>>, news: &News) {
     match news {
         News::Changed(Changed::Trunk(name, change)) => {
             let (from, to) = (change.from, change.to);
@@ -77,7 +80,9 @@ fn tell(registry: &Registry, metrics: &Metrics, audit: &Audit, news: &News) {
             if to == TrunkState::Tripped {
                 // Why is the registry's to tell: evidence may name destinations.
                 let changes = json!({"from": from.to_string(), "to": to.to_string()});
-                audit.note("trunk.trip", "trunk", name.to_string(), changes);
+                if let Some(audit) = audit {
+                    audit.note("trunk.trip", "trunk", name.to_string(), changes);
+                }
                 tracing::warn!(trunk = %name, %from, %to, why = %change.evidence, "trunk tripped");
             } else {
                 tracing::info!(trunk = %name, %from, %to, why = %change.evidence, "trunk changed");

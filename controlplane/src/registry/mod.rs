@@ -102,6 +102,8 @@ impl NodeState {
 struct Limits {
     window: Window,
     channels: Channels,
+    /// Of a carrier: until then other replicas have all that its account may have.
+    full_until: Option<std::time::Instant>,
 }
 
 struct TrunkState {
@@ -203,6 +205,7 @@ impl Registry {
                 limits: Limits {
                     window: Window::new(trunk.cps_max),
                     channels: Channels::new(Some(trunk.channels_max)),
+                    full_until: None,
                 },
                 checked: None,
             });
@@ -226,6 +229,7 @@ impl Registry {
             let entry = state.carriers.entry(carrier.name.clone()).or_insert_with(|| Limits {
                 window: Window::new(cps_max),
                 channels: Channels::new(carrier.channels_max),
+                full_until: None,
             });
             entry.window.set_max(cps_max);
             entry.channels.set_max(carrier.channels_max);

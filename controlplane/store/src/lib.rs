@@ -34,6 +34,7 @@ pub mod postgres;
 pub mod privacy;
 mod progress;
 mod readable;
+pub mod replicas;
 mod rows;
 pub mod search;
 pub mod sessions;
@@ -54,10 +55,11 @@ pub use health::HealthStore;
 pub use keys::KeyStore;
 pub use oncall::OnCallStore;
 use open::migration_refused;
-pub use open::open;
+pub use open::{open, open_shared};
 pub use orgs::OrgStore;
 pub use place::place;
 pub use privacy::PrivacyStore;
+pub use replicas::ReplicaStore;
 pub use search::SearchStore;
 pub use sessions::SessionStore;
 pub use webhooks::WebhookStore;
@@ -77,6 +79,7 @@ pub trait Store:
     + OnCallStore
     + OrgStore
     + PrivacyStore
+    + ReplicaStore
     + SearchStore
     + SessionStore
     + WebhookStore
@@ -98,6 +101,7 @@ impl<
         + OnCallStore
         + OrgStore
         + PrivacyStore
+        + ReplicaStore
         + SearchStore
         + SessionStore
         + WebhookStore

@@ -24,6 +24,7 @@ mod orgs;
 mod privacy;
 mod quick;
 mod reading;
+mod replicas;
 mod rounds;
 mod search;
 mod sessions;
@@ -43,6 +44,8 @@ pub struct SqliteStore {
     readers: open::Readers,
     quick: quick::Quick,
     database: Arc<str>,
+    /// Never changes: nobody nudges.
+    nudged: tokio::sync::watch::Sender<u64>,
 }
 
 impl SqliteStore {

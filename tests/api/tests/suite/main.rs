@@ -30,6 +30,8 @@ mod promises;
 mod redials;
 mod refusals;
 mod rehearsals;
+#[cfg(feature = "postgres-tests")]
+mod replicas;
 mod restarts;
 mod secrets;
 mod snapshots;
