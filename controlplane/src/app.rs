@@ -30,6 +30,7 @@ use crate::{
     oncall::OnCall,
     privacy::Privacy,
     registry::Registry,
+    replicas::{Membership, Others, ReplicaMetrics, Stranger},
     rules::Rules,
     settings::{self, Settings},
     status::Status,
@@ -99,6 +100,9 @@ pub enum StartError {
     /// No randomness.
     #[error("the system gives no randomness: {0}")]
     Chance(std::io::Error),
+    /// Another replica would harm it, and it that one.
+    #[error(transparent)]
+    Stranger(#[from] Stranger),
     /// A metric is wrong: a mistake of the program.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -120,6 +124,8 @@ pub struct App {
     webhooks: Arc<Webhooks>,
     console: Arc<Console>,
     audit: Arc<Audit>,
+    calls: Arc<Calls>,
+    membership: Arc<Membership>,
     /// What looks after agents, health, canaries, and open calls that have lost their task.
     tasks: Vec<AbortHandle>,
     /// Held so that node tasks live as long as the program.
@@ -185,6 +191,25 @@ impl App {
             metrics.audio.clone(),
         ));
         let limits = Limits { throttle: settings.throttle.clone(), open: settings.calls.open_max() };
+        let key_file = settings.secrets.key_file.as_deref();
+        let seals = Arc::new(Seals::open(key_file, &absolute(&settings.data_dir), chance.clone())?);
+        let audit = Audit::open(
+            &absolute(&settings.data_dir),
+            settings.audit.retention_days,
+            Arc::clone(&store),
+            clock.clone(),
+            chance.clone(),
+            Arc::clone(&metrics),
+        )?;
+        let secrets = [
+            ("agents-ca.pem", agents.authority.print()),
+            ("audit-key.der", audit.public_key().to_string()),
+            ("secrets.key", seals.prints()),
+        ];
+        let secrets = secrets.map(|(file, print)| (file.to_owned(), print)).into();
+        let replica_metrics = metrics.add_with(ReplicaMetrics::new)?;
+        let membership = Membership::new(Arc::clone(&store), secrets, replica_metrics);
+        membership.join(&absolute(&settings.data_dir)).await??;
         let rules = Rules::read(Arc::clone(&store), settings.guard.clone(), limits).await?;
         let calls = Arc::new(Calls::new(
             Arc::clone(&store),
@@ -196,6 +221,7 @@ impl App {
             chance.clone(),
             patience,
             Arc::clone(&rules),
+            Arc::clone(&membership),
         ));
         let held = calls.read_held().await?;
         if held > 0 {
@@ -205,8 +231,6 @@ impl App {
             );
         }
         let awake = tokio::spawn(Arc::clone(&calls).stay_awake()).abort_handle();
-        let key_file = settings.secrets.key_file.as_deref();
-        let seals = Arc::new(Seals::open(key_file, &absolute(&settings.data_dir), chance.clone())?);
         let resealed = seals.reseal(&store, &clock).await?;
         if resealed > 0 {
             tracing::info!(rows = resealed, "secrets were sealed with the key in force");
@@ -243,14 +267,6 @@ impl App {
             clock.clone(),
             settings.status.name.clone(),
         );
-        let audit = Audit::open(
-            &absolute(&settings.data_dir),
-            settings.audit.retention_days,
-            Arc::clone(&store),
-            clock.clone(),
-            chance.clone(),
-            Arc::clone(&metrics),
-        )?;
         let privacy = Privacy::new(
             Arc::clone(&store),
             clock.clone(),
@@ -289,6 +305,7 @@ impl App {
         let linking = serve_agents(agents_door, http::agents(state.clone()), stopping.clone());
         // Meanwhile the numbering plans: the first call is not to wait for them.
         let reading = tokio::task::spawn_blocking(Destination::read_plans);
+        let alive = membership.keep_alive(&calls);
         wait_for_sessions(&registry).await;
         if let Err(error) = reading.await {
             tracing::error!(%error, "the numbering plans could not be read");
@@ -296,6 +313,7 @@ impl App {
         let resumed = match calls.take_up().await {
             Ok(resumed) => resumed,
             Err(error) => {
+                alive.iter().for_each(AbortHandle::abort);
                 linking.abort();
                 return Err(error.into());
             }
@@ -318,6 +336,13 @@ impl App {
             );
         }
         let doors_metrics = metrics.doors.clone();
+        let others = Others {
+            nodes: Arc::clone(&nodes),
+            registry: Arc::clone(&registry),
+            keeping: Arc::clone(&keeping),
+            rules: Arc::clone(&rules),
+        };
+        let looking = membership.keep_looking(&calls, others);
         let mut tasks = vec![
             health::watch(
                 Arc::clone(&registry),
@@ -325,17 +350,19 @@ impl App {
                 Arc::clone(&keeping),
                 Arc::clone(&audit),
                 Arc::clone(&chat),
+                Arc::clone(&membership),
             ),
-            keeping.keep(Arc::clone(&registry), clock),
+            keeping.keep(Arc::clone(&registry), clock, Arc::clone(&membership)),
             keeping.count_customers(registry),
             canaries.keep(),
             uses.keep(store),
             tokio::spawn(Arc::clone(&calls).hear_late()).abort_handle(),
             awake,
-            tokio::spawn(calls.watch_over()).abort_handle(),
+            tokio::spawn(Arc::clone(&calls).watch_over()).abort_handle(),
             oncall.keep(state),
         ];
         tasks.extend(chat.keep(&agents.links, doors_metrics.clone()));
+        tasks.extend(alive.into_iter().chain(looking));
         tasks.extend(agents.keep());
         tasks.extend(audio.keep());
         tasks.extend(webhooks.keep());
@@ -360,6 +387,8 @@ impl App {
             webhooks,
             console,
             audit,
+            calls,
+            membership,
             tasks,
             _nodes: nodes,
         })
@@ -372,13 +401,18 @@ impl App {
     }
 
     /// Stops: doors first, so that nothing new is accepted. Calls under way stay as they are in the
-    /// database, and the next start takes them up.
+    /// database, and the next start takes them up; where there are other replicas, one of them does, at once.
     pub async fn stop(self) {
         // Nobody listens any more if the doors are gone already.
         let _ = self.stop.send(true);
         self.webhooks.stop();
         self.console.stop();
         self.tasks.iter().for_each(AbortHandle::abort);
+        if self.membership.me().is_some() {
+            self.membership.end();
+            self.calls.let_go();
+            self.membership.give_up().await;
+        }
         self.linked.links.stop();
         for door in self.doors {
             let abort = door.abort_handle();
@@ -392,6 +426,22 @@ impl App {
                 "the audit log was not closed in time: its last rows are sealed at the next start"
             );
         }
+    }
+}
+
+/// Opens the database as the settings say: alone, or as one of several.
+///
+/// # Errors
+/// As of [`controlplane_store::open`] and [`controlplane_store::open_shared`].
+pub async fn open_store(
+    settings: &Settings,
+    url: &str,
+    chance: &Chance,
+) -> Result<Arc<dyn Store>, StoreError> {
+    if settings.replicas.enabled {
+        controlplane_store::open_shared(url, chance.replica_id()).await
+    } else {
+        controlplane_store::open(url).await
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use controlplane_core::ids::{
     AttemptId, AuditId, CallId, EndpointId, EventId, HookId, IncidentId, KeyId, NoticeId, OrgId, RecordingId,
-    RequestId, StreamId,
+    ReplicaId, RequestId, StreamId,
 };
 use rand::{Rng, RngCore, SeedableRng, rngs::StdRng};
 use time::OffsetDateTime;
@@ -96,6 +96,12 @@ impl Chance {
     #[must_use]
     pub fn stream_id(&self) -> StreamId {
         self.with(StreamId::new)
+    }
+
+    /// The id of one run of a replica.
+    #[must_use]
+    pub fn replica_id(&self) -> ReplicaId {
+        self.with(ReplicaId::new)
     }
 
     /// A new attempt's id.

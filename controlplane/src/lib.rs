@@ -4,7 +4,8 @@
 //! `calls` carries calls to their end; `health` looks after what is known of trunks and nodes; `doors` lets connections
 //! in, and `http` answers them;
 //! `audio` has what callees hear; `audit` seals, signs and erases the audit log;
-//! `chat` tells operators what changed; `oncall` phones whoever is to hear of alerts; `status` is what strangers may see; `privacy` erases what else is old.
+//! `chat` tells operators what changed; `oncall` phones whoever is to hear of alerts; `status` is what strangers may see; `privacy` erases what else is old;
+//! `replicas` says whether this is one of several, and whether it leads.
 
 pub mod agents;
 pub mod app;
@@ -25,6 +26,7 @@ pub mod nodes;
 pub mod oncall;
 pub mod privacy;
 pub mod registry;
+pub mod replicas;
 pub mod rules;
 pub mod settings;
 pub mod status;

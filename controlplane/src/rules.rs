@@ -99,6 +99,27 @@ impl Rules {
         Ok(Arc::new(Self { store, policy, server, state, changing: tokio::sync::Mutex::default() }))
     }
 
+    /// Reads them again: another replica has changed some.
+    ///
+    /// # Errors
+    /// The database; what was in force stays so.
+    pub(crate) async fn read_again(&self) -> Result<(), StoreError> {
+        let _one = self.changing.lock().await;
+        let mut read = State::default();
+        for rules in self.store.rules().await? {
+            read.take(rules);
+        }
+        let mut state = self.state();
+        let State { policies, orgs, keys, retentions, .. } = read;
+        (state.policies, state.orgs, state.keys, state.retentions) = (policies, orgs, keys, retentions);
+        Ok(())
+    }
+
+    /// Where they are.
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
     /// Puts rules in force. `false`: there is no such organisation or key. Run it in a task of its own: an asker who
     /// leaves must not part what the database took from what is in force.
     ///
@@ -114,6 +135,7 @@ impl Rules {
         let known = self.store.set_rules(set).await?;
         if known {
             self.state().take(rules);
+            self.store.nudge().await;
         }
         Ok(known)
     }

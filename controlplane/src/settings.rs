@@ -90,6 +90,17 @@ pub struct Settings {
     /// How long what is of organisations is kept for which an operator has set nothing.
     #[serde(default)]
     pub retention: RetentionSettings,
+    /// Several control planes on one database.
+    #[serde(default)]
+    pub replicas: ReplicaSettings,
+}
+
+/// Whether this is one of several control planes on one PostgreSQL database.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReplicaSettings {
+    /// All of them must say so: one that does not is refused beside them, and they beside it.
+    pub enabled: bool,
 }
 
 /// Where the keys are that seal secrets.
@@ -223,6 +234,7 @@ impl Default for Settings {
             chat: ChatSettings::default(),
             audit: AuditSettings::default(),
             retention: RetentionSettings::default(),
+            replicas: ReplicaSettings::default(),
         }
     }
 }

@@ -192,6 +192,11 @@ typed_id!(
     "fact_"
 );
 typed_id!(
+    /// One run of a control plane among several on one database: another one after each start.
+    ReplicaId,
+    "rep_"
+);
+typed_id!(
     /// An AMI stream that the control plane asks an agent to dial. Wholly random: knowing it is part of the
     /// proof that whoever dials was asked.
     StreamId,
@@ -212,6 +217,14 @@ time_ordered_id!(FactId);
 
 impl AttemptId {
     /// A new id of 128 random bits. `rng` must be cryptographically secure outside tests.
+    #[must_use]
+    pub fn new(rng: &mut impl RngCore) -> Self {
+        Self::from_bits(random(rng))
+    }
+}
+
+impl ReplicaId {
+    /// A new id of 128 random bits.
     #[must_use]
     pub fn new(rng: &mut impl RngCore) -> Self {
         Self::from_bits(random(rng))

@@ -15,6 +15,7 @@ use std::{
 };
 
 use controlplane_core::names::NodeName;
+use data_encoding::HEXLOWER;
 use node_agent_protocol::{
     CERTIFICATE_LIFETIME, SERVER_NAME,
     tls::{self, TlsError},
@@ -132,6 +133,12 @@ impl Authority {
     #[must_use]
     pub fn fingerprint(&self) -> [u8; 32] {
         tls::fingerprint(&self.trusted[0])
+    }
+
+    /// What tells the CAs from others, its own first.
+    pub(crate) fn print(&self) -> String {
+        let print = |certificate| HEXLOWER.encode(&tls::fingerprint(certificate));
+        self.trusted.iter().map(print).collect::<Vec<_>>().join(",")
     }
 
     /// Every CA whose certificates are believed.

@@ -28,8 +28,8 @@ const NORMAL_CLEARING: u16 = 16;
 /// One attempt, as the shell carries it.
 pub(super) struct Run<'a> {
     pub(super) calls: &'a Calls,
-    /// `None`: a canary, of which nothing is written.
-    pub(super) call: Option<&'a CallId>,
+    /// The call, and under which claim it is driven; `None`: a canary, of which nothing is written.
+    pub(super) call: Option<(&'a CallId, i64)>,
     pub(super) place: &'a Place<'a>,
     pub(super) request: &'a CallRequest,
     /// When its Originate left.
@@ -339,10 +339,11 @@ impl<'r> Reports<'r> {
 impl<'r> Run<'r> {
     fn report(&self, status: AttemptStatus, rang: Rang) -> Pin<Box<dyn Future<Output = ()> + Send + 'r>> {
         let (calls, attempt) = (self.calls, self.place.id);
-        let Some(call) = self.call else { return Box::pin(std::future::ready(())) };
+        let Some((call, epoch)) = self.call else { return Box::pin(std::future::ready(())) };
         let at = calls.clock.now();
         let event_id = calls.chance.event_id(at);
-        let advance = Advance { call: call.clone(), attempt: attempt.clone(), status, rang, at, event_id };
+        let (call_id, attempt_id) = (call.clone(), attempt.clone());
+        let advance = Advance { call: call_id, epoch, attempt: attempt_id, status, rang, at, event_id };
         Box::pin(async move {
             let written = calls.durably("advance an attempt", || calls.store.advance(advance.clone())).await;
             if written == Some(Written::AlreadyEnded) {
@@ -355,10 +356,12 @@ impl<'r> Run<'r> {
     fn heard(&self, key: Key) -> Pin<Box<dyn Future<Output = ()> + Send + 'r>> {
         let (calls, attempt) = (self.calls, self.place.id);
         let action = self.request.acknowledgement.as_ref().and_then(|wanted| wanted.meaning(key));
-        let (Some(call), Some(action)) = (self.call, action) else { return Box::pin(std::future::ready(())) };
+        let (Some((call, epoch)), Some(action)) = (self.call, action) else {
+            return Box::pin(std::future::ready(()));
+        };
         let at = calls.clock.now();
         let event_id = calls.chance.event_id(at);
-        let hear = Hear { call: call.clone(), attempt: attempt.clone(), key, action, at, event_id };
+        let hear = Hear { call: call.clone(), epoch, attempt: attempt.clone(), key, action, at, event_id };
         tracing::info!(%call, %attempt, %key, %action, "a key was pressed");
         Box::pin(async move {
             let written = calls.durably("hear a key", || calls.store.hear(hear.clone())).await;

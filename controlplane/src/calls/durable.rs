@@ -38,8 +38,8 @@ impl Calls {
     }
 
     /// Writes until it is written. Every write of a call is safe to repeat: it names its rows by ids made
-    /// before, and what has ended refuses a second end. `None`: the database refuses it for good (a broken
-    /// row), which is logged as the error it is.
+    /// before, and what has ended refuses a second end. `None`: the database refuses it for good: another replica has
+    /// claimed the call, or a row is broken, which is logged as the error it is.
     pub(super) async fn durably<T, F>(&self, what: &'static str, mut write: impl FnMut() -> F) -> Option<T>
     where
         F: Future<Output = Result<T, StoreError>>,
@@ -58,6 +58,11 @@ impl Calls {
                     tracing::error!(what, error = %chain(&error), "not written yet, trying again");
                     sleep(wait).await;
                     wait = (wait * 2).min(WAIT_MAX);
+                }
+                // Another replica goes on with the call: this one's part in it is over.
+                Err(StoreError::Fenced { .. }) => {
+                    tracing::info!(what, "not written: another replica drives the call by now");
+                    return None;
                 }
                 Err(error) => {
                     self.metrics.store_failure();

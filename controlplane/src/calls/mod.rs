@@ -10,7 +10,8 @@
 //! - `awake` keeps time-outs from being acted on by a process that slept or has just started;
 //! - `gate` says which of the calls that wait for a trunk asks next, and what its organisation may have at a time;
 //! - `held` keeps calls from being dialled that a restored backup says are open;
-//! - `durable` writes, and does not give up when the database is away.
+//! - `durable` writes, and does not give up when the database is away;
+//! - `claims` goes on with calls of replicas that are dead, and lets go what others have claimed.
 //!
 //! The database is the truth: an attempt is written before its Originate leaves, and an end is written
 //! before anything else happens. A process that dies leaves open calls, and the next one resumes them.
@@ -19,6 +20,7 @@ mod accepting;
 mod attempt;
 mod awake;
 mod canary;
+mod claims;
 mod driver;
 mod durable;
 mod gate;
@@ -49,7 +51,7 @@ use controlplane_store::{
     calls::{Call, OpenMax},
 };
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     time::{Instant, sleep},
 };
 
@@ -60,6 +62,7 @@ use crate::{
     clock::{Chance, Clock},
     metrics::Metrics,
     registry::Registry,
+    replicas::Membership,
     rules::Rules,
 };
 
@@ -87,6 +90,12 @@ struct Open {
     cancel: watch::Sender<bool>,
     /// A key of an earlier attempt has decided the call so.
     decided: Option<Reason>,
+    /// Under which claim it is driven.
+    epoch: i64,
+    /// Ends the task where it stands: another replica drives the call.
+    lost: Arc<Notify>,
+    /// Held by the task: one that takes its place waits until it is gone, with all that it held.
+    alone: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// How much of everything an organisation may have for which an operator has set nothing.
@@ -109,6 +118,8 @@ pub struct Calls {
     pub(crate) chance: Chance,
     pub(crate) patience: Patience,
     pub(crate) rules: Arc<Rules>,
+    /// Whether calls may leave this process.
+    pub(crate) membership: Arc<Membership>,
     /// Whose turn it is where trunks are full.
     pub(crate) gate: Arc<Gate>,
     /// Who is to dial a number next.
@@ -133,6 +144,7 @@ impl Calls {
         chance: Chance,
         patience: Patience,
         rules: Arc<Rules>,
+        membership: Arc<Membership>,
     ) -> Self {
         Self {
             store,
@@ -144,6 +156,7 @@ impl Calls {
             chance,
             patience,
             rules,
+            membership,
             gate: Arc::default(),
             turns: Arc::default(),
             held: HeldCalls::default(),
@@ -164,25 +177,37 @@ impl Calls {
         self.ensure(call);
     }
 
-    /// Sees to it that an open call has a task; one that has ended needs none. `false`: it had one.
+    /// Sees to it that an open call has a task; one that has ended needs none, and one of another replica has it there.
+    /// `false`: nothing was done.
     pub fn ensure(self: &Arc<Self>, call: Call) -> bool {
-        if call.status.is_terminal() {
+        if call.status.is_terminal() || !self.membership.owns(&call) {
             return false;
         }
         let Some((task, canceled)) = Task::register(self, &call) else { return false };
         let calls = Arc::clone(self);
         tokio::spawn(async move {
+            let driving = async {
+                let _alone = task.alone.lock().await;
+                driver::drive(&calls, call, canceled).await;
+            };
+            tokio::select! {
+                biased;
+                () = task.lost.notified() => {}
+                () = driving => {}
+            }
             // Dropped at the end, and when the task panics: then a later scan starts the call again.
-            let _task = task;
-            driver::drive(&calls, call, canceled).await;
+            drop(task);
         });
         true
     }
 
-    /// Asks an open call to end; its task sees to it. `false`: it has no task here (it has ended).
+    /// Asks an open call to end; its task sees to it. `false`: it has no task here (it has ended, or is another replica's).
     #[must_use]
     pub fn cancel(&self, id: &CallId) -> bool {
-        self.open().get(id).is_some_and(|task| task.cancel.send(true).is_ok())
+        let turn = |task: &Open| {
+            task.cancel.send_if_modified(|canceled| !std::mem::replace(canceled, true));
+        };
+        self.open().get(id).map(turn).is_some()
     }
 
     /// Starts every open call that has no task here: those that an earlier process left, and those whose
@@ -191,6 +216,9 @@ impl Calls {
     /// # Errors
     /// The database could not be read.
     pub async fn take_up(self: &Arc<Self>) -> Result<usize, StoreError> {
+        if let Some(me) = self.membership.me() {
+            return Ok(self.claim(me).await? + self.start_owned(me).await?);
+        }
         let mut started = 0;
         let mut after = None;
         loop {
@@ -225,7 +253,11 @@ impl Calls {
             if let Err(error) = self.read_held().await {
                 tracing::warn!(error = %chain(&error), "what is held could not be read");
             }
-            match self.take_up().await {
+            let taken_up = match self.membership.me() {
+                Some(me) => self.start_owned(me).await,
+                None => self.take_up().await,
+            };
+            match taken_up {
                 Ok(0) => {}
                 Ok(calls) => {
                     self.metrics.calls_taken_up(calls);
@@ -252,6 +284,8 @@ impl Calls {
 struct Task {
     calls: Arc<Calls>,
     id: CallId,
+    lost: Arc<Notify>,
+    alone: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Task {
@@ -259,19 +293,32 @@ impl Task {
     fn register(calls: &Arc<Calls>, call: &Call) -> Option<(Self, watch::Receiver<bool>)> {
         let (cancel, canceled) = watch::channel(call.cancel_requested_at.is_some());
         let mut open = calls.open();
-        if open.contains_key(&call.id) {
-            return None;
-        }
-        open.insert(call.id.clone(), Open { cancel, decided: None });
+        let alone = match open.get(&call.id) {
+            Some(former) if former.epoch >= call.claim.epoch => return None,
+            Some(former) => {
+                // The call was another's for a while: what this task knows of it is of before.
+                former.lost.notify_one();
+                Arc::clone(&former.alone)
+            }
+            None => Arc::default(),
+        };
+        let (epoch, lost) = (call.claim.epoch, Arc::new(Notify::new()));
+        let task = Self { calls: Arc::clone(calls), id: call.id.clone(), lost, alone };
+        let (lost, alone) = (Arc::clone(&task.lost), Arc::clone(&task.alone));
+        open.insert(call.id.clone(), Open { cancel, decided: None, epoch, lost, alone });
         calls.metrics.calls_open(open.len());
-        Some((Self { calls: Arc::clone(calls), id: call.id.clone() }, canceled))
+        drop(open);
+        Some((task, canceled))
     }
 }
 
 impl Drop for Task {
     fn drop(&mut self) {
         let mut open = self.calls.open();
-        open.remove(&self.id);
+        // Another task may have taken its place.
+        if open.get(&self.id).is_some_and(|task| Arc::ptr_eq(&task.lost, &self.lost)) {
+            open.remove(&self.id);
+        }
         self.calls.metrics.calls_open(open.len());
     }
 }

@@ -8,7 +8,7 @@ use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitEx
 
 use super::{Failure, systemd};
 use crate::{
-    app::{App, check_certificates},
+    app::{App, check_certificates, open_store},
     clock::{Chance, Clock},
     settings::Settings,
 };
@@ -54,13 +54,13 @@ pub(super) async fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     log(settings.log_json);
     let failed = |error: &dyn std::error::Error| Failure::local(crate::calls::chain(error));
     let url = settings.database_url();
-    let store = controlplane_store::open(&url).await.map_err(|error| failed(&error))?;
+    let chance = Chance::from_os().map_err(|error| failed(&error))?;
+    let store = open_store(&settings, &url, &chance).await.map_err(|error| failed(&error))?;
     if args.check {
         check_certificates(&settings).map_err(|error| failed(&error))?;
         println!("settings and database are good: {}", controlplane_store::place(&url));
         return Ok(ExitCode::SUCCESS);
     }
-    let chance = Chance::from_os().map_err(|error| failed(&error))?;
     let app = App::start(&settings, store, Clock::system(), chance).await.map_err(|error| failed(&error))?;
     let mut term = signal(SignalKind::terminate()).map_err(|error| failed(&error))?;
     let mut int = signal(SignalKind::interrupt()).map_err(|error| failed(&error))?;

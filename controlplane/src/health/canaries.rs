@@ -163,7 +163,9 @@ impl Canaries {
             let mut tick = interval(LOOK_EVERY);
             loop {
                 tick.tick().await;
-                timetable.look(Instant::now());
+                if timetable.canaries.calls.membership.leads() {
+                    timetable.look(Instant::now());
+                }
             }
         };
         tokio::spawn(work).abort_handle()

@@ -27,6 +27,7 @@ use crate::{
     calls::chain,
     clock::Clock,
     registry::{Hold, Holds, Kept, News, Registry},
+    replicas::Membership,
 };
 
 /// Between two writes: a carrier that fails takes many trunks with it, and they are written together.
@@ -75,7 +76,18 @@ impl Keeping {
         let _one = self.holding.lock().await;
         let changed = self.store.set_hold(set).await?;
         registry.hold(Instant::now().into_std(), self.holds().await?);
+        self.store.nudge().await;
         Ok(changed)
+    }
+
+    /// Puts in force what another replica holds.
+    ///
+    /// # Errors
+    /// The database; what was in force stays so.
+    pub(crate) async fn read_holds(&self, registry: &Registry) -> Result<(), StoreError> {
+        let _one = self.holding.lock().await;
+        registry.hold(Instant::now().into_std(), self.holds().await?);
+        Ok(())
     }
 
     fn unwritten(&self) -> MutexGuard<'_, Unwritten> {
@@ -107,13 +119,22 @@ impl Keeping {
         self.work.notify_one();
     }
 
-    /// Writes what changes, for as long as the program runs.
-    pub(crate) fn keep(self: &Arc<Self>, registry: Arc<Registry>, clock: Clock) -> AbortHandle {
+    /// Writes what changes, for as long as the program runs: that of the replica that leads.
+    pub(crate) fn keep(
+        self: &Arc<Self>,
+        registry: Arc<Registry>,
+        clock: Clock,
+        membership: Arc<Membership>,
+    ) -> AbortHandle {
         let keeping = Arc::clone(self);
         let work = async move {
             loop {
                 keeping.work.notified().await;
                 sleep(WRITE_EVERY).await;
+                // What has changed meanwhile is written by the one that leads, or here when this one does.
+                while !membership.leads() {
+                    sleep(AGAIN).await;
+                }
                 while let Err(error) = keeping.write(&registry, &clock).await {
                     tracing::warn!(error = %chain(&error), "health could not be written, trying again");
                     sleep(AGAIN).await;

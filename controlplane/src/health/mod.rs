@@ -26,6 +26,7 @@ use crate::{
     chat::Chat,
     metrics::Metrics,
     registry::{News, Registry},
+    replicas::Membership,
 };
 
 /// Between two looks without a deadline: routes are looked at for panic this often.
@@ -41,6 +42,7 @@ pub(crate) fn watch(
     keeping: Arc<Keeping>,
     audit: Arc<Audit>,
     chat: Arc<Chat>,
+    membership: Arc<Membership>,
 ) -> AbortHandle {
     let work = async move {
         let mut asked: Option<Instant> = None;
@@ -60,8 +62,12 @@ pub(crate) fn watch(
                 () = registry.has_news() => {}
             }
             for news in registry.news() {
-                tell(&registry, &metrics, &audit, &news);
-                chat.note(|| worth_telling(&news));
+                // Each replica sees it; one writes it down, and tells of it.
+                let leads = membership.leads();
+                tell(&registry, &metrics, leads.then_some(&audit), &news);
+                if leads {
+                    chat.note(|| worth_telling(&news));
+                }
                 keeping.note(&news);
             }
         }
@@ -78,7 +84,7 @@ fn worth_telling(news: &News) -> Option<Change> {
     }
 }
 
-fn tell(registry: &Registry, metrics: &Metrics, audit: &Audit, news: &News) {
+fn tell(registry: &Registry, metrics: &Metrics, audit: Option<&Arc<Audit>>, news: &News) {
     match news {
         News::Changed(Changed::Trunk(name, change)) => {
             let (from, to) = (change.from, change.to);
@@ -92,7 +98,9 @@ fn tell(registry: &Registry, metrics: &Metrics, audit: &Audit, news: &News) {
             if to == TrunkState::Tripped {
                 // Why is the registry's to tell: evidence may name destinations.
                 let changes = json!({"from": from.to_string(), "to": to.to_string()});
-                audit.note("trunk.trip", "trunk", name.to_string(), changes);
+                if let Some(audit) = audit {
+                    audit.note("trunk.trip", "trunk", name.to_string(), changes);
+                }
                 tracing::warn!(trunk = %name, %from, %to, why = %change.evidence, "trunk tripped");
             } else {
                 tracing::info!(trunk = %name, %from, %to, why = %change.evidence, "trunk changed");

@@ -141,10 +141,8 @@ pub(super) async fn end(state: &State, org: &OrgId, id: &CallId, actor: Actor) -
     // In a task of its own: a client that hangs up now must not leave a wish that nobody hears.
     let wishing = tokio::spawn(async move {
         let wished = store.request_cancel(wish).await?;
-        if let CancelRequested::Recorded(call) = &wished
-            && !calls.cancel(&call.id)
-        {
-            calls.ensure(call.clone());
+        if let CancelRequested::Recorded(call) = &wished {
+            calls.end(call.clone()).await;
         }
         Ok::<_, StoreError>(wished)
     });

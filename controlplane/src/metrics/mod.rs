@@ -192,6 +192,17 @@ impl Metrics {
         bans.register(&self.registry)
     }
 
+    /// Adds what another part makes.
+    ///
+    /// # Errors
+    /// A name that is there twice: a mistake of the program.
+    pub(crate) fn add_with<T>(
+        &self,
+        make: impl FnOnce(&Registry) -> Result<T, prometheus::Error>,
+    ) -> Result<T, prometheus::Error> {
+        make(&self.registry)
+    }
+
     pub(crate) fn call_accepted(&self) {
         self.calls_accepted.inc();
     }

@@ -33,7 +33,10 @@ impl OnCall {
                     _ = every.tick() => {}
                     () = self.nudge.notified() => {}
                 }
-                if let Err(error) = self.look(&placer).await {
+                // One replica phones: two would ask for the same calls, under the same keys.
+                if self.calls.membership.leads()
+                    && let Err(error) = self.look(&placer).await
+                {
                     self.metrics.failed();
                     tracing::error!(error = %chain(&error), "incidents could not be read, trying again");
                 }

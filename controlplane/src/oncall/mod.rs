@@ -243,7 +243,7 @@ impl OnCall {
             return;
         }
         match self.store.call(org, call).await {
-            Ok(Some(call)) => drop(self.calls.ensure(call)),
+            Ok(Some(call)) => self.calls.end(call).await,
             Ok(None) => {}
             // The scan for open calls without a task finds it.
             Err(error) => {

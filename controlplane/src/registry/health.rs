@@ -242,6 +242,18 @@ impl Registry {
         self.ended(now, trunk, node, &Event::Ended(call))
     }
 
+    /// Another replica's call has ended on a trunk: evidence for a trip. What is tripped, or on probation, goes by its own
+    /// trials.
+    pub fn ended_elsewhere(&self, now: Instant, trunk: &TrunkName, node: &NodeName, call: health::Call) {
+        let state = self.state().board.trunk(trunk).map(health::TrunkHealth::state);
+        match state {
+            Some(TrunkState::Unknown | TrunkState::Healthy | TrunkState::Degraded) => {
+                let _ = self.call_ended(now, trunk, node, call);
+            }
+            Some(TrunkState::Tripped | TrunkState::Probation | TrunkState::Disabled) | None => {}
+        }
+    }
+
     /// A canary has ended on a trunk.
     pub fn canary_ended(
         &self,

@@ -103,6 +103,8 @@ impl NodeState {
 struct Limits {
     window: Window,
     channels: Channels,
+    /// Of a carrier: until then other replicas have all that its account may have.
+    full_until: Option<std::time::Instant>,
 }
 
 struct TrunkState {
@@ -204,6 +206,7 @@ impl Registry {
                 limits: Limits {
                     window: Window::new(trunk.cps_max),
                     channels: Channels::new(Some(trunk.channels_max)),
+                    full_until: None,
                 },
                 checked: None,
             });
@@ -227,6 +230,7 @@ impl Registry {
             let entry = state.carriers.entry(carrier.name.clone()).or_insert_with(|| Limits {
                 window: Window::new(cps_max),
                 channels: Channels::new(carrier.channels_max),
+                full_until: None,
             });
             entry.window.set_max(cps_max);
             entry.channels.set_max(carrier.channels_max);

@@ -202,6 +202,13 @@ impl Registry {
         }
     }
 
+    /// Other replicas have all that a carrier's account may have: nobody is to ask for it until then.
+    pub fn carrier_is_full(&self, carrier: &CarrierName, until: Instant) {
+        if let Some(carrier) = self.state().carriers.get_mut(carrier) {
+            carrier.full_until = Some(until);
+        }
+    }
+
     /// Gives an attempt's slots back. Twice does no harm.
     pub fn release(&self, trunk: &TrunkName, carrier: &CarrierName, attempt: &AttemptId) {
         {
@@ -301,6 +308,9 @@ impl<'a> Ground<'a> {
             return Availability::Later { until: None, why: PassedOver::AtChannels };
         }
         let Some(carrier) = self.carriers.get(&trunk.carrier) else { return Availability::Ready(standing) };
+        if let Some(until) = carrier.full_until.filter(|until| *until > now) {
+            return Availability::Later { until: Some(until), why: PassedOver::CarrierAtCps };
+        }
         if let Err(until) = carrier.window.check(now) {
             return Availability::Later { until: Some(until), why: PassedOver::CarrierAtCps };
         }

@@ -21,7 +21,7 @@ use controlplane_store::{
     calls::Actor,
     webhooks::{Held, Holder, Secret, Secrets},
 };
-use data_encoding::BASE64;
+use data_encoding::{BASE64, HEXLOWER};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
@@ -99,6 +99,13 @@ pub struct Seals {
     file: PathBuf,
     keys: Vec<SealKey>,
     chance: Chance,
+}
+
+impl Seals {
+    /// What tells the keys from others, the one that seals first. Of a key of 256 random bits it tells nothing else.
+    pub(crate) fn prints(&self) -> String {
+        self.keys.iter().map(|key| HEXLOWER.encode(&key.id)).collect::<Vec<_>>().join(",")
+    }
 }
 
 fn associated(holder: &Holder) -> Vec<u8> {

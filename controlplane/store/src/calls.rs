@@ -23,7 +23,7 @@ pub(crate) use self::accepting::{Seen, Verdict, decide, remembered_anew};
 pub use self::{
     accepting::{Created, DayMax, Full, Idempotency, NewCall, OpenMax},
     late::{HearLate, HeardLate, LateKey, Untold},
-    stored::{Attempt, AttemptEnd, Call, Pressed, Transition},
+    stored::{Attempt, AttemptEnd, Call, Claim, Pressed, Transition},
 };
 use crate::StoreError;
 
@@ -50,6 +50,8 @@ pub struct Actor {
 pub struct BeginAttempt {
     /// Of which call.
     pub call: CallId,
+    /// Under which claim it is driven ([`Claim::epoch`]): an earlier one is refused.
+    pub epoch: i64,
     /// Chosen at random.
     pub attempt: AttemptId,
     /// Where to.
@@ -64,10 +66,22 @@ pub struct BeginAttempt {
     pub to: E164,
     /// How often that number may be dialled: what the first attempt of a round must pass.
     pub throttle: Throttle,
+    /// What the carrier's account may have, where several replicas share it: then it is counted here, by the database's
+    /// clock, for all of them.
+    pub account: Option<Account>,
     /// Now: anew with each repetition, since the deadline may come in between.
     pub at: OffsetDateTime,
     /// Id of the transition's row (the call becomes `initiated`).
     pub event_id: EventId,
+}
+
+/// What a carrier's account may have over all replicas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Account {
+    /// Starts in any one second; `None`: no limit.
+    pub cps_max: Option<u32>,
+    /// Attempts at a time; `None`: no limit.
+    pub channels_max: Option<u32>,
 }
 
 /// News of a living attempt.
@@ -75,6 +89,8 @@ pub struct BeginAttempt {
 pub struct Advance {
     /// Of which call.
     pub call: CallId,
+    /// Under which claim it is driven ([`Claim::epoch`]): an earlier one is refused.
+    pub epoch: i64,
     /// Which attempt.
     pub attempt: AttemptId,
     /// `Initiated`, `Ringing` or `InProgress`; never backwards (an older word is ignored).
@@ -92,6 +108,8 @@ pub struct Advance {
 pub struct Hear {
     /// Of which call.
     pub call: CallId,
+    /// Under which claim it is driven ([`Claim::epoch`]): an earlier one is refused.
+    pub epoch: i64,
     /// In which attempt.
     pub attempt: AttemptId,
     /// Which key.
@@ -109,6 +127,8 @@ pub struct Hear {
 pub struct EndAttempt {
     /// Of which call.
     pub call: CallId,
+    /// Under which claim it is driven ([`Claim::epoch`]): an earlier one is refused.
+    pub epoch: i64,
     /// Which attempt.
     pub attempt: AttemptId,
     /// How it ended.
@@ -177,6 +197,8 @@ pub struct CallEnd {
 pub struct EndCall {
     /// Which call.
     pub call: CallId,
+    /// Under which claim it is driven ([`Claim::epoch`]): an earlier one is refused.
+    pub epoch: i64,
     /// How.
     pub end: CallEnd,
     /// When.
@@ -190,6 +212,8 @@ pub struct EndCall {
 pub struct RedialCall {
     /// Which call.
     pub call: CallId,
+    /// Under which claim it is driven ([`Claim::epoch`]): an earlier one is refused.
+    pub epoch: i64,
     /// When the round begins.
     pub redial_at: OffsetDateTime,
     /// Now.
@@ -261,6 +285,11 @@ pub enum Begun {
     Held {
         /// When it may be tried again.
         until: OffsetDateTime,
+    },
+    /// It must not leave yet, and nothing was written: the carrier's account has all that it may.
+    Full {
+        /// How long from now until a start is free; `None`: until an attempt ends.
+        wait: Option<std::time::Duration>,
     },
 }
 

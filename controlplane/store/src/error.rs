@@ -24,7 +24,7 @@ pub enum StoreError {
         /// What was found.
         detail: String,
     },
-    /// The writer is another one by now: its lease has a newer epoch. Nothing was written.
+    /// Who writes is not the owner any more: a later claim has a newer epoch. Nothing was written.
     #[error("{operation}: this process no longer owns the row")]
     Fenced {
         /// What was being done.

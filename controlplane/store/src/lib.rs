@@ -34,6 +34,7 @@ pub mod postgres;
 pub mod privacy;
 mod progress;
 mod readable;
+pub mod replicas;
 pub mod restoring;
 mod rows;
 pub mod search;
@@ -56,10 +57,11 @@ pub use health::HealthStore;
 pub use keys::KeyStore;
 pub use oncall::OnCallStore;
 use open::migration_refused;
-pub use open::open;
+pub use open::{open, open_shared};
 pub use orgs::OrgStore;
 pub use place::place;
 pub use privacy::PrivacyStore;
+pub use replicas::ReplicaStore;
 pub use restoring::RestoreStore;
 pub use search::SearchStore;
 pub use sessions::SessionStore;
@@ -82,6 +84,7 @@ pub trait Store:
     + OrgStore
     + PrivacyStore
     + RestoreStore
+    + ReplicaStore
     + SearchStore
     + SessionStore
     + StatusStore
@@ -105,6 +108,7 @@ impl<
         + OrgStore
         + PrivacyStore
         + RestoreStore
+        + ReplicaStore
         + SearchStore
         + SessionStore
         + StatusStore

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use controlplane_core::ids::ReplicaId;
 use sqlx::migrate::MigrateError;
 
 use crate::{Store, StoreError, postgres::PostgresStore, sqlite::SqliteStore};
@@ -24,6 +25,21 @@ pub async fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
         None => Err(StoreError::Open(
             "the database URL has no scheme: write sqlite://PATH or postgres://USER@HOST/DATABASE".to_owned(),
         )),
+    }
+}
+
+/// Opens it for one of several control planes that share a PostgreSQL database.
+///
+/// # Errors
+/// As of [`open`]. A SQLite file is refused: it has one control plane.
+pub async fn open_shared(url: &str, replica: ReplicaId) -> Result<Arc<dyn Store>, StoreError> {
+    match url.split_once("://") {
+        Some(("postgres" | "postgresql", _)) => Ok(Arc::new(PostgresStore::open_shared(url, replica).await?)),
+        Some(("sqlite", path)) => Err(StoreError::Open(format!(
+            "the database {path} is a SQLite file, which one control plane has to itself: a second one would need a server \
+             that both can reach. Take replicas.enabled back, or name a PostgreSQL server with RINGWARD_DATABASE_URL"
+        ))),
+        _ => open(url).await,
     }
 }
 

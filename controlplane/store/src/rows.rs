@@ -4,7 +4,7 @@ use controlplane_core::{
     access::Mode,
     call::{AttemptStatus, CallStatus, Detection, Outcome, Rang, Reason},
     ending::EndingClass,
-    ids::{AttemptId, CallId, EventId, OrgId},
+    ids::{AttemptId, CallId, EventId, OrgId, ReplicaId},
     names::{CarrierName, NodeName, TrunkName},
     request::{CallRequest, Key, KeyAction},
 };
@@ -12,8 +12,9 @@ use sqlx::{FromRow, types::Json};
 use time::OffsetDateTime;
 
 use crate::{
-    calls::{Attempt, Call, Pressed, TooLate, Transition},
+    calls::{Attempt, Call, Claim, Pressed, TooLate, Transition},
     columns::{Micros, Stored, Word},
+    error::Failure,
     fleet::DeclaredFleet,
     restoring::HeldWork,
 };
@@ -36,7 +37,8 @@ macro_rules! select_calls {
     ($rest:literal) => {
         concat!(
             "SELECT id, org_id, request, status, reason, outcome, sequence, created_at, \
-                 deadline_at, cancel_requested_at, ended_at, round, redial_at, ack_key, ack_action, ack_at, mode FROM call ",
+                 deadline_at, cancel_requested_at, ended_at, round, redial_at, ack_key, ack_action, ack_at, mode, \
+                 lease_owner, lease_epoch FROM call ",
             $rest
         )
     };
@@ -62,6 +64,8 @@ pub(crate) struct CallRow {
     ack_action: Option<Word<KeyAction>>,
     ack_at: Option<Micros>,
     mode: Word<Mode>,
+    lease_owner: Option<Word<ReplicaId>>,
+    lease_epoch: i64,
 }
 
 impl CallRow {
@@ -94,6 +98,7 @@ impl From<CallRow> for Call {
                 action: action.0,
                 at: at.0,
             }),
+            claim: Claim { owner: word(row.lease_owner), epoch: row.lease_epoch },
             attempts: Vec::new(),
         }
     }
@@ -241,7 +246,7 @@ pub(crate) use select_transitions;
 macro_rules! select_head {
     ($rest:literal) => {
         concat!(
-            "SELECT id, org_id, status, sequence, round, cancel_requested_at, deadline_at FROM call ",
+            "SELECT id, org_id, status, sequence, round, cancel_requested_at, deadline_at, lease_epoch FROM call ",
             $rest
         )
     };
@@ -258,9 +263,15 @@ pub(crate) struct CallHead {
     pub(crate) round: i32,
     pub(crate) cancel_requested_at: Option<Micros>,
     pub(crate) deadline_at: Micros,
+    pub(crate) lease_epoch: i64,
 }
 
 impl CallHead {
+    /// Itself, for who drives the call.
+    pub(crate) fn driven_under(self, epoch: i64) -> Result<Self, Failure> {
+        if self.lease_epoch == epoch { Ok(self) } else { Err(Failure::Fenced) }
+    }
+
     /// Why no attempt of it may leave at this moment, if that is so while it is open.
     pub(crate) fn too_late(&self, at: OffsetDateTime) -> Option<TooLate> {
         if self.cancel_requested_at.is_some() {

@@ -13,11 +13,14 @@ use std::time::Duration;
 
 use controlplane_core::{
     access::Mode,
-    ids::{AuditId, CallId, EventId, OrgId},
+    call::Rang,
+    ending::{EndingClass, Talk},
+    ids::{AttemptId, AuditId, CallId, EventId, OrgId, ReplicaId},
+    throttle::Throttle,
 };
 use controlplane_store::{
-    CallStore, StoreError,
-    calls::{Actor, Created, DayMax, NewCall, OpenMax},
+    CallStore, ReplicaStore, StoreError,
+    calls::{Account, Actor, BeginAttempt, Begun, Created, DayMax, EndAttempt, Follows, NewCall, OpenMax},
     postgres::PostgresStore,
 };
 use rand::{SeedableRng, TryRngCore, rngs::StdRng};
@@ -207,4 +210,119 @@ async fn a_role_of_its_own_writes_and_seals_audit_rows_and_erases_none() {
     run(&format!("SET ROLE {role}")).await.unwrap();
     assert!(run(erase).await.unwrap_err().contains("append-only"));
     run(&format!("RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")).await.unwrap();
+}
+
+/// Those that share it keep out who would have it alone, and the other way round; a SQLite file is never shared.
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_share_the_database_with_none_that_has_it_alone() {
+    let url = database().await;
+    let rng = &mut StdRng::seed_from_u64(5);
+    let ids: Vec<ReplicaId> = (0..3).map(|_| ReplicaId::new(rng)).collect();
+    let alone = PostgresStore::open(&url).await.unwrap();
+    let refused = |opened: Result<PostgresStore, StoreError>| match opened {
+        Err(StoreError::Open(text)) => text,
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("it was opened"),
+    };
+    let text = refused(PostgresStore::open_shared(&url, ids[0].clone()).await);
+    assert!(text.contains("replicas.enabled"), "{text}");
+    drop(alone);
+    let first = PostgresStore::open_shared(&url, ids[0].clone()).await.unwrap();
+    let second = PostgresStore::open_shared(&url, ids[1].clone()).await.unwrap();
+    assert!(refusal(&url).await.contains("in use by another control plane"));
+    // Each is the owner of what it accepts.
+    let Created::New(call) = write(&second, rng).await.unwrap() else { panic!("it is new") };
+    assert_eq!(call.claim.owner.as_ref(), Some(&ids[1]));
+    assert_eq!(first.owned_calls(&ids[1]).await.unwrap().len(), 1);
+    // A nudge reaches the others.
+    let mut nudges = first.nudges();
+    let nudged = async {
+        loop {
+            second.nudge().await;
+            if tokio::time::timeout(Duration::from_millis(100), nudges.changed()).await.is_ok() {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(SOON, nudged).await.expect("soon");
+    drop((first, second));
+    PostgresStore::open(&url).await.unwrap();
+
+    let file = controlplane_store::open_shared("sqlite:///tmp/ringward.db", ids[2].clone()).await;
+    let Err(StoreError::Open(text)) = file else { panic!("a SQLite file is shared") };
+    assert!(text.contains("one control plane") && text.contains("replicas.enabled"), "{text}");
+}
+
+/// Twenty attempts of three replicas at once over one account: never more than it may have, and each is let through in its turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_replicas_share_has_no_more_than_it_may() {
+    let url = database().await;
+    let rng = &mut StdRng::seed_from_u64(6);
+    let mut stores = Vec::new();
+    for _ in 0..3 {
+        stores
+            .push(std::sync::Arc::new(PostgresStore::open_shared(&url, ReplicaId::new(rng)).await.unwrap()));
+    }
+    let account = Account { cps_max: Some(5), channels_max: Some(8) };
+    let begin = |call: CallId, rng: &mut StdRng| BeginAttempt {
+        call,
+        epoch: 0,
+        attempt: AttemptId::new(rng),
+        node: "waw-1".parse().unwrap(),
+        trunk: "acme-waw-1".parse().unwrap(),
+        carrier: "acme".parse().unwrap(),
+        incarnation: None,
+        to: "+48221234567".parse().unwrap(),
+        throttle: Throttle::off(),
+        account: Some(account),
+        at: OffsetDateTime::UNIX_EPOCH - time::Duration::SECOND,
+        event_id: EventId::new(OffsetDateTime::UNIX_EPOCH, rng),
+    };
+    let mut tasks = Vec::new();
+    for n in 0..20 {
+        let store = std::sync::Arc::clone(&stores[n % 3]);
+        let Created::New(call) = write(&store, rng).await.unwrap() else { panic!("it is new") };
+        let begin = begin(call.id, rng);
+        tasks.push(tokio::spawn(async move { (begin.clone(), store.begin_attempt(begin).await.unwrap()) }));
+    }
+    let (mut begun, mut waiting) = (Vec::new(), Vec::new());
+    for task in tasks {
+        match task.await.unwrap() {
+            (begin, Begun::Yes { .. }) => begun.push(begin),
+            (begin, Begun::Full { wait: Some(wait) }) => {
+                assert!(wait <= Duration::from_secs(1), "{wait:?}");
+                waiting.push(begin);
+            }
+            (_, other) => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(begun.len(), 5);
+    // A second later three more have a channel, and the next one waits for an end.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let mut ask = async |store: usize| {
+        let begin = waiting.pop().unwrap();
+        let answer = stores[store].begin_attempt(begin.clone()).await.unwrap();
+        (begin, answer)
+    };
+    for n in 0..3 {
+        assert!(matches!(ask(n).await, (_, Begun::Yes { .. })));
+    }
+    assert_eq!(ask(0).await.1, Begun::Full { wait: None });
+    let over = begun.pop().unwrap();
+    let end = EndAttempt {
+        call: over.call,
+        epoch: 0,
+        attempt: over.attempt,
+        ending: EndingClass::Congestion,
+        sip_code: None,
+        q850: None,
+        rang: Rang::No,
+        talk: Talk::NONE,
+        at: OffsetDateTime::UNIX_EPOCH,
+        follows: Follows::Attempt,
+        event_id: EventId::new(OffsetDateTime::UNIX_EPOCH, rng),
+    };
+    let _ = stores[1].end_attempt(end).await.unwrap();
+    assert!(matches!(ask(2).await, (_, Begun::Yes { .. })));
+    assert_eq!(ask(1).await.1, Begun::Full { wait: None });
 }

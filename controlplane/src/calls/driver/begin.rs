@@ -8,11 +8,15 @@ use controlplane_core::{
     ending::{EndingClass, Talk},
     throttle::Throttle,
 };
-use controlplane_store::calls::{BeginAttempt, Begun, EndAttempt, TooLate, Written};
+use controlplane_store::calls::{Account, BeginAttempt, Begun, EndAttempt, Follows, TooLate, Written};
 use time::OffsetDateTime;
+use tokio::time::Instant;
 
 use super::{Driver, Step, rounds::Window};
 use crate::{calls::place::Place, registry::Assignment};
+
+/// Between two looks whether other replicas have freed a channel of an account.
+const ACCOUNT_AGAIN: std::time::Duration = std::time::Duration::from_millis(250);
 
 impl Driver<'_> {
     /// Writes an attempt. `Ok`: the moment of the write; its Originate is to leave at once. `Err`: it must not leave,
@@ -22,9 +26,11 @@ impl Driver<'_> {
         place: &Place<'_>,
         to: Option<&Assignment>,
     ) -> Result<OffsetDateTime, Step> {
+        self.calls.membership.living().await;
         let at = self.calls.clock.now();
         let mut begin = BeginAttempt {
             call: self.call.id.clone(),
+            epoch: self.call.claim.epoch,
             attempt: place.id.clone(),
             node: place.node.clone(),
             trunk: place.trunk.clone(),
@@ -33,6 +39,7 @@ impl Driver<'_> {
             to: self.call.request.to.clone(),
             // A number that nobody has is not dialled too often.
             throttle: to.map_or_else(Throttle::off, |_| self.calls.rules.throttle(&self.call.org)),
+            account: to.and_then(|_| self.account(place)),
             at,
             event_id: self.calls.chance.event_id(at),
         };
@@ -50,6 +57,12 @@ impl Driver<'_> {
                 self.window = Window::Held(until);
                 return Err(Step::Next);
             }
+            // Other replicas have what the carrier's account may have.
+            Some(Begun::Full { wait }) => {
+                let until = Instant::now() + wait.unwrap_or(ACCOUNT_AGAIN);
+                self.calls.registry.carrier_is_full(place.carrier, until.into_std());
+                return Err(Step::Next);
+            }
             // It has ended, or another attempt of it lives: nothing is sent from here.
             Some(Begun::AlreadyEnded) | None => return Err(Step::Ended),
         };
@@ -60,6 +73,10 @@ impl Driver<'_> {
         self.call.redial_at = None;
         // What held it back does so no more.
         self.late = Reason::DeadlineExceeded;
+        if !self.calls.membership.lives() {
+            // Others may take this process for dead: whoever drives the call next sends it.
+            return Err(self.end_unsent(place, None).await);
+        }
         if self.is_canceled() {
             return Err(self.never_sent(place, Reason::Api).await);
         }
@@ -69,17 +86,32 @@ impl Driver<'_> {
         Ok(begin.at)
     }
 
+    /// What its carrier's account may have, where other replicas use it too.
+    fn account(&self, place: &Place<'_>) -> Option<Account> {
+        self.calls.membership.me()?;
+        let (fleet, _) = self.calls.registry.fleet();
+        let carrier = fleet.carrier(place.carrier)?;
+        let account = Account { cps_max: carrier.cps_max, channels_max: carrier.channels_max };
+        (account.cps_max.is_some() || account.channels_max.is_some()).then_some(account)
+    }
+
     /// Ends an attempt of which nothing has left, and the call with it. Its trunk has no part in that.
     async fn never_sent(&mut self, place: &Place<'_>, reason: Reason) -> Step {
+        tracing::info!(call = %self.call.id, attempt = %place.id, %reason, "too late for its Originate");
+        self.end_unsent(place, Some(reason)).await
+    }
+
+    /// The same; without a reason to end its call, that goes on.
+    async fn end_unsent(&mut self, place: &Place<'_>, reason: Option<Reason>) -> Step {
         let (at, ending) = (self.calls.clock.now(), EndingClass::NotSent);
         if place.declared.is_some() {
             self.calls.metrics.fleet.attempt_ended(place.node, place.trunk, place.carrier, ending);
         }
         self.endings.push(ending);
-        let follows = self.after_round(reason, at);
-        tracing::info!(call = %self.call.id, attempt = %place.id, %reason, "too late for its Originate");
+        let follows = reason.map_or(Follows::Attempt, |reason| self.after_round(reason, at));
         let end = EndAttempt {
             call: self.call.id.clone(),
+            epoch: self.call.claim.epoch,
             attempt: place.id.clone(),
             ending,
             sip_code: None,

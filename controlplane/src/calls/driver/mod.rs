@@ -46,6 +46,7 @@ use super::{
 use crate::{
     audio::{PLACE_MAX, Playable, TextInUse},
     registry::Assignment,
+    replicas,
 };
 
 /// First wait before trunks are tried again that sent nothing; doubled up to [`choosing::AGAIN_MAX`].
@@ -285,7 +286,7 @@ impl Driver<'_> {
         let sent = Sent { began: Instant::now().into_std(), load: to.load };
         let run = Run {
             calls: self.calls,
-            call: Some(&self.call.id),
+            call: Some((&self.call.id, self.call.claim.epoch)),
             place: &place,
             request: &self.call.request,
             began: sent.began,
@@ -303,6 +304,11 @@ impl Driver<'_> {
     async fn ended(&mut self, place: &Place<'_>, sent: Sent, Ended { ending, may_live_on }: Ended) -> Step {
         // Before anything else is chosen, here or for another call.
         let evidence = self.evidence(place, sent, ending);
+        self.calls.membership.saw(|| replicas::Ended {
+            trunk: place.trunk.clone(),
+            node: place.node.clone(),
+            call: evidence.clone(),
+        });
         let charge =
             self.calls.registry.call_ended(Instant::now().into_std(), place.trunk, place.node, evidence);
         let believe = |say: fn(&Trunk) -> OnRefusal| place.declared.map_or(OnRefusal::Stop, say);
@@ -330,6 +336,7 @@ impl Driver<'_> {
             "attempt ended");
         let end = EndAttempt {
             call: self.call.id.clone(),
+            epoch: self.call.claim.epoch,
             attempt: place.id.clone(),
             ending: ending.class,
             sip_code: ending.sip_code,

@@ -108,7 +108,8 @@ impl Driver<'_> {
         if let Some((key, action)) = act.key {
             let (call, attempt, at) = (self.call.id.clone(), id.clone(), self.calls.clock.now());
             let event_id = self.calls.chance.event_id(at);
-            let hear = Hear { call, attempt, key, action, at, event_id };
+            let epoch = self.call.claim.epoch;
+            let hear = Hear { call, epoch, attempt, key, action, at, event_id };
             let _ = self.calls.durably("hear a key", || self.calls.store.hear(hear.clone())).await;
         }
         self.end_rehearsal(id, act.ending).await
@@ -126,7 +127,8 @@ impl Driver<'_> {
     async fn tell(&self, id: &AttemptId, status: AttemptStatus, rang: Rang) {
         let (call, attempt, at) = (self.call.id.clone(), id.clone(), self.calls.clock.now());
         let event_id = self.calls.chance.event_id(at);
-        let advance = Advance { call, attempt, status, rang, at, event_id };
+        let epoch = self.call.claim.epoch;
+        let advance = Advance { call, epoch, attempt, status, rang, at, event_id };
         // One that has ended is found so by the write of its end.
         let _ = self.calls.durably("advance an attempt", || self.calls.store.advance(advance.clone())).await;
     }
@@ -145,6 +147,7 @@ impl Driver<'_> {
         tracing::info!(call = %self.call.id, attempt = %id, ending = %ending.class, ?follows, "attempt rehearsed");
         let end = EndAttempt {
             call: self.call.id.clone(),
+            epoch: self.call.claim.epoch,
             attempt: id.clone(),
             ending: ending.class,
             sip_code: ending.sip_code,

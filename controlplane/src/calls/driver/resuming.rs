@@ -75,7 +75,7 @@ impl Driver<'_> {
             "taking up an attempt that an earlier process began");
         let run = Run {
             calls: self.calls,
-            call: Some(&self.call.id),
+            call: Some((&self.call.id, self.call.claim.epoch)),
             place,
             request: &self.call.request,
             began: sent.began,

@@ -167,16 +167,17 @@ impl Driver<'_> {
         let at = self.calls.clock.now();
         let follows = self.after_round(self.decided().unwrap_or(reason), at);
         let (call, event_id) = (self.call.id.clone(), self.calls.chance.event_id(at));
+        let epoch = self.call.claim.epoch;
         let store = &self.calls.store;
         let written = match follows {
             Follows::End(end) => {
                 tracing::info!(%call, %reason, "call ended");
-                let end = EndCall { call, end, at, event_id };
+                let end = EndCall { call, epoch, end, at, event_id };
                 self.calls.durably("end a call", || store.end_call(end.clone())).await
             }
             Follows::Round { at: redial_at } => {
                 tracing::info!(%call, %reason, %redial_at, "round ended");
-                let redial = RedialCall { call, redial_at, at, event_id };
+                let redial = RedialCall { call, epoch, redial_at, at, event_id };
                 self.calls.durably("redial a call", || store.redial_call(redial.clone())).await
             }
             Follows::Attempt => return Step::Next,

@@ -101,6 +101,7 @@ async fn put(state: &State, apply: ApplyFleet, wanted: Fleet, changes: usize) ->
     match applied {
         Applied::Revision(revision) => {
             state.nodes.put_in_force(wanted, revision);
+            state.store.nudge().await;
             tracing::info!(revision, changes, "a fleet was applied");
         }
         Applied::Stale(revision) => {

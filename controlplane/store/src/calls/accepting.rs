@@ -5,12 +5,12 @@ use std::collections::{HashMap, HashSet};
 use controlplane_core::{
     access::Mode,
     call::CallStatus,
-    ids::{AuditId, CallId, EventId, KeyId, OrgId},
+    ids::{AuditId, CallId, EventId, KeyId, OrgId, ReplicaId},
     request::CallRequest,
 };
 use time::OffsetDateTime;
 
-use super::{Actor, Call};
+use super::{Actor, Call, Claim};
 use crate::columns::{Word, kept};
 
 /// What becomes of an idempotency key that is bound to a call: an expired row gives way.
@@ -247,7 +247,7 @@ impl NewCall {
     }
 
     /// The call as it is once it is accepted.
-    pub(crate) fn accepted(&self) -> Call {
+    pub(crate) fn accepted(&self, owner: Option<&ReplicaId>) -> Call {
         Call {
             id: self.id.clone(),
             org: self.org.clone(),
@@ -264,6 +264,7 @@ impl NewCall {
             round: 1,
             redial_at: None,
             acknowledgement: None,
+            claim: Claim { owner: owner.cloned(), epoch: 0 },
             attempts: Vec::new(),
         }
     }

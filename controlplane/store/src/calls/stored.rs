@@ -4,7 +4,7 @@ use controlplane_core::{
     access::Mode,
     call::{AttemptStatus, CallStatus, Detection, Outcome, Rang, Reason},
     ending::EndingClass,
-    ids::{AttemptId, CallId, EventId, OrgId},
+    ids::{AttemptId, CallId, EventId, OrgId, ReplicaId},
     names::{CarrierName, NodeName, TrunkName},
     request::{CallRequest, Key, KeyAction},
 };
@@ -43,8 +43,20 @@ pub struct Call {
     pub redial_at: Option<OffsetDateTime>,
     /// The key that decided it.
     pub acknowledgement: Option<Pressed>,
+    /// Who drives it.
+    pub claim: Claim,
     /// Its attempts.
     pub attempts: Vec<Attempt>,
+}
+
+/// Who drives a call, where several replicas share a database.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Claim {
+    /// Which replica; `None`: a control plane that has the database to itself, or nobody yet.
+    pub owner: Option<ReplicaId>,
+    /// Grows by one with every claim: a write under an earlier one is refused
+    /// ([`StoreError::Fenced`](crate::StoreError::Fenced)).
+    pub epoch: i64,
 }
 
 /// A key that decided a call.

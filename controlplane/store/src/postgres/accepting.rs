@@ -4,7 +4,7 @@
 //! Calls of one organisation are accepted by one transaction after the other, of whichever replica: what it looks at is all there is,
 //! and no bound is exceeded. The turn is held from its beginning to its commit, some milliseconds.
 
-use controlplane_core::ids::{CallId, KeyId, OrgId, RequestId};
+use controlplane_core::ids::{CallId, KeyId, OrgId, ReplicaId, RequestId};
 use serde_json::json;
 use sqlx::{PgConnection, types::Json};
 
@@ -35,18 +35,22 @@ fn turn(org: &OrgId) -> i32 {
 }
 
 /// In a transaction that [`begin`] has begun.
-pub(super) async fn create(c: &mut PgConnection, batch: &[NewCall]) -> Result<Vec<Created>, Failure> {
+pub(super) async fn create(
+    c: &mut PgConnection,
+    batch: &[NewCall],
+    owner: Option<&ReplicaId>,
+) -> Result<Vec<Created>, Failure> {
     let seen = look(c, batch).await?;
     if seen.len() != batch.len() {
         return Err(Failure::Unexpected(format!("{} of {} calls were looked at", seen.len(), batch.len())));
     }
     let verdicts = decide(batch, seen);
     let accepted = batch.iter().zip(&verdicts).filter(|(_, verdict)| **verdict == Verdict::Accept);
-    write(c, &accepted.map(|(new, _)| new).collect::<Vec<_>>()).await?;
+    write(c, &accepted.map(|(new, _)| new).collect::<Vec<_>>(), owner).await?;
     let mut created = Vec::with_capacity(batch.len());
     for (new, verdict) in batch.iter().zip(verdicts) {
         created.push(match verdict {
-            Verdict::Accept => Created::New(new.accepted()),
+            Verdict::Accept => Created::New(new.accepted(owner)),
             Verdict::There => Created::New(load(c, &new.org, &new.id).await?),
             Verdict::KeyReused => Created::KeyReused,
             Verdict::Replay(id) => Created::Replayed(load(c, &new.org, &id).await?),
@@ -115,7 +119,7 @@ async fn look(c: &mut PgConnection, batch: &[NewCall]) -> Result<Vec<Seen>, Fail
 
 /// Of each call: its row, idempotency key, its key's count, the first step of its log, the outbox and the audit row. The counts of
 /// their organisations are kept by triggers.
-async fn write(c: &mut PgConnection, calls: &[&NewCall]) -> Result<(), Failure> {
+async fn write(c: &mut PgConnection, calls: &[&NewCall], owner: Option<&ReplicaId>) -> Result<(), Failure> {
     if calls.is_empty() {
         return Ok(());
     }
@@ -127,8 +131,8 @@ async fn write(c: &mut PgConnection, calls: &[&NewCall]) -> Result<(), Failure> 
                  AS asked (id, org_id, request, dedup_key, at, deadline_at, mode, kept_key, body_sha256, counted_key, day,
                      event_id, audit_id, actor_type, actor_id, auth_method, ip, user_agent, request_id, changes, key_id)
          ), accepted AS (
-             INSERT INTO call (id, org_id, request, dedup_key, status, sequence, created_at, deadline_at, mode)
-             SELECT id, org_id, request, dedup_key, 'queued', 1, at, deadline_at, mode FROM asked
+             INSERT INTO call (id, org_id, request, dedup_key, status, sequence, created_at, deadline_at, mode, lease_owner)
+             SELECT id, org_id, request, dedup_key, 'queued', 1, at, deadline_at, mode, $23 FROM asked
          ), remembered AS (
              INSERT INTO idempotency (org_id, key, body_sha256, call_id, created_at)
              SELECT org_id, kept_key, body_sha256, id, at FROM asked WHERE kept_key IS NOT NULL
@@ -177,6 +181,7 @@ async fn write(c: &mut PgConnection, calls: &[&NewCall]) -> Result<(), Failure> 
         .bind(each(calls, |new| Json(json!({"to": new.request.to.shortened()}))))
         .bind(each(calls, |new| new.actor.key.as_ref().map(KeyId::as_str)))
         .bind(ACTION)
+        .bind(owner.map(ReplicaId::as_str))
         .execute(c)
         .await?;
     Ok(())

@@ -8,6 +8,7 @@ use controlplane_core::{
 use sqlx::PgConnection;
 
 use super::{
+    accounts,
     calls::{Entry, finish, head, next, repeated},
     rounds,
 };
@@ -20,7 +21,7 @@ use crate::{
 };
 
 pub(super) async fn begin(c: &mut PgConnection, begin: &BeginAttempt) -> Result<Begun, Failure> {
-    let call = head(c, &begin.call).await?;
+    let call = head(c, &begin.call).await?.driven_under(begin.epoch)?;
     if call.status.0.is_terminal() {
         return Ok(Begun::AlreadyEnded);
     }
@@ -34,8 +35,16 @@ pub(super) async fn begin(c: &mut PgConnection, begin: &BeginAttempt) -> Result<
         }
         (Some(_), _) => return Ok(Begun::AlreadyEnded),
     }
+    if let Some(account) = begin.account
+        && let Err(full) = accounts::turn(c, &begin.carrier, account).await?
+    {
+        return Ok(Begun::Full { wait: full.wait });
+    }
     if let Some(until) = rounds::begin(c, &call, begin).await? {
         return Ok(Begun::Held { until });
+    }
+    if begin.account.is_some() {
+        accounts::start(c, &begin.carrier, &begin.attempt).await?;
     }
     let inserted = sqlx::query(
         "INSERT INTO attempt
@@ -69,7 +78,7 @@ pub(super) async fn begin(c: &mut PgConnection, begin: &BeginAttempt) -> Result<
 }
 
 pub(super) async fn advance(c: &mut PgConnection, news: &Advance) -> Result<Written, Failure> {
-    let call = head(c, &news.call).await?;
+    let call = head(c, &news.call).await?.driven_under(news.epoch)?;
     let Some(attempt) = living(c, &call, &news.attempt).await? else { return Ok(Written::AlreadyEnded) };
     if news.status == AttemptStatus::Ended {
         return Err(Failure::Unexpected("an advance cannot end an attempt".to_owned()));
@@ -96,7 +105,7 @@ pub(super) async fn advance(c: &mut PgConnection, news: &Advance) -> Result<Writ
 }
 
 pub(super) async fn hear(c: &mut PgConnection, hear: &Hear) -> Result<Written, Failure> {
-    let call = head(c, &hear.call).await?;
+    let call = head(c, &hear.call).await?.driven_under(hear.epoch)?;
     let entry = Entry {
         attempt: Some((&hear.attempt, None)),
         key: Some(hear.key),
@@ -128,7 +137,7 @@ pub(super) async fn hear(c: &mut PgConnection, hear: &Hear) -> Result<Written, F
 }
 
 pub(super) async fn end(c: &mut PgConnection, end: &EndAttempt) -> Result<Written, Failure> {
-    let call = head(c, &end.call).await?;
+    let call = head(c, &end.call).await?.driven_under(end.epoch)?;
     let entry = Entry {
         end: end.follows.end(),
         attempt: Some((&end.attempt, Some(end.ending))),
@@ -147,7 +156,8 @@ pub(super) async fn end(c: &mut PgConnection, end: &EndAttempt) -> Result<Writte
     // After the call: its triggers lock what the organisation has open, and these what it has used of its day. Who accepts locks
     // both in this order too.
     sqlx::query(
-        "UPDATE attempt SET status = 'ended', ending = $1, sip_code = $2, q850 = $3, rang = $4, ended_at = $5,
+        "WITH freed AS (DELETE FROM carrier_channel WHERE attempt_id = $6)
+         UPDATE attempt SET status = 'ended', ending = $1, sip_code = $2, q850 = $3, rang = $4, ended_at = $5,
              heard_key = coalesce(heard_key, $7), machine = $8, is_untold = $9
          WHERE id = $6",
     )

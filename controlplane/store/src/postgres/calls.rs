@@ -33,7 +33,11 @@ use crate::{
 impl CallStore for PostgresStore {
     async fn create_calls(&self, new: Arc<[NewCall]>) -> Result<Vec<Created>, StoreError> {
         let begin = accepting::begin(&new);
-        self.transaction_from(begin, "create calls", new, |c, new| Box::pin(accepting::create(c, new))).await
+        let input = (new, self.replica.clone());
+        self.transaction_from(begin, "create calls", input, |c, (new, owner)| {
+            Box::pin(accepting::create(c, new, owner.as_ref()))
+        })
+        .await
     }
 
     async fn asked_before(
@@ -139,7 +143,7 @@ impl CallStore for PostgresStore {
     }
 
     async fn untold(&self, node: &NodeName, limit: u16) -> Result<Vec<Untold>, StoreError> {
-        let untold = untold::of(&self.pool, node, limit).await;
+        let untold = untold::of(&self.pool, node, limit, self.replica.as_ref()).await;
         untold.map_err(|error| self.failed("read what a node is to be asked", error))
     }
 
@@ -178,7 +182,7 @@ pub(super) async fn take_turns(
 }
 
 async fn end_alone(c: &mut PgConnection, end: &EndCall) -> Result<Written, Failure> {
-    let call = head(c, &end.call).await?;
+    let call = head(c, &end.call).await?.driven_under(end.epoch)?;
     if call.status.0.is_terminal() {
         return repeated(c, &call, &Entry { end: Some(end.end), ..Entry::of(&end.event_id, "", end.at) })
             .await;

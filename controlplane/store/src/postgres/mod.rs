@@ -1,10 +1,11 @@
 //! The store on a PostgreSQL server: for calls that must outlive the control plane's machine.
 //!
-//! One control plane per database, for now (`sole.rs`).
+//! One control plane per database, or several that all say so (`sole.rs`, `replicas.rs`).
 //! Each port method is one transaction, READ COMMITTED, that first locks the row of the call it is about.
 //! What the server rolled back because of others (serialisation, deadlock) is tried again, a few times.
 
 mod accepting;
+mod accounts;
 mod agents;
 mod attempts;
 mod audio;
@@ -25,6 +26,7 @@ mod open;
 mod orgs;
 mod privacy;
 mod reading;
+mod replicas;
 mod restoring;
 mod rounds;
 mod search;
@@ -36,6 +38,7 @@ mod webhooks;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
+use controlplane_core::ids::ReplicaId;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, SqlSafeStr as _, SqlStr, Transaction};
 
 use crate::{StoreError, error::Failure};
@@ -54,8 +57,22 @@ type Body<I, T> = for<'c> fn(&'c mut PgConnection, &'c I) -> Running<'c, T>;
 pub struct PostgresStore {
     pool: PgPool,
     database: Arc<str>,
+    /// The connection of signs of life.
+    heart: PgPool,
     sole: sole::Sole,
+    /// Whose calls it writes, where others share the database.
+    replica: Option<ReplicaId>,
     written: tokio::sync::watch::Sender<u64>,
+    nudged: tokio::sync::watch::Sender<u64>,
+    listener: Option<tokio::task::AbortHandle>,
+}
+
+impl Drop for PostgresStore {
+    fn drop(&mut self) {
+        if let Some(listener) = &self.listener {
+            listener.abort();
+        }
+    }
 }
 
 impl PostgresStore {
@@ -66,7 +83,15 @@ impl PostgresStore {
     /// [`StoreError::Open`] if the server cannot be reached or used, another control plane uses the
     /// database, or the schema is newer than this program.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
-        open::open(url).await
+        open::open(url, None).await
+    }
+
+    /// The same for one of several control planes that share the database, all of which must be opened so.
+    ///
+    /// # Errors
+    /// As of [`PostgresStore::open`]; another control plane has the database to itself.
+    pub async fn open_shared(url: &str, replica: ReplicaId) -> Result<Self, StoreError> {
+        open::open(url, Some(replica)).await
     }
 
     /// Runs `body` in a transaction and returns when it is on the server's disk.

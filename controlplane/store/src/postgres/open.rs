@@ -4,19 +4,28 @@
 
 use std::{str::FromStr, time::Duration};
 
+use controlplane_core::ids::ReplicaId;
 use sqlx::{
-    ConnectOptions, Connection, PgConnection,
+    ConnectOptions, Connection, PgConnection, PgPool,
     migrate::Migrator,
-    postgres::{PgConnectOptions, PgPoolOptions},
+    postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
+use tokio::sync::watch;
 
-use super::{PostgresStore, sole};
+use super::{
+    PostgresStore,
+    sole::{self, Hold},
+};
 use crate::StoreError;
 
 /// Connections of one replica. Transactions are a few milliseconds: more would only queue in the server.
 pub(super) const CONNECTIONS_MAX: u32 = 16;
 /// How long a caller waits for a free connection, or for the server to be back.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same for a sign of life, which is worth nothing when it comes late.
+const HEART_TIMEOUT: Duration = Duration::from_secs(1);
+/// Between two tries to hear nudges.
+const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 /// A connection that lay idle for so long is tested before it is used; each is when it comes back. Sooner, a round trip would be
 /// spent on a server that answered just now.
 const TESTED_AFTER: Duration = Duration::from_secs(1);
@@ -32,9 +41,14 @@ const SESSION: [(&str, &str); 6] = [
     ("jit", "off"),
 ];
 
+/// The same where replicas share the database: what one that stands still has locked (its call, its organisation's turn) must be
+/// free for the others before they take it for dead.
+const SHARED_SESSION: [(&str, &str); 1] = [("idle_in_transaction_session_timeout", "1s")];
+
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
-pub(super) async fn open(url: &str) -> Result<PostgresStore, StoreError> {
+pub(super) async fn open(url: &str, replica: Option<ReplicaId>) -> Result<PostgresStore, StoreError> {
+    let hold = if replica.is_some() { Hold::Shared } else { Hold::Alone };
     let options = PgConnectOptions::from_str(url).map_err(|error| {
         StoreError::Open(format!(
             "the database URL cannot be read: {error}; write postgres://USER:PASSWORD@HOST:PORT/DATABASE"
@@ -50,10 +64,21 @@ pub(super) async fn open(url: &str) -> Result<PostgresStore, StoreError> {
         Ok(Err(error)) => return Err(unreachable(&place, &error.to_string())),
         Err(_) => return Err(unreachable(&place, "no answer within 5 s")),
     };
-    sole::take(&place, &mut connection).await?;
+    sole::take(&place, &mut connection, hold).await?;
     migrate(&place, &mut connection).await?;
     let database = place.into();
-    let sole = sole::keep(connection, holding, std::sync::Arc::clone(&database));
+    let sole = sole::keep(connection, holding, std::sync::Arc::clone(&database), hold);
+    let mut options = options.options(SESSION);
+    if replica.is_some() {
+        options = options.options(SHARED_SESSION);
+    }
+    let heart = PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(HEART_TIMEOUT)
+        .connect_lazy_with(options.clone().options([("statement_timeout", "1s"), ("lock_timeout", "500ms")]));
+    let nudged = watch::Sender::new(0);
+    let listener =
+        replica.as_ref().map(|_| tokio::spawn(listen(options.clone(), nudged.clone())).abort_handle());
     let pool = PgPoolOptions::new()
         .max_connections(CONNECTIONS_MAX)
         .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -61,8 +86,30 @@ pub(super) async fn open(url: &str) -> Result<PostgresStore, StoreError> {
         .before_acquire(|connection, about| {
             Box::pin(async move { Ok(about.idle_for < TESTED_AFTER || connection.ping().await.is_ok()) })
         })
-        .connect_lazy_with(options.options(SESSION));
-    Ok(PostgresStore { pool, database, sole, written: tokio::sync::watch::Sender::new(0) })
+        .connect_lazy_with(options);
+    let written = watch::Sender::new(0);
+    Ok(PostgresStore { pool, database, heart, sole, replica, written, nudged, listener })
+}
+
+/// Hears other replicas' nudges, for ever. One that falls into a cut is lost: they are only nudges.
+async fn listen(options: PgConnectOptions, nudged: watch::Sender<u64>) {
+    let pool =
+        PgPoolOptions::new().max_connections(1).acquire_timeout(ACQUIRE_TIMEOUT).connect_lazy_with(options);
+    loop {
+        if let Err(error) = hear(&pool, &nudged).await {
+            tracing::debug!(%error, "nudges are not heard: looks go on without them");
+        }
+        tokio::time::sleep(LISTEN_AGAIN).await;
+    }
+}
+
+async fn hear(pool: &PgPool, nudged: &watch::Sender<u64>) -> Result<(), sqlx::Error> {
+    let mut listener = PgListener::connect_with(pool).await?;
+    listener.listen("ringward").await?;
+    loop {
+        listener.recv().await?;
+        nudged.send_modify(|nudges| *nudges += 1);
+    }
 }
 
 fn unreachable(place: &str, error: &str) -> StoreError {

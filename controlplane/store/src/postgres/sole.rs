@@ -1,4 +1,5 @@
-//! One control plane per database, as long as calls have no leases: two would phone everybody twice.
+//! One control plane per database, or several that share it by leases: one that knows nothing of leases beside another would
+//! phone everybody twice. Who shares holds the lock as a reader does, who does not as a writer.
 //!
 //! The process holds an advisory lock of the server's, in a session that does nothing else, and looks every
 //! second whether it still does. Where it does not (the server was restarted, the way to it was cut), nothing
@@ -35,6 +36,15 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 const SESSION: [(&str, &str); 3] =
     [("tcp_keepalives_idle", "30"), ("tcp_keepalives_interval", "10"), ("tcp_keepalives_count", "3")];
 
+/// In which way the database is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// By one control plane.
+    Alone,
+    /// By all that hold it so.
+    Shared,
+}
+
 /// The lock, held until this is dropped.
 pub(super) struct Sole {
     held: Arc<AtomicBool>,
@@ -61,10 +71,10 @@ pub(super) fn session(options: &PgConnectOptions) -> PgConnectOptions {
 }
 
 /// Takes the lock, or says who has it and what to do.
-pub(super) async fn take(place: &str, connection: &mut PgConnection) -> Result<(), StoreError> {
+pub(super) async fn take(place: &str, connection: &mut PgConnection, hold: Hold) -> Result<(), StoreError> {
     let failed = |error| StoreError::Open(format!("cannot lock the PostgreSQL database {place}: {error}"));
     let deadline = Instant::now() + LOCK_WAIT;
-    while !try_lock(connection).await.map_err(failed)? {
+    while !try_lock(connection, hold).await.map_err(failed)? {
         if Instant::now() >= deadline {
             return Err(StoreError::Open(refusal(place, holder(connection).await.map_err(failed)?)));
         }
@@ -74,9 +84,9 @@ pub(super) async fn take(place: &str, connection: &mut PgConnection) -> Result<(
 }
 
 /// Keeps the lock that `connection` holds.
-pub(super) fn keep(connection: PgConnection, options: PgConnectOptions, place: Arc<str>) -> Sole {
+pub(super) fn keep(connection: PgConnection, options: PgConnectOptions, place: Arc<str>, hold: Hold) -> Sole {
     let held = Arc::new(AtomicBool::new(true));
-    let keeper = tokio::spawn(watch(connection, options, place, Arc::clone(&held)));
+    let keeper = tokio::spawn(watch(connection, options, place, Arc::clone(&held), hold));
     Sole { held, keeper }
 }
 
@@ -85,6 +95,7 @@ async fn watch(
     options: PgConnectOptions,
     place: Arc<str>,
     held: Arc<AtomicBool>,
+    hold: Hold,
 ) {
     loop {
         while is_ours(&mut connection).await {
@@ -95,19 +106,19 @@ async fn watch(
             database = %place,
             "the lock that keeps other control planes out is lost: nothing is written until it is held again"
         );
-        connection = again(&options, &place).await;
+        connection = again(&options, &place, hold).await;
         held.store(true, Ordering::Release);
         tracing::info!(database = %place, "the lock that keeps other control planes out is held again");
     }
 }
 
 /// A new session that holds the lock, as soon as there can be one.
-async fn again(options: &PgConnectOptions, place: &str) -> PgConnection {
+async fn again(options: &PgConnectOptions, place: &str, hold: Hold) -> PgConnection {
     let mut told = false;
     loop {
         let attempt = async {
             let mut connection = options.connect().await?;
-            let locked = try_lock(&mut connection).await?;
+            let locked = try_lock(&mut connection, hold).await?;
             Ok::<_, sqlx::Error>((connection, locked))
         };
         match timeout(CHECK_TIMEOUT, attempt).await {
@@ -125,8 +136,12 @@ async fn again(options: &PgConnectOptions, place: &str) -> PgConnection {
     }
 }
 
-async fn try_lock(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(LOCK).fetch_one(connection).await
+async fn try_lock(connection: &mut PgConnection, hold: Hold) -> Result<bool, sqlx::Error> {
+    let sql = match hold {
+        Hold::Alone => "SELECT pg_try_advisory_lock($1)",
+        Hold::Shared => "SELECT pg_try_advisory_lock_shared($1)",
+    };
+    sqlx::query_scalar(sql).bind(LOCK).fetch_one(connection).await
 }
 
 /// The row of the lock, for whoever holds it.
@@ -169,7 +184,8 @@ fn refusal(place: &str, holder: Option<(i32, String)>) -> String {
     };
     format!(
         "the PostgreSQL database {place} is in use by another control plane{who}. One database serves one control \
-         plane: stop the other one, or give this one a database of its own with RINGWARD_DATABASE_URL. If the \
+         plane, or several that all have replicas.enabled: stop the other one, or give this one a database of its own with \
+         RINGWARD_DATABASE_URL. If the \
          other one's machine is gone, wait a minute for the server to notice{end}"
     )
 }

@@ -1,7 +1,7 @@
 //! Attempts that ended untold, on PostgreSQL: which they are, and what is heard of them after all.
 
 use controlplane_core::{
-    ids::{AttemptId, CallId},
+    ids::{AttemptId, CallId, ReplicaId},
     names::NodeName,
     request::{CallRequest, KeyAction},
 };
@@ -30,15 +30,22 @@ pub(super) async fn nodes(pool: &PgPool) -> Result<Vec<NodeName>, sqlx::Error> {
     Ok(nodes.into_iter().map(|node| node.0).collect())
 }
 
-/// What one of them is to be asked of.
-pub(super) async fn of(pool: &PgPool, node: &NodeName, limit: u16) -> Result<Vec<Untold>, sqlx::Error> {
+/// What one of them is to be asked of. Of open calls only those of the `replica` that asks, whose task is to hear it.
+pub(super) async fn of(
+    pool: &PgPool,
+    node: &NodeName,
+    limit: u16,
+    replica: Option<&ReplicaId>,
+) -> Result<Vec<Untold>, sqlx::Error> {
     type Row = (Word<CallId>, Word<AttemptId>, Option<String>, Stored<CallRequest>);
     let rows = sqlx::query_as::<_, Row>(
         "SELECT c.id, a.id, a.incarnation, c.request FROM attempt a JOIN call c ON c.id = a.call_id
-         WHERE a.is_untold AND a.node = $1 ORDER BY a.id LIMIT $2",
+         WHERE a.is_untold AND a.node = $1
+             AND ($3::text IS NULL OR c.ended_at IS NOT NULL OR c.lease_owner = $3) ORDER BY a.id LIMIT $2",
     )
     .bind(node.as_str())
     .bind(i64::from(limit))
+    .bind(replica.map(ReplicaId::as_str))
     .fetch_all(pool)
     .await?;
     let untold = |(call, attempt, incarnation, request): Row| Untold {

@@ -43,7 +43,7 @@ pub(super) async fn create(c: &mut SqliteConnection, batch: &[NewCall]) -> Resul
     let mut created = Vec::with_capacity(batch.len());
     for (new, verdict) in batch.iter().zip(verdicts) {
         created.push(match verdict {
-            Verdict::Accept => Created::New(new.accepted()),
+            Verdict::Accept => Created::New(new.accepted(None)),
             Verdict::There => Created::New(load(c, &new.org, &new.id).await?),
             Verdict::KeyReused => Created::KeyReused,
             Verdict::Replay(id) => Created::Replayed(load(c, &new.org, &id).await?),

@@ -20,7 +20,7 @@ use crate::{
 };
 
 pub(super) async fn begin(c: &mut SqliteConnection, begin: &BeginAttempt) -> Result<Begun, Failure> {
-    let call = head(c, &begin.call).await?;
+    let call = head(c, &begin.call).await?.driven_under(begin.epoch)?;
     if call.status.0.is_terminal() {
         return Ok(Begun::AlreadyEnded);
     }
@@ -69,7 +69,7 @@ pub(super) async fn begin(c: &mut SqliteConnection, begin: &BeginAttempt) -> Res
 }
 
 pub(super) async fn advance(c: &mut SqliteConnection, news: &Advance) -> Result<Written, Failure> {
-    let call = head(c, &news.call).await?;
+    let call = head(c, &news.call).await?.driven_under(news.epoch)?;
     let Some(attempt) = living(c, &call, &news.attempt).await? else { return Ok(Written::AlreadyEnded) };
     if news.status == AttemptStatus::Ended {
         return Err(Failure::Unexpected("an advance cannot end an attempt".to_owned()));
@@ -96,7 +96,7 @@ pub(super) async fn advance(c: &mut SqliteConnection, news: &Advance) -> Result<
 }
 
 pub(super) async fn hear(c: &mut SqliteConnection, hear: &Hear) -> Result<Written, Failure> {
-    let call = head(c, &hear.call).await?;
+    let call = head(c, &hear.call).await?.driven_under(hear.epoch)?;
     let entry = Entry {
         attempt: Some((&hear.attempt, None)),
         key: Some(hear.key),
@@ -128,7 +128,7 @@ pub(super) async fn hear(c: &mut SqliteConnection, hear: &Hear) -> Result<Writte
 }
 
 pub(super) async fn end(c: &mut SqliteConnection, end: &EndAttempt) -> Result<Written, Failure> {
-    let call = head(c, &end.call).await?;
+    let call = head(c, &end.call).await?.driven_under(end.epoch)?;
     let entry = Entry {
         end: end.follows.end(),
         attempt: Some((&end.attempt, Some(end.ending))),

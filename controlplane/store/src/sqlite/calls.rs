@@ -157,7 +157,7 @@ impl CallStore for SqliteStore {
 }
 
 async fn end_alone(c: &mut SqliteConnection, end: &EndCall) -> Result<Written, Failure> {
-    let call = head(c, &end.call).await?;
+    let call = head(c, &end.call).await?.driven_under(end.epoch)?;
     if call.status.0.is_terminal() {
         return repeated(c, &call, &Entry { end: Some(end.end), ..Entry::of(&end.event_id, "", end.at) })
             .await;

@@ -24,6 +24,7 @@ mod orgs;
 mod privacy;
 mod quick;
 mod reading;
+mod replicas;
 mod restoring;
 mod rounds;
 mod search;
@@ -45,6 +46,8 @@ pub struct SqliteStore {
     readers: open::Readers,
     quick: quick::Quick,
     database: Arc<str>,
+    /// Never changes: nobody nudges.
+    nudged: tokio::sync::watch::Sender<u64>,
 }
 
 /// Nobody else has the file for as long as the result lives. The file itself may be missing or damaged.

@@ -60,6 +60,7 @@ pub(super) async fn open(path: &Path) -> Result<SqliteStore, StoreError> {
         readers,
         quick: Quick::new(reading),
         database,
+        nudged: tokio::sync::watch::Sender::new(0),
     })
 }
 

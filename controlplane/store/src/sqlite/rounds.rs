@@ -21,7 +21,7 @@ use crate::{
 
 /// Another round, later.
 pub(super) async fn redial(c: &mut SqliteConnection, redial: &RedialCall) -> Result<Written, Failure> {
-    let call = head(c, &redial.call).await?;
+    let call = head(c, &redial.call).await?.driven_under(redial.epoch)?;
     let entry = Entry { redial_at: Some(redial.redial_at), ..Entry::of(&redial.event_id, QUEUED, redial.at) };
     match repeated(c, &call, &entry).await? {
         // The same write again, by a caller that did not hear the first one's answer.

@@ -114,7 +114,7 @@ pub(crate) async fn end_and_next_attempt_exclude_each_other(mut f: Fixture) {
                 assert_eq!((call.ended_at, call.attempts.len()), (None, 1));
             }
             Begun::AlreadyEnded => assert!(call.ended_at.is_some() && call.attempts.is_empty()),
-            Begun::Held { .. } | Begun::TooLate { .. } => panic!("{begun:?}"),
+            Begun::Held { .. } | Begun::Full { .. } | Begun::TooLate { .. } => panic!("{begun:?}"),
         }
     }
 }

@@ -197,6 +197,7 @@ impl Fixture {
     pub(crate) fn begin(&mut self, call: &CallId) -> BeginAttempt {
         BeginAttempt {
             call: call.clone(),
+            epoch: 0,
             attempt: AttemptId::new(&mut self.rng),
             node: "waw-1".parse().unwrap(),
             trunk: "acme-waw-1".parse().unwrap(),
@@ -204,6 +205,7 @@ impl Fixture {
             incarnation: Some("1764000000".to_owned()),
             to: "+48221234567".parse().unwrap(),
             throttle: Throttle::off(),
+            account: None,
             at: NOON,
             event_id: self.event(),
         }
@@ -217,12 +219,14 @@ impl Fixture {
         s: i64,
     ) -> Advance {
         let (call, attempt) = of.clone();
-        Advance { call, attempt, status, rang, at: NOON + Duration::seconds(s), event_id: self.event() }
+        let at = NOON + Duration::seconds(s);
+        Advance { call, epoch: 0, attempt, status, rang, at, event_id: self.event() }
     }
 
     pub(crate) fn end_attempt(&mut self, of: &(CallId, AttemptId), call_end: Option<CallEnd>) -> EndAttempt {
         EndAttempt {
             call: of.0.clone(),
+            epoch: 0,
             attempt: of.1.clone(),
             ending: EndingClass::Congestion,
             sip_code: Some(503),
@@ -238,15 +242,15 @@ impl Fixture {
     pub(crate) fn hear(&mut self, of: &(CallId, AttemptId), key: char, action: KeyAction) -> Hear {
         let (call, attempt) = of.clone();
         let (key, at) = (key.try_into().unwrap(), NOON + Duration::seconds(7));
-        Hear { call, attempt, key, action, at, event_id: self.event() }
+        Hear { call, epoch: 0, attempt, key, action, at, event_id: self.event() }
     }
 
     pub(crate) fn redial(&mut self, call: &CallId, redial_at: OffsetDateTime) -> RedialCall {
-        RedialCall { call: call.clone(), redial_at, at: NOON, event_id: self.event() }
+        RedialCall { call: call.clone(), epoch: 0, redial_at, at: NOON, event_id: self.event() }
     }
 
     pub(crate) fn end_call(&mut self, call: &CallId, at: OffsetDateTime) -> EndCall {
-        EndCall { call: call.clone(), end: failed(), at, event_id: self.event() }
+        EndCall { call: call.clone(), epoch: 0, end: failed(), at, event_id: self.event() }
     }
 
     pub(crate) async fn call(&self, id: &CallId) -> Call {

@@ -32,6 +32,7 @@ mod model;
 mod oncall;
 mod paging;
 mod privacy;
+mod replicas;
 mod restoring;
 mod rounds;
 mod sessions;
@@ -64,6 +65,16 @@ macro_rules! contract {
 contract! {
     restoring:
         what_is_open_is_held_until_it_is_released;
+    replicas:
+        a_replica_lives_as_long_as_its_lease
+        one_leads_until_its_lease_is_over
+        twenty_that_start_at_once_have_one_leader
+        calls_of_the_dead_are_claimed_once_and_those_of_the_living_never
+        ten_that_claim_at_once_share_and_take_nothing_twice
+        a_late_owners_write_is_refused
+        a_claim_and_a_late_write_exclude_each_other
+        an_owner_finds_which_of_its_calls_shall_end
+        what_others_change_is_seen_by_its_mark;
     late:
         what_ended_untold_is_found_until_it_is_told
         a_key_heard_late_ends_a_call_that_waits

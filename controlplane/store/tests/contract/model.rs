@@ -204,6 +204,7 @@ fn begun(result: Result<Begun, StoreError>) -> Answer {
         Begun::AlreadyEnded => Answer::AlreadyEnded,
         Begun::TooLate { .. } => Answer::TooLate,
         Begun::Held { until } => panic!("held until {until} without a throttle"),
+        Begun::Full { .. } => panic!("full without an account"),
     }
 }
 

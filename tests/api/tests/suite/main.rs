@@ -31,6 +31,8 @@ mod promises;
 mod redials;
 mod refusals;
 mod rehearsals;
+#[cfg(feature = "postgres-tests")]
+mod replicas;
 mod restarts;
 mod restoring;
 mod secrets;
