@@ -15,6 +15,7 @@ mod agent;
 mod apart;
 mod asterisk;
 mod attacker;
+mod bare;
 mod carrier;
 mod clock;
 mod command;
@@ -46,11 +47,11 @@ pub mod postgres;
 mod process;
 mod program;
 mod progress;
+mod python;
 mod render;
 mod request;
 mod root;
 mod scan;
-mod schemathesis;
 mod seen;
 mod setup;
 pub mod shapes;
@@ -63,6 +64,7 @@ mod wire;
 pub use agent::Agent;
 pub use apart::{apart, can_run_apart};
 pub use attacker::{Attacker, Method, Volley};
+pub use bare::Bare;
 pub use carrier::{Behaviour, Carrier};
 pub use clock::{now, pause, since_1970, wait_until};
 pub use control_plane::ControlPlane;
@@ -81,9 +83,9 @@ pub use phone::{ACCOUNT, Phone, Registrations};
 pub use plan::{AsteriskVersion, Build, Hardening, Hosts, Inbound, Plan, Reach, TrunkLayout, TrunkPlan};
 pub use process::Signal;
 pub use program::program;
-pub use root::{Root, ensure as ensure_root};
+pub use python::{install_ansible, install_schemathesis};
+pub use root::{Root, ensure as ensure_root, ensure_bare as ensure_bare_root};
 pub use scan::Port;
-pub use schemathesis::install_schemathesis;
 pub use seen::{NumberSeen, Seen};
 pub use setup::{Planted, Setup};
 pub use status::{HostStatus, status};
@@ -162,6 +164,14 @@ pub fn install_everything() -> Result<(), LabError> {
         ensure_root(version)?;
     }
     Ok(())
+}
+
+/// Installs what packages are held against, where it is missing.
+///
+/// # Errors
+/// It cannot be installed.
+pub fn install_lintian() -> Result<(), LabError> {
+    packages::ensure(packages::LINTIAN)
 }
 
 /// Installs real attackers and a phone, where they are missing: sipvicious, SIPp, hydra.

@@ -160,7 +160,7 @@ impl Machine {
         };
         let mut command = Command::new("nsenter");
         command.args(["--target", &leader.to_string(), "--all", "--root", "--wd=/"]).args(line);
-        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").current_dir("/");
         Ok(command)
     }
 

@@ -62,6 +62,8 @@ enum Command {
     Check,
     /// Everything that CI runs, stage by stage
     Test(stages::Wanted),
+    /// Builds a fleet by Ansible from bare hosts, changes, upgrades and reduces it: all of what CI does a part of
+    Ansible,
     /// Measures, in the optimised build
     Bench {
         /// agent: its memory and processor time, idle and at 100 calls per second; api: durable calls accepted per second, beside the bare framework; ban: from the packet that earns a ban to the first one dropped, beside fail2ban; failover: from a 503 to the next INVITE; fleet: a thousand linked nodes, and five thousand; jail: a log read and weighed, beside fail2ban
@@ -108,6 +110,7 @@ fn main() -> ExitCode {
         Command::Root { asterisk } => lab::ensure_root(asterisk).map(|_| ()).map_err(Into::into),
         Command::Check => stages::check(),
         Command::Test(wanted) => stages::test(&wanted),
+        Command::Ansible => stages::ansible(),
         Command::Bench { what, nodes, json } => bench::bench(what, nodes, json),
         Command::Chaos(wanted) => stages::chaos(&wanted),
         Command::Fuzz(wanted) => fuzz::fuzz(&wanted),

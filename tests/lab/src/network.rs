@@ -73,6 +73,51 @@ pub(crate) fn speak_from(host: &str, to: Ipv4Addr, source: Ipv4Addr) -> Result<(
     command::run("set a host's source", "ip", line).map(|_| ())
 }
 
+/// Puts a router, a host of its own named `<host>-nat`, into a host's cable: outside it has the host's address and hands on
+/// these TCP ports, inside the host has `inner`. Sources are rewritten as any home router does, and nothing else comes in.
+pub(crate) fn put_behind_nat(
+    host: &str,
+    outer: Ipv4Addr,
+    inner: Ipv4Addr,
+    router: Ipv4Addr,
+    ports: &[u16],
+) -> Result<(), LabError> {
+    let (namespace, nat) = (namespace(host), format!("{host}-nat"));
+    let batch_in = |namespace: &str, lines: String| {
+        let mut ip = Command::new("ip");
+        command::feed("lay a router", ip.args(["-n", namespace, "-batch", "-"]), &lines).map(|_| ())
+    };
+    // The host's end moves over to the router; a cable between both comes instead.
+    let router_in = self::namespace(&nat);
+    batch(&format!("netns add {router_in}\n"))?;
+    batch_in(&namespace, format!("addr flush dev eth0\nlink set eth0 netns {router_in}\n"))?;
+    batch_in(
+        &router_in,
+        format!(
+            "link set lo up\nlink set eth0 up\naddr add {outer}/24 dev eth0\n\
+             link add inside type veth peer name eth0 netns {namespace}\nlink set inside up\naddr add {router}/24 dev inside\n"
+        ),
+    )?;
+    batch_in(
+        &namespace,
+        format!("link set eth0 up\naddr add {inner}/24 dev eth0\nroute add default via {router}\n"),
+    )?;
+    let forward = ["netns", "exec", &router_in, "sysctl", "-qw", "net.ipv4.ip_forward=1"];
+    command::run("let a router forward", "ip", forward)?;
+    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+    set_host_rules(
+        &nat,
+        &format!(
+            "chain in {{ type nat hook prerouting priority -100;\n\
+             iifname eth0 tcp dport {{ {} }} dnat to {inner}\n}}\n\
+             chain out {{ type nat hook postrouting priority 100;\noifname eth0 masquerade\n}}\n\
+             chain through {{ type filter hook forward priority 0; policy drop;\n\
+             ct state established,related accept\niifname inside accept\nct status dnat accept\n}}",
+            ports.join(", ")
+        ),
+    )
+}
+
 /// Takes the host's cable out, or puts it back.
 pub(crate) fn set_cable(host: &str, plugged: bool) -> Result<(), LabError> {
     let state = if plugged { "up" } else { "down" };

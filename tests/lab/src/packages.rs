@@ -72,8 +72,21 @@ pub(crate) const ATTACK_TOOLS: &[Tool] = &[
     Tool { program: "sipp", package: "sip-tester" },
 ];
 
-/// What making an Asterisk root needs.
-pub(crate) const ROOT_TOOLS: &[Tool] = &[Tool { program: "debootstrap", package: "debootstrap" }];
+/// What making a root needs; dpkg-dev also to pack the two programs.
+pub(crate) const ROOT_TOOLS: &[Tool] = &[
+    Tool { program: "debootstrap", package: "debootstrap" },
+    Tool { program: "dpkg-scanpackages", package: "dpkg-dev" },
+];
+
+/// What packages are held against.
+pub(crate) const LINTIAN: &[Tool] = &[Tool { program: "lintian", package: "lintian" }];
+
+/// By what Ansible reaches hosts; and what makes a carrier's certificate.
+pub(crate) const SSH_TOOLS: &[Tool] = &[
+    Tool { program: "openssl", package: "openssl" },
+    Tool { program: "ssh", package: "openssh-client" },
+    Tool { program: "ssh-keygen", package: "openssh-client" },
+];
 
 /// Installs those of `tools` that are missing.
 pub(crate) fn ensure(tools: &[Tool]) -> Result<(), LabError> {

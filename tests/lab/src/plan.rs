@@ -183,8 +183,9 @@ pub struct TrunkPlan {
 impl Plan {
     /// Refuses what has no room in the address plan.
     pub fn check(&self) -> Result<(), LabError> {
-        if self.pbxes == 0 || self.pbxes > PBXES_MAX {
-            return Err(LabError::Plan(format!("{} PBXes; 1 to {PBXES_MAX} are possible", self.pbxes)));
+        // With none, hosts beside the carriers are the caller's: [`crate::Bare`].
+        if self.pbxes > PBXES_MAX {
+            return Err(LabError::Plan(format!("{} PBXes; up to {PBXES_MAX} are possible", self.pbxes)));
         }
         if self.carriers == 0 || self.carriers > CARRIERS_MAX {
             return Err(LabError::Plan(format!(

@@ -15,6 +15,20 @@ const PACKAGES: &[&str] = &["asterisk", "asterisk-core-sounds-en-gsm", "sip-test
 /// What makes it a root that can be booted.
 const BOOT_PACKAGES: &[&str] =
     &["systemd", "systemd-sysv", "dbus", "openssh-server", "nftables", "python3-minimal"];
+/// What a bare host has: it can be booted, and reached by Ansible.
+const BARE_PACKAGES: &[&str] =
+    &["systemd", "systemd-sysv", "dbus", "openssh-server", "python3", "python3-apt", "iproute2"];
+/// What playbooks install on it.
+const MIRRORED: &[&str] = &[
+    "asterisk",
+    "asterisk-core-sounds-en-gsm",
+    "nftables",
+    "espeak-ng",
+    "sqlite3",
+    "ca-certificates",
+    "prometheus",
+    "postgresql",
+];
 /// apt settings of this machine that also count inside.
 const APT_SETTINGS: &[&str] = &["Acquire::Check-Valid-Until", "Acquire::Check-Date", "Acquire::http::Proxy"];
 
@@ -37,32 +51,45 @@ fn recipe(asterisk: AsteriskVersion) -> &'static str {
 
 /// Gives the root that has this Asterisk, making it first if need be (one to two minutes).
 pub fn ensure(asterisk: AsteriskVersion) -> Result<Root, LabError> {
-    let suite = asterisk.suite();
-    let path = Path::new(CACHE).join(format!("{suite}-{}", recipe(asterisk)));
-    let root = Root { path: path.clone(), asterisk };
+    let path = kept(asterisk.suite(), recipe(asterisk), |building| build(asterisk, building))?;
+    Ok(Root { path, asterisk })
+}
+
+/// Gives the root of a bare host: Debian with systemd, sshd and Python, beside it a mirror of the packages that playbooks
+/// install, since nothing leads out of the lab. It is made first if need be (one to two minutes).
+///
+/// # Errors
+/// A package cannot be had.
+pub fn ensure_bare() -> Result<PathBuf, LabError> {
+    kept("bare", "v1", build_bare)
+}
+
+/// The folder of a root that was made before, or is made now: once, however many ask.
+fn kept(
+    name: &str,
+    version: &str,
+    build: impl FnOnce(&Path) -> Result<(), LabError>,
+) -> Result<PathBuf, LabError> {
+    let path = Path::new(CACHE).join(format!("{name}-{version}"));
     if path.is_dir() {
-        return Ok(root);
+        return Ok(path);
     }
     packages::must_be_root()?;
     fs::create_dir_all(CACHE).map_err(LabError::file("create", CACHE))?;
-    let lock_path = Path::new(CACHE).join(format!("{suite}.lock"));
+    let lock_path = Path::new(CACHE).join(format!("{name}.lock"));
     let lock = File::create(&lock_path).map_err(LabError::file("create", &lock_path))?;
     lock.lock().map_err(LabError::file("lock", &lock_path))?;
     if path.is_dir() {
-        return Ok(root); // someone else made it while we waited
+        return Ok(path); // someone else made it while we waited
     }
     packages::ensure(packages::ROOT_TOOLS)?;
-    remove_unfinished(suite);
+    remove_unfinished(name);
     let start = clock::now();
-    let building = Path::new(CACHE).join(format!("{suite}.building.{}", std::process::id()));
-    build(asterisk, &building)?;
+    let building = Path::new(CACHE).join(format!("{name}.building.{}", std::process::id()));
+    build(&building)?;
     fs::rename(&building, &path).map_err(LabError::file("rename", &building))?;
-    progress::say(&format!(
-        "root with Asterisk {} made in {} s",
-        asterisk.major(),
-        start.elapsed().as_secs()
-    ));
-    Ok(root)
+    progress::say(&format!("root {name} made in {} s", start.elapsed().as_secs()));
+    Ok(path)
 }
 
 impl Root {
@@ -80,8 +107,41 @@ impl Root {
 fn build(asterisk: AsteriskVersion, building: &Path) -> Result<(), LabError> {
     let (suite, major) = (asterisk.suite(), asterisk.major());
     progress::say(&format!(
-        "making the root with Asterisk {major}, step 1 of 3: Debian {suite} (about a minute)"
+        "making the root with Asterisk {major}, step 1 of 2: Debian {suite} (about a minute)"
     ));
+    build_debian(suite, building)?;
+    progress::say("step 2 of 2: Asterisk and SIPp");
+    let mut packages = PACKAGES.to_vec();
+    match asterisk {
+        AsteriskVersion::V22 => packages.extend(BOOT_PACKAGES),
+        AsteriskVersion::V16 => {}
+    }
+    install(building, &[], &packages)?;
+    // Where hosts mount their own folder, and the name server that they are given.
+    let home = building.join(crate::host::HOME.trim_start_matches('/'));
+    fs::create_dir_all(&home).map_err(LabError::file("create", &home))?;
+    inside(building, &["apt-get", "clean"])?;
+    Ok(())
+}
+
+fn build_bare(building: &Path) -> Result<(), LabError> {
+    const MIRROR: &str = "set -e; cd \"$1\"; mkdir -p srv/mirror; mv var/cache/apt/archives/*.deb srv/mirror\n\
+        cd srv/mirror; dpkg-scanpackages --multiversion . >Packages 2>/dev/null; cd ../../etc/apt\n\
+        rm -f sources.list.d/*; echo 'deb [trusted=yes] file:/srv/mirror ./' >sources.list";
+    progress::say("making the root of bare hosts, step 1 of 2: Debian (about a minute)");
+    build_debian(AsteriskVersion::V22.suite(), building)?;
+    install(building, &[], BARE_PACKAGES)?;
+    inside(building, &["apt-get", "clean"])?;
+    progress::say("step 2 of 2: packages that playbooks install");
+    install(building, &["--download-only"], MIRRORED)?;
+    let mut mirror = Command::new("sh");
+    mirror.args(["-c", MIRROR, "mirror"]).arg(building);
+    command::finish("lay out a mirror", &mut mirror)?;
+    inside(building, &["apt-get", "-q", "update"]).map(|_| ())
+}
+
+/// Debian's base in which no service starts, with this machine's mirror.
+fn build_debian(suite: &str, building: &Path) -> Result<(), LabError> {
     let mut debootstrap = Command::new("debootstrap");
     debootstrap.args(["--variant=minbase", suite]).arg(building).arg(mirror()?);
     let script = Path::new("/usr/share/debootstrap/scripts").join(suite);
@@ -97,21 +157,12 @@ fn build(asterisk: AsteriskVersion, building: &Path) -> Result<(), LabError> {
     let settings = building.join("etc/apt/apt.conf.d/90ringward-lab");
     fs::write(&settings, apt_settings()?).map_err(LabError::file("write", &settings))?;
 
-    progress::say("step 2 of 3: list of packages");
-    inside(building, &["apt-get", "-q", "update"])?;
-    progress::say("step 3 of 3: Asterisk and SIPp");
-    let mut install = vec!["apt-get", "-q", "install", "-y", "--no-install-recommends"];
-    install.extend(PACKAGES);
-    match asterisk {
-        AsteriskVersion::V22 => install.extend(BOOT_PACKAGES),
-        AsteriskVersion::V16 => {}
-    }
-    inside(building, &install)?;
-    // Where hosts mount their own folder, and the name server that they are given.
-    let home = building.join(crate::host::HOME.trim_start_matches('/'));
-    fs::create_dir_all(&home).map_err(LabError::file("create", &home))?;
-    inside(building, &["apt-get", "clean"])?;
-    Ok(())
+    inside(building, &["apt-get", "-q", "update"]).map(|_| ())
+}
+
+fn install(building: &Path, options: &[&str], packages: &[&str]) -> Result<(), LabError> {
+    let install = ["apt-get", "-q", "install", "-y", "--no-install-recommends"];
+    inside(building, &[&install, options, packages].concat()).map(|_| ())
 }
 
 fn inside(root: &Path, args: &[&str]) -> Result<String, LabError> {

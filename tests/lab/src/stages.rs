@@ -28,6 +28,9 @@ const REAL_FLEET: [&str; 13] = [
     "apart",
 ];
 
+/// The life of a fleet that Ansible builds.
+const ANSIBLE: &str = "ansible";
+
 /// Of these, what is run on the oldest Asterisk too: all that depends on how it tells of endings. What carries AMI, and how
 /// much of it, is the same on every version.
 const OLD_ASTERISK: [&str; 4] = ["calls", "carriers", "keys", "stopping"];
@@ -41,7 +44,7 @@ type Stage = fn() -> anyhow::Result<()>;
 
 #[derive(clap::Args)]
 pub(crate) struct Wanted {
-    /// Only these stages: check, unit, contract, real-fleet, chaos, old-asterisk, demo
+    /// Only these stages: check, unit, contract, real-fleet, chaos, old-asterisk, ansible, demo
     #[arg(value_name = "STAGE")]
     only: Vec<String>,
 }
@@ -79,13 +82,32 @@ pub(crate) fn check() -> anyhow::Result<()> {
     step(&["doc", "--workspace", "--no-deps", "--quiet"], &[("RUSTDOCFLAGS", "-D warnings")])?;
     // The list of advisories is on the internet; a build that must work without it cannot ask it.
     step(&["deny", "--log-level", "error", "check", "licenses", "bans", "sources"], &[])?;
+    playbooks()?;
     // By its own name: as a subcommand inside `cargo run` it takes "machete" for a folder.
     run(&mut Command::new("cargo-machete"), "cargo-machete")
 }
 
+/// The whole life of a fleet that Ansible builds, with what CI leaves out.
+pub(crate) fn ansible() -> anyhow::Result<()> {
+    lab::install_everything()?;
+    build_programs()?;
+    prepare_ansible()?;
+    let line = test_line(&[ANSIBLE], &["--", "--test-threads=1", "--nocapture"]);
+    step(&line, &[("RINGWARD_ANSIBLE_WHOLE", "1")])
+}
+
+/// What Ansible's own rules say of playbooks and roles.
+fn playbooks() -> anyhow::Result<()> {
+    let programs = lab::install_ansible()?;
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut lint = Command::new(programs.join("ansible-lint"));
+    lint.args(["--offline", "--strict", "--profile", "production", "--nocolor"]).current_dir("ansible");
+    run(lint.env("PATH", format!("{}:{path}", programs.display())), "ansible-lint --profile production")
+}
+
 /// Everything, with the minutes of each stage at the end.
 pub(crate) fn test(wanted: &Wanted) -> anyhow::Result<()> {
-    let labs = ["real-fleet", "chaos", "old-asterisk"];
+    let labs = ["real-fleet", "chaos", "old-asterisk", "ansible"];
     let before: [(&'static str, Stage); 3] = [("check", check), ("unit", unit), ("contract", contract)];
     let after: [(&'static str, Stage); 1] = [("demo", demo)];
     let known =
@@ -93,7 +115,11 @@ pub(crate) fn test(wanted: &Wanted) -> anyhow::Result<()> {
     if let Some(unknown) = wanted.only.iter().find(|name| known().all(|known| known != *name)) {
         bail!("no stage `{unknown}`; there are: {}", known().collect::<Vec<_>>().join(", "));
     }
-    let is_wanted = |name: &str| wanted.only.is_empty() || wanted.only.iter().any(|only| only == name);
+    // Only where it is named: its time beside another lab is not measured yet.
+    let is_wanted = |name: &str| match wanted.only.as_slice() {
+        [] => name != ANSIBLE,
+        only => only.iter().any(|only| only == name),
+    };
     let mut report = Report::default();
     for (name, stage) in before {
         report.run(name, stage, is_wanted(name));
@@ -130,7 +156,7 @@ impl Report {
         }
         output::note(&format!("stages {}", stages.join(", ")));
         let start = tokio::time::Instant::now();
-        let result = prepare_labs();
+        let result = prepare_labs(stages);
         self.add(Done { stage: "build", name: "labs".into(), took: start.elapsed(), result });
         if self.red.is_none() {
             let start = tokio::time::Instant::now();
@@ -192,11 +218,42 @@ pub(crate) fn build_programs() -> anyhow::Result<()> {
 }
 
 /// Builds and installs all that jobs need, so that they only run.
-fn prepare_labs() -> anyhow::Result<()> {
+fn prepare_labs(stages: &[&str]) -> anyhow::Result<()> {
     lab::install_everything()?;
     step(&["build", "--workspace", "--bins", "--features", "controlplane/planted-bugs"], &[])?;
     build_programs()?;
-    step(&test_line(&REAL_FLEET, &["--no-run"]), &[])
+    if stages.contains(&ANSIBLE) {
+        prepare_ansible()?;
+    }
+    step(&test_line(&[&REAL_FLEET[..], &[ANSIBLE]].concat(), &["--no-run"]), &[])
+}
+
+/// What playbooks run by, work on and install.
+fn prepare_ansible() -> anyhow::Result<()> {
+    lab::ensure_bare_root()?;
+    lab::install_ansible()?;
+    packages()
+}
+
+/// Packs both programs as they were built, twice, under two revisions: from one to the other is an upgrade.
+fn packages() -> anyhow::Result<()> {
+    ensure_tool("cargo-deb")?;
+    let folder = lab::program("ringward")?.with_file_name("debs");
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).context("remove former packages")?;
+    }
+    let folder = format!("{}/", folder.display());
+    for revision in ["1", "2"] {
+        for package in ["controlplane", "node-agent"] {
+            let pack = ["deb", "--no-build", "--profile", "dev", "--fast", "--quiet", "--package", package];
+            step(&[&pack[..], &["--deb-revision", revision, "--output", &folder]].concat(), &[])?;
+        }
+    }
+    lab::install_lintian()?;
+    // Manual pages are written by the programs: `ringward man FOLDER`.
+    let mut lint = Command::new("sh");
+    let rules = "lintian --fail-on error,warning --suppress-tags no-manual-page --allow-root";
+    run(lint.args(["-c", &format!("{rules} {folder}*-1_*.deb")]), "lintian")
 }
 
 /// Real Asterisk hosts and the real control plane beside them; two hundred calls of chaos under a seed that is always the
@@ -227,6 +284,7 @@ fn lab_jobs() -> Vec<Job> {
     jobs.extend(REAL_FLEET.first().map(|target| new(target)));
     jobs.push(chaos("planted", &["planted"]));
     jobs.extend(OLD_ASTERISK.iter().map(|target| old(target)));
+    jobs.push(tests("ansible", ANSIBLE.into(), ANSIBLE, &["--nocapture"], vec![]));
     jobs.extend(REAL_FLEET.iter().skip(1).map(|target| new(target)));
     jobs.push(chaos(
         "chaos",
