@@ -103,7 +103,7 @@ pub(crate) async fn a_notice_is_made_told_more_of_ended_and_removed_each_with_it
     let tell = |text: &str, ends| NoticeChange::Tell { id: id.clone(), update: said(text), ends };
     assert_eq!(change(&mut f, tell("x", false)).await, NoticeChanged::Missing);
     assert_eq!(change(&mut f, NoticeChange::Make(notice.clone())).await, NoticeChanged::Yes);
-    assert_eq!(f.store.past(0).await.unwrap().notices, [notice.clone()]);
+    assert_eq!(f.store.past(0).await.unwrap().notices, std::slice::from_ref(&notice));
     assert_eq!(change(&mut f, tell("second", false)).await, NoticeChanged::Yes);
     assert_eq!(change(&mut f, tell("over", true)).await, NoticeChanged::Yes);
     assert_eq!(change(&mut f, tell("late", false)).await, NoticeChanged::Full);

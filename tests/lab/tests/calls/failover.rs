@@ -160,6 +160,6 @@ fn a_carrier_name_with_two_addresses_never_rings_twice() {
     let truth = fleet.truth();
     for n in 0..12 {
         let to = numbers::number(numbers::ANSWER, n);
-        assert!(truth.rings(&to) <= 1, "{to} rang {} times", truth.rings(&to));
+        assert!(truth.reached(&to) <= 1, "{to} was reached {} times", truth.reached(&to));
     }
 }

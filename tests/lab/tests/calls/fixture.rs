@@ -104,11 +104,6 @@ impl Truth {
     pub(crate) fn reached(&self, number: &str) -> u32 {
         self.0.iter().map(|seen| seen.of(number).reached).sum()
     }
-
-    /// Rings of a number at all carriers.
-    pub(crate) fn rings(&self, number: &str) -> u32 {
-        self.0.iter().map(|seen| seen.of(number).rings).sum()
-    }
 }
 
 /// `status/reason/outcome` of an ended call.

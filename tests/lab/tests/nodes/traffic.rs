@@ -93,7 +93,7 @@ pub(crate) fn tally(fleet: &Fleet, placed: &[Placed]) -> Tally {
             }
             "failed/outcome_unknown/unknown" => tally.unknown += 1,
             "failed/interrupted/unknown" => {
-                assert_eq!(truth.rings(to), 1, "{to}: {call}");
+                assert_eq!(truth.reached(to), 1, "{to}: {call}");
                 tally.interrupted += 1;
             }
             other => panic!("{to} ended {other}: {call}\n{}", fleet.log_tail()),

@@ -24,12 +24,15 @@ pub(super) struct Chart {
 /// One number of a minute, if it has one.
 type Pick = fn(&Minute) -> Option<f64>;
 
+/// How a value is written.
+type Say = fn(f64) -> String;
+
 /// The charts; none before the first minute is over.
 pub(super) fn charts(hour: &[Minute]) -> Vec<Chart> {
     if hour.is_empty() {
         return Vec::new();
     }
-    let kinds: [(&str, Pick, Option<f64>, fn(f64) -> String); 4] = [
+    let kinds: [(&str, Pick, Option<f64>, Say); 4] = [
         ("Calls in flight", |minute| Some(minute.channels), None, |v| format!("{v:.0}")),
         ("Calls begun per second", |minute| Some(minute.cps), None, |v| format!("{v:.1}")),
         ("Answered (ASR)", |minute| minute.asr, Some(1.0), |v| format!("{:.0} %", v * 100.0)),
@@ -38,7 +41,7 @@ pub(super) fn charts(hour: &[Minute]) -> Vec<Chart> {
     kinds.map(|(name, pick, top, say)| chart(name, hour, pick, top, say)).into()
 }
 
-fn chart(name: &'static str, hour: &[Minute], pick: Pick, top: Option<f64>, say: fn(f64) -> String) -> Chart {
+fn chart(name: &'static str, hour: &[Minute], pick: Pick, top: Option<f64>, say: Say) -> Chart {
     let values: Vec<Option<f64>> = hour.iter().map(pick).collect();
     let known = || values.iter().flatten().copied();
     let (least, most) = (known().fold(f64::INFINITY, f64::min), known().fold(0.0, f64::max));
