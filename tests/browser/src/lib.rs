@@ -23,6 +23,8 @@ use tokio::{
 
 /// How wide a desk's screen is, and a phone's.
 pub const WIDTHS: [u32; 2] = [1280, 390];
+/// How often a browser's driver is started anew.
+const STARTS_MAX: usize = 5;
 /// Longer than a page takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -35,8 +37,8 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// At this width, in `light` or in `dark`.
-    pub async fn start(width: u32, scheme: &str) -> Self {
+    /// One, and the port on which it listens; `None`: it has ended.
+    async fn chromedriver() -> Option<(Child, u16)> {
         let mut process = Command::new("chromedriver")
             .arg("--port=0")
             .stdout(Stdio::piped())
@@ -45,12 +47,25 @@ impl Driver {
             .spawn()
             .expect("chromedriver is installed");
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let port = loop {
-            let line = lines.next_line().await.unwrap().expect("it says its port");
+        while let Some(line) = lines.next_line().await.unwrap() {
             if let Some(port) = line.split("successfully on port ").nth(1) {
-                break port.trim_end_matches('.').parse::<u16>().unwrap();
+                return Some((process, port.trim_end_matches('.').parse().unwrap()));
             }
-        };
+        }
+        None
+    }
+
+    /// At this width, in `light` or in `dark`.
+    pub async fn start(width: u32, scheme: &str) -> Self {
+        // It takes any port of IPv4 and then wants the same of IPv6, which another test may have: then it ends.
+        let mut started = None;
+        for _ in 0..STARTS_MAX {
+            started = Self::chromedriver().await;
+            if started.is_some() {
+                break;
+            }
+        }
+        let (process, port) = started.expect("chromedriver says its port");
         let client = Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().unwrap();
         let dark = if scheme == "dark" { "--force-dark-mode" } else { "--force-light-mode" };
         let mut options = json!({"args": ["--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1280,1400", dark]});
