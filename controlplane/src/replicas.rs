@@ -41,7 +41,7 @@ use self::sightings::Untold;
 use crate::{
     calls::{Calls, chain},
     health::Keeping,
-    nodes::Nodes,
+    nodes::{Nodes, TakeUpError},
     registry::Registry,
     rules::Rules,
 };
@@ -261,8 +261,9 @@ impl Membership {
                 self.metrics.leads.set(0);
             }
             match timeout(RENEW_MAX, self.store.renew_replica(self.renewal(&me))).await {
-                // An answer that came late is worth what is left of it.
-                Ok(Ok(leads)) if was_late => {
+                // An answer that came late is worth what is left of it. One that was asked for in time may have reached the
+                // database when the lease was over there; then it is over here too, which trusts it for less.
+                Ok(Ok(leads)) if was_late || !self.lives() => {
                     self.metrics.lapses.inc();
                     // Nobody takes more from now on; what was taken before this is known then.
                     match calls.keep_owned(&me).await {
@@ -400,10 +401,15 @@ pub(crate) struct Others {
 
 impl Others {
     async fn read(&self, marks: SettingMarks, seen: Option<SettingMarks>) -> Result<(), StoreError> {
-        if self.registry.fleet().1 != marks.fleet
-            && let Err(error) = self.nodes.take_up(&**self.rules.store()).await
-        {
-            tracing::error!(%error, "the fleet that another replica applied could not be taken up");
+        if self.registry.fleet().1 != marks.fleet {
+            match self.nodes.take_up(&**self.rules.store()).await {
+                // Looked at again: what is not read is not marked as seen.
+                Err(TakeUpError::Store(error)) => return Err(error),
+                Err(error) => {
+                    tracing::error!(%error, "the fleet that another replica applied could not be taken up");
+                }
+                Ok(_) => {}
+            }
         }
         if seen.is_none_or(|seen| seen.holds != marks.holds) {
             self.keeping.read_holds(&self.registry).await?;

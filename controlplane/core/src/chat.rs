@@ -187,9 +187,9 @@ impl Change {
         Self { subject, weight, state: state.to_owned(), because, next, returns: true }
     }
 
-    /// What is told of an incident, by its hook's name.
+    /// What is told of an incident. Not its hook's name: a customer chose it, and a chat system may read it as markup.
     #[must_use]
-    pub fn of_incident(id: &IncidentId, hook: &str, status: IncidentStatus) -> Self {
+    pub fn of_incident(id: &IncidentId, status: IncidentStatus) -> Self {
         let (weight, because, next) = match status {
             IncidentStatus::Escalating => (Weight::Bad, "somebody is being phoned", "show"),
             IncidentStatus::Unanswered => (Weight::Bad, "everybody was phoned, and nobody took note", "ack"),
@@ -200,7 +200,7 @@ impl Change {
             subject: Subject::Incident(id.clone()),
             weight,
             state: status.to_string(),
-            because: format!("{hook}: {because}"),
+            because: because.to_owned(),
             next: format!("ringward incident {next} {id}"),
             returns: true,
         }

@@ -31,7 +31,7 @@ impl Accepting {
 
 async fn create(calls: Arc<Calls>, batch: Vec<NewCall>) -> Vec<Result<Created, StoreError>> {
     let batch: Arc<[NewCall]> = batch.into();
-    let created: Vec<_> = match calls.store.create_calls(Arc::clone(&batch)).await {
+    let mut created: Vec<_> = match calls.store.create_calls(Arc::clone(&batch)).await {
         Ok(created) => created.into_iter().map(Ok).collect(),
         Err(error @ StoreError::Unavailable { .. }) => batch.iter().map(|_| Err(error.again())).collect(),
         Err(error) if batch.len() == 1 => vec![Err(error)],
@@ -44,6 +44,13 @@ async fn create(calls: Arc<Calls>, batch: Vec<NewCall>) -> Vec<Result<Created, S
             created
         }
     };
+    for (new, answer) in batch.iter().zip(&mut created) {
+        if let Ok(Created::Deduplicated(call)) = answer
+            && let Err(error) = calls.wanted_again(call.id.as_str(), &new.actor).await
+        {
+            *answer = Err(error);
+        }
+    }
     for created in created.iter().flatten() {
         match created {
             Created::New(call) => calls.start(call.clone()),

@@ -5,7 +5,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use controlplane_core::ids::CallId;
-use controlplane_store::StoreError;
+use controlplane_store::{StoreError, calls::Actor, restoring::Release};
 use tokio::sync::watch;
 
 use super::Calls;
@@ -23,7 +23,11 @@ impl Default for HeldCalls {
 
 impl HeldCalls {
     pub(super) fn is_held(&self, call: &CallId) -> bool {
-        self.ids.borrow().contains(call.as_str())
+        self.has(call.as_str())
+    }
+
+    fn has(&self, id: &str) -> bool {
+        self.ids.borrow().contains(id)
     }
 
     /// Returns once it is not held.
@@ -44,5 +48,22 @@ impl Calls {
         self.metrics.held(count);
         self.held.ids.send_replace(Arc::new(held));
         Ok(count)
+    }
+
+    /// A held call or incident is asked for anew, by what shares it (`dedup_key`, an alert's group): whatever became of it
+    /// before the restore, it is wanted now, and goes on. The release has its audit row.
+    ///
+    /// # Errors
+    /// The database; it is held as before, and whoever asks is to do so again.
+    pub(crate) async fn wanted_again(&self, id: &str, actor: &Actor) -> Result<(), StoreError> {
+        if !self.held.has(id) {
+            return Ok(());
+        }
+        let at = self.clock.now();
+        let (actor, audit_id) = (actor.clone(), self.chance.audit_id(at));
+        self.store.release(Release { ids: Some(vec![id.to_owned()]), at, actor, audit_id }).await?;
+        self.read_held().await?;
+        tracing::info!(id, "held since a restore, and asked for anew: it goes on");
+        Ok(())
     }
 }

@@ -75,20 +75,28 @@ pub(super) async fn restore(args: &RestoreArgs) -> Done {
     let url = settings.database_url();
     as_owner(&settings.data_dir)?;
     if let Some(folder) = &args.folder {
+        let keys = keys(folder)?;
+        // The database last: then nothing is left to fail before what is open in it is held.
+        let copy_keys = || {
+            keys.iter().try_for_each(|file| {
+                copy(file, &settings.data_dir.join(file.file_name().unwrap_or_default()))
+            })
+        };
         match url.strip_prefix("sqlite://") {
             Some(path) => {
                 // Whoever serves it would write into a file that is gone.
                 let alone = controlplane_store::sqlite::alone(path).await.map_err(|error| failed(&error))?;
+                is_file(&folder.join(SQLITE))?;
+                copy_keys()?;
                 replace(Path::new(path), &folder.join(SQLITE))?;
                 drop(alone);
             }
             None => {
                 drop(controlplane_store::open(&url).await.map_err(|error| failed(&error))?);
+                is_file(&folder.join(POSTGRES))?;
+                copy_keys()?;
                 load(&url, &folder.join(POSTGRES))?;
             }
-        }
-        for file in keys(folder)? {
-            copy(&file, &settings.data_dir.join(file.file_name().unwrap_or_default()))?;
         }
     }
     let store = controlplane_store::open(&url).await.map_err(|error| failed(&error))?;
@@ -150,16 +158,33 @@ fn load(url: &str, dump: &Path) -> Result<(), Failure> {
 fn keys(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
     let entries = fs::read_dir(folder).map_err(|error| cannot("read", folder, &error))?;
     let is_key = |path: &PathBuf| !path.ends_with(SQLITE) && !path.ends_with(POSTGRES);
-    Ok(entries.flatten().map(|entry| entry.path()).filter(is_key).collect())
+    let keys: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(is_key).collect();
+    keys.iter().try_for_each(|key| is_file(key))?;
+    Ok(keys)
 }
 
+/// It can be read, and is not a folder, of which a backup has none.
+fn is_file(path: &Path) -> Result<(), Failure> {
+    let meta = fs::File::open(path).and_then(|file| file.metadata());
+    if meta.map_err(|error| cannot("read", path, &error))?.is_file() {
+        return Ok(());
+    }
+    Err(Failure::local(format!(
+        "{} is no file: a backup is a folder with a database and keys, and nothing else",
+        path.display()
+    )))
+}
+
+/// What was there before is there until the copy is whole.
 fn copy(from: &Path, to: &Path) -> Result<(), Failure> {
-    remove(to)?;
+    let new = with_end(to, ".copied");
+    remove(&new)?;
     let mut source = fs::File::open(from).map_err(|error| cannot("read", from, &error))?;
-    let target = fs::File::options().write(true).create_new(true).mode(0o600).open(to);
-    let mut target = target.map_err(|error| cannot("write", to, &error))?;
-    std::io::copy(&mut source, &mut target).map_err(|error| cannot("write", to, &error))?;
-    target.sync_all().map_err(|error| cannot("write", to, &error))
+    let target = fs::File::options().write(true).create_new(true).mode(0o600).open(&new);
+    let mut target = target.map_err(|error| cannot("write", &new, &error))?;
+    std::io::copy(&mut source, &mut target).map_err(|error| cannot("write", &new, &error))?;
+    target.sync_all().map_err(|error| cannot("write", &new, &error))?;
+    fs::rename(&new, to).map_err(|error| cannot("rename", &new, &error))
 }
 
 fn remove(path: &Path) -> Result<(), Failure> {

@@ -7,7 +7,7 @@ use controlplane_core::{
     ids::IncidentId,
     oncall::{
         Signal,
-        escalation::{Escalation, Event},
+        escalation::{Escalation, Event, Phase},
         note,
     },
 };
@@ -82,7 +82,13 @@ impl OnCall {
                 None if signal.is_over => Some(Receipt { heard: Heard::Ignored, incident: None }),
                 None => self.open(hook, mode, actor, signal).await?,
                 Some(incident) if signal.is_over => self.resolve(incident, actor, signal).await?,
-                Some(incident) => self.note(incident, actor, signal).await?,
+                Some(incident) => {
+                    self.calls.wanted_again(incident.id.as_str(), actor).await?;
+                    if let Phase::Calling { call, .. } = &incident.escalation.phase {
+                        self.calls.wanted_again(call.as_str(), actor).await?;
+                    }
+                    self.note(incident, actor, signal).await?
+                }
             };
             if let Some(receipt) = taken {
                 return Ok(receipt);
@@ -132,7 +138,7 @@ impl OnCall {
         match self.store.open_incident(incident, told).await? {
             Opened::Yes => {
                 self.metrics.became(status);
-                self.tell(&id, &hook.settings.name, mode, status);
+                self.tell(&id, mode, status);
                 Ok(Some(Receipt { heard: Heard::Opened, incident: Some(id) }))
             }
             Opened::Exists => Ok(None),

@@ -220,7 +220,7 @@ impl OnCall {
         incident.version += 1;
         if let Some(status) = became {
             self.metrics.became(status);
-            self.tell(&incident.id, &incident.plan.name, incident.mode, status);
+            self.tell(&incident.id, incident.mode, status);
         }
         if let Some(call) = cancel {
             self.end(&incident.org, &call).await;
@@ -232,9 +232,9 @@ impl OnCall {
     }
 
     /// Tells operators' chat; of a rehearsal nothing.
-    fn tell(&self, id: &IncidentId, hook: &str, mode: Mode, status: IncidentStatus) {
+    fn tell(&self, id: &IncidentId, mode: Mode, status: IncidentStatus) {
         let is_live = mode == Mode::Live;
-        self.chat.note(|| is_live.then(|| chat::Change::of_incident(id, hook, status)));
+        self.chat.note(|| is_live.then(|| chat::Change::of_incident(id, status)));
     }
 
     /// Tells a call's task what is durable: that it shall end.

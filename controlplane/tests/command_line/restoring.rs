@@ -26,6 +26,19 @@ fn a_backup_is_restored_beside_what_was_there_and_not_under_a_server() {
     std::fs::copy(&database, backup.path().join("ringward.db")).unwrap();
     std::fs::write(backup.path().join("agents-ca.pem"), "of the backup").unwrap();
     std::fs::write(&database, "damaged").unwrap();
+    // Something that is no backup is in the folder: nothing is touched.
+    let strange = backup.path().join("strange");
+    std::fs::create_dir(&strange).unwrap();
+    let ca = server.data.path().join("agents-ca.pem");
+    let before = std::fs::read(&ca).unwrap();
+    let (code, _, stderr) = restore(&server, &[folder]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("strange is no file"), "{stderr}");
+    assert_eq!(
+        (std::fs::read(&ca).unwrap(), std::fs::read(&database).unwrap()),
+        (before, b"damaged".to_vec())
+    );
+    std::fs::remove_dir(&strange).unwrap();
     let (code, stdout, stderr) = restore(&server, &[folder]);
     assert_eq!(code, Some(0), "{stderr}");
     assert!(

@@ -17,11 +17,20 @@ const RESTORED: &str = "UPDATE call_transition SET attempt_id = NULL;
     INSERT INTO held (id, held_at) SELECT id, created_at FROM call;";
 
 async fn restored(calls: usize) -> (Fleet, Vec<String>) {
+    restored_with(calls, None).await
+}
+
+async fn restored_with(calls: usize, dedup_key: Option<&str>) -> (Fleet, Vec<String>) {
     let mut fleet = Fleet::small().await;
     fleet.pbxes().for_each(|pbx| pbx.set_default(talks(5)));
     let mut ids = Vec::new();
     for _ in 0..calls {
-        let call = fleet.call(NUMBER).place().await;
+        let request = fleet.call(NUMBER);
+        let request = match dedup_key {
+            Some(key) => request.with("dedup_key", key),
+            None => request,
+        };
+        let call = request.place().await;
         call.ends_as("completed", "played").await;
         ids.push(call.id.clone());
     }
@@ -64,6 +73,20 @@ async fn no_phone_rings_again_for_a_call_that_had_ended() {
     assert!(held(&fleet).await.is_empty());
     let rows: Vec<Value> = fleet.audit().await;
     assert_eq!(rows.iter().filter(|row| row["action"] == "held.release").count(), 2);
+}
+
+/// The fault is there again, and the call that shares its key had ended after the backup: it is dialled, not waited for.
+#[tokio::test]
+async fn a_held_call_that_is_asked_for_anew_goes_on() {
+    let (fleet, ids) = restored_with(1, Some("alert-7")).await;
+    sleep(QUIET).await;
+    assert_eq!((held(&fleet).await, fleet.seen(NUMBER).invites), (ids.clone(), 1));
+    let again = fleet.call(NUMBER).with("dedup_key", "alert-7").answer().await.is(200);
+    assert_eq!(again["id"], ids[0].as_str());
+    Call::again(&fleet, &ids[0]).ends_as("completed", "played").await;
+    assert_eq!((held(&fleet).await.len(), fleet.seen(NUMBER).invites), (0, 2));
+    let rows: Vec<Value> = fleet.audit().await;
+    assert_eq!(rows.iter().filter(|row| row["action"] == "held.release").count(), 1);
 }
 
 #[tokio::test]

@@ -6,7 +6,8 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use super::{
-    FIRST, SECOND, becomes, calls, each, fires, hook, is_over, night_shift, presses, speaking, tell, told,
+    FIRST, SECOND, becomes, calls, each, fires, hook, incident, is_over, night_shift, presses, speaking,
+    tell, told,
 };
 use crate::fixture::eventually;
 
@@ -28,6 +29,30 @@ async fn killed_at_any_moment_each_turn_is_one_call() {
         assert_eq!(each(&incident, "to"), [FIRST, SECOND], "{after_ms} ms: {incident}");
         assert_eq!(calls(&fleet.api).await.len(), 2, "{after_ms} ms: {incident}");
     }
+}
+
+/// A backup is restored in which somebody is being phoned: nobody is, until the alert is told of again.
+#[tokio::test]
+async fn what_a_backup_was_phoning_for_goes_on_when_the_alert_comes_again() {
+    let (mut fleet, _folder) = speaking().await;
+    fleet.callee(FIRST, presses('1'));
+    let hook = hook(&fleet.api, night_shift()).await;
+    let id = told(&fleet.api, &hook, &fires()).await;
+    becomes(&fleet.api, &id, "acknowledged").await;
+    fleet.kill().await;
+    // As a backup has it that was made as the alert came, restored after the key was pressed.
+    let restored = "DELETE FROM idempotency;
+        UPDATE incident SET status = 'escalating', phase = 'waiting', due_at = opened_at, steps = '[]', acknowledged_at = NULL,
+            acknowledged_by = NULL, version = version + 1;
+        INSERT INTO held (id, held_at) SELECT id, opened_at FROM incident;";
+    fleet.database.run(restored).await;
+    fleet.start_again().await;
+    sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(incident(&fleet.api, &id).await["status"], "escalating");
+    assert_eq!(fleet.seen(FIRST).invites, 1, "nobody is phoned");
+    assert_eq!(told(&fleet.api, &hook, &fires()).await, id);
+    becomes(&fleet.api, &id, "acknowledged").await;
+    assert_eq!(fleet.seen(FIRST).invites, 2);
 }
 
 /// The call is accepted, and the process dies before it has written that: the next one finds it by its key.
