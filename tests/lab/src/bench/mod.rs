@@ -6,6 +6,7 @@ mod bans;
 mod failover;
 mod fleet;
 mod jail;
+mod originate;
 mod spread;
 
 use crate::{hands, output};
@@ -35,6 +36,8 @@ pub(crate) enum Bench {
     Fleet,
     /// How fast a log is read, matched and weighed, beside fail2ban.
     Jail,
+    /// Calls per second through the API on real Asterisk, beside a bare loop over AMI.
+    Originate,
 }
 
 /// What was measured, and what it is held against.
@@ -61,6 +64,7 @@ pub(crate) fn bench(what: Bench, nodes: Option<u32>, as_json: bool) -> anyhow::R
         Bench::Failover => failover::measure()?,
         Bench::Fleet => fleet::measure(nodes)?,
         Bench::Jail => jail::measure()?,
+        Bench::Originate => originate::measure()?,
     };
     lines.iter().for_each(|line| output::line(line));
     if as_json {
