@@ -6,13 +6,13 @@
 //!                                               Lapsed ──renewed, and what it owns was read──▶ Living
 //! ```
 //!
-//! A sign of life is written every [`RENEW_EVERY`] and lasts [`LEASE`], counted by the database from when it was written, and
+//! A sign of life is written every `RENEW_EVERY` and lasts `LEASE`, counted by the database from when it was written, and
 //! here from before it was sent, by the steady clock: what others may do to its calls begins after this process knows that they
 //! may. A process that was frozen finds itself lapsed when it wakes. What it then still writes is refused by the epoch of each
 //! call's claim; what it still sends is refused by the gates of nodes, since whoever claimed the call had its attempt barred.
 //! Its tasks that lost their call are ended once it has read what it still owns.
 //!
-//! Everything is looked for every [`LOOK_EVERY`], and at once when another replica nudges: calls whose owner is dead, calls that
+//! Everything is looked for every `LOOK_EVERY`, and at once when another replica nudges: calls whose owner is dead, calls that
 //! shall end, settings that another one has changed. See docs/adr/0042.
 
 mod sightings;

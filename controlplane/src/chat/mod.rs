@@ -74,7 +74,7 @@ pub struct Chat {
 }
 
 impl Chat {
-    /// Reads the secrets. Nothing is sent yet; [`Chat::keep`] does that.
+    /// Reads the secrets. Nothing is sent yet; `keep` does that.
     ///
     /// # Errors
     /// A secret that cannot be read.
