@@ -103,12 +103,13 @@ async fn a_replica_that_was_frozen_beyond_its_lease_changes_nothing() {
     let fleet = first(&["waw-1", "fra-1"]).await;
     slowly(&fleet, Duration::from_millis(50));
     let beside = beside(&fleet).await;
-    let ending = |n: usize| [talks(2_500), Ending::NoAnswer, Ending::Busy486][n % 3].clone();
+    // Long enough that a slow machine has begun all of them before the first one ends.
+    let ending = |n: usize| [talks(6_000), Ending::NoAnswer, Ending::Busy486][n % 3].clone();
     let mut placed = Vec::new();
     for n in 0..9 {
         let number = format!("+482200010{n:02}");
         fleet.callee(&number, ending(n));
-        let call = fleet.call(&number).or_fail().with("ring_timeout_s", 3).place().await;
+        let call = fleet.call(&number).or_fail().with("ring_timeout_s", 6).place().await;
         placed.push((number, call.id.clone(), n));
     }
     // One that rings on.
