@@ -146,8 +146,9 @@ fn at(moment: &OffsetDateTime) -> String {
     moment.to_offset(time::UtcOffset::UTC).format(&shape).unwrap_or_default()
 }
 
-/// As machines read it.
+/// As machines read it, to the second.
 fn iso(moment: &OffsetDateTime) -> String {
+    let moment = moment.replace_nanosecond(0).unwrap_or(*moment);
     moment.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
 }
 
