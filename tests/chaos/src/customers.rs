@@ -21,22 +21,22 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// For an answer, over all POSTs of a call.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The customers' door.
+/// The customers' doors, one of each control plane: who gets no answer at one asks the next.
 pub(crate) struct Door {
-    url: String,
+    urls: Vec<String>,
     key: String,
     http: ureq::Agent,
 }
 
 impl Door {
-    pub(crate) fn of(plane: &ControlPlane) -> Self {
+    pub(crate) fn of(planes: &[ControlPlane]) -> Self {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(ANSWER_MAX))
             .build();
         Door {
-            url: format!("{}/v1/calls", plane.api_url()),
-            key: format!("Bearer {}", plane.customer_key()),
+            urls: planes.iter().map(|plane| format!("{}/v1/calls", plane.api_url())).collect(),
+            key: format!("Bearer {}", planes.first().map_or("", ControlPlane::customer_key)),
             http: config.into(),
         }
     }
@@ -53,7 +53,7 @@ impl Door {
             own.map(|(n, wanted)| {
                 let at = start + Duration::from_secs_f64(f64::from(u32::try_from(n)?) / per_second);
                 pause(at.saturating_duration_since(now()));
-                self.ask(wanted).map(|asked| (n, asked))
+                self.ask(n, wanted).map(|asked| (n, asked))
             })
             .collect::<anyhow::Result<Vec<_>>>()
         };
@@ -70,7 +70,7 @@ impl Door {
         Ok(asked.into_iter().map(|(_, asked)| asked).collect())
     }
 
-    fn ask(&self, wanted: &Wanted) -> anyhow::Result<Asked> {
+    fn ask(&self, n: usize, wanted: &Wanted) -> anyhow::Result<Asked> {
         let mut body = json!({
             "to": wanted.number, "message": {"audio_id": "builtin:beep"}, "on_unknown": wanted.on_unknown,
             "ring_timeout_s": wanted.ring_timeout_s, "failover": {"attempts_max": 10},
@@ -102,8 +102,9 @@ impl Door {
         // What would be over before its acceptance is not asked for any more.
         let over = || deadline_at.is_some_and(|at| since_1970() + ANSWER_MAX >= at);
         while start.elapsed() < PATIENCE && !over() {
+            let url = self.url(n + asked.posts as usize);
             asked.posts += 1;
-            if let Some(id) = self.post(wanted, &body)? {
+            if let Some(id) = self.post(url, wanted, &body)? {
                 asked.id = Some(id);
                 break;
             }
@@ -112,18 +113,22 @@ impl Door {
         if let (Some(after), Some(id)) = (wanted.canceled_after, &asked.id) {
             pause(after);
             asked.canceled = true;
-            asked.canceled_at = self.cancel(id);
+            asked.canceled_at = self.cancel(n, id);
         }
         Ok(asked)
     }
 
     /// Until it is heard, and when that was; `None`: nobody answers for too long, and the call ends otherwise.
-    fn cancel(&self, id: &str) -> Option<Moment> {
-        let url = format!("{}/{id}/cancel", self.url);
+    fn cancel(&self, n: usize, id: &str) -> Option<Moment> {
         let start = now();
-        let wish = || self.http.post(&url).header("Authorization", &self.key).send_empty();
-        while start.elapsed() < PATIENCE {
-            if wish().is_ok_and(|answer| answer.status().is_success()) {
+        let wish = |url: &str| {
+            self.http.post(format!("{url}/{id}/cancel")).header("Authorization", &self.key).send_empty()
+        };
+        for at in n.. {
+            if start.elapsed() >= PATIENCE {
+                break;
+            }
+            if wish(self.url(at)).is_ok_and(|answer| answer.status().is_success()) {
                 return Some(since_1970());
             }
             pause(AGAIN);
@@ -131,9 +136,13 @@ impl Door {
         None
     }
 
+    fn url(&self, n: usize) -> &str {
+        self.urls.get(n % self.urls.len().max(1)).map_or("", String::as_str)
+    }
+
     /// One POST; `None`: no answer, or it is to be asked again.
-    fn post(&self, wanted: &Wanted, body: &Value) -> anyhow::Result<Option<String>> {
-        let request = self.http.post(&self.url).header("Authorization", &self.key);
+    fn post(&self, url: &str, wanted: &Wanted, body: &Value) -> anyhow::Result<Option<String>> {
+        let request = self.http.post(url).header("Authorization", &self.key);
         let request = request.header("Idempotency-Key", &format!("chaos {}", wanted.number));
         let Ok(mut answer) = request.send_json(body) else { return Ok(None) };
         let status = answer.status().as_u16();

@@ -1,5 +1,5 @@
-//! What breaks, when, and for how long. Three tracks run side by side: the control plane, one node at a time, one
-//! carrier at a time; so that at any moment something is left that could carry a call.
+//! What breaks, when, and for how long. Where there is one control plane, three tracks run side by side: the control plane, one node at a time, one
+//! carrier at a time; where there are several, one of those at a time and nothing else; so that at any moment something is left that could carry a call.
 use std::time::Duration;
 
 use rand::{Rng as _, rngs::StdRng};
@@ -13,6 +13,8 @@ pub enum What {
     PlaneStopped,
     /// SIGSTOP, SIGCONT of the control plane.
     PlaneFrozen,
+    /// Nothing passes between the control plane and the database, and neither is told.
+    DatabaseCut,
     /// SIGKILL of a node's agent, started again at the end.
     AgentKilled,
     /// SIGSTOP, SIGCONT of a node's agent.
@@ -46,8 +48,8 @@ pub enum What {
 /// Whom it happens to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Subject {
-    /// The control plane.
-    Plane,
+    /// A control plane, by its place among those that there are.
+    Plane(usize),
     /// A node, its Asterisk, its agent, its link.
     Node(String),
     /// A carrier.
@@ -78,6 +80,8 @@ pub struct Ground {
     pub carriers: Vec<String>,
     /// Whether nodes have agents.
     pub agents: bool,
+    /// How many control planes share the database.
+    pub planes: usize,
 }
 
 /// A choice: what, and its least and longest time in ms. Freezes and cuts outlast the 7 s after which a link is given up.
@@ -87,6 +91,13 @@ const PLANE: [Choice; 4] = [
     (What::PlaneKilled, 100, 3_000),
     (What::PlaneStopped, 100, 2_000),
     (What::PlaneFrozen, 3_000, 14_000),
+];
+/// Of one among several. Freezes and cuts outlast the 2 s after which others claim its calls, and end within [`REPLICA_EVERY`].
+const REPLICA: [Choice; 4] = [
+    (What::PlaneKilled, 500, 5_000),
+    (What::PlaneStopped, 500, 3_000),
+    (What::PlaneFrozen, 3_000, 7_000),
+    (What::DatabaseCut, 3_000, 7_000),
 ];
 const AGENT: [Choice; 2] = [(What::AgentKilled, 100, 4_000), (What::AgentFrozen, 3_000, 14_000)];
 const NODE: [Choice; 7] = [
@@ -105,6 +116,8 @@ const CARRIER: [Choice; 4] = [
     (What::CarrierDead, 3_000, 9_000),
 ];
 
+/// Between the beginnings of two faults of replicas.
+const REPLICA_EVERY: Duration = Duration::from_secs(10);
 /// Between two faults of a track, in ms.
 const PLANE_GAP: std::ops::Range<u64> = 3_000..10_000;
 const NODE_GAP: std::ops::Range<u64> = 1_000..6_000;
@@ -115,11 +128,27 @@ const POWER_OFF: std::ops::Range<u64> = 45..70;
 /// The faults of a run, track by track in the order of their beginnings.
 #[must_use]
 pub fn plan(ground: &Ground, chance: &mut StdRng) -> Vec<Vec<Fault>> {
+    if ground.planes > 1 {
+        return vec![replicas(ground, chance)];
+    }
     vec![plane(ground, chance), nodes(ground, chance), carriers(ground, chance)]
 }
 
+fn replicas(ground: &Ground, chance: &mut StdRng) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let mut at = REPLICA_EVERY / 2;
+    while at < ground.length {
+        let (what, least, most) = REPLICA[chance.random_range(0..REPLICA.len())];
+        let subject = Subject::Plane(chance.random_range(0..ground.planes));
+        let lasts = Some(Duration::from_millis(chance.random_range(least..=most)));
+        faults.push(Fault { at, subject, what, lasts });
+        at += REPLICA_EVERY;
+    }
+    faults
+}
+
 fn plane(ground: &Ground, chance: &mut StdRng) -> Vec<Fault> {
-    track(ground, chance, &PLANE, PLANE_GAP, |_| Subject::Plane)
+    track(ground, chance, &PLANE, PLANE_GAP, |_| Subject::Plane(0))
 }
 
 fn carriers(ground: &Ground, chance: &mut StdRng) -> Vec<Fault> {
@@ -184,6 +213,7 @@ mod tests {
             nodes: names(&["pbx-1", "pbx-2", "pbx-3"]),
             carriers: names(&["a", "b"]),
             agents: true,
+            planes: 1,
         }
     }
 
@@ -219,6 +249,21 @@ mod tests {
             let after = nodes.iter().filter(|fault| fault.at + fault.lasts.unwrap_or_default() > off.at);
             assert_eq!(after.filter(|fault| fault.subject == off.subject).count(), 0, "seed {seed}");
         }
+    }
+
+    #[test]
+    fn of_several_control_planes_one_is_broken_every_ten_seconds() {
+        let ground = Ground { planes: 3, ..ground(300) };
+        let tracks = plan(&ground, &mut StdRng::seed_from_u64(4));
+        let [track] = &tracks[..] else { panic!("{tracks:?}") };
+        assert_eq!(track.len(), 30);
+        for pair in track.windows(2) {
+            assert_eq!(pair[0].at + REPLICA_EVERY, pair[1].at);
+            assert!(pair[0].at + pair[0].lasts.unwrap() < pair[1].at, "{pair:?}");
+        }
+        let subjects: BTreeSet<_> = track.iter().map(|fault| fault.subject.clone()).collect();
+        let kinds: BTreeSet<_> = track.iter().map(|fault| fault.what).collect();
+        assert_eq!((subjects.len(), kinds.len()), (3, 4));
     }
 
     #[test]

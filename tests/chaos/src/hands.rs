@@ -1,17 +1,20 @@
 //! Breaks things as planned, mends them, and writes down from when to when.
 use std::time::Instant;
 
-use lab::{Behaviour, ControlPlane, Lab, LabError, Lost, Pbx, Signal, now, pause, since_1970};
+use lab::{Behaviour, ControlPlane, Lab, LabError, Lost, Pbx, Replicas, Signal, now, pause, since_1970};
 
 use crate::{
     faults::{Fault, Subject, What},
     history::Broken,
+    owners,
 };
 
 /// Who breaks and mends.
 pub(crate) struct Hands<'a> {
     pub(crate) lab: &'a Lab,
-    pub(crate) plane: &'a ControlPlane,
+    pub(crate) planes: &'a [ControlPlane],
+    /// What these are, where they are several.
+    pub(crate) replicas: Option<&'a Replicas>,
     /// When calls began.
     pub(crate) start: Instant,
 }
@@ -22,9 +25,11 @@ impl Hands<'_> {
         let mut done = Vec::new();
         for fault in track {
             pause((self.start + fault.at).saturating_duration_since(now()));
+            let replica = self.replica(&fault.subject)?;
             let from = since_1970();
             self.begin(fault)?;
-            let mut broken = Broken { subject: fault.subject.clone(), what: fault.what, from, until: None };
+            let mut broken =
+                Broken { subject: fault.subject.clone(), what: fault.what, replica, from, until: None };
             if let Some(lasts) = fault.lasts {
                 pause(lasts);
                 self.mend(fault)?;
@@ -37,9 +42,10 @@ impl Hands<'_> {
 
     fn begin(&self, fault: &Fault) -> Result<(), LabError> {
         match (&fault.subject, fault.what) {
-            (Subject::Plane, What::PlaneKilled) => self.plane.signal(Signal::Kill),
-            (Subject::Plane, What::PlaneStopped) => self.plane.stop(),
-            (Subject::Plane, _) => self.plane.signal(Signal::Stop),
+            (Subject::Plane(n), What::PlaneKilled) => self.plane(*n)?.signal(Signal::Kill),
+            (Subject::Plane(n), What::PlaneStopped) => self.plane(*n)?.stop(),
+            (Subject::Plane(n), What::DatabaseCut) => self.cut_from_database(&[*n]),
+            (Subject::Plane(n), _) => self.plane(*n)?.signal(Signal::Stop),
             (Subject::Node(node), what) => begin_at(self.lab.pbx(node)?, what),
             (Subject::Carrier(carrier), what) => self.lab.carrier(carrier)?.behave(behaviour(what)?),
         }
@@ -47,11 +53,28 @@ impl Hands<'_> {
 
     fn mend(&self, fault: &Fault) -> Result<(), LabError> {
         match (&fault.subject, fault.what) {
-            (Subject::Plane, What::PlaneFrozen) => self.plane.signal(Signal::Cont),
-            (Subject::Plane, _) => self.plane.start_again(),
+            (Subject::Plane(n), What::PlaneFrozen) => self.plane(*n)?.signal(Signal::Cont),
+            (Subject::Plane(_), What::DatabaseCut) => self.cut_from_database(&[]),
+            (Subject::Plane(n), _) => self.plane(*n)?.start_again(),
             (Subject::Node(node), what) => mend_at(self.lab.pbx(node)?, what),
             (Subject::Carrier(carrier), _) => self.lab.carrier(carrier)?.behave(Behaviour::Normal),
         }
+    }
+
+    fn replica(&self, subject: &Subject) -> anyhow::Result<Option<String>> {
+        match (subject, self.replicas) {
+            (Subject::Plane(n), Some(_)) => owners::id(&self.plane(*n)?.log()).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn plane(&self, n: usize) -> Result<&ControlPlane, LabError> {
+        self.planes.get(n).ok_or_else(|| LabError::Machine(format!("there is no control plane {n}")))
+    }
+
+    fn cut_from_database(&self, cut: &[usize]) -> Result<(), LabError> {
+        let alone = || LabError::Machine("one control plane alone has its database beside it".into());
+        self.replicas.ok_or_else(alone)?.cut_from_database(cut)
     }
 }
 
@@ -64,6 +87,7 @@ fn behaviour(what: What) -> Result<Behaviour, LabError> {
         What::PlaneKilled
         | What::PlaneStopped
         | What::PlaneFrozen
+        | What::DatabaseCut
         | What::AgentKilled
         | What::AgentFrozen
         | What::AsteriskKilled
@@ -98,6 +122,7 @@ fn begin_at(pbx: &Pbx, what: What) -> Result<(), LabError> {
         What::PlaneKilled
         | What::PlaneStopped
         | What::PlaneFrozen
+        | What::DatabaseCut
         | What::CarrierDeaf
         | What::CarrierSilent
         | What::CarrierRefuses
@@ -117,6 +142,7 @@ fn mend_at(pbx: &Pbx, what: What) -> Result<(), LabError> {
         | What::PlaneKilled
         | What::PlaneStopped
         | What::PlaneFrozen
+        | What::DatabaseCut
         | What::CarrierDeaf
         | What::CarrierSilent
         | What::CarrierRefuses

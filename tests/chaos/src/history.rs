@@ -162,10 +162,34 @@ pub struct Broken {
     pub subject: Subject,
     /// What it was.
     pub what: What,
+    /// The run of the control plane that it happened to, where there are several.
+    pub replica: Option<String>,
     /// Just before it began.
     pub from: Moment,
     /// Just after it was mended; `None`: never.
     pub until: Option<Moment>,
+}
+
+/// A call of a control plane that was broken, which another went on with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Takeover {
+    /// What had happened to its owner.
+    pub what: What,
+    /// From that to the claim, as the database shows it.
+    pub took: Duration,
+}
+
+/// What a carrier's account allows, and what of it was used.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// The carrier.
+    pub carrier: String,
+    /// Starts in a second.
+    pub cps_max: u32,
+    /// Channels at a time.
+    pub channels_max: u32,
+    /// Most channels that the carrier had at any look.
+    pub channels: u32,
 }
 
 /// All of it.
@@ -183,6 +207,10 @@ pub struct History {
     pub posted: Vec<Posted>,
     /// What was broken.
     pub broken: Vec<Broken>,
+    /// Where there were several control planes: calls that one took over from another.
+    pub takeovers: Vec<Takeover>,
+    /// Accounts whose limits were looked at.
+    pub accounts: Vec<Account>,
     /// The ways that there are.
     pub routes: Vec<Route>,
     /// Channels that were open after everything had ended, by node that lives. (A carrier goes on ringing for one that died.)

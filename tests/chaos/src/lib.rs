@@ -15,6 +15,8 @@ pub mod faults;
 mod hands;
 pub mod history;
 pub mod load;
+mod owners;
+mod planes;
 mod receiver;
 pub mod run;
 pub mod table;

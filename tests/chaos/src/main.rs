@@ -10,7 +10,7 @@ use chaos::{
     checker::{Verdict, check},
     history::History,
     load::CALLS_MAX,
-    run::{Script, fleet, run},
+    run::{Script, fleet, fleet_of_replicas, run},
     table::table,
 };
 use clap::{Parser, Subcommand};
@@ -44,6 +44,21 @@ enum Command {
         #[arg(long, value_enum, default_value = "agent")]
         reach: Reach,
     },
+    /// Several control planes on one PostgreSQL, one of which is killed, stopped, frozen or cut from the database every ten seconds
+    Replicas {
+        /// Where every choice comes from; drawn and shown where none is given
+        #[arg(long)]
+        seed: Option<u64>,
+        /// How many calls
+        #[arg(long, default_value_t = 3_000)]
+        calls: usize,
+        /// Calls in a second
+        #[arg(long, default_value_t = 10.0)]
+        per_second: f64,
+        /// How many control planes
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=8))]
+        replicas: u8,
+    },
     /// Shows that the checker finds bugs that are planted, and none without them
     Planted {
         /// Where every choice comes from
@@ -54,7 +69,10 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
-        Command::Run { seed, calls, per_second, reach } => chaos(seed, calls, per_second, reach),
+        Command::Run { seed, calls, per_second, reach } => chaos(seed, calls, per_second, fleet(reach), 1),
+        Command::Replicas { seed, calls, per_second, replicas } => {
+            chaos(seed, calls, per_second, fleet_of_replicas(per_second), replicas)
+        }
         Command::Planted { seed } => planted::planted(seed),
     };
     match result {
@@ -79,7 +97,13 @@ fn folder(name: &str) -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
-fn chaos(seed: Option<u64>, calls: usize, per_second: f64, reach: Reach) -> anyhow::Result<()> {
+fn chaos(
+    seed: Option<u64>,
+    calls: usize,
+    per_second: f64,
+    fleet: lab::Plan,
+    planes: u8,
+) -> anyhow::Result<()> {
     ensure!((1..=CALLS_MAX).contains(&calls), "--calls: 1 to {CALLS_MAX}");
     ensure!(per_second > 0.0 && per_second <= 100.0, "--per-second: up to 100");
     let seed = match seed {
@@ -88,9 +112,11 @@ fn chaos(seed: Option<u64>, calls: usize, per_second: f64, reach: Reach) -> anyh
             StdRng::try_from_os_rng().context("the system gives no randomness")?.random_range(1..1_000_000)
         }
     };
-    say(&format!("seed {seed}: {calls} calls, {per_second} in a second, nodes by {reach:?}"));
-    let fleet = fleet(reach);
-    let script = Script::of(seed, calls, per_second, &fleet);
+    let reach = fleet.reach;
+    say(&format!(
+        "seed {seed}: {calls} calls, {per_second} in a second, nodes by {reach:?}, control planes: {planes}"
+    ));
+    let script = Script::of(seed, calls, per_second, &fleet, planes);
     let lab = Lab::up(fleet)?;
     let folder = folder("run")?;
     let history = run(&lab, &folder, &script).with_context(|| format!("seed {seed}"))?;
@@ -111,7 +137,11 @@ fn chaos(seed: Option<u64>, calls: usize, per_second: f64, reach: Reach) -> anyh
 /// What the control plane's log says of the first calls that were wrong.
 fn trace(folder: &Path, history: &History, verdict: &Verdict) {
     const CALLS: usize = 3;
-    let log = std::fs::read_to_string(folder.join("ringward.log")).unwrap_or_default();
+    // Of one control plane, or of each of several in the order of their names.
+    let own = folder.join("ringward.log");
+    let others = (1..=u8::MAX).map(|n| folder.join(format!("replica-{n}/ringward.log")));
+    let logs = std::iter::once(own).chain(others.take_while(|log| log.exists()));
+    let log: String = logs.filter_map(|log| std::fs::read_to_string(log).ok()).collect();
     for violation in verdict.violations.iter().take(CALLS) {
         let Some(told) = history.told.iter().find(|call| call.number == violation.of) else { continue };
         say(&format!("--- {} {} from {:?} to {:?}", told.id, told.number, told.created_at, told.ended_at));

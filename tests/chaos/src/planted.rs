@@ -82,10 +82,10 @@ fn restarts(seed: u64, calls: Vec<Wanted>, carriers: Behaviour) -> Script {
         at += chance.random_range(700..1_700);
         let lasts = chance.random_range(50..300);
         let what = What::PlaneKilled;
-        faults.push(Fault { at: ms(at), subject: Subject::Plane, what, lasts: Some(ms(lasts)) });
+        faults.push(Fault { at: ms(at), subject: Subject::Plane(0), what, lasts: Some(ms(lasts)) });
         // Its start takes some 2.5 s.
         at += lasts + 2_500;
     }
     let (tracks, receiver) = (vec![faults], chance.random());
-    Script { calls, per_second: 10.0, tracks, carriers, receiver, planted: None }
+    Script { calls, per_second: 10.0, tracks, carriers, receiver, planes: 1, planted: None }
 }

@@ -1,9 +1,10 @@
 //! One run on a lab: calls come, things break and are mended, everything ends, and the history is gathered.
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use lab::{Behaviour, ControlPlane, Lab, Planted, Reach, Setup, TrunkLayout, now, pause, wait_until};
+use lab::{Behaviour, ControlPlane, Lab, Planted, Reach, TrunkLayout, now, pause, wait_until};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use crate::{
@@ -11,8 +12,10 @@ use crate::{
     customers::Door,
     faults::{self, Fault, Ground},
     hands::Hands,
-    history::{Broken, History, Route},
+    history::{Account, Broken, History, Route},
     load::{self, Wanted},
+    owners::Watch,
+    planes::Planes,
     receiver::Receiver,
 };
 
@@ -23,10 +26,10 @@ const ENDED_WITHIN: Duration = Duration::from_secs(180);
 const TOLD_WITHIN: Duration = Duration::from_secs(15 + 5 + 15 + 300 + 30);
 /// An event is waiting for its delivery so soon after its step.
 const NUMBERED_WITHIN: Duration = Duration::from_secs(2);
-/// The receiver is on this machine.
-const RECEIVERS: &str = "127.0.0.0/8";
 /// For channels to go that nobody claims.
 const SILENT_WITHIN: Duration = Duration::from_secs(20);
+/// Between two looks at the carriers' channels.
+const COUNTED_EVERY: Duration = Duration::from_millis(500);
 /// No packet for so long: nothing more comes.
 const QUIET: Duration = Duration::from_millis(500);
 
@@ -43,6 +46,8 @@ pub struct Script {
     pub carriers: Behaviour,
     /// Where the receiver's choices come from.
     pub receiver: u64,
+    /// How many control planes there are.
+    pub planes: u8,
     /// The bug that the control plane has on purpose.
     pub planted: Option<Planted>,
 }
@@ -53,10 +58,18 @@ pub fn fleet(reach: Reach) -> lab::Plan {
     lab::Plan { pbxes: 3, carriers: 2, trunks: TrunkLayout::Full, reach, ..lab::Plan::default() }
 }
 
+/// The same, its nodes reached through agents, with carriers' accounts that so many calls a second fill now and then: half
+/// as many starts again as an even share, and channels for six seconds of those.
+#[must_use]
+pub fn fleet_of_replicas(per_second: f64) -> lab::Plan {
+    let share = (per_second / 2.0 * 1.5).ceil() as u32;
+    lab::Plan { account: Some((share, 6 * share)), ..fleet(Reach::Agent) }
+}
+
 impl Script {
     /// Calls and faults of a seed, for a fleet.
     #[must_use]
-    pub fn of(seed: u64, calls: usize, per_second: f64, fleet: &lab::Plan) -> Self {
+    pub fn of(seed: u64, calls: usize, per_second: f64, fleet: &lab::Plan, planes: u8) -> Self {
         let mut chance = StdRng::seed_from_u64(seed);
         let calls = load::plan(calls, &mut chance);
         let length = f64::from(u32::try_from(calls.len()).unwrap_or(u32::MAX)) / per_second;
@@ -65,10 +78,11 @@ impl Script {
             nodes: (1..=fleet.pbxes).map(|n| format!("pbx-{n}")).collect(),
             carriers: ["a", "b"].map(str::to_owned).to_vec(),
             agents: fleet.reach == Reach::Agent,
+            planes: planes.into(),
         };
         let tracks = faults::plan(&ground, &mut chance);
         let receiver = chance.random();
-        Script { calls, per_second, tracks, carriers: Behaviour::Normal, receiver, planted: None }
+        Script { calls, per_second, tracks, carriers: Behaviour::Normal, receiver, planes, planted: None }
     }
 }
 
@@ -78,22 +92,19 @@ impl Script {
 /// The run itself broke: what the product does wrong is in the history.
 pub fn run(lab: &Lab, folder: &Path, script: &Script) -> anyhow::Result<History> {
     let mut receiver = Receiver::start(StdRng::seed_from_u64(script.receiver))?;
-    let setup = Setup::new(folder).webhooks_to(RECEIVERS);
-    let plane = ControlPlane::start_with(
-        lab,
-        match script.planted {
-            Some(bug) => setup.planted(bug),
-            None => setup,
-        },
-    )?;
-    receiver.register(&plane)?;
+    let planes = Planes::start(lab, folder, script)?;
+    let plane = planes.first()?;
+    receiver.register(plane)?;
     for carrier in lab.carriers() {
         carrier.behave(script.carriers)?;
     }
-    let door = Door::of(&plane);
-    let hands = Hands { lab, plane: &plane, start: now() };
-    let (asked, broken) = std::thread::scope(|scope| {
+    let door = Door::of(planes.all());
+    let watch = planes.replicas().map(|replicas| Watch::start(replicas.database_url())).transpose()?;
+    let hands = Hands { lab, planes: planes.all(), replicas: planes.replicas(), start: now() };
+    let is_over = AtomicBool::new(false);
+    let (asked, broken, accounts) = std::thread::scope(|scope| {
         let hands = &hands;
+        let accounts = scope.spawn(|| accounts(lab, &is_over));
         let tracks: Vec<_> =
             script.tracks.iter().map(|track| scope.spawn(move || hands.follow(track))).collect();
         let asked = door.ask_for(&script.calls, hands.start, script.per_second);
@@ -101,24 +112,26 @@ pub fn run(lab: &Lab, folder: &Path, script: &Script) -> anyhow::Result<History>
         for track in tracks {
             broken.extend(track.join().map_err(|_| anyhow::anyhow!("a track panicked"))??);
         }
-        Ok::<_, anyhow::Error>((asked?, broken))
+        is_over.store(true, Ordering::Relaxed);
+        let accounts = accounts.join().map_err(|_| anyhow::anyhow!("who counts channels panicked"))??;
+        Ok::<_, anyhow::Error>((asked?, broken, accounts))
     })?;
-    let ended = || collect::told(&plane).is_ok_and(|told| told.iter().all(|call| call.status.is_terminal()));
+    let takeovers = watch.map(|watch| watch.takeovers(&broken)).transpose()?.unwrap_or_default();
+    let ended = || collect::told(plane).is_ok_and(|told| told.iter().all(|call| call.status.is_terminal()));
     // What has not ended then is in the history, and a violation.
     while_waiting(ENDED_WITHIN, ended);
     // An event of the last step is numbered after it: it is looked for twice.
     for _ in 0..2 {
         pause(NUMBERED_WITHIN);
-        while_waiting(TOLD_WITHIN, || receiver.has_all(&plane));
+        while_waiting(TOLD_WITHIN, || receiver.has_all(plane));
     }
     let left = channels_left(lab, &broken)?;
-    let mut told = collect::told(&plane)?;
+    let mut told = collect::told(plane)?;
     for carrier in lab.carriers() {
         carrier.seen_when_quiet(QUIET)?;
     }
-    plane.stop()?;
-    let url = format!("sqlite://{}", folder.join("ringward.db").display());
-    collect::add_logs(&url, &mut told).context("read the log of transitions")?;
+    planes.all().iter().try_for_each(ControlPlane::stop)?;
+    collect::add_logs(&planes.database_url(), &mut told).context("read the log of transitions")?;
     let routes = lab.plan().trunk_plans(lab.subnet());
     let routes = routes.into_iter().map(|trunk| Route { node: trunk.node, carrier: trunk.carrier }).collect();
     Ok(History {
@@ -128,9 +141,30 @@ pub fn run(lab: &Lab, folder: &Path, script: &Script) -> anyhow::Result<History>
         pressed: collect::pressed(lab)?,
         posted: receiver.posted(),
         broken,
+        takeovers,
+        accounts,
         routes,
         left,
     })
+}
+
+/// Counts the carriers' channels until it is over, where their accounts are limited.
+fn accounts(lab: &Lab, is_over: &AtomicBool) -> anyhow::Result<Vec<Account>> {
+    let Some((cps_max, channels_max)) = lab.plan().account else { return Ok(Vec::new()) };
+    let account = |carrier: &lab::Carrier| Account {
+        carrier: carrier.name().to_owned(),
+        cps_max,
+        channels_max,
+        channels: 0,
+    };
+    let mut accounts: Vec<_> = lab.carriers().iter().map(account).collect();
+    while !is_over.load(Ordering::Relaxed) {
+        for (account, carrier) in accounts.iter_mut().zip(lab.carriers()) {
+            account.channels = account.channels.max(carrier.channels()?);
+        }
+        pause(COUNTED_EVERY);
+    }
+    Ok(accounts)
 }
 
 fn while_waiting(at_most: Duration, ended: impl Fn() -> bool) {

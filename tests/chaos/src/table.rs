@@ -3,8 +3,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::{
-    checker::Verdict,
-    history::{History, Told},
+    checker::{Verdict, most_in_a_second},
+    faults::What,
+    history::{History, Takeover, Told},
 };
 
 /// Most violations that are written out.
@@ -39,6 +40,17 @@ pub fn table(history: &History, verdict: &Verdict) -> String {
     row("events that arrived, each try", verdict.posted.to_string());
     row("  of them refused or left to hang", refused.to_string());
     row("calls with one call.finished", verdict.finished.to_string());
+    for (name, value) in takeovers(&history.takeovers) {
+        row(&name, value);
+    }
+    for account in &history.accounts {
+        row(
+            &format!("most channels at carrier {}, of {}", account.carrier, account.channels_max),
+            account.channels.to_string(),
+        );
+        let starts = most_in_a_second(history, &account.carrier).to_string();
+        row(&format!("  starts in a second, of {}", account.cps_max), starts);
+    }
     for (end, calls) in ends(&history.told) {
         row(&end, calls.to_string());
     }
@@ -55,6 +67,21 @@ pub fn table(history: &History, verdict: &Verdict) -> String {
         writeln!(text, "… {} violations in all: {:?}", verdict.violations.len(), verdict.by_rule()).ok();
     }
     text
+}
+
+/// How soon others went on with the calls of one that was broken, by what was done to it.
+fn takeovers(takeovers: &[Takeover]) -> Vec<(String, String)> {
+    let mut by_what: BTreeMap<_, Vec<u128>> = BTreeMap::new();
+    for takeover in takeovers {
+        by_what.entry(takeover.what).or_default().push(takeover.took.as_millis());
+    }
+    let row = |(what, mut took): (What, Vec<u128>)| {
+        took.sort_unstable();
+        let at = |part: usize| took.get((took.len() * part / 100).min(took.len() - 1)).copied().unwrap_or(0);
+        let value = format!("{} / {} / {}", at(50), at(99), at(100));
+        (format!("taken over after {what:?}: {}, ms p50/p99/most", took.len()), value)
+    };
+    by_what.into_iter().map(row).collect()
 }
 
 fn ends(told: &[Told]) -> BTreeMap<String, usize> {

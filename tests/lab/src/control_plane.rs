@@ -1,7 +1,7 @@
 //! The real control plane beside the lab: the program `ringward`, started and killed as a process, and
 //! used through its doors.
 use crate::setup::Doors;
-use crate::{Agent, Lab, LabError, Pbx, Setup, Signal, clock, leaks, process, program};
+use crate::{Agent, Lab, LabError, Pbx, Setup, Signal, clock, leaks, process, program, replicas};
 use serde_json::{Value, json};
 use std::fs;
 use std::net::SocketAddr;
@@ -9,8 +9,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-/// The process's name in the lab's pid files.
-const NAME: &str = "ringward";
 /// From the start to the first answer.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
@@ -75,27 +73,53 @@ impl ControlPlane {
     /// # Errors
     /// The program is not built, or does not get ready.
     pub fn open(setup: Setup) -> Result<Self, LabError> {
+        let mut plane = Self::unopened(setup)?;
+        plane.boot()?;
+        Ok(plane)
+    }
+
+    /// Starts several on one empty database, where agents reach each; all have the keys of the first one.
+    pub(crate) fn several(setups: Vec<Setup>) -> Result<Vec<Self>, LabError> {
+        let mut planes = setups.into_iter().map(Self::unopened).collect::<Result<Vec<_>, _>>()?;
+        let reach: Vec<_> = planes.iter().map(|plane| plane.doors.agents).collect();
+        planes.iter_mut().for_each(|plane| plane.setup.agents_reach.clone_from(&reach));
+        let Some((first, others)) = planes.split_first_mut() else { return Ok(planes) };
+        first.boot()?;
+        for other in others {
+            replicas::share_files(&first.setup.folder, &other.setup.folder)?;
+            other.operator_key.clone_from(&first.operator_key);
+            other.customer_key.clone_from(&first.customer_key);
+            other.start_again()?;
+        }
+        Ok(planes)
+    }
+
+    fn unopened(setup: Setup) -> Result<Self, LabError> {
         fs::create_dir_all(&setup.folder).map_err(LabError::file("create", &setup.folder))?;
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(Duration::from_secs(30)))
             .build();
-        let mut plane = Self {
+        Ok(Self {
             doors: setup.doors()?,
             setup,
             operator_key: String::new(),
             customer_key: String::new(),
             http: config.into(),
-        };
-        plane.start_again()?;
-        let token = plane.setup.folder.join("bootstrap.token");
+        })
+    }
+
+    /// Its first start: makes the keys.
+    fn boot(&mut self) -> Result<(), LabError> {
+        self.start_again()?;
+        let token = self.setup.folder.join("bootstrap.token");
         let token = fs::read_to_string(&token).map_err(LabError::file("read", &token))?;
         let proof = json!({"token": token.trim()});
-        let boot = plane.ask("POST", plane.doors.operator, "", "/admin/v1/bootstrap", Some(&proof))?;
-        plane.operator_key = secret(&boot)?;
-        let key = plane.admin("POST", "/admin/v1/keys", Some(&json!({"name": "lab"})))?;
-        plane.customer_key = secret(&key)?;
-        Ok(plane)
+        let boot = self.ask("POST", self.doors.operator, "", "/admin/v1/bootstrap", Some(&proof))?;
+        self.operator_key = secret(&boot)?;
+        let key = self.admin("POST", "/admin/v1/keys", Some(&json!({"name": "lab"})))?;
+        self.customer_key = secret(&key)?;
+        Ok(())
     }
 
     /// Joins a node with a new token.
@@ -156,10 +180,10 @@ impl ControlPlane {
     /// # Errors
     /// The signal cannot be sent.
     pub fn signal(&self, signal: Signal) -> Result<(), LabError> {
-        process::signal(NAME, signal)?;
+        process::signal(&self.setup.name, signal)?;
         if signal == Signal::Kill {
             clock::wait_until("ringward to end", Duration::from_secs(5), "see /proc", || {
-                process::alive(NAME).is_none()
+                process::alive(&self.setup.name).is_none()
             })?;
         }
         Ok(())
@@ -170,13 +194,13 @@ impl ControlPlane {
     /// # Errors
     /// It does not end.
     pub fn stop(&self) -> Result<(), LabError> {
-        process::end(NAME)
+        process::end(&self.setup.name)
     }
 
     /// Its pid, if it runs.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
-        process::alive(NAME)
+        process::alive(&self.setup.name)
     }
 
     /// The folder with its database.
@@ -190,7 +214,7 @@ impl ControlPlane {
     /// # Errors
     /// It does not get ready.
     pub fn start_again(&self) -> Result<(), LabError> {
-        self.setup.spawn(NAME, self.doors)?;
+        self.setup.spawn(self.doors)?;
         let ready = || matches!(self.raw("GET", self.doors.operator, "", "/readyz", None), Ok((200, _)));
         clock::wait_until("ringward to be ready", READY_WITHIN, &self.hint(), ready).map(|_| ())
     }
@@ -380,7 +404,7 @@ impl ControlPlane {
 impl Drop for ControlPlane {
     fn drop(&mut self) {
         // What cannot be ended here is ended by the next lab's sweep.
-        process::end(NAME).ok();
+        process::end(&self.setup.name).ok();
         leaks::look_through(&self.log(), &[self.operator_key.clone(), self.customer_key.clone()]);
     }
 }

@@ -9,18 +9,18 @@ const REGIONS: [&str; 2] = ["eu-east", "eu-west"];
 /// The whole file: carriers, nodes with their AMI, trunks, one route for every number.
 pub(crate) fn write(plan: &Plan, subnet: Subnet, pbxes: &[Pbx], carriers: &[Carrier]) -> String {
     let mut text = String::from("# Written by the lab.\n");
+    let of_trunks = [plan.trunk_cps_max, plan.trunk_channels_max].map(|max| max * u32::from(plan.pbxes));
+    let (cps_max, channels_max) = plan.account.unwrap_or(of_trunks.into());
     for carrier in carriers {
         write!(
             text,
             "\n[[carrier]]\nname = \"{}\"\nsignalling = [\"{}/32\", \"{}/32\"]\nmedia = [\"{}/32\", \"{}/32\"]\n\
-             cps_max = {}\nchannels_max = {}\n",
+             cps_max = {cps_max}\nchannels_max = {channels_max}\n",
             carrier.name(),
             carrier.address(),
             carrier.second_address(),
             carrier.address(),
             carrier.second_address(),
-            plan.trunk_cps_max * u32::from(plan.pbxes),
-            plan.trunk_channels_max * u32::from(plan.pbxes),
         )
         .ok();
     }

@@ -49,6 +49,7 @@ mod program;
 mod progress;
 mod python;
 mod render;
+mod replicas;
 mod request;
 mod root;
 mod scan;
@@ -84,6 +85,7 @@ pub use plan::{AsteriskVersion, Build, Hardening, Hosts, Inbound, Plan, Reach, T
 pub use process::Signal;
 pub use program::program;
 pub use python::{install_ansible, install_schemathesis};
+pub use replicas::Replicas;
 pub use root::{Root, ensure as ensure_root, ensure_bare as ensure_bare_root};
 pub use scan::Port;
 pub use seen::{NumberSeen, Seen};

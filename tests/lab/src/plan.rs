@@ -139,6 +139,9 @@ pub struct Plan {
     pub inbound: Inbound,
     /// Seconds between OPTIONS to each carrier.
     pub qualify_s: u8,
+    /// `cps_max` and `channels_max` of each carrier's account in `fleet.toml`; the sum of its trunks' where there is none.
+    #[serde(default)]
+    pub account: Option<(u32, u32)>,
     /// `cps_max` of each trunk in `fleet.toml`.
     pub trunk_cps_max: u32,
     /// `channels_max` of each trunk in `fleet.toml`.
@@ -159,6 +162,7 @@ impl Default for Plan {
             srv_trunk: false,
             inbound: Inbound::Closed,
             qualify_s: 2,
+            account: None,
             trunk_cps_max: 500,
             trunk_channels_max: 2_000,
         }

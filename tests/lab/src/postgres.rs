@@ -1,5 +1,5 @@
 //! A PostgreSQL of its own for tests of the store: a fresh cluster from Debian's package, on a free
-//! port of 127.0.0.1 and a socket in its folder, with the server's normal durability. Ended when dropped.
+//! port of loopback and a socket in its folder, with the server's normal durability. Ended when dropped.
 use crate::{LabError, clock, command, packages, process};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -15,6 +15,9 @@ const CONNECTIONS_MAX: u32 = 200;
 const PLACES: [&str; 2] = ["/dev/shm", "/tmp"];
 /// What a whole run of the tests needs at most (by calculation 3 GB: 250 databases of some 12 MB, and logs), twice over.
 const ROOM: u64 = 8 << 30;
+
+/// Clients that have a way of their own.
+const CUT_OFF_MAX: u8 = 8;
 
 /// A disk on every machine: where figures of what is synced come from.
 const DISK: &str = "/var/tmp";
@@ -58,6 +61,19 @@ impl Cluster {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
     }
 
+    /// The same by an address of its own for the `n`-th client (from 0), so that its way alone can be cut.
+    pub(crate) fn url_of(&self, n: u8) -> String {
+        format!("postgres://postgres@{}:{}/postgres", Self::address_of(n), self.port)
+    }
+
+    pub(crate) fn address_of(n: u8) -> Ipv4Addr {
+        Ipv4Addr::new(127, 0, 1, n + 1)
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Ends the server as a crash does, without a word to its clients.
     pub fn kill(&self) -> Result<(), LabError> {
         process::signal(&self.name, crate::Signal::Kill)
@@ -68,11 +84,14 @@ impl Cluster {
         let mut initdb = as_postgres(&programs.join("initdb"));
         initdb.args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8"]);
         command::finish("make a PostgreSQL cluster", initdb.arg("-D").arg(&data))?;
+        let hba = data.join("pg_hba.conf");
+        std::fs::write(&hba, "local all all trust\nhost all all 127.0.0.0/8 trust\n")
+            .map_err(LabError::file("write", &hba))?;
         let path = self.folder.join("log");
         let log = std::fs::File::create(&path).map_err(LabError::file("create", &path))?;
         let mut server = as_postgres(&programs.join("postgres"));
         server.arg("-D").arg(&data).arg("-k").arg(&self.folder);
-        server.args(["-h", "127.0.0.1", "-p", &self.port.to_string()]);
+        server.args(["-h", &listen().join(","), "-p", &self.port.to_string()]);
         server.args(["-c", &format!("max_connections={CONNECTIONS_MAX}")]);
         server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         process::spawn(&self.name, server)?;
@@ -126,6 +145,12 @@ fn as_postgres(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--reuid=postgres", "--regid=postgres", "--init-groups"]).arg(program).current_dir("/tmp");
     command
+}
+
+/// Where clients find it: 127.0.0.1, and an address for each of those that may be cut off.
+fn listen() -> Vec<String> {
+    let ways = (0..CUT_OFF_MAX).map(Cluster::address_of);
+    std::iter::once(Ipv4Addr::LOCALHOST).chain(ways).map(|address| address.to_string()).collect()
 }
 
 fn free_port() -> Result<u16, LabError> {

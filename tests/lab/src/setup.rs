@@ -5,6 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+/// The process's name in the lab's pid files, where there is one.
+const NAME: &str = "ringward";
+
 /// A bug that a control plane of the tests has on purpose, to show that it is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Planted {
@@ -49,6 +52,11 @@ pub struct Setup {
     throttle: Option<String>,
     webhooks_to: Option<String>,
     open_calls_max: Option<u32>,
+    /// Its process's name in the lab's pid files.
+    pub(crate) name: String,
+    is_replica: bool,
+    /// Where agents reach this one and those that share its database; its own door where this is empty.
+    pub(crate) agents_reach: Vec<SocketAddr>,
 }
 
 /// Where the doors of one control plane are, from its first start on.
@@ -72,7 +80,20 @@ impl Setup {
             throttle: None,
             webhooks_to: None,
             open_calls_max: None,
+            name: NAME.to_owned(),
+            is_replica: false,
+            agents_reach: Vec::new(),
         }
+    }
+
+    /// As one of several on its database.
+    pub(crate) fn replica(self) -> Self {
+        Setup { is_replica: true, ..self }
+    }
+
+    /// Under another name, beside the one that has the usual one.
+    pub(crate) fn named(self, name: &str) -> Self {
+        Setup { name: name.to_owned(), ..self }
     }
 
     /// In the optimised build.
@@ -139,7 +160,7 @@ impl Setup {
     }
 
     /// Starts the process; it is of use once `/readyz` says so.
-    pub(crate) fn spawn(&self, name: &str, doors: Doors) -> Result<(), LabError> {
+    pub(crate) fn spawn(&self, doors: Doors) -> Result<(), LabError> {
         packages::ensure(packages::SPEECH_TOOLS)?;
         let log = self.log();
         let open =
@@ -158,7 +179,7 @@ impl Setup {
             .args(["--api-listen", &doors.api.to_string()])
             .args(["--operator-listen", &doors.operator.to_string()])
             .args(["--agents-listen", &doors.agents.to_string()])
-            .env("RINGWARD_AGENTS__URLS", format!("[\"https://{}\"]", doors.agents))
+            .env("RINGWARD_AGENTS__URLS", self.agents_urls(doors))
             .env_remove("RINGWARD_DATABASE_URL")
             // Tests and benches dial the same numbers again and again.
             .env("RINGWARD_THROTTLE", self.throttle.as_deref().unwrap_or("[]"))
@@ -177,6 +198,9 @@ impl Setup {
         if let Some(calls) = self.open_calls_max {
             command.env("RINGWARD_CALLS__ORG_OPEN_MAX", calls.to_string());
         }
+        if self.is_replica {
+            command.env("RINGWARD_REPLICAS__ENABLED", "true");
+        }
         if self.clock_ahead_s != 0 {
             packages::ensure(packages::CLOCK_TOOLS)?;
             let arch = std::env::consts::ARCH;
@@ -187,6 +211,14 @@ impl Setup {
                 .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
                 .env("DONT_FAKE_MONOTONIC", "1");
         }
-        process::spawn(name, command).map(|_| ())
+        process::spawn(&self.name, command).map(|_| ())
+    }
+
+    /// As the setting is written.
+    fn agents_urls(&self, doors: Doors) -> String {
+        let own = [doors.agents];
+        let reach = if self.agents_reach.is_empty() { &own[..] } else { &self.agents_reach };
+        let urls: Vec<_> = reach.iter().map(|door| format!("\"https://{door}\"")).collect();
+        format!("[{}]", urls.join(","))
     }
 }

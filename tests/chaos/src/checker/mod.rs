@@ -17,6 +17,8 @@
 //!     he named, none while there was room for it too few; and none once the call is acknowledged, canceled or past its deadline.
 //! 11. Every step of a call reached the webhook: signed, in order, under one id, as it was; and exactly one end by id, which
 //!     is the call's.
+//! 12. No carrier sees more channels than its account has, nor in any second more starts than that allows, and one.
+mod accounts;
 mod events;
 mod rounds;
 mod rules;
@@ -25,6 +27,7 @@ mod tests;
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
+pub(crate) use self::accounts::most_in_a_second;
 use crate::history::{Dialog, History, Told};
 
 /// How long after its mending a node or a carrier is still not counted on: the first back-off of a trunk. What needs
@@ -74,6 +77,8 @@ pub enum Rule {
     OutOfOrder,
     /// An event without the endpoint's signature.
     Unsigned,
+    /// More channels or starts than a carrier's account has.
+    OverLimit,
 }
 
 /// A promise that was broken, and how.
@@ -177,6 +182,7 @@ pub fn check(history: &History) -> Verdict {
     for (number, seen) in by_number {
         verdict.add(Rule::NotWritten, number, format!("{} INVITEs of no call", seen.len()));
     }
+    accounts::check(history, &mut verdict);
     for (node, channels) in history.left.iter().filter(|(_, channels)| *channels > 0) {
         verdict.add(Rule::LeftOpen, node, format!("{channels} channels"));
     }

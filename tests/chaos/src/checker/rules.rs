@@ -104,7 +104,7 @@ fn is_fit(route: &Route, told: &Told, history: &History) -> bool {
     let Some(ended_at) = told.ended_at else { return false };
     let touched = history.broken.iter().any(|broken| {
         let here = match &broken.subject {
-            Subject::Plane => false,
+            Subject::Plane(_) => false,
             Subject::Node(node) => *node == route.node,
             Subject::Carrier(carrier) => *carrier == route.carrier,
         };

@@ -15,16 +15,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-const CONNECTIONS: u32 = 64;
+pub(super) const CONNECTIONS: u32 = 64;
 const WARM_UP: u32 = 4_000;
 const POSTS: u32 = 32_000;
 /// Nearly none of these calls has ended when the last one is accepted.
-const OPEN_MAX: u32 = 50_000;
+pub(super) const OPEN_MAX: u32 = 50_000;
 const PBXES: usize = 2;
 /// Two PBXES with this pace are a fleet of 100 calls per second.
 const CPS_OF_EACH: u32 = 50;
 /// The program's own default; no number is called twice.
-const THROTTLE: &str = "[{calls=1,per_s=60},{calls=3,per_s=900},{calls=7,per_s=3600},{calls=15,per_s=10800}]";
+pub(super) const THROTTLE: &str =
+    "[{calls=1,per_s=60},{calls=3,per_s=900},{calls=7,per_s=3600},{calls=15,per_s=10800}]";
 const POSTS_PER_S_MIN: f64 = 5_000.0;
 const P99_MS_MAX: f64 = 25.0;
 /// On a disk. Emptied before and after.
@@ -132,10 +133,16 @@ fn ringward(store: Store) -> anyhow::Result<(Load, u64)> {
     std::fs::write(folder.join("secret"), "secret\n")?;
     let setup = Setup::new(&folder).release().throttle(THROTTLE).open_calls_max(OPEN_MAX);
     let plane = ControlPlane::open(setup.database(url.clone()))?;
-    plane.apply(&fleet(&pbxes.lines))?;
+    plane.apply(&fleet(&pbxes.lines, CPS_OF_EACH))?;
     let door = plane.api_url();
     let door = door.strip_prefix("http://").context("no address")?;
-    let load = load(door, plane.customer_key(), &folder, plane.pid().context("it is not running")?)?;
+    let load = load(
+        door,
+        plane.customer_key(),
+        &folder,
+        plane.pid().context("it is not running")?,
+        (WARM_UP, POSTS),
+    )?;
     let placed = plane.metric("ringward_call_setup_seconds_count", &[])? as u64;
     plane.signal(Signal::Kill)?;
     all_found(&url, &folder)?;
@@ -150,7 +157,7 @@ fn neighbour() -> anyhow::Result<Value> {
     std::fs::write(folder.join("secret"), "secret\n")?;
     let plane =
         ControlPlane::open(Setup::new(&folder).release().throttle(THROTTLE).open_calls_max(OPEN_MAX))?;
-    plane.apply(&fleet(&pbxes.lines))?;
+    plane.apply(&fleet(&pbxes.lines, CPS_OF_EACH))?;
     let limits = json!({"requests_per_s": LOUD_MAX});
     plane.admin("PUT", "/admin/v1/orgs/default/limits", Some(&limits))?;
     let org = plane.admin("POST", "/admin/v1/orgs", Some(&json!({"slug": "quiet", "name": "Quiet"})))?;
@@ -168,14 +175,15 @@ fn bare(store: Store) -> anyhow::Result<Load> {
     let (_cluster, url) = store.fresh(&folder)?;
     let server = Part::start(&["bare", &url], 1)?;
     let address = server.lines.first().context("no address")?;
-    let load = load(address, "none", &folder, server.child.id())?;
+    let load = load(address, "none", &folder, server.pid(), (WARM_UP, POSTS))?;
     // Killed too.
     drop(server);
     all_found(&url, &folder)?;
     Ok(load)
 }
 
-fn fleet(addresses: &[String]) -> String {
+/// A fleet of PBXes at these addresses, a trunk of this pace each.
+pub(super) fn fleet(addresses: &[String], cps: u32) -> String {
     let mut text = "[[carrier]]\nname = \"carrier\"\n".to_owned();
     let mut trunks = Vec::new();
     for (n, address) in addresses.iter().enumerate() {
@@ -185,7 +193,7 @@ fn fleet(addresses: &[String]) -> String {
             "\n[[node]]\nname = \"pbx-{n}\"\nregion = \"here\"\n\
              ami = {{ address = \"{address}\", username = \"ringward\", secret_file = \"secret\" }}\n\
              \n[[trunk]]\nname = \"trunk-{n}\"\nnode = \"pbx-{n}\"\ncarrier = \"carrier\"\nendpoint = \"carrier\"\n\
-             cps_max = {CPS_OF_EACH}\n"
+             cps_max = {cps}\n"
         );
         trunks.push(format!("\"trunk-{n}\""));
     }
@@ -193,7 +201,7 @@ fn fleet(addresses: &[String]) -> String {
 }
 
 /// What a run of the load took.
-struct Load {
+pub(super) struct Load {
     posts_per_s: f64,
     p50_ms: f64,
     p99_ms: f64,
@@ -204,6 +212,11 @@ struct Load {
 }
 
 impl Load {
+    /// Processor time of the load for each post.
+    pub(super) fn cpu_us(&self) -> f64 {
+        self.load_cpu_us
+    }
+
     fn line(&self, name: &str) -> String {
         format!(
             "{name:<34}{:>9.0}{:>9.2}{:>9.2}{:>9.2}{:>12.0}",
@@ -220,12 +233,20 @@ impl Load {
     }
 }
 
-fn load(address: &str, key: &str, folder: &Path, server: u32) -> anyhow::Result<Load> {
+/// Posts so many calls that do not count, and then those that do.
+pub(super) fn load(
+    address: &str,
+    key: &str,
+    folder: &Path,
+    server: u32,
+    (warm_up, posts): (u32, u32),
+) -> anyhow::Result<Load> {
+    let all = warm_up + posts;
     let (server_before, load_before) = (cpu_time(server)?, cpu_time_of_ended()?);
-    let [connections, warm_up, posts] = [CONNECTIONS, WARM_UP, POSTS].map(|count| count.to_string());
+    let [connections, warm_up, posts] = [CONNECTIONS, warm_up, posts].map(|count| count.to_string());
     let ids = ids(folder);
     let said = part(&["load", address, key, &connections, &warm_up, &posts, &ids.display().to_string()])?;
-    let each = |took: Duration| took.as_secs_f64() * 1e6 / f64::from(WARM_UP + POSTS);
+    let each = |took: Duration| took.as_secs_f64() * 1e6 / f64::from(all);
     let number = |key: &str| number(&said, key);
     Ok(Load {
         posts_per_s: number("posts_per_s")?,
@@ -271,7 +292,7 @@ fn sync_ms(folder: &Path) -> anyhow::Result<f64> {
 }
 
 /// Nothing is there: a run before may have left its databases.
-fn empty() -> anyhow::Result<PathBuf> {
+pub(super) fn empty() -> anyhow::Result<PathBuf> {
     let folder = PathBuf::from(FOLDER);
     if folder.exists() {
         std::fs::remove_dir_all(&folder).with_context(|| format!("empty {FOLDER}"))?;
@@ -293,14 +314,14 @@ fn part(arguments: &[&str]) -> anyhow::Result<Value> {
 }
 
 /// A part that runs until this is dropped. It ends by itself too when its standard input does: should this program be killed.
-struct Part {
+pub(super) struct Part {
     child: Child,
     /// What it said first.
-    lines: Vec<String>,
+    pub(super) lines: Vec<String>,
 }
 
 impl Part {
-    fn start(arguments: &[&str], lines: usize) -> anyhow::Result<Self> {
+    pub(super) fn start(arguments: &[&str], lines: usize) -> anyhow::Result<Self> {
         let child = Command::new(release(PROGRAM)?)
             .args(arguments)
             .stdin(Stdio::piped())
@@ -312,6 +333,10 @@ impl Part {
         part.lines = BufReader::new(out).lines().take(lines).collect::<Result<_, _>>()?;
         ensure!(part.lines.len() == lines, "{} did not start", arguments.first().unwrap_or(&PROGRAM));
         Ok(part)
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
     }
 }
 

@@ -3,6 +3,7 @@ mod agent;
 mod api;
 mod ban;
 mod bans;
+mod dispatch;
 mod failover;
 mod fleet;
 mod jail;
@@ -30,6 +31,8 @@ pub(crate) enum Bench {
     Ban,
     /// 100,000 bans: back at boot, one more, and what they cost a packet.
     Bans,
+    /// Calls per second from the POST to the end with fake PBXes, on SQLite.
+    Dispatch,
     /// From a carrier's 503 to the INVITE at the next, beside Kamailio's dispatcher.
     Failover,
     /// The control plane with a thousand nodes and more: memory, processor time, how soon a trunk's change counts.
@@ -61,6 +64,7 @@ pub(crate) fn bench(what: Bench, nodes: Option<u32>, as_json: bool) -> anyhow::R
         Bench::Api => api::measure()?,
         Bench::Ban => ban::measure()?,
         Bench::Bans => bans::measure()?,
+        Bench::Dispatch => dispatch::measure()?,
         Bench::Failover => failover::measure()?,
         Bench::Fleet => fleet::measure(nodes)?,
         Bench::Jail => jail::measure()?,

@@ -12,7 +12,7 @@ use controlplane_core::{
 use super::{Rule, SETTLE, check};
 use crate::{
     faults::{Subject, What},
-    history::{Asked, Attempt, Broken, Dialog, Entry, History, Posted, Pressed, Route, Told},
+    history::{Account, Asked, Attempt, Broken, Dialog, Entry, History, Posted, Pressed, Route, Told},
     load::Kind,
 };
 
@@ -89,6 +89,8 @@ fn good(on_unknown: OnUnknown) -> History {
         pressed: Vec::new(),
         posted: Vec::new(),
         broken: Vec::new(),
+        takeovers: Vec::new(),
+        accounts: Vec::new(),
         routes: vec![route("pbx-1", "a"), route("pbx-2", "b")],
         left: vec![("pbx-1".into(), 0)],
     }
@@ -237,12 +239,31 @@ fn with_fail_a_phone_is_heard_once_at_most() {
 }
 
 #[test]
+fn an_account_has_no_more_channels_and_starts_than_it_allows() {
+    let mut history = fail();
+    let account = |channels| Account { carrier: "a".into(), cps_max: 2, channels_max: 5, channels };
+    // Calls that carrier a saw by the way, three within a second, and the next one just after it.
+    let ms = |at| Dialog { at: Duration::from_millis(at), ..dialog("pbx-1", "a", 1, Some(1), Some(200)) };
+    history.seen = vec![ms(1_000), ms(1_999), ms(1_500), ms(2_000)];
+    history.accounts = vec![account(5)];
+    let over = |history: &History| {
+        check(history).violations.iter().filter(|violation| violation.rule == Rule::OverLimit).count()
+    };
+    assert_eq!(over(&history), 0, "one more than it allows comes of the way between");
+    history.seen.push(ms(1_200));
+    assert_eq!(over(&history), 1);
+    history.accounts = vec![account(6)];
+    assert_eq!(over(&history), 2);
+}
+
+#[test]
 fn with_retry_a_phone_is_heard_while_a_way_is_fit() {
     let mut history = unrung();
     broken(&history, &[Rule::Unrung]);
     let node = |name: &str, from, until: Option<u64>| Broken {
         subject: Subject::Node(name.into()),
         what: What::AsteriskKilled,
+        replica: None,
         from: s(from),
         until: until.map(s),
     };
@@ -253,6 +274,7 @@ fn with_retry_a_phone_is_heard_while_a_way_is_fit() {
     history.broken.push(Broken {
         subject: Subject::Carrier("b".into()),
         what: What::CarrierSilent,
+        replica: None,
         from: s(2),
         until: Some(s(4)),
     });
@@ -266,8 +288,13 @@ fn with_retry_a_phone_is_heard_while_a_way_is_fit() {
     history.broken = vec![node("pbx-1", 0, None), node("pbx-2", 0, None)];
     broken(&history, &[]);
     // What happens to the control plane is no excuse.
-    history.broken =
-        vec![Broken { subject: Subject::Plane, what: What::PlaneKilled, from: s(0), until: None }];
+    history.broken = vec![Broken {
+        subject: Subject::Plane(0),
+        what: What::PlaneKilled,
+        replica: None,
+        from: s(0),
+        until: None,
+    }];
     broken(&history, &[Rule::Unrung]);
 }
 
@@ -365,6 +392,7 @@ fn what_was_pressed_over_a_fit_way_is_told() {
     let asterisk = |node: &str| Broken {
         subject: Subject::Node(node.into()),
         what: What::AsteriskKilled,
+        replica: None,
         from: s(2),
         until: Some(s(9)),
     };
