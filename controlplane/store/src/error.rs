@@ -125,10 +125,12 @@ fn sqlite_unavailable(code: &str) -> bool {
 }
 
 /// Five characters, <https://www.postgresql.org/docs/current/errcodes-appendix.html>: connection, rolled
-/// back, read-only, resources, lock not available, operator intervention (time-outs too), system.
+/// back, resources, operator intervention (time-outs too), system; read-only, a transaction that stood still for too long (idle in
+/// it, or as a whole: this process was frozen, and the session is gone), lock not available.
 fn postgres_unavailable(code: &str) -> bool {
-    code.len() == 5
-        && (["08", "40", "53", "57", "58"].contains(&&code[..2]) || ["25006", "55P03"].contains(&code))
+    const CLASSES: [&str; 5] = ["08", "40", "53", "57", "58"];
+    const CODES: [&str; 4] = ["25006", "25P03", "25P04", "55P03"];
+    code.len() == 5 && (CLASSES.contains(&&code[..2]) || CODES.contains(&code))
 }
 
 #[cfg(test)]
@@ -140,7 +142,11 @@ mod tests {
         // FULL, IOERR_FSYNC (10 | 4 << 8), READONLY; CONSTRAINT_UNIQUE and ERROR are not.
         assert!(["13", "1034", "8"].iter().all(|c| sqlite_unavailable(c)));
         assert!(!["2067", "1", "53300"].iter().any(|c| sqlite_unavailable(c)));
-        assert!(["08006", "53300", "57014", "55P03", "40001"].iter().all(|c| postgres_unavailable(c)));
-        assert!(!["23505", "13", "42601"].iter().any(|c| postgres_unavailable(c)));
+        assert!(
+            ["08006", "53300", "57014", "57P05", "55P03", "40001", "25P03"]
+                .iter()
+                .all(|c| postgres_unavailable(c))
+        );
+        assert!(!["23505", "13", "42601", "25P02"].iter().any(|c| postgres_unavailable(c)));
     }
 }

@@ -15,6 +15,10 @@ pub enum What {
     PlaneFrozen,
     /// Nothing passes between the control plane and the database, and neither is told.
     DatabaseCut,
+    /// The control plane ended in order, and another version of it started.
+    PlaneReplaced,
+    /// The same of a node's agent.
+    AgentReplaced,
     /// SIGKILL of a node's agent, started again at the end.
     AgentKilled,
     /// SIGSTOP, SIGCONT of a node's agent.

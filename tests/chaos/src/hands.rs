@@ -7,6 +7,7 @@ use crate::{
     faults::{Fault, Subject, What},
     history::Broken,
     owners,
+    run::Upgrade,
 };
 
 /// Who breaks and mends.
@@ -15,6 +16,7 @@ pub(crate) struct Hands<'a> {
     pub(crate) planes: &'a [ControlPlane],
     /// What these are, where they are several.
     pub(crate) replicas: Option<&'a Replicas>,
+    pub(crate) upgrade: Option<&'a Upgrade>,
     /// When calls began.
     pub(crate) start: Instant,
 }
@@ -43,7 +45,7 @@ impl Hands<'_> {
     fn begin(&self, fault: &Fault) -> Result<(), LabError> {
         match (&fault.subject, fault.what) {
             (Subject::Plane(n), What::PlaneKilled) => self.plane(*n)?.signal(Signal::Kill),
-            (Subject::Plane(n), What::PlaneStopped) => self.plane(*n)?.stop(),
+            (Subject::Plane(n), What::PlaneStopped | What::PlaneReplaced) => self.plane(*n)?.stop(),
             (Subject::Plane(n), What::DatabaseCut) => self.cut_from_database(&[*n]),
             (Subject::Plane(n), _) => self.plane(*n)?.signal(Signal::Stop),
             (Subject::Node(node), what) => begin_at(self.lab.pbx(node)?, what),
@@ -55,7 +57,15 @@ impl Hands<'_> {
         match (&fault.subject, fault.what) {
             (Subject::Plane(n), What::PlaneFrozen) => self.plane(*n)?.signal(Signal::Cont),
             (Subject::Plane(_), What::DatabaseCut) => self.cut_from_database(&[]),
+            (Subject::Plane(n), What::PlaneReplaced) => {
+                self.switch("ringward")?;
+                self.plane(*n)?.start_again()
+            }
             (Subject::Plane(n), _) => self.plane(*n)?.start_again(),
+            (Subject::Node(node), What::AgentReplaced) => {
+                self.switch("ringward-agent")?;
+                agent(self.lab.pbx(node)?)?.start()
+            }
             (Subject::Node(node), what) => mend_at(self.lab.pbx(node)?, what),
             (Subject::Carrier(carrier), _) => self.lab.carrier(carrier)?.behave(Behaviour::Normal),
         }
@@ -70,6 +80,12 @@ impl Hands<'_> {
 
     fn plane(&self, n: usize) -> Result<&ControlPlane, LabError> {
         self.planes.get(n).ok_or_else(|| LabError::Machine(format!("there is no control plane {n}")))
+    }
+
+    fn switch(&self, program: &str) -> Result<(), LabError> {
+        let nothing = || LabError::Machine("there is nothing to replace it by".into());
+        let switched = self.upgrade.ok_or_else(nothing)?.switch(program);
+        switched.map_err(|error| LabError::Machine(format!("replace {program}: {error}")))
     }
 
     fn cut_from_database(&self, cut: &[usize]) -> Result<(), LabError> {
@@ -88,6 +104,8 @@ fn behaviour(what: What) -> Result<Behaviour, LabError> {
         | What::PlaneStopped
         | What::PlaneFrozen
         | What::DatabaseCut
+        | What::PlaneReplaced
+        | What::AgentReplaced
         | What::AgentKilled
         | What::AgentFrozen
         | What::AsteriskKilled
@@ -109,6 +127,7 @@ fn agent(pbx: &Pbx) -> Result<lab::Agent, LabError> {
 
 fn begin_at(pbx: &Pbx, what: What) -> Result<(), LabError> {
     match what {
+        What::AgentReplaced => agent(pbx)?.stop(),
         What::AgentKilled => agent(pbx)?.signal(Signal::Kill),
         What::AgentFrozen => agent(pbx)?.signal(Signal::Stop),
         What::AsteriskKilled => pbx.kill_asterisk(Signal::Kill),
@@ -123,6 +142,7 @@ fn begin_at(pbx: &Pbx, what: What) -> Result<(), LabError> {
         | What::PlaneStopped
         | What::PlaneFrozen
         | What::DatabaseCut
+        | What::PlaneReplaced
         | What::CarrierDeaf
         | What::CarrierSilent
         | What::CarrierRefuses
@@ -132,7 +152,7 @@ fn begin_at(pbx: &Pbx, what: What) -> Result<(), LabError> {
 
 fn mend_at(pbx: &Pbx, what: What) -> Result<(), LabError> {
     match what {
-        What::AgentKilled => agent(pbx)?.start(),
+        What::AgentKilled | What::AgentReplaced => agent(pbx)?.start(),
         What::AgentFrozen => agent(pbx)?.signal(Signal::Cont),
         What::AsteriskKilled | What::AsteriskStopped => pbx.start().map(|_| ()),
         What::AsteriskFrozen => pbx.kill_asterisk(Signal::Cont),
@@ -143,6 +163,7 @@ fn mend_at(pbx: &Pbx, what: What) -> Result<(), LabError> {
         | What::PlaneStopped
         | What::PlaneFrozen
         | What::DatabaseCut
+        | What::PlaneReplaced
         | What::CarrierDeaf
         | What::CarrierSilent
         | What::CarrierRefuses

@@ -10,10 +10,11 @@ use chaos::{
     checker::{Verdict, check},
     history::History,
     load::CALLS_MAX,
-    run::{Script, fleet, fleet_of_replicas, run},
-    table::table,
+    run::{Script, Upgrade, fleet, fleet_of_replicas, run},
+    table::{figures, table},
 };
 use clap::{Parser, Subcommand};
+use controlplane_core::call::CallStatus;
 use lab::{Lab, Reach};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
@@ -58,6 +59,24 @@ enum Command {
         /// How many control planes
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=8))]
         replicas: u8,
+        /// The optimised build of the control plane
+        #[arg(long)]
+        release: bool,
+    },
+    /// Three control planes, one after the other, and then the agents are replaced by another version while calls come
+    Upgrade {
+        /// Folder of links to the programs of before (`RINGWARD_LAB_PROGRAMS`)
+        #[arg(long)]
+        links: PathBuf,
+        /// Folder of the programs that replace them
+        #[arg(long)]
+        to: PathBuf,
+        /// Where every choice comes from
+        #[arg(long, default_value_t = 4)]
+        seed: u64,
+        /// Calls in a second
+        #[arg(long, default_value_t = 6.0)]
+        per_second: f64,
     },
     /// Shows that the checker finds bugs that are planted, and none without them
     Planted {
@@ -69,10 +88,14 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
-        Command::Run { seed, calls, per_second, reach } => chaos(seed, calls, per_second, fleet(reach), 1),
-        Command::Replicas { seed, calls, per_second, replicas } => {
-            chaos(seed, calls, per_second, fleet_of_replicas(per_second), replicas)
+        Command::Run { seed, calls, per_second, reach } => {
+            chaos(seed, &Kind { calls, per_second, fleet: fleet(reach), planes: 1, release: false })
         }
+        Command::Replicas { seed, calls, per_second, replicas, release } => {
+            let fleet = fleet_of_replicas(per_second);
+            chaos(seed, &Kind { calls, per_second, fleet, planes: replicas, release })
+        }
+        Command::Upgrade { links, to, seed, per_second } => upgrade(seed, per_second, Upgrade { links, to }),
         Command::Planted { seed } => planted::planted(seed),
     };
     match result {
@@ -97,15 +120,20 @@ fn folder(name: &str) -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
-fn chaos(
-    seed: Option<u64>,
+/// What kind of run it is.
+struct Kind {
     calls: usize,
     per_second: f64,
     fleet: lab::Plan,
+    /// Control planes.
     planes: u8,
-) -> anyhow::Result<()> {
-    ensure!((1..=CALLS_MAX).contains(&calls), "--calls: 1 to {CALLS_MAX}");
-    ensure!(per_second > 0.0 && per_second <= 100.0, "--per-second: up to 100");
+    release: bool,
+}
+
+fn chaos(seed: Option<u64>, kind: &Kind) -> anyhow::Result<()> {
+    let Kind { calls, per_second, fleet, planes, release } = kind;
+    ensure!((1..=CALLS_MAX).contains(calls), "--calls: 1 to {CALLS_MAX}");
+    ensure!(*per_second > 0.0 && *per_second <= 100.0, "--per-second: up to 100");
     let seed = match seed {
         Some(seed) => seed,
         None => {
@@ -116,22 +144,44 @@ fn chaos(
     say(&format!(
         "seed {seed}: {calls} calls, {per_second} in a second, nodes by {reach:?}, control planes: {planes}"
     ));
-    let script = Script::of(seed, calls, per_second, &fleet, planes);
-    let lab = Lab::up(fleet)?;
+    let script = Script { release: *release, ..Script::of(seed, *calls, *per_second, fleet, *planes) };
+    judged(seed, fleet, &script).map(|_| ())
+}
+
+/// Beside every promise each call must have been answered.
+fn upgrade(seed: u64, per_second: f64, upgrade: Upgrade) -> anyhow::Result<()> {
+    let fleet = fleet(Reach::Agent);
+    let script = Script::of_upgrade(seed, per_second, &fleet, upgrade);
+    say(&format!("{} calls, {per_second} in a second", script.calls.len()));
+    let history = judged(seed, &fleet, &script)?;
+    let failed: Vec<_> = history
+        .told
+        .iter()
+        .filter(|call| call.status != CallStatus::Completed)
+        .map(|call| &call.id)
+        .collect();
+    ensure!(failed.is_empty(), "{} calls failed: {failed:?}", failed.len());
+    Ok(())
+}
+
+/// Runs it, tells what came of it, and fails where a promise was broken.
+fn judged(seed: u64, fleet: &lab::Plan, script: &Script) -> anyhow::Result<History> {
+    let lab = Lab::up(fleet.clone())?;
     let folder = folder("run")?;
-    let history = run(&lab, &folder, &script).with_context(|| format!("seed {seed}"))?;
+    let history = run(&lab, &folder, script).with_context(|| format!("seed {seed}"))?;
     let verdict = check(&history);
     say(&table(&history, &verdict));
+    say(&format!("FIGURES {}", figures(&history, &verdict)));
     trace(&folder, &history, &verdict);
     ensure!(
         verdict.violations.is_empty(),
-        "{} violations {:?}; `cargo lab chaos --seed {seed} --calls {calls}` plans the same; log and database: {}",
+        "{} violations {:?}; the same seed and options plan the same; log and database: {}",
         verdict.violations.len(),
         verdict.by_rule(),
         folder.display()
     );
     say(&format!("seed {seed}: every promise held"));
-    Ok(())
+    Ok(history)
 }
 
 /// What the control plane's log says of the first calls that were wrong.

@@ -16,7 +16,10 @@ pub(crate) enum Planes {
 
 impl Planes {
     pub(crate) fn start(lab: &Lab, folder: &Path, script: &Script) -> Result<Self, LabError> {
-        let set_up = |setup: Setup| setup.webhooks_to(RECEIVERS);
+        let set_up = |setup: Setup| {
+            let setup = setup.webhooks_to(RECEIVERS);
+            if script.release { setup.release() } else { setup }
+        };
         if script.planes > 1 {
             return Replicas::start(lab, folder, script.planes, set_up).map(Self::Several);
         }

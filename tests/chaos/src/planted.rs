@@ -87,5 +87,15 @@ fn restarts(seed: u64, calls: Vec<Wanted>, carriers: Behaviour) -> Script {
         at += lasts + 2_500;
     }
     let (tracks, receiver) = (vec![faults], chance.random());
-    Script { calls, per_second: 10.0, tracks, carriers, receiver, planes: 1, planted: None }
+    Script {
+        calls,
+        per_second: 10.0,
+        tracks,
+        carriers,
+        receiver,
+        planes: 1,
+        release: false,
+        upgrade: None,
+        planted: None,
+    }
 }

@@ -1,19 +1,21 @@
 //! One run on a lab: calls come, things break and are mended, everything ends, and the history is gathered.
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use controlplane_core::call::OnUnknown;
 use lab::{Behaviour, ControlPlane, Lab, Planted, Reach, TrunkLayout, now, pause, wait_until};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use crate::{
     collect,
     customers::Door,
-    faults::{self, Fault, Ground},
+    faults::{self, Fault, Ground, Subject, What},
     hands::Hands,
     history::{Account, Broken, History, Route},
-    load::{self, Wanted},
+    load::{self, Kind, Wanted},
     owners::Watch,
     planes::Planes,
     receiver::Receiver,
@@ -48,6 +50,10 @@ pub struct Script {
     pub receiver: u64,
     /// How many control planes there are.
     pub planes: u8,
+    /// Whether it is the optimised build.
+    pub release: bool,
+    /// Where programs are begun from, and those that replace them.
+    pub upgrade: Option<Upgrade>,
     /// The bug that the control plane has on purpose.
     pub planted: Option<Planted>,
 }
@@ -82,7 +88,76 @@ impl Script {
         };
         let tracks = faults::plan(&ground, &mut chance);
         let receiver = chance.random();
-        Script { calls, per_second, tracks, carriers: Behaviour::Normal, receiver, planes, planted: None }
+        Script {
+            calls,
+            per_second,
+            tracks,
+            carriers: Behaviour::Normal,
+            receiver,
+            planes,
+            release: false,
+            upgrade: None,
+            planted: None,
+        }
+    }
+}
+
+/// An upgrade: programs are begun by their links in a folder, which lead to others from their replacement on.
+#[derive(Clone, Debug)]
+pub struct Upgrade {
+    /// Where the links are (`RINGWARD_LAB_PROGRAMS`).
+    pub links: PathBuf,
+    /// Where the programs are that replace those of before.
+    pub to: PathBuf,
+}
+
+impl Upgrade {
+    /// From now on this program is begun as the one that replaces it.
+    pub(crate) fn switch(&self, program: &str) -> std::io::Result<()> {
+        let (link, aside) = (self.links.join(program), self.links.join(format!("{program}.new")));
+        if link.canonicalize().ok() == self.to.join(program).canonicalize().ok() {
+            return Ok(());
+        }
+        std::os::unix::fs::symlink(self.to.join(program), &aside)?;
+        // At once: whoever begins it finds one of both.
+        std::fs::rename(aside, link)
+    }
+}
+
+impl Script {
+    /// Three control planes, one after the other, and then the agents are replaced while calls come that each must be answered.
+    #[must_use]
+    pub fn of_upgrade(seed: u64, per_second: f64, fleet: &lab::Plan, upgrade: Upgrade) -> Self {
+        /// Between two replacements, and from the start to the first and from the last to the end.
+        const APART: Duration = Duration::from_secs(10);
+        const PLANES: u8 = 3;
+        /// Between the end of a program and the start of the one that replaces it.
+        const AWAY: Duration = Duration::from_millis(500);
+        let mut chance = StdRng::seed_from_u64(seed);
+        let planes = (0..PLANES).map(|n| (Subject::Plane(n.into()), What::PlaneReplaced));
+        let nodes = (1..=fleet.pbxes).map(|n| (Subject::Node(format!("pbx-{n}")), What::AgentReplaced));
+        let mut at = Duration::ZERO;
+        let track: Vec<_> = planes
+            .chain(nodes)
+            .map(|(subject, what)| {
+                at += APART;
+                Fault { at, subject, what, lasts: Some(AWAY) }
+            })
+            .collect();
+        let calls = ((at + APART).as_secs_f64() * per_second) as u16;
+        let kind = |n: u16| if n % 2 == 0 { Kind::Presses } else { Kind::HangsUp };
+        let call = |n| Wanted::plain(n, kind(n), OnUnknown::Fail, 10);
+        Script {
+            calls: (0..calls).map(call).collect(),
+            per_second,
+            tracks: vec![track],
+            carriers: Behaviour::Normal,
+            receiver: chance.random(),
+            planes: PLANES,
+            release: false,
+            upgrade: Some(upgrade),
+            planted: None,
+        }
     }
 }
 
@@ -100,7 +175,13 @@ pub fn run(lab: &Lab, folder: &Path, script: &Script) -> anyhow::Result<History>
     }
     let door = Door::of(planes.all());
     let watch = planes.replicas().map(|replicas| Watch::start(replicas.database_url())).transpose()?;
-    let hands = Hands { lab, planes: planes.all(), replicas: planes.replicas(), start: now() };
+    let hands = Hands {
+        lab,
+        planes: planes.all(),
+        replicas: planes.replicas(),
+        upgrade: script.upgrade.as_ref(),
+        start: now(),
+    };
     let is_over = AtomicBool::new(false);
     let (asked, broken, accounts) = std::thread::scope(|scope| {
         let hands = &hands;
@@ -108,12 +189,13 @@ pub fn run(lab: &Lab, folder: &Path, script: &Script) -> anyhow::Result<History>
         let tracks: Vec<_> =
             script.tracks.iter().map(|track| scope.spawn(move || hands.follow(track))).collect();
         let asked = door.ask_for(&script.calls, hands.start, script.per_second);
-        let mut broken: Vec<Broken> = Vec::new();
-        for track in tracks {
-            broken.extend(track.join().map_err(|_| anyhow::anyhow!("a track panicked"))??);
-        }
+        let tracks: Vec<_> = tracks.into_iter().map(ScopedJoinHandle::join).collect();
         is_over.store(true, Ordering::Relaxed);
         let accounts = accounts.join().map_err(|_| anyhow::anyhow!("who counts channels panicked"))??;
+        let mut broken: Vec<Broken> = Vec::new();
+        for track in tracks {
+            broken.extend(track.map_err(|_| anyhow::anyhow!("a track panicked"))??);
+        }
         Ok::<_, anyhow::Error>((asked?, broken, accounts))
     })?;
     let takeovers = watch.map(|watch| watch.takeovers(&broken)).transpose()?.unwrap_or_default();
@@ -179,7 +261,7 @@ fn channels_left(lab: &Lab, broken: &[Broken]) -> anyhow::Result<Vec<(String, u3
     let mut left = Vec::new();
     for pbx in lab.pbxes() {
         let off = |broken: &Broken| {
-            broken.until.is_none() && broken.subject == faults::Subject::Node(pbx.name().to_owned())
+            broken.until.is_none() && broken.subject == Subject::Node(pbx.name().to_owned())
         };
         if broken.iter().any(off) {
             continue;

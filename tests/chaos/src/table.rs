@@ -2,6 +2,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use serde_json::{Value, json};
+
 use crate::{
     checker::{Verdict, most_in_a_second},
     faults::What,
@@ -71,17 +73,51 @@ pub fn table(history: &History, verdict: &Verdict) -> String {
 
 /// How soon others went on with the calls of one that was broken, by what was done to it.
 fn takeovers(takeovers: &[Takeover]) -> Vec<(String, String)> {
-    let mut by_what: BTreeMap<_, Vec<u128>> = BTreeMap::new();
+    let mut by_what: BTreeMap<_, Vec<Takeover>> = BTreeMap::new();
     for takeover in takeovers {
-        by_what.entry(takeover.what).or_default().push(takeover.took.as_millis());
+        by_what.entry(takeover.what).or_default().push(*takeover);
     }
-    let row = |(what, mut took): (What, Vec<u128>)| {
-        took.sort_unstable();
-        let at = |part: usize| took.get((took.len() * part / 100).min(took.len() - 1)).copied().unwrap_or(0);
-        let value = format!("{} / {} / {}", at(50), at(99), at(100));
-        (format!("taken over after {what:?}: {}, ms p50/p99/most", took.len()), value)
+    let row = |(what, took): (What, Vec<Takeover>)| {
+        let value = [50, 99, 100].map(|part| took_ms(&took, part).to_string()).join("/");
+        (format!("taken over after {what:?}: {}, ms", took.len()), value)
     };
     by_what.into_iter().map(row).collect()
+}
+
+/// So many in a hundred had another owner within so many ms.
+fn took_ms(takeovers: &[Takeover], part: usize) -> u128 {
+    let mut took: Vec<_> = takeovers.iter().map(|takeover| takeover.took.as_millis()).collect();
+    took.sort_unstable();
+    let at = (took.len() * part / 100).min(took.len().saturating_sub(1));
+    took.get(at).copied().unwrap_or(0)
+}
+
+/// The same for a machine: what the bench of replicas is held against.
+#[must_use]
+pub fn figures(history: &History, verdict: &Verdict) -> Value {
+    // One that is stopped in order gives its calls up; with others the lease has to end first.
+    let (stopped, lost): (Vec<_>, Vec<_>) =
+        history.takeovers.iter().partition(|takeover| takeover.what == What::PlaneStopped);
+    let took = |takeovers: &[Takeover]| {
+        let [p50, p99, most] = [50, 99, 100].map(|part| took_ms(takeovers, part));
+        json!({"calls": takeovers.len(), "p50_ms": p50, "p99_ms": p99, "most_ms": most})
+    };
+    let accounts: Vec<_> = history
+        .accounts
+        .iter()
+        .map(|account| {
+            json!({
+                "carrier": account.carrier, "cps_max": account.cps_max,
+                "most_starts_in_a_second": most_in_a_second(history, &account.carrier),
+                "channels_max": account.channels_max, "most_channels": account.channels,
+            })
+        })
+        .collect();
+    json!({
+        "calls": history.told.len(), "attempts": history.told.iter().map(|call| call.attempts.len()).sum::<usize>(),
+        "faults": history.broken.len(), "violations": verdict.violations.len(), "taken_over": took(&lost),
+        "given_up_in_order": took(&stopped), "accounts": accounts,
+    })
 }
 
 fn ends(told: &[Told]) -> BTreeMap<String, usize> {

@@ -9,6 +9,7 @@ mod output;
 mod soak;
 mod stages;
 mod story;
+mod upgrade;
 
 use clap::{Parser, Subcommand};
 use lab::memory;
@@ -66,7 +67,7 @@ enum Command {
     Ansible,
     /// Measures, in the optimised build
     Bench {
-        /// agent: its memory and processor time, idle and at 100 calls per second; api: durable calls accepted per second, beside the bare framework; ban: from the packet that earns a ban to the first one dropped, beside fail2ban; failover: from a 503 to the next INVITE; fleet: a thousand linked nodes, and five thousand; jail: a log read and weighed, beside fail2ban
+        /// agent: its memory and processor time, idle and at 100 calls per second; api: durable calls accepted per second, beside the bare framework; ban: from the packet that earns a ban to the first one dropped, beside fail2ban; dispatch: from POST to the end with fake PBXes; failover: from a 503 to the next INVITE; fleet: a thousand linked nodes, and five thousand; jail: a log read and weighed, beside fail2ban; originate: calls on real Asterisk, beside a bare loop; replicas: three control planes, one broken every ten seconds
         what: bench::Bench,
         /// fleet: with so many nodes, instead of 1,000 and then 5,000
         #[arg(long)]

@@ -3,12 +3,19 @@ use crate::LabError;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 
+/// A folder whose programs are taken instead of those of this build: another version's, which is upgraded.
+const OTHERS: &str = "RINGWARD_LAB_PROGRAMS";
+
 /// A program of this workspace, beside the one that runs: `cargo build` puts them in one folder, and
-/// tests in `deps` below it.
+/// tests in `deps` below it. One that stands in the folder of `RINGWARD_LAB_PROGRAMS` goes before.
 ///
 /// # Errors
 /// It is not built.
 pub fn program(name: &str) -> Result<PathBuf, LabError> {
+    let other = std::env::var_os(OTHERS).map(|folder| PathBuf::from(folder).join(name));
+    if let Some(other) = other.filter(|path| path.is_file()) {
+        return Ok(other);
+    }
     let here = std::env::current_exe().map_err(|error| LabError::Machine(format!("where am I: {error}")))?;
     let found = here.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.is_file());
     found.ok_or_else(|| {

@@ -1,5 +1,5 @@
 //! `cargo lab soak …`: what takes too long for CI.
-use crate::{bench, even, hands, memory, output, stages};
+use crate::{bench, even, hands, memory, output, stages, upgrade};
 use anyhow::{Context as _, ensure};
 use lab::{Build, ControlPlane, Lab, Pbx, Plan, Reach, Setup, now, pause, wait_until};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +24,12 @@ pub(crate) struct Wanted {
 enum What {
     /// A node cut off for ten minutes (takes 11)
     LinkCut,
+    /// Three control planes on PostgreSQL and then the agents of an earlier commit are replaced, one by one, while calls come
+    RollingUpgrade {
+        /// That commit; the last one with fewer migrations where none is given
+        #[arg(long)]
+        from: Option<String>,
+    },
     /// Calls at half of what two cores carry; memory stays flat, and no attempt is left open
     Load {
         /// For how long
@@ -38,9 +44,10 @@ enum What {
 
 /// Runs one, with what it measured.
 pub(crate) fn soak(wanted: &Wanted) -> anyhow::Result<()> {
-    match wanted.what {
+    match &wanted.what {
+        What::RollingUpgrade { from } => upgrade::rolling(from.as_deref()),
         What::LinkCut => stages::link_cut(),
-        What::Load { minutes, per_second } => load(Duration::from_secs(minutes * 60), per_second),
+        What::Load { minutes, per_second } => load(Duration::from_secs(minutes * 60), *per_second),
     }
 }
 

@@ -257,7 +257,7 @@ fn packages() -> anyhow::Result<()> {
 }
 
 /// Real Asterisk hosts and the real control plane beside them; two hundred calls of chaos under a seed that is always the
-/// same, and the proof that its checker finds bugs: a control plane that has them on purpose. In the order in which they
+/// same, four hundred over three control planes, and the proof that its checker finds bugs: a control plane that has them on purpose. In the order in which they
 /// are begun: what takes long first.
 fn lab_jobs() -> Vec<Job> {
     let tests = |stage, name: String, target: &str, more: &[&str], variables| Job {
@@ -290,6 +290,7 @@ fn lab_jobs() -> Vec<Job> {
         "chaos",
         &["run", "--seed", "4", "--calls", "200", "--per-second", "8", "--reach", "agent"],
     ));
+    jobs.push(chaos("replicas", &["replicas", "--seed", "4", "--calls", "400", "--per-second", "6"]));
     jobs
 }
 

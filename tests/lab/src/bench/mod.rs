@@ -8,6 +8,7 @@ mod failover;
 mod fleet;
 mod jail;
 mod originate;
+mod replicas;
 mod spread;
 
 use crate::{hands, output};
@@ -41,6 +42,8 @@ pub(crate) enum Bench {
     Jail,
     /// Calls per second through the API on real Asterisk, beside a bare loop over AMI.
     Originate,
+    /// Three control planes, one of them killed, frozen or cut off every ten seconds: takeovers, and every promise.
+    Replicas,
 }
 
 /// What was measured, and what it is held against.
@@ -69,6 +72,7 @@ pub(crate) fn bench(what: Bench, nodes: Option<u32>, as_json: bool) -> anyhow::R
         Bench::Fleet => fleet::measure(nodes)?,
         Bench::Jail => jail::measure()?,
         Bench::Originate => originate::measure()?,
+        Bench::Replicas => replicas::measure()?,
     };
     lines.iter().for_each(|line| output::line(line));
     if as_json {
