@@ -34,6 +34,7 @@ use crate::{
     rules::Rules,
     settings::{self, Settings},
     status::Status,
+    traces::{TraceError, Traces},
     webhooks::{
         ClientError, Webhooks,
         sealing::{SealError, Seals},
@@ -97,6 +98,9 @@ pub enum StartError {
     /// The client of webhooks.
     #[error(transparent)]
     Webhooks(#[from] ClientError),
+    /// The way to a collector.
+    #[error(transparent)]
+    Traces(#[from] TraceError),
     /// No randomness.
     #[error("the system gives no randomness: {0}")]
     Chance(std::io::Error),
@@ -125,6 +129,7 @@ pub struct App {
     console: Arc<Console>,
     audit: Arc<Audit>,
     calls: Arc<Calls>,
+    traces: Arc<Traces>,
     membership: Arc<Membership>,
     /// What looks after agents, health, canaries, and open calls that have lost their task.
     tasks: Vec<AbortHandle>,
@@ -211,6 +216,7 @@ impl App {
         let membership = Membership::new(Arc::clone(&store), secrets, replica_metrics);
         membership.join(&absolute(&settings.data_dir)).await??;
         let rules = Rules::read(Arc::clone(&store), settings.guard.clone(), limits).await?;
+        let traces = Traces::new(&settings.traces, Arc::clone(&store), clock.clone(), &chance, &metrics)?;
         let calls = Arc::new(Calls::new(
             Arc::clone(&store),
             Arc::clone(&registry),
@@ -222,6 +228,7 @@ impl App {
             patience,
             Arc::clone(&rules),
             Arc::clone(&membership),
+            Arc::clone(&traces),
         ));
         let held = calls.read_held().await?;
         if held > 0 {
@@ -243,6 +250,7 @@ impl App {
             chance.clone(),
             Arc::clone(&metrics),
             seals,
+            Arc::clone(&traces),
         )?;
         let chat = Chat::new(
             &settings.chat,
@@ -291,6 +299,7 @@ impl App {
             uploads: http::Uploads::default(),
             keeping: Arc::clone(&keeping),
             canaries: Arc::clone(&canaries),
+            traces: Arc::clone(&traces),
             webhooks: Arc::clone(&webhooks),
             status: Arc::clone(&status),
             console: Arc::clone(&console),
@@ -376,6 +385,7 @@ impl App {
             tokio::spawn(tls.follow(metrics)).abort_handle()
         }));
         tasks.push(console.keep());
+        traces.keep(Arc::clone(&membership));
         Ok(Self {
             api: api_at,
             operator: operator_at,
@@ -388,6 +398,7 @@ impl App {
             console,
             audit,
             calls,
+            traces,
             membership,
             tasks,
             _nodes: nodes,
@@ -420,6 +431,7 @@ impl App {
                 abort.abort();
             }
         }
+        self.traces.stop().await;
         // Last, so that what the doors still did is in it.
         if timeout(GOODBYE, self.audit.close()).await.is_err() {
             tracing::warn!(

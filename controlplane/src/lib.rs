@@ -30,4 +30,5 @@ pub mod replicas;
 pub mod rules;
 pub mod settings;
 pub mod status;
+pub mod traces;
 pub mod webhooks;

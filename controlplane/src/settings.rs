@@ -7,6 +7,7 @@ mod chat;
 mod doors;
 mod kept;
 mod public;
+mod traces;
 
 use std::{
     net::SocketAddr,
@@ -28,6 +29,7 @@ pub use self::{
     doors::{CorsSettings, Door, TlsFiles, WebOrigin},
     kept::{AuditSettings, RetentionSettings},
     public::StatusSettings,
+    traces::{Ratio, TraceSettings},
 };
 use crate::calls::OPEN_CALLS_MAX;
 
@@ -84,6 +86,9 @@ pub struct Settings {
     /// What operators' chat is told.
     #[serde(default)]
     pub chat: ChatSettings,
+    /// Traces of calls.
+    #[serde(default)]
+    pub traces: TraceSettings,
     /// The audit log.
     #[serde(default)]
     pub audit: AuditSettings,
@@ -232,6 +237,7 @@ impl Default for Settings {
             webhooks: WebhookSettings::default(),
             secrets: SecretSettings::default(),
             chat: ChatSettings::default(),
+            traces: TraceSettings::default(),
             audit: AuditSettings::default(),
             retention: RetentionSettings::default(),
             replicas: ReplicaSettings::default(),
@@ -277,6 +283,7 @@ impl Settings {
         self.operator.check("operator")?;
         self.status.check()?;
         self.chat.check()?;
+        self.traces.check()?;
         let speech = &self.audio.speech;
         crate::audio::check(speech).map_err(|error| format!("audio.speech.command: {error}"))?;
         // A call may wait for a day until it plays.

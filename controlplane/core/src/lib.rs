@@ -20,6 +20,7 @@
 //! - [`throttle`]: how often one number may be dialled.
 //! - [`health`]: which trunks and nodes can carry a call, and why.
 //! - [`webhook`]: where events may be sent, and when they are sent again.
+//! - [`trace`]: where a call stands in a trace.
 //! - [`chat`]: what operators are told of changes.
 //! - [`oncall`]: alerts in, calls out, until somebody acknowledges.
 //! - [`status`]: what strangers are told of the fleet.
@@ -54,4 +55,5 @@ pub mod selection;
 pub mod sound;
 pub mod status;
 pub mod throttle;
+pub mod trace;
 pub mod webhook;

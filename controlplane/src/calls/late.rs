@@ -94,6 +94,7 @@ impl Calls {
         tracing::warn!(%call, %attempt, %node, %key, %action, came = ?heard, "a key was found after its attempt had ended");
         if heard == Some(HeardLate::Ended) {
             self.metrics.call_ended(end.reason);
+            self.traces.ended(&call);
         }
         // Whoever still follows the call ends what is under way for it.
         self.decide(&call, end.reason);

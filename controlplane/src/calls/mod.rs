@@ -64,6 +64,7 @@ use crate::{
     registry::Registry,
     replicas::Membership,
     rules::Rules,
+    traces::Traces,
 };
 
 /// Most calls under way in one process; more are refused at the door with 503, never dropped.
@@ -120,6 +121,8 @@ pub struct Calls {
     pub(crate) rules: Arc<Rules>,
     /// Whether calls may leave this process.
     pub(crate) membership: Arc<Membership>,
+    /// Who is told that a call has ended.
+    pub(crate) traces: Arc<Traces>,
     /// Whose turn it is where trunks are full.
     pub(crate) gate: Arc<Gate>,
     /// Who is to dial a number next.
@@ -145,6 +148,7 @@ impl Calls {
         patience: Patience,
         rules: Arc<Rules>,
         membership: Arc<Membership>,
+        traces: Arc<Traces>,
     ) -> Self {
         Self {
             store,
@@ -157,6 +161,7 @@ impl Calls {
             patience,
             rules,
             membership,
+            traces,
             gate: Arc::default(),
             turns: Arc::default(),
             held: HeldCalls::default(),

@@ -58,6 +58,7 @@ pub(super) async fn serve(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let store = open_store(&settings, &url, &chance).await.map_err(|error| failed(&error))?;
     if args.check {
         check_certificates(&settings).map_err(|error| failed(&error))?;
+        crate::traces::check(&settings.traces).map_err(|error| failed(&error))?;
         println!("settings and database are good: {}", controlplane_store::place(&url));
         return Ok(ExitCode::SUCCESS);
     }

@@ -6,7 +6,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode},
     response::{IntoResponse, Response},
 };
-use controlplane_core::{access::Mode, ids::OrgId, rehearsal, request::CallRequest};
+use controlplane_core::{access::Mode, ids::OrgId, rehearsal, request::CallRequest, trace};
 use controlplane_store::{
     StoreError,
     calls::{Actor, Call, Created, DayMax, Full, Idempotency, NewCall},
@@ -62,6 +62,8 @@ pub(super) struct Asker {
     pub(super) org: OrgId,
     pub(super) actor: Actor,
     pub(super) mode: Mode,
+    /// Where the call stands in a trace, if it is followed by one.
+    pub(super) trace: Option<trace::Place>,
 }
 
 /// What came of asking for a call.
@@ -86,16 +88,24 @@ impl Placed {
     }
 }
 
-/// Accepts a call for an organisation, and answers; shared with the operators' door.
+/// Accepts a call for an organisation, and answers; shared with the operators' door. `route` is what was asked at.
 pub(super) async fn accept(
     state: &State,
-    asker: Asker,
+    route: &'static str,
+    mut asker: Asker,
     headers: &HeaderMap,
     body: JsonBody<CallRequest>,
 ) -> Result<Taken, Problem> {
+    let asking = state.traces.begin(headers);
+    asker.trace = asking.as_ref().map(|asking| asking.place.clone());
     Ok(Taken(match place(state, asker, headers, body).await? {
         Placed::Preview(preview) => Json(preview).into_response(),
-        Placed::New(call) => (StatusCode::CREATED, Json(CallView::from(*call))).into_response(),
+        Placed::New(call) => {
+            if let Some(asking) = asking {
+                state.traces.answered(asking, route, StatusCode::CREATED, &call);
+            }
+            (StatusCode::CREATED, Json(CallView::from(*call))).into_response()
+        }
         Placed::Replayed(call) => {
             let mut response = (StatusCode::CREATED, Json(CallView::from(*call))).into_response();
             response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
@@ -118,7 +128,7 @@ pub(super) async fn place(
 /// As [`place`], known again by what `known` gives; shared with what phones by itself.
 pub(super) async fn place_known(
     state: &State,
-    Asker { org, actor, mode }: Asker,
+    Asker { org, actor, mode, trace }: Asker,
     known: impl FnOnce() -> Result<Option<Idempotency>, Problem>,
     request: CallRequest,
 ) -> Result<Placed, Problem> {
@@ -180,6 +190,7 @@ pub(super) async fn place_known(
         actor,
         audit_id: state.chance.audit_id(now),
         event_id: state.chance.event_id(now),
+        trace,
     };
     let created = state.accepting.accept(new).await.ok_or_else(|| {
         Problem::new(Code::Internal, "The log tells more. Ask again with the same Idempotency-Key.")

@@ -46,7 +46,7 @@ pub(super) async fn create(
     body: JsonBody<CallRequest>,
 ) -> Result<Taken, Problem> {
     let Customer { org, actor, mode, .. } = customer;
-    accept(&state, Asker { org, actor, mode }, &headers, body).await
+    accept(&state, "/v1/calls", Asker { org, actor, mode, trace: None }, &headers, body).await
 }
 
 pub(super) async fn show(

@@ -67,6 +67,7 @@ use crate::{
     rules::Rules,
     settings::WebOrigin,
     status::Status,
+    traces::Traces,
     webhooks::Webhooks,
 };
 
@@ -104,6 +105,8 @@ pub struct Parts {
     pub(crate) keeping: Arc<Keeping>,
     /// Canaries, and what became of them.
     pub(crate) canaries: Arc<Canaries>,
+    /// Traces of calls.
+    pub traces: Arc<Traces>,
     /// Events on their way to customers.
     pub webhooks: Arc<Webhooks>,
     /// When keys were used.

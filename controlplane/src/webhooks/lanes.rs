@@ -18,7 +18,7 @@ use std::{
 
 use controlplane_core::{
     ids::OrgId,
-    webhook::{Answer, Next, after},
+    webhook::{Answer, Failure, Next, after},
 };
 use controlplane_store::{
     StoreError,
@@ -29,6 +29,8 @@ use tokio::{sync::Notify, task::JoinSet, time::sleep};
 
 #[cfg(feature = "planted-bugs")]
 use crate::calls::planted;
+
+use crate::traces::Hop;
 
 use super::{
     Shared,
@@ -206,8 +208,12 @@ impl Lanes {
     /// Sends one event, and writes down what came of it. Whether it was taken, and quickly.
     async fn deliver(self: Arc<Self>, claimed: Claimed, permit: Permit) -> bool {
         let shared = &self.shared;
+        let mut hop = None;
         let body = match shared.store.event(&claimed.org, &claimed.event).await {
-            Ok(Some(event)) => serde_json::to_string(&EventView::from(event)).ok(),
+            Ok(Some(event)) => {
+                hop = shared.traces.hop(&event, &claimed).await;
+                serde_json::to_string(&EventView::from(event)).ok()
+            }
             Ok(None) => None,
             Err(error @ StoreError::Unavailable { .. }) => {
                 tracing::error!(%error, "an event could not be read; it is sent when its lease is over");
@@ -243,8 +249,13 @@ impl Lanes {
             ("webhook-timestamp", now.unix_timestamp().to_string()),
             ("webhook-signature", signing::signature(&secrets, claimed.event.as_str(), now, body.as_bytes())),
         ];
+        let headers = headers.into_iter().chain(hop.iter().flat_map(Hop::headers));
         let tried = shared.sender.post(&claimed.url, headers, body).await;
         drop(permit);
+        if let Some(hop) = hop {
+            let failure = tried.failure.map(Failure::as_str);
+            shared.traces.delivered(hop, &claimed, tried.status(), failure);
+        }
         let at = shared.clock.now();
         let next = after(tried.answer, claimed.tries + 1, at, shared.chance.fork().random::<f64>());
         shared.metrics.webhooks.tried(tried.failure);

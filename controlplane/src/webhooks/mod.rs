@@ -51,6 +51,7 @@ use crate::{
     clock::{Chance, Clock},
     metrics::Metrics,
     settings::WebhookSettings,
+    traces::Traces,
 };
 
 /// Between two looks for events without a number that nobody nudged for.
@@ -85,6 +86,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     sender: Sender,
     seals: Arc<Seals>,
+    traces: Arc<Traces>,
 }
 
 /// Events on their way.
@@ -109,12 +111,13 @@ impl Webhooks {
         chance: Chance,
         metrics: Arc<Metrics>,
         seals: Arc<Seals>,
+        traces: Arc<Traces>,
     ) -> Result<Arc<Self>, ClientError> {
         let guard = Arc::new(Guard::new(settings.clone()));
         let sender =
             Sender::new(Arc::clone(&guard), Arc::new(SystemLookup::new()), settings.ca_file.as_deref())?;
         let streams = Streams::new(metrics.webhooks.streams.clone());
-        let shared = Arc::new(Shared { store, clock, chance, metrics, sender, seals });
+        let shared = Arc::new(Shared { store, clock, chance, metrics, sender, seals, traces });
         let (lanes, tests) = (Lanes::new(Arc::clone(&shared)), Pool::new(TESTS_MAX, TESTS_EACH));
         Ok(Arc::new(Self { shared, guard, lanes, tests, streams }))
     }

@@ -87,10 +87,10 @@ impl Sender {
 
     /// Posts a body with these headers. The address is looked at here too, since the client connects to a
     /// host that is an address without asking the resolver.
-    pub(crate) async fn post<const N: usize>(
+    pub(crate) async fn post(
         &self,
         url: &str,
-        headers: [(&'static str, String); N],
+        headers: impl IntoIterator<Item = (&'static str, String)>,
         body: String,
     ) -> Tried {
         let start = Instant::now();
@@ -125,10 +125,10 @@ impl Sender {
         }
     }
 
-    async fn answer<const N: usize>(
+    async fn answer(
         &self,
         url: Url,
-        headers: [(&'static str, String); N],
+        headers: impl IntoIterator<Item = (&'static str, String)>,
         body: String,
     ) -> reqwest::Result<Response> {
         let mut request = self.client.post(url).header("content-type", "application/json").body(body);

@@ -88,6 +88,7 @@ async fn call(
             actor: Actor::default(),
             audit_id: AuditId::new(at, &mut rng),
             event_id: EventId::new(at, &mut rng),
+            trace: None,
         };
         let asked = tokio::time::Instant::now();
         store.create_call(new).await?;

@@ -41,6 +41,7 @@ pub mod search;
 pub mod sessions;
 pub mod sqlite;
 pub mod status;
+pub mod traces;
 mod webhook_rows;
 pub mod webhooks;
 
@@ -66,6 +67,7 @@ pub use restoring::RestoreStore;
 pub use search::SearchStore;
 pub use sessions::SessionStore;
 pub use status::StatusStore;
+pub use traces::TraceStore;
 pub use webhooks::WebhookStore;
 
 /// Everything that the control plane keeps.
@@ -88,6 +90,7 @@ pub trait Store:
     + SearchStore
     + SessionStore
     + StatusStore
+    + TraceStore
     + WebhookStore
     + Send
     + Sync
@@ -112,6 +115,7 @@ impl<
         + SearchStore
         + SessionStore
         + StatusStore
+        + TraceStore
         + WebhookStore
         + Send
         + Sync,

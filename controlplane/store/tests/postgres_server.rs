@@ -66,6 +66,7 @@ async fn write(store: &PostgresStore, rng: &mut StdRng) -> Result<Created, Store
         actor: Actor::default(),
         audit_id: AuditId::new(at, rng),
         event_id: EventId::new(at, rng),
+        trace: None,
     };
     store.create_call(new).await
 }

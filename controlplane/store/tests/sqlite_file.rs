@@ -50,6 +50,7 @@ fn new_call(rng: &mut StdRng, ms: i64) -> NewCall {
         actor: Actor::default(),
         audit_id: AuditId::new(at, rng),
         event_id: EventId::new(at, rng),
+        trace: None,
     }
 }
 

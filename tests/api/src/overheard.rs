@@ -43,21 +43,24 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     words.filter(|word| word.len() >= SECRET_MIN)
 }
 
+/// A text that left the program, and is held to what is asked of logs.
+pub fn hear(line: &str) {
+    let mut kept: Option<Arc<str>> = None;
+    with(|heard| {
+        for word in words(line) {
+            if !heard.words.contains_key(word) {
+                let line = kept.get_or_insert_with(|| line.chars().take(LINE_MAX).collect::<String>().into());
+                heard.words.insert(word.into(), Arc::clone(line));
+            }
+        }
+    });
+}
+
 struct Ear;
 
 impl io::Write for Ear {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let line = String::from_utf8_lossy(bytes);
-        let mut kept: Option<Arc<str>> = None;
-        with(|heard| {
-            for word in words(&line) {
-                if !heard.words.contains_key(word) {
-                    let line =
-                        kept.get_or_insert_with(|| line.chars().take(LINE_MAX).collect::<String>().into());
-                    heard.words.insert(word.into(), Arc::clone(line));
-                }
-            }
-        });
+        hear(&String::from_utf8_lossy(bytes));
         Ok(bytes.len())
     }
 

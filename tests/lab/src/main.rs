@@ -1,5 +1,6 @@
 //! `cargo lab …`: the lab by hand, and everything that CI runs.
 mod bench;
+mod debs;
 mod demo;
 mod even;
 mod fuzz;
@@ -65,6 +66,8 @@ enum Command {
     Test(stages::Wanted),
     /// Builds a fleet by Ansible from bare hosts, changes, upgrades and reduces it: all of what CI does a part of
     Ansible,
+    /// Builds Debian packages of both programs, in the optimised build, with manual pages and completions
+    Packages(debs::Wanted),
     /// Measures, in the optimised build
     Bench {
         /// agent: its memory and processor time, idle and at 100 calls per second; api: durable calls accepted per second, beside the bare framework; ban: from the packet that earns a ban to the first one dropped, beside fail2ban; dispatch: from POST to the end with fake PBXes; failover: from a 503 to the next INVITE; fleet: a thousand linked nodes, and five thousand; jail: a log read and weighed, beside fail2ban; originate: calls on real Asterisk, beside a bare loop; replicas: three control planes, one broken every ten seconds
@@ -112,6 +115,7 @@ fn main() -> ExitCode {
         Command::Check => stages::check(),
         Command::Test(wanted) => stages::test(&wanted),
         Command::Ansible => stages::ansible(),
+        Command::Packages(wanted) => debs::packages(&wanted),
         Command::Bench { what, nodes, json } => bench::bench(what, nodes, json),
         Command::Chaos(wanted) => stages::chaos(&wanted),
         Command::Fuzz(wanted) => fuzz::fuzz(&wanted),

@@ -153,6 +153,7 @@ impl Driver<'_> {
             }
             Follows::End(end) => {
                 self.calls.metrics.call_ended(end.reason);
+                self.calls.traces.ended(&self.call.id);
                 Step::Ended
             }
         }

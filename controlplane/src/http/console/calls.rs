@@ -391,7 +391,12 @@ pub(in crate::http) async fn place(
         tracing::error!(%error, "a test call could not be made");
         Problem::new(Code::Internal, "Nothing was done. The log tells more under this request_id.")
     })?;
-    let asker = Asker { org: OrgId::first(), actor: visitor.operator.actor, mode: Mode::Live };
+    let asker = Asker {
+        org: OrgId::first(),
+        actor: visitor.operator.actor,
+        mode: Mode::Live,
+        trace: state.traces.begin_alone(),
+    };
     let body = JsonBody { value, bytes: Bytes::new() };
     let placed = accepting::place(&state, asker, &HeaderMap::new(), body).await?;
     Ok(Redirect::to(&placed.call().map_or_else(|| "/calls".to_owned(), |call| format!("/calls/{}", call.id))))

@@ -52,7 +52,8 @@ impl Placer for State {
         let until = incident.plan.step_ends(self.clock.now());
         let request = incident.plan.call(to.clone(), text, until, &incident.id, step);
         let actor = Actor { key: incident.opened_by.clone(), ..Actor::default() };
-        let asker = Asker { org: incident.org.clone(), actor, mode: incident.mode };
+        let asker =
+            Asker { org: incident.org.clone(), actor, mode: incident.mode, trace: self.traces.begin_alone() };
         let known = || Ok(Some(key(incident, step)));
         Ok(match accepting::place_known(self, asker, known, request).await {
             Ok(Placed::New(call) | Placed::Replayed(call) | Placed::Deduplicated(call)) => {

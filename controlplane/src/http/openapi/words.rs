@@ -24,7 +24,7 @@ pub(in crate::http) struct Words {
 pub(in crate::http) struct Header {
     pub(in crate::http) name: &'static str,
     pub(in crate::http) text: &'static str,
-    /// Longest, in characters; 0: whatever it is, it is not looked at where it is not asked for.
+    /// Longest, in characters; 0: whatever it is, it is not refused.
     pub(in crate::http) max: usize,
 }
 
@@ -81,12 +81,21 @@ pub(in crate::http) const CREATE_CALL: Words = Words {
     summary: "Place a call",
     text: "201: it was accepted and is durable; from then on it ends in exactly one state. 200: a call with this `dedup_key` is \
            open and is answered instead, or `dry_run` was asked for: then nobody is phoned, and what would be done is told.",
-    headers: &[Header {
-        name: "Idempotency-Key",
-        text: "For your own retries: the same key with the same body gives the same call. Remembered until 24 hours after \
+    headers: &[
+        Header {
+            name: "Idempotency-Key",
+            text: "For your own retries: the same key with the same body gives the same call. Remembered until 24 hours after \
                the call's end.",
-        max: IDEMPOTENCY_KEY_MAX,
-    }],
+            max: IDEMPOTENCY_KEY_MAX,
+        },
+        Header {
+            name: "traceparent",
+            text: "Where your own trace stands (W3C Trace Context): the call goes on with it, where its operator follows calls. What \
+               is malformed is as if it were not there.",
+            max: 0,
+        },
+        Header { name: "tracestate", text: "Goes with `traceparent` to your webhooks.", max: 0 },
+    ],
     codes: &[
         Code::InvalidNumber,
         Code::NotPermitted,

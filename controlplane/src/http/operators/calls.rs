@@ -41,8 +41,8 @@ pub(in crate::http) async fn create(
     headers: HeaderMap,
     body: JsonBody<CallRequest>,
 ) -> Result<Taken, Problem> {
-    let asker = Asker { org: OrgId::first(), actor: operator.actor, mode: Mode::Live };
-    accept(&state, asker, &headers, body).await
+    let asker = Asker { org: OrgId::first(), actor: operator.actor, mode: Mode::Live, trace: None };
+    accept(&state, "/admin/v1/calls", asker, &headers, body).await
 }
 
 /// A call of any organisation.

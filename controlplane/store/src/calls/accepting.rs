@@ -7,6 +7,7 @@ use controlplane_core::{
     call::CallStatus,
     ids::{AuditId, CallId, EventId, KeyId, OrgId, ReplicaId},
     request::CallRequest,
+    trace,
 };
 use time::OffsetDateTime;
 
@@ -50,9 +51,15 @@ pub struct NewCall {
     pub audit_id: AuditId,
     /// Id of the transition's row in the log.
     pub event_id: EventId,
+    /// Where it stands in a trace, if it is followed by one.
+    pub trace: Option<trace::Place>,
 }
 
 impl NewCall {
+    pub(crate) fn place(&self) -> Option<(&CallId, &trace::Place)> {
+        Some((&self.id, self.trace.as_ref()?))
+    }
+
     /// The idempotency key as it is kept.
     pub(crate) fn kept_key(&self, asked: &Idempotency) -> String {
         asked.kept(self.mode)

@@ -8,7 +8,10 @@ use controlplane_core::ids::{CallId, KeyId, OrgId, ReplicaId, RequestId};
 use serde_json::json;
 use sqlx::{PgConnection, types::Json};
 
-use super::calls::{ACCEPT_TURN, load};
+use super::{
+    calls::{ACCEPT_TURN, load},
+    traces,
+};
 use crate::{
     audit::{actor_id, actor_type, auth_method},
     calls::{Created, NewCall, Seen, Verdict, decide, remembered_anew},
@@ -182,9 +185,9 @@ async fn write(c: &mut PgConnection, calls: &[&NewCall], owner: Option<&ReplicaI
         .bind(each(calls, |new| new.actor.key.as_ref().map(KeyId::as_str)))
         .bind(ACTION)
         .bind(owner.map(ReplicaId::as_str))
-        .execute(c)
+        .execute(&mut *c)
         .await?;
-    Ok(())
+    traces::begin(c, calls.iter().filter_map(|new| new.place())).await
 }
 
 fn kept_key(new: &NewCall) -> Option<String> {

@@ -33,6 +33,7 @@ mod search;
 mod sessions;
 mod sole;
 mod status;
+mod traces;
 mod untold;
 mod webhooks;
 

@@ -151,6 +151,8 @@ async fn take_out(
         ),
     };
     sqlx::query(sql).bind(Micros::from(at)).bind(by).bind(calls).execute(&mut *c).await?;
+    // What a customer's own systems said may hold anything.
+    sqlx::query("UPDATE trace SET state = NULL WHERE call_id = ANY($1)").bind(calls).execute(&mut *c).await?;
     if part == Part::Number {
         sqlx::query("DELETE FROM dialled WHERE call_id = ANY($1)").bind(calls).execute(c).await?;
     }

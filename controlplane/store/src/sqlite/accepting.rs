@@ -10,7 +10,7 @@ use controlplane_core::ids::{CallId, KeyId, RequestId};
 use serde_json::json;
 use sqlx::{SqliteConnection, types::Json};
 
-use super::calls::load;
+use super::{calls::load, traces};
 use crate::{
     audit::{actor_id, actor_type, auth_method},
     calls::{Created, Idempotency, NewCall, Seen, Verdict, decide, remembered_anew},
@@ -178,6 +178,7 @@ async fn write(c: &mut SqliteConnection, calls: &[&NewCall]) -> Result<(), Failu
     let promises: Vec<_> =
         calls.iter().filter_map(|new| Some((*new, new.idempotency.as_ref()?, &new.id))).collect();
     remember(c, &promises).await?;
+    traces::begin(c, calls.iter().filter_map(|new| new.place())).await?;
     let mut counts = BTreeMap::new();
     for new in calls {
         if let Some(key) = new.counted_key() {

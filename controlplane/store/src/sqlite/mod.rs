@@ -30,6 +30,7 @@ mod rounds;
 mod search;
 mod sessions;
 mod status;
+mod traces;
 mod untold;
 mod webhooks;
 mod writer;

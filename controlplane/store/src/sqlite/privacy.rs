@@ -160,6 +160,11 @@ async fn take_out(
         ),
     };
     sqlx::query(sql).bind(Micros::from(at)).bind(by).bind(Json(calls)).execute(&mut *c).await?;
+    // What a customer's own systems said may hold anything.
+    sqlx::query("UPDATE trace SET state = NULL WHERE call_id IN (SELECT value FROM json_each($1))")
+        .bind(Json(calls))
+        .execute(&mut *c)
+        .await?;
     if part == Part::Number {
         sqlx::query("DELETE FROM dialled WHERE call_id IN (SELECT value FROM json_each($1))")
             .bind(Json(calls))

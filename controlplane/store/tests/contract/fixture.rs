@@ -149,6 +149,7 @@ impl Fixture {
             actor: system(),
             audit_id: AuditId::new(at, &mut self.rng),
             event_id: self.event(),
+            trace: None,
         }
     }
 

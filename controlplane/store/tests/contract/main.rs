@@ -37,6 +37,7 @@ mod restoring;
 mod rounds;
 mod sessions;
 mod status;
+mod traces;
 mod webhooks;
 
 macro_rules! contract {
@@ -63,6 +64,12 @@ macro_rules! contract {
 }
 
 contract! {
+    traces:
+        a_call_s_place_is_kept_with_it
+        a_call_asked_for_twice_keeps_its_first_place
+        what_has_ended_is_sent_once_oldest_first
+        an_attempt_s_facts_come_with_it
+        it_is_erased_with_its_call_and_a_customer_s_words_with_the_text;
     restoring:
         what_is_open_is_held_until_it_is_released;
     replicas:

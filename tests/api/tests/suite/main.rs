@@ -43,5 +43,6 @@ mod sounds;
 mod status;
 mod tenants;
 mod throttle;
+mod traces;
 mod webhooks;
 mod writes;
