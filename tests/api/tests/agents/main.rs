@@ -3,7 +3,6 @@
 
 mod agent;
 mod bans;
-mod cable;
 mod calling;
 mod cut;
 mod facts;
