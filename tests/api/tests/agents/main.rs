@@ -14,5 +14,7 @@ mod link;
 mod linking;
 mod plane;
 mod real;
+#[cfg(feature = "postgres-tests")]
+mod replicas;
 mod revoking;
 mod sounds;
