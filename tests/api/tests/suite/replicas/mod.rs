@@ -3,6 +3,7 @@
 mod accounts;
 mod away;
 mod clocks;
+mod listing;
 mod seen;
 
 use std::time::Duration;
