@@ -20,9 +20,9 @@ use crate::{
     bootstrap::{Bootstrap, TokenError},
     calls::{Accepting, Calls, Limits, Patience},
     chat::{Chat, ChatError},
-    clock::{Chance, Clock},
+    clock::{Chance, Clock, Offset},
     doors::{CertificateError, Door, DoorMetrics, FileTls},
-    health::{self, Canaries, Keeping},
+    health::{self, Canaries, Keeping, Telling},
     http::{self, Console, Parts, State},
     keys::{Lookup, Uses},
     metrics::Metrics,
@@ -149,6 +149,9 @@ impl App {
         clock: Clock,
         chance: Chance,
     ) -> Result<Self, StartError> {
+        // What is stored goes by the one clock that all replicas have in common.
+        let (own, offset) = (clock, Offset::default());
+        let clock = if store.replica().is_some() { own.by(&offset) } else { own.clone() };
         let api = listen("customers", "API", settings.api.listen).await?;
         let operator = listen("operators", "OPERATOR", settings.operator.listen).await?;
         let agents_door = listen("agents", "AGENTS", settings.agents.listen).await?;
@@ -213,7 +216,7 @@ impl App {
         ];
         let secrets = secrets.map(|(file, print)| (file.to_owned(), print)).into();
         let replica_metrics = metrics.add_with(ReplicaMetrics::new)?;
-        let membership = Membership::new(Arc::clone(&store), secrets, replica_metrics);
+        let membership = Membership::new(Arc::clone(&store), secrets, replica_metrics, (own, offset));
         membership.join(&absolute(&settings.data_dir)).await??;
         let rules = Rules::read(Arc::clone(&store), settings.guard.clone(), limits).await?;
         let traces = Traces::new(&settings.traces, Arc::clone(&store), clock.clone(), &chance, &metrics)?;
@@ -351,16 +354,11 @@ impl App {
             keeping: Arc::clone(&keeping),
             rules: Arc::clone(&rules),
         };
+        let telling =
+            Telling::new(Arc::clone(&store), Arc::clone(&audit), Arc::clone(&chat), Arc::clone(&membership));
         let looking = membership.keep_looking(&calls, others);
         let mut tasks = vec![
-            health::watch(
-                Arc::clone(&registry),
-                metrics,
-                Arc::clone(&keeping),
-                Arc::clone(&audit),
-                Arc::clone(&chat),
-                Arc::clone(&membership),
-            ),
+            health::watch(Arc::clone(&registry), metrics, Arc::clone(&keeping), Arc::clone(&telling)),
             keeping.keep(Arc::clone(&registry), clock, Arc::clone(&membership)),
             keeping.count_customers(registry),
             canaries.keep(),
@@ -371,7 +369,7 @@ impl App {
             oncall.keep(state),
         ];
         tasks.extend(chat.keep(&agents.links, doors_metrics.clone()));
-        tasks.extend(alive.into_iter().chain(looking));
+        tasks.extend(alive.into_iter().chain(looking).chain(telling.keep()));
         tasks.extend(agents.keep());
         tasks.extend(audio.keep());
         tasks.extend(webhooks.keep());

@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
@@ -34,6 +37,43 @@ impl Clock {
     #[must_use]
     pub fn now(&self) -> OffsetDateTime {
         (self.0)()
+    }
+}
+
+/// How far the database's clock is ahead of this machine's, in microseconds. Replicas read each other's moments: all of them go by
+/// the one clock that they have in common.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Offset(Arc<AtomicI64>);
+
+impl Offset {
+    pub(crate) fn get(&self) -> time::Duration {
+        time::Duration::microseconds(self.0.load(Ordering::Relaxed))
+    }
+
+    /// Says that the other clock was at `there` at some moment between two of this one. What they differ less in than is known so
+    /// well is no difference. `true`: it was changed.
+    pub(crate) fn compare(
+        &self,
+        before: OffsetDateTime,
+        there: OffsetDateTime,
+        after: OffsetDateTime,
+    ) -> bool {
+        let between: time::Duration = after - before;
+        let offset: time::Duration = there - (before + between / 2);
+        let difference: time::Duration = offset - self.get();
+        let moves = difference.abs() > between;
+        if moves {
+            self.0.store(i64::try_from(offset.whole_microseconds()).unwrap_or(0), Ordering::Relaxed);
+        }
+        moves
+    }
+}
+
+impl Clock {
+    /// This clock, put right by what is found out about it.
+    pub(crate) fn by(&self, offset: &Offset) -> Self {
+        let (clock, offset) = (self.clone(), offset.clone());
+        Self::of(move || clock.now() + offset.get())
     }
 }
 
@@ -180,5 +220,29 @@ impl Chance {
 impl fmt::Debug for Chance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Chance")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_off_is_put_right_by_what_is_known_of_the_other_one() {
+        let here = datetime!(2026-11-24 12:00 UTC);
+        let (clock, offset) = (Clock::of(move || here), Offset::default());
+        let right = clock.by(&offset);
+        let (ms, minutes) = (time::Duration::milliseconds, time::Duration::minutes);
+        // An answer that took four milliseconds tells no difference of three.
+        assert!(!offset.compare(here - ms(4), here + ms(1), here));
+        assert_eq!(right.now(), here);
+        assert!(offset.compare(here - ms(4), here + minutes(7), here));
+        assert_eq!(right.now(), here + minutes(7) + ms(2));
+        // Nor one that took four seconds, since its process stood still.
+        assert!(!offset.compare(here - ms(4_000), here + minutes(7), here));
+        assert!(offset.compare(here - ms(4), here - minutes(7), here));
+        assert_eq!(right.now(), here - minutes(7) + ms(2));
     }
 }

@@ -12,9 +12,13 @@
 //! call's claim; what it still sends is refused by the gates of nodes, since whoever claimed the call had its attempt barred.
 //! Its tasks that lost their call are ended once it has read what it still owns.
 //!
+//! Moments that are stored go by the database's clock: each sign of life brings back what this machine's own is off by.
+//!
 //! Everything is looked for every `LOOK_EVERY`, and at once when another replica nudges: calls whose owner is dead, calls that
 //! shall end, settings that another one has changed. See docs/adr/0042.
 
+mod metrics;
+mod others;
 mod sightings;
 
 use std::{
@@ -28,26 +32,23 @@ use controlplane_core::ids::ReplicaId;
 use controlplane_store::{
     Store, StoreError,
     calls::Call,
-    replicas::{Renewal, Replica, SettingMarks},
+    replicas::{Renewal, Renewed, Replica, SettingMarks},
 };
-use prometheus::{IntCounter, IntGauge};
 use tokio::{
     task::AbortHandle,
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-pub(crate) use self::sightings::Ended;
 use self::sightings::Untold;
+pub(crate) use self::{metrics::ReplicaMetrics, others::Others, sightings::Ended};
 use crate::{
     calls::{Calls, chain},
-    health::Keeping,
-    nodes::{Nodes, TakeUpError},
+    clock::{Clock, Offset},
     registry::Registry,
-    rules::Rules,
 };
 
 /// How long a replica is taken for living after a sign of life. Calls of one that died wait for it.
-const LEASE: Duration = Duration::from_secs(2);
+pub(crate) const LEASE: Duration = Duration::from_secs(2);
 /// Between two signs of life: four may be lost.
 const RENEW_EVERY: Duration = Duration::from_millis(400);
 /// How long this process trusts a sign of life: two steady clocks may differ by a hundredth in their pace, and much less is usual.
@@ -76,49 +77,8 @@ pub struct Stranger {
     data_dir: String,
 }
 
-/// What is told of it.
-#[derive(Clone)]
-pub(crate) struct ReplicaMetrics {
-    lives: IntGauge,
-    leads: IntGauge,
-    lapses: IntCounter,
-    claimed: IntCounter,
-}
-
-impl ReplicaMetrics {
-    /// # Errors
-    /// A name is there twice: a mistake of the program.
-    pub(crate) fn new(registry: &prometheus::Registry) -> Result<Self, prometheus::Error> {
-        let gauge = |name: &str, help: &str| {
-            let gauge = IntGauge::new(name, help)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok::<_, prometheus::Error>(gauge)
-        };
-        let counter = |name: &str, help: &str| {
-            let counter = IntCounter::new(name, help)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok::<_, prometheus::Error>(counter)
-        };
-        Ok(Self {
-            lives: gauge(
-                "ringward_replica_lives",
-                "Whether this control plane's lease holds, or it has the database alone.",
-            )?,
-            leads: gauge(
-                "ringward_replica_leads",
-                "Whether this control plane is the one that does what only one may do.",
-            )?,
-            lapses: counter(
-                "ringward_replica_lapses_total",
-                "Leases of this control plane that ended before they were renewed.",
-            )?,
-            claimed: counter(
-                "ringward_calls_claimed_total",
-                "Calls of replicas that are dead which this one goes on with.",
-            )?,
-        })
-    }
-}
+/// Machines whose clocks are further apart than this are told of.
+const APART_MAX: time::Duration = time::Duration::seconds(1);
 
 /// See the module. A control plane that has the database to itself always lives, and leads.
 pub struct Membership {
@@ -127,6 +87,9 @@ pub struct Membership {
     name: String,
     secrets: BTreeMap<String, String>,
     metrics: ReplicaMetrics,
+    /// This machine's clock as it is, and what it is off by.
+    own: Clock,
+    offset: Offset,
     state: Mutex<State>,
     /// How calls ended here, for the others.
     untold: Untold,
@@ -147,6 +110,7 @@ impl Membership {
         store: Arc<dyn Store>,
         secrets: BTreeMap<String, String>,
         metrics: ReplicaMetrics,
+        (own, offset): (Clock, Offset),
     ) -> Arc<Self> {
         let me = store.replica().cloned();
         if me.is_none() {
@@ -159,6 +123,8 @@ impl Membership {
             name: host(),
             secrets,
             metrics,
+            own,
+            offset,
             state: Mutex::default(),
             untold: Untold::default(),
         })
@@ -208,7 +174,7 @@ impl Membership {
     pub(crate) async fn join(&self, data_dir: &Path) -> Result<Result<(), Stranger>, StoreError> {
         let Some(me) = &self.me else { return Ok(Ok(())) };
         let asked = Instant::now();
-        let leads = self.store.renew_replica(self.renewal(me)).await?;
+        let leads = self.sign(me).await?;
         // Seen by whoever comes after it: of two that start at once, at least one sees the other.
         let stranger =
             self.store.replicas().await?.into_iter().find_map(|other| self.stranger(me, other, data_dir));
@@ -230,6 +196,19 @@ impl Membership {
             (!knows(own, theirs) || !knows(theirs, own)).then(|| file.clone())
         })?;
         Some(Stranger { file, name: other.name, id: other.id, data_dir: data_dir.display().to_string() })
+    }
+
+    /// Writes a sign of life, and sees what the database's clock says.
+    async fn sign(&self, me: &ReplicaId) -> Result<Option<i64>, StoreError> {
+        let before = self.own.now();
+        let Renewed { leads, at } = self.store.renew_replica(self.renewal(me)).await?;
+        if self.offset.compare(before, at, self.own.now()) && self.offset.get().abs() > APART_MAX {
+            tracing::warn!(
+                off_by_s = self.offset.get().whole_seconds(),
+                "this machine's clock is off the database's, by which all replicas go: is time kept on both?"
+            );
+        }
+        Ok(leads)
     }
 
     fn renewal(&self, me: &ReplicaId) -> Renewal {
@@ -260,7 +239,7 @@ impl Membership {
                 self.metrics.lives.set(0);
                 self.metrics.leads.set(0);
             }
-            match timeout(RENEW_MAX, self.store.renew_replica(self.renewal(&me))).await {
+            match timeout(RENEW_MAX, self.sign(&me)).await {
                 // An answer that came late is worth what is left of it. One that was asked for in time may have reached the
                 // database when the lease was over there; then it is over here too, which trusts it for less.
                 Ok(Ok(leads)) if was_late || !self.lives() => {
@@ -352,6 +331,17 @@ impl Membership {
         self.share_sightings(&others.registry, heard).await
     }
 
+    /// Every replica, as the database knows it.
+    ///
+    /// # Errors
+    /// The database.
+    pub(crate) async fn all(&self) -> Result<Vec<Replica>, StoreError> {
+        match self.me {
+            Some(_) => self.store.replicas().await,
+            None => Ok(Vec::new()),
+        }
+    }
+
     /// A call has ended here: the others are to know within a moment.
     pub(crate) fn saw(&self, ended: impl FnOnce() -> Ended) {
         if self.me.is_some() {
@@ -388,36 +378,6 @@ impl Membership {
             }
             Err(_) => tracing::warn!("the lease could not be given up in time: it ends by itself"),
         }
-    }
-}
-
-/// What this process has in memory of what any replica may change.
-pub(crate) struct Others {
-    pub(crate) nodes: Arc<Nodes>,
-    pub(crate) registry: Arc<Registry>,
-    pub(crate) keeping: Arc<Keeping>,
-    pub(crate) rules: Arc<Rules>,
-}
-
-impl Others {
-    async fn read(&self, marks: SettingMarks, seen: Option<SettingMarks>) -> Result<(), StoreError> {
-        if self.registry.fleet().1 != marks.fleet {
-            match self.nodes.take_up(&**self.rules.store()).await {
-                // Looked at again: what is not read is not marked as seen.
-                Err(TakeUpError::Store(error)) => return Err(error),
-                Err(error) => {
-                    tracing::error!(%error, "the fleet that another replica applied could not be taken up");
-                }
-                Ok(_) => {}
-            }
-        }
-        if seen.is_none_or(|seen| seen.holds != marks.holds) {
-            self.keeping.read_holds(&self.registry).await?;
-        }
-        if seen.is_none_or(|seen| seen.rules != marks.rules) {
-            self.rules.read_again().await?;
-        }
-        Ok(())
     }
 }
 

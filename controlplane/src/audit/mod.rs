@@ -264,7 +264,13 @@ impl Audit {
     }
 
     /// A row of the system's own.
-    fn row(&self, action: &str, target_type: &str, target_id: String, changes: Value) -> NewAuditRow {
+    pub(crate) fn row(
+        &self,
+        action: &str,
+        target_type: &str,
+        target_id: String,
+        changes: Value,
+    ) -> NewAuditRow {
         let at = self.clock.now();
         NewAuditRow {
             id: self.chance.audit_id(at),
@@ -282,8 +288,8 @@ impl Audit {
     }
 
     /// Puts what the system itself did on its way into the log; written within a second.
-    pub(crate) fn note(&self, action: &str, target_type: &str, target_id: String, changes: Value) {
-        self.denials.keep(vec![self.row(action, target_type, target_id, changes)]);
+    pub(crate) fn keep_rows(&self, rows: Vec<NewAuditRow>) {
+        self.denials.keep(rows);
     }
 
     async fn erase_run(&self, run: Checkpoint, before: OffsetDateTime) -> Result<AuditErased, StoreError> {

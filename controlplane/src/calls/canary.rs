@@ -10,13 +10,16 @@ use controlplane_core::{
     health::{self, Destination, Met, Party},
     ids::AttemptId,
     request::{AudioId, Builtin, CallRequest, Content, Failover, MachineDetection, Message, Priority},
+    selection::PassedOver,
 };
+use controlplane_store::{StoreError, replicas::Held};
 use serde::Serialize;
 use tokio::{sync::watch, time::Instant};
 
 use super::{
     Calls,
     attempt::{Ended, Run},
+    driver::ACCOUNT_AGAIN,
     place::{Place, Slots},
 };
 use crate::{audio::Playable, registry::Assignment};
@@ -72,7 +75,42 @@ pub(crate) struct CanaryEnded {
     pub(crate) sip_code: Option<u16>,
 }
 
+/// Why a canary that a trunk would take does not leave.
+#[derive(Debug)]
+pub(crate) enum NoRoom {
+    /// The carrier's account has no room, over all replicas.
+    Account(PassedOver),
+    /// It cannot be known.
+    Store(StoreError),
+}
+
 impl Calls {
+    /// Counts one towards its carrier's account, where other replicas use it too. Where there is no room, its trunk's slots are
+    /// given back.
+    pub(crate) async fn count_canary(&self, id: &AttemptId, to: &Assignment) -> Result<(), NoRoom> {
+        let carrier = &to.trunk.carrier;
+        let Some(account) = self.account(carrier) else { return Ok(()) };
+        let refused = match self.store.hold_account(id, carrier, account).await {
+            Ok(Held::Yes) => return Ok(()),
+            Ok(Held::Full { wait }) => {
+                let until = Instant::now() + wait.unwrap_or(ACCOUNT_AGAIN);
+                self.registry.carrier_is_full(carrier, until.into_std());
+                NoRoom::Account(wait.map_or(PassedOver::CarrierAtChannels, |_| PassedOver::CarrierAtCps))
+            }
+            Err(error) => NoRoom::Store(error),
+        };
+        self.registry.not_sent(to);
+        self.registry.release(&to.trunk.name, carrier, id);
+        Err(refused)
+    }
+
+    /// One is over: its place on the account is free.
+    pub(crate) async fn free_canary(&self, id: &AttemptId, to: &Assignment) {
+        if self.account(&to.trunk.carrier).is_some() {
+            self.durably("free a canary's place", || self.store.free_account(id)).await;
+        }
+    }
+
     /// Places one over the trunk whose slots are taken for `id`, follows it to its end, and tells health.
     pub(crate) async fn place_canary(&self, id: &AttemptId, to: &Assignment, canary: &Canary) -> CanaryEnded {
         let trunk = &to.trunk;

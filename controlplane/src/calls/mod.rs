@@ -35,7 +35,7 @@ mod reconcile;
 mod turns;
 
 pub use accepting::Accepting;
-pub(crate) use canary::{CANARY_MAX_S, CanaryEnded};
+pub(crate) use canary::{CANARY_MAX_S, CanaryEnded, NoRoom};
 pub(crate) use durable::chain;
 pub(crate) use originate::{CONTEXTS, VARIABLES};
 
@@ -45,10 +45,10 @@ use std::{
     time::Duration,
 };
 
-use controlplane_core::{call::Reason, ids::CallId, throttle::Throttle};
+use controlplane_core::{call::Reason, ids::CallId, names::CarrierName, throttle::Throttle};
 use controlplane_store::{
     Store, StoreError,
-    calls::{Call, OpenMax},
+    calls::{Account, Call, OpenMax},
 };
 use tokio::{
     sync::{Notify, watch},
@@ -274,6 +274,15 @@ impl Calls {
                 Err(error) => tracing::warn!(error = %chain(&error), "open calls could not be read"),
             }
         }
+    }
+
+    /// What a carrier's account may have, where other replicas use it too.
+    fn account(&self, carrier: &CarrierName) -> Option<Account> {
+        self.membership.me()?;
+        let (fleet, _) = self.registry.fleet();
+        let carrier = fleet.carrier(carrier)?;
+        let account = Account { cps_max: carrier.cps_max, channels_max: carrier.channels_max };
+        (account.cps_max.is_some() || account.channels_max.is_some()).then_some(account)
     }
 
     fn has_task(&self, id: &CallId) -> bool {

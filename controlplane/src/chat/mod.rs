@@ -100,6 +100,11 @@ impl Chat {
         self.gathering.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether it is told to anybody.
+    pub(crate) fn has_anybody(&self) -> bool {
+        !self.to.is_empty()
+    }
+
     /// Something changed that operators may want to hear of.
     pub(crate) fn note(&self, change: impl FnOnce() -> Option<Change>) {
         if self.to.is_empty() {

@@ -81,9 +81,11 @@ pub(super) async fn status(door: &Door) -> Done {
     let calls = door.get("/admin/v1/calls?limit=10").await?;
     // Whoever may only look is not told of it.
     let held = door.get("/admin/v1/held").await.unwrap_or_default();
+    // An older control plane knows of none.
+    let replicas = door.get("/admin/v1/replicas").await.unwrap_or_default();
     let all = json!({
         "nodes": nodes["data"], "trunks": trunks["data"], "routes": routes["data"], "agents": agents["data"],
-        "calls": calls["data"], "held": held["data"],
+        "calls": calls["data"], "held": held["data"], "replicas": replicas["data"],
     });
     show(door, &all, || {
         let (lost, refused) = (but(&nodes, is_alive), but(&trunks, is_usable));
@@ -95,6 +97,7 @@ pub(super) async fn status(door: &Door) -> Done {
             count(&trunks) - refused.len(),
             count(&trunks)
         );
+        text.push_str(&super::replicas::line(&replicas));
         if count(&held) > 0 {
             text.push_str(&format!(
                 "  {} calls and incidents are held since a backup was restored: `ringward held list`\n",

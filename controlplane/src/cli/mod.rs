@@ -15,6 +15,7 @@ mod keys;
 mod notices;
 mod oncall;
 mod paper;
+mod replicas;
 mod restore;
 mod rules;
 mod serve;
@@ -60,6 +61,8 @@ enum Command {
     Held(restore::HeldCommand),
     /// Shows the fleet at a glance.
     Status(WatchArgs),
+    /// The control planes that share the database: who lives, who leads, what each drives.
+    Replicas(WatchArgs),
     /// Puts fleet.toml in force; what the file lacks stays unless --prune is given.
     Apply(ApplyArgs),
     /// Shows what `apply` would change: exit code 0 nothing, 1 something.
@@ -364,6 +367,10 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Status(args) => {
             let door = door()?;
             watch::look(&door, *args, async || commands::status(&door).await).await
+        }
+        Command::Replicas(args) => {
+            let door = door()?;
+            watch::look(&door, *args, async || replicas::replicas(&door).await).await
         }
         Command::Apply(args) => {
             commands::apply(&door()?, &args.file.file, args.file.prune, args.dry_run).await

@@ -8,18 +8,23 @@ use std::{
     time::Duration,
 };
 
-use controlplane_core::{fleet::Fleet, ids::AttemptId, names::TrunkName};
+use controlplane_core::{
+    fleet::{Canary, Fleet},
+    ids::AttemptId,
+    names::TrunkName,
+};
 use rand::{Rng, rngs::StdRng};
 use serde::Serialize;
 use time::OffsetDateTime;
 use tokio::{
+    sync::oneshot,
     task::AbortHandle,
     time::{Instant, interval},
 };
 
 use crate::{
-    calls::{Calls, CanaryEnded},
-    registry::NoCanary,
+    calls::{Calls, CanaryEnded, NoRoom, chain},
+    registry::{Assignment, NoCanary},
 };
 
 /// Between two looks for canaries that are due.
@@ -49,6 +54,11 @@ pub(crate) enum CanaryRefused {
     /// The trunk takes none.
     #[error(transparent)]
     Trunk(#[from] NoCanary),
+    /// Whether the carrier's account has room for it cannot be known.
+    #[error(
+        "Its carrier's account is shared with other replicas, and the database that counts it is not available"
+    )]
+    NoDatabase,
 }
 
 /// The latest canary of a trunk.
@@ -104,16 +114,26 @@ impl Canaries {
     }
 
     /// Places one now for an operator, and gives its id.
-    pub(crate) fn now(self: &Arc<Self>, trunk: &TrunkName) -> Result<AttemptId, CanaryRefused> {
-        self.place(trunk, true, Instant::now())
+    pub(crate) async fn now(self: &Arc<Self>, trunk: &TrunkName) -> Result<AttemptId, CanaryRefused> {
+        self.place(trunk, true, Instant::now()).await
     }
 
-    fn place(
+    async fn place(
         self: &Arc<Self>,
         name: &TrunkName,
         by_operator: bool,
         now: Instant,
     ) -> Result<AttemptId, CanaryRefused> {
+        let taken = self.take(name, now)?;
+        let (told, hears) = oneshot::channel();
+        // In a task of its own: who asked may leave, and what was taken is given back all the same.
+        tokio::spawn(taken.follow(by_operator, told));
+        // Who does not answer is gone with the program.
+        hears.await.unwrap_or(Err(CanaryRefused::Trunk(NoCanary::Gone)))
+    }
+
+    /// Takes the trunk's slots, and its place among those under way.
+    fn take(self: &Arc<Self>, name: &TrunkName, now: Instant) -> Result<Taken, CanaryRefused> {
         let (fleet, _) = self.calls.registry.fleet();
         let canary =
             fleet.trunk(name).and_then(|trunk| trunk.canary.clone()).ok_or(CanaryRefused::NoNumber)?;
@@ -130,21 +150,8 @@ impl Canaries {
         let id = self.calls.chance.attempt_id();
         let to = self.calls.registry.reserve_canary(name, &id, now.into_std())?;
         inner.under_way.insert(name.clone());
-        inner.placed.insert(name.clone(), now);
-        let started_at = self.calls.clock.now();
-        let last = LastCanary { attempt: id.clone(), started_at, by_operator, ended: None };
-        inner.last.insert(name.clone(), last);
-        drop(inner);
-        let (place, attempt) = (UnderWay { trunk: name.clone(), all: Arc::clone(self) }, id.clone());
-        tokio::spawn(async move {
-            let (trunk, all) = (&place.trunk, &place.all);
-            let met = all.calls.place_canary(&attempt, &to, &canary).await;
-            let told = Told { at: all.calls.clock.now(), met };
-            if let Some(last) = all.inner().last.get_mut(trunk).filter(|last| last.attempt == attempt) {
-                last.ended = Some(told);
-            }
-        });
-        Ok(id)
+        let place = UnderWay { trunk: name.clone(), all: Arc::clone(self) };
+        Ok(Taken { id, to, canary, at: now, place })
     }
 
     /// Trunks that have no canary any more need no memory.
@@ -164,7 +171,7 @@ impl Canaries {
             loop {
                 tick.tick().await;
                 if timetable.canaries.calls.membership.leads() {
-                    timetable.look(Instant::now());
+                    timetable.look(Instant::now()).await;
                 }
             }
         };
@@ -180,8 +187,8 @@ struct Timetable {
 }
 
 impl Timetable {
-    fn look(&mut self, now: Instant) {
-        let registry = &self.canaries.calls.registry;
+    async fn look(&mut self, now: Instant) {
+        let registry = Arc::clone(&self.canaries.calls.registry);
         let (fleet, _) = registry.fleet();
         self.due.retain(|name, _| fleet.trunk(name).is_some_and(|trunk| trunk.canary.is_some()));
         self.canaries.forget(&fleet);
@@ -195,7 +202,7 @@ impl Timetable {
             if due > now && !wanted.contains(&trunk.name) {
                 continue;
             }
-            match self.canaries.place(&trunk.name, false, now) {
+            match self.canaries.place(&trunk.name, false, now).await {
                 // What left a moment ago is as good as this one, and the next look asks again.
                 Err(CanaryRefused::Lately(_)) => {}
                 Ok(_) | Err(_) => {
@@ -203,6 +210,49 @@ impl Timetable {
                 }
             }
         }
+    }
+}
+
+/// A canary whose trunk has taken it.
+struct Taken {
+    id: AttemptId,
+    to: Assignment,
+    canary: Canary,
+    at: Instant,
+    place: UnderWay,
+}
+
+impl Taken {
+    /// Counts it, says whether it leaves, and follows it to its end.
+    async fn follow(self, by_operator: bool, told: oneshot::Sender<Result<AttemptId, CanaryRefused>>) {
+        let Self { id, to, canary, at, place } = self;
+        let UnderWay { trunk, all } = &place;
+        if let Err(refused) = all.calls.count_canary(&id, &to).await {
+            let refused = match refused {
+                NoRoom::Account(why) => CanaryRefused::Trunk(NoCanary::Held(why)),
+                NoRoom::Store(error) => {
+                    tracing::warn!(%trunk, error = %chain(&error), "no canary leaves, since it cannot be counted");
+                    CanaryRefused::NoDatabase
+                }
+            };
+            // Nobody hears who has left.
+            let _ = told.send(Err(refused));
+            return;
+        }
+        let started_at = all.calls.clock.now();
+        let last = LastCanary { attempt: id.clone(), started_at, by_operator, ended: None };
+        {
+            let mut inner = all.inner();
+            inner.placed.insert(trunk.clone(), at);
+            inner.last.insert(trunk.clone(), last);
+        }
+        let _ = told.send(Ok(id.clone()));
+        let met = all.calls.place_canary(&id, &to, &canary).await;
+        let ended = Told { at: all.calls.clock.now(), met };
+        if let Some(last) = all.inner().last.get_mut(trunk).filter(|last| last.attempt == id) {
+            last.ended = Some(ended);
+        }
+        all.calls.free_canary(&id, &to).await;
     }
 }
 

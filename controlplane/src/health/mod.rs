@@ -4,29 +4,24 @@
 
 mod canaries;
 mod keeping;
+mod telling;
 
 use std::{sync::Arc, time::Duration};
 
-use controlplane_core::{
-    chat::Change,
-    health::{Changed, TrunkState, panic::PanicChange},
-};
-use serde_json::json;
+use controlplane_core::health::{Changed, TrunkState, panic::PanicChange};
 use tokio::{
     task::AbortHandle,
     time::{Instant, sleep_until},
 };
 
 pub(crate) use self::{
-    canaries::{Canaries, LastCanary},
+    canaries::{Canaries, CanaryRefused, LastCanary},
     keeping::Keeping,
+    telling::Telling,
 };
 use crate::{
-    audit::Audit,
-    chat::Chat,
     metrics::Metrics,
     registry::{News, Registry},
-    replicas::Membership,
 };
 
 /// Between two looks without a deadline: routes are looked at for panic this often.
@@ -40,9 +35,7 @@ pub(crate) fn watch(
     registry: Arc<Registry>,
     metrics: Arc<Metrics>,
     keeping: Arc<Keeping>,
-    audit: Arc<Audit>,
-    chat: Arc<Chat>,
-    membership: Arc<Membership>,
+    telling: Arc<Telling>,
 ) -> AbortHandle {
     let work = async move {
         let mut asked: Option<Instant> = None;
@@ -62,12 +55,9 @@ pub(crate) fn watch(
                 () = registry.has_news() => {}
             }
             for news in registry.news() {
-                // Each replica sees it; one writes it down, and tells of it.
-                let leads = membership.leads();
-                tell(&registry, &metrics, leads.then_some(&audit), &news);
-                if leads {
-                    chat.note(|| worth_telling(&news));
-                }
+                // Each replica sees it, and one tells people.
+                log(&registry, &metrics, &news);
+                telling.note(&news);
                 keeping.note(&news);
             }
         }
@@ -75,16 +65,7 @@ pub(crate) fn watch(
     tokio::spawn(work).abort_handle()
 }
 
-/// What operators' chat is told of.
-fn worth_telling(news: &News) -> Option<Change> {
-    match news {
-        News::Changed(changed) => Change::of_health(changed),
-        News::Panic(route, change) => Some(Change::of_panic(route.as_str(), change)),
-        News::Noted(_) | News::TrunkGone(_) | News::NodeGone(_) => None,
-    }
-}
-
-fn tell(registry: &Registry, metrics: &Metrics, audit: Option<&Arc<Audit>>, news: &News) {
+fn log(registry: &Registry, metrics: &Metrics, news: &News) {
     match news {
         News::Changed(Changed::Trunk(name, change)) => {
             let (from, to) = (change.from, change.to);
@@ -96,11 +77,6 @@ fn tell(registry: &Registry, metrics: &Metrics, audit: Option<&Arc<Audit>>, news
                 metrics.fleet.trunk_changed(trunk, to);
             }
             if to == TrunkState::Tripped {
-                // Why is the registry's to tell: evidence may name destinations.
-                let changes = json!({"from": from.to_string(), "to": to.to_string()});
-                if let Some(audit) = audit {
-                    audit.note("trunk.trip", "trunk", name.to_string(), changes);
-                }
                 tracing::warn!(trunk = %name, %from, %to, why = %change.evidence, "trunk tripped");
             } else {
                 tracing::info!(trunk = %name, %from, %to, why = %change.evidence, "trunk changed");

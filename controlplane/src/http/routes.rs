@@ -251,6 +251,7 @@ fn of_operators() -> Vec<Route> {
         row(at, POST, "/admin/v1/trunks/{name}/canary",  Role(Operator), &[Id::Trunk], operators::health::canary),
         row(at, GET,  "/admin/v1/agents",                Role(Viewer),   &[],          operators::agents::list),
         row(at, GET,  "/admin/v1/trunks",                Role(Viewer),   &[],          operators::trunks),
+        row(at, GET,  "/admin/v1/replicas",              Role(Viewer),   &[],          operators::replicas::list),
         row(at, GET,  "/admin/v1/routes",                Role(Viewer),   &[],          operators::routes),
         row(at, GET,  "/admin/v1/routes/explain",        Role(Viewer),   &[],          operators::explain),
         row(at, GET,  "/admin/v1/bans",                  Role(Viewer),   &[],          operators::bans::bans),

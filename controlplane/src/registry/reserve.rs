@@ -190,9 +190,10 @@ impl Registry {
         }
     }
 
-    /// The attempt was not sent, and will not be: its start counts against no pace.
+    /// The attempt was not sent, and will not be: its start counts against no pace, and is no trial.
     pub fn not_sent(&self, assignment: &Assignment) {
         let mut state = self.state();
+        state.board.not_sent(&assignment.trunk.name);
         let (on_trunk, at_carrier) = assignment.started;
         if let Some(trunk) = state.trunks.get_mut(&assignment.trunk.name) {
             trunk.limits.window.give_back(on_trunk);

@@ -7,12 +7,19 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
-use controlplane_core::ids::{CallId, OrgId, ReplicaId};
+use controlplane_core::{
+    ids::{AttemptId, CallId, OrgId, ReplicaId},
+    names::CarrierName,
+};
 use serde_json::Value;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-use crate::{StoreError, calls::Call};
+use crate::{
+    StoreError,
+    audit::NewAuditRow,
+    calls::{Account, Call},
+};
 
 /// A sign of life.
 #[derive(Debug, Clone)]
@@ -25,6 +32,15 @@ pub struct Renewal {
     pub secrets: BTreeMap<String, String>,
     /// How long it lives by this.
     pub lease: Duration,
+}
+
+/// What a sign of life brings back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Renewed {
+    /// It leads, in this epoch.
+    pub leads: Option<i64>,
+    /// When it was written, by the database's clock.
+    pub at: OffsetDateTime,
 }
 
 /// One run of a control plane.
@@ -42,6 +58,10 @@ pub struct Replica {
     pub is_living: bool,
     /// Whether it leads.
     pub leads: bool,
+    /// What is left of its lease, in milliseconds; below zero: it ended so long ago.
+    pub lease_left_ms: i64,
+    /// Open calls that it owns.
+    pub calls: u64,
 }
 
 /// An open call that a replica owns.
@@ -53,6 +73,18 @@ pub struct Owned {
     pub org: OrgId,
     /// Under which claim.
     pub epoch: i64,
+}
+
+/// What came of asking for a place on an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// It is held.
+    Yes,
+    /// All that the account may have is used.
+    Full {
+        /// Until a start is free; `None`: until something ends.
+        wait: Option<Duration>,
+    },
 }
 
 /// What one replica has seen of trunks within a moment.
@@ -82,8 +114,8 @@ pub struct SettingMarks {
 pub trait ReplicaStore {
     /// Which replica this store writes for; `None`: it has the database to itself.
     fn replica(&self) -> Option<&ReplicaId>;
-    /// Lets a replica live on for its lease, and lead where nobody does. `Some`: it leads, in this epoch.
-    async fn renew_replica(&self, renewal: Renewal) -> Result<Option<i64>, StoreError>;
+    /// Lets a replica live on for its lease, and lead where nobody does.
+    async fn renew_replica(&self, renewal: Renewal) -> Result<Renewed, StoreError>;
     /// Ends a replica's lease at once, and its leading.
     async fn give_up_replica(&self, replica: &ReplicaId) -> Result<(), StoreError>;
     /// Replicas that live, or have left open calls, or died within a day; oldest first.
@@ -97,6 +129,24 @@ pub trait ReplicaStore {
     async fn wished_ends(&self, replica: &ReplicaId) -> Result<Vec<CallId>, StoreError>;
     /// How often settings were changed.
     async fn setting_marks(&self) -> Result<SettingMarks, StoreError>;
+    /// Takes a place on a carrier's account for what is no call, a canary, as [`crate::CallStore::begin_attempt`] does for a call's
+    /// attempt. It is given back with [`ReplicaStore::free_account`]; what a replica that is dead for a minute held is free.
+    async fn hold_account(
+        &self,
+        attempt: &AttemptId,
+        carrier: &CarrierName,
+        account: Account,
+    ) -> Result<Held, StoreError>;
+    /// Gives it back. Twice does no harm.
+    async fn free_account(&self, attempt: &AttemptId) -> Result<(), StoreError>;
+    /// Writes an audit row, if there is one, unless `what` was told within this time, by whichever replica. `true`: it is told
+    /// now, and whoever asked is to tell of it elsewhere.
+    async fn tell_once(
+        &self,
+        what: &str,
+        within: Duration,
+        row: Option<NewAuditRow>,
+    ) -> Result<bool, StoreError>;
     /// Tells the others what this store's replica has seen.
     async fn tell_sighting(&self, seen: Value) -> Result<(), StoreError>;
     /// What others have told after this one, oldest first; after `None` nothing but where to go on from. Never what

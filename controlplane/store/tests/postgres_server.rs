@@ -20,8 +20,10 @@ use controlplane_core::{
 };
 use controlplane_store::{
     CallStore, ReplicaStore, StoreError,
+    audit::{ActorType, AuditOutcome, NewAuditRow},
     calls::{Account, Actor, BeginAttempt, Begun, Created, DayMax, EndAttempt, Follows, NewCall, OpenMax},
     postgres::PostgresStore,
+    replicas::{Held, Renewal},
 };
 use rand::{SeedableRng, TryRngCore, rngs::StdRng};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -326,4 +328,104 @@ async fn an_account_that_replicas_share_has_no_more_than_it_may() {
     let _ = stores[1].end_attempt(end).await.unwrap();
     assert!(matches!(ask(2).await, (_, Begun::Yes { .. })));
     assert_eq!(ask(1).await.1, Begun::Full { wait: None });
+}
+
+/// A canary has a place as an attempt has, once, and one whose replica is dead for a minute has none.
+#[tokio::test(flavor = "multi_thread")]
+async fn canaries_hold_places_on_an_account_that_replicas_share() {
+    let url = database().await;
+    let rng = &mut StdRng::seed_from_u64(7);
+    let (first, second) = (ReplicaId::new(rng), ReplicaId::new(rng));
+    let (one, other) = (
+        PostgresStore::open_shared(&url, first.clone()).await.unwrap(),
+        PostgresStore::open_shared(&url, second.clone()).await.unwrap(),
+    );
+    for (store, replica) in [(&one, &first), (&other, &second)] {
+        let (name, secrets, lease) =
+            ("cp".to_owned(), std::collections::BTreeMap::new(), Duration::from_secs(2));
+        store.renew_replica(Renewal { replica: replica.clone(), name, secrets, lease }).await.unwrap();
+    }
+    let account = Account { cps_max: None, channels_max: Some(2) };
+    let carrier = "acme".parse().unwrap();
+    let canaries: Vec<AttemptId> = (0..4).map(|_| AttemptId::new(rng)).collect();
+    assert_eq!(one.hold_account(&canaries[0], &carrier, account).await.unwrap(), Held::Yes);
+    assert_eq!(other.hold_account(&canaries[1], &carrier, account).await.unwrap(), Held::Yes);
+    let full = Held::Full { wait: None };
+    assert_eq!(other.hold_account(&canaries[2], &carrier, account).await.unwrap(), full);
+    // Who did not hold it frees nothing.
+    other.free_account(&canaries[0]).await.unwrap();
+    assert_eq!(other.hold_account(&canaries[2], &carrier, account).await.unwrap(), full);
+    one.free_account(&canaries[0]).await.unwrap();
+    one.free_account(&canaries[0]).await.unwrap();
+    assert_eq!(one.hold_account(&canaries[2], &carrier, account).await.unwrap(), Held::Yes);
+    // The second one is dead, and its canary may ring on for a while.
+    let mut raw = PgConnection::connect(&url).await.unwrap();
+    for (ago, expected) in [("50 seconds", full), ("70 seconds", Held::Yes)] {
+        let dead = format!("UPDATE replica SET expires_at = now() - interval '{ago}' WHERE id = '{second}'");
+        sqlx::query(AssertSqlSafe(dead)).execute(&mut raw).await.unwrap();
+        assert_eq!(one.hold_account(&canaries[3], &carrier, account).await.unwrap(), expected, "{ago}");
+    }
+    let paced = Account { cps_max: Some(1), channels_max: None };
+    let Held::Full { wait: Some(wait) } =
+        one.hold_account(&AttemptId::new(rng), &carrier, paced).await.unwrap()
+    else {
+        panic!("a canary is a start");
+    };
+    assert!(wait <= Duration::from_secs(1), "{wait:?}");
+}
+
+/// Whoever tells first has told it, with its row; who asks about an earlier time tells anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_several_replicas_see_is_told_once() {
+    let url = database().await;
+    let rng = &mut StdRng::seed_from_u64(8);
+    let mut stores = Vec::new();
+    for _ in 0..3 {
+        stores
+            .push(std::sync::Arc::new(PostgresStore::open_shared(&url, ReplicaId::new(rng)).await.unwrap()));
+    }
+    let row = |rng: &mut StdRng| NewAuditRow {
+        id: AuditId::new(OffsetDateTime::UNIX_EPOCH, rng),
+        org: None,
+        at: OffsetDateTime::UNIX_EPOCH,
+        actor_type: ActorType::System,
+        actor: Actor::default(),
+        action: "trunk.trip".to_owned(),
+        target_type: "trunk".to_owned(),
+        target_id: "acme-waw-1".to_owned(),
+        outcome: AuditOutcome::Success,
+        reason: None,
+        changes: serde_json::json!({}),
+    };
+    let within = Duration::from_secs(600);
+    let mut tasks = Vec::new();
+    for n in 0..12 {
+        let (store, row) = (std::sync::Arc::clone(&stores[n % 3]), row(rng));
+        let telling =
+            async move { store.tell_once("trunk.trip acme-waw-1", within, Some(row)).await.unwrap() };
+        tasks.push(tokio::spawn(telling));
+    }
+    let mut told = 0;
+    for task in tasks {
+        told += u8::from(task.await.unwrap());
+    }
+    let mut raw = PgConnection::connect(&url).await.unwrap();
+    let mut rows = async || {
+        let count = "SELECT count(*) FROM audit_log WHERE action = 'trunk.trip'";
+        sqlx::query_scalar::<_, i64>(count).fetch_one(&mut raw).await.unwrap()
+    };
+    assert_eq!((told, rows().await), (1, 1));
+    assert!(
+        stores[1].tell_once("trunk.trip beta-waw-1", within, Some(row(rng))).await.unwrap(),
+        "another one"
+    );
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let lately = Duration::from_millis(10);
+    assert!(
+        stores[2].tell_once("trunk.trip acme-waw-1", lately, Some(row(rng))).await.unwrap(),
+        "it is another trip"
+    );
+    assert_eq!(rows().await, 3);
+    // No reader takes it for what was seen of a trunk.
+    assert!(stores[0].sightings(Some(0)).await.unwrap().1.is_empty());
 }

@@ -173,6 +173,7 @@ fn document() -> String {
         &[
             "",
             "status",
+            "replicas",
             "apply",
             "diff",
             "node",

@@ -163,6 +163,13 @@ impl Board {
         }
     }
 
+    /// It did not leave, and will not.
+    pub fn not_sent(&mut self, name: &TrunkName) {
+        if let Some(trunk) = self.trunks.get_mut(name) {
+            trunk.not_sent();
+        }
+    }
+
     /// When [`Self::on_deadline`] wants to be called.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {

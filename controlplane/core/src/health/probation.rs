@@ -70,6 +70,11 @@ impl Probation {
         }
     }
 
+    /// The latest one did not leave: its place is free.
+    pub(super) fn not_sent(&mut self) {
+        self.trials.pop_back();
+    }
+
     fn under_way(&self, now: Moment, policy: &Policy) -> Vec<Moment> {
         self.trials.iter().copied().filter(|sent| now.since(*sent) < policy.trial_max).collect()
     }

@@ -131,6 +131,13 @@ impl TrunkHealth {
         }
     }
 
+    /// What was taken for leaving did not, and will not.
+    pub fn not_sent(&mut self) {
+        if let State::Probation(probation) = &mut self.inner.state {
+            probation.not_sent();
+        }
+    }
+
     /// Whether a canary is due now, besides those at its interval: probation waits for one.
     #[must_use]
     pub fn wants_canary(&self, now: Instant) -> bool {

@@ -8,7 +8,7 @@ use controlplane_core::{
     ending::{EndingClass, Talk},
     throttle::Throttle,
 };
-use controlplane_store::calls::{Account, BeginAttempt, Begun, EndAttempt, Follows, TooLate, Written};
+use controlplane_store::calls::{BeginAttempt, Begun, EndAttempt, Follows, TooLate, Written};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
@@ -16,7 +16,7 @@ use super::{Driver, Step, rounds::Window};
 use crate::{calls::place::Place, registry::Assignment};
 
 /// Between two looks whether other replicas have freed a channel of an account.
-const ACCOUNT_AGAIN: std::time::Duration = std::time::Duration::from_millis(250);
+pub(crate) const ACCOUNT_AGAIN: std::time::Duration = std::time::Duration::from_millis(250);
 
 impl Driver<'_> {
     /// Writes an attempt. `Ok`: the moment of the write; its Originate is to leave at once. `Err`: it must not leave,
@@ -39,7 +39,7 @@ impl Driver<'_> {
             to: self.call.request.to.clone(),
             // A number that nobody has is not dialled too often.
             throttle: to.map_or_else(Throttle::off, |_| self.calls.rules.throttle(&self.call.org)),
-            account: to.and_then(|_| self.account(place)),
+            account: to.and_then(|_| self.calls.account(place.carrier)),
             at,
             event_id: self.calls.chance.event_id(at),
         };
@@ -86,15 +86,6 @@ impl Driver<'_> {
         Ok(begin.at)
     }
 
-    /// What its carrier's account may have, where other replicas use it too.
-    fn account(&self, place: &Place<'_>) -> Option<Account> {
-        self.calls.membership.me()?;
-        let (fleet, _) = self.calls.registry.fleet();
-        let carrier = fleet.carrier(place.carrier)?;
-        let account = Account { cps_max: carrier.cps_max, channels_max: carrier.channels_max };
-        (account.cps_max.is_some() || account.channels_max.is_some()).then_some(account)
-    }
-
     /// Ends an attempt of which nothing has left, and the call with it. Its trunk has no part in that.
     async fn never_sent(&mut self, place: &Place<'_>, reason: Reason) -> Step {
         tracing::info!(call = %self.call.id, attempt = %place.id, %reason, "too late for its Originate");
@@ -122,15 +113,20 @@ impl Driver<'_> {
             follows,
             event_id: self.calls.chance.event_id(at),
         };
-        self.write_end(end).await
+        let written = self.write_end(&end).await;
+        self.after_end(written, end.follows)
     }
 
-    /// Makes an attempt's end durable, and goes where it leads.
-    pub(super) async fn write_end(&mut self, end: EndAttempt) -> Step {
-        let written =
-            self.calls.durably("end an attempt", || self.calls.store.end_attempt(end.clone())).await;
+    /// Makes an attempt's end durable. `None`: it is refused for good, and whatever lives of the attempt is another one's to end:
+    /// of the replica that has claimed the call, or of the task that takes it up again.
+    pub(super) async fn write_end(&self, end: &EndAttempt) -> Option<Written> {
+        self.calls.durably("end an attempt", || self.calls.store.end_attempt(end.clone())).await
+    }
+
+    /// Goes where a written end leads.
+    pub(super) fn after_end(&mut self, written: Option<Written>, follows: Follows) -> Step {
         match written {
-            Some(Written::Yes { .. }) => self.follow(end.follows),
+            Some(Written::Yes { .. }) => self.follow(follows),
             Some(Written::AlreadyEnded) | None => Step::Ended,
         }
     }

@@ -35,6 +35,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+pub(super) use self::begin::ACCOUNT_AGAIN;
 use self::{asking::Asked, choosing::Wait, rounds::Window};
 use super::{
     Calls,
@@ -321,7 +322,10 @@ impl Driver<'_> {
         let next = failover::next(&ending, &self.endings, policy);
         let next = self.decided().map_or(next, Next::Stop);
         let at = self.calls.clock.now();
-        if may_live_on {
+        // Where others share the database, another one may drive its channel by now: only the write below tells. Who has the
+        // database alone does not wait for it.
+        let is_shared = self.calls.membership.me().is_some();
+        if may_live_on && !is_shared {
             self.calls.registry.abandon(place.node, place.id.clone(), at);
         }
         self.calls.metrics.fleet.attempt_ended(place.node, place.trunk, place.carrier, ending.class);
@@ -347,7 +351,12 @@ impl Driver<'_> {
             follows,
             event_id: self.calls.chance.event_id(at),
         };
-        self.write_end(end).await
+        let written = self.write_end(&end).await;
+        if may_live_on && is_shared && written.is_some() {
+            // Nobody else goes on with it: what turns up of it is hung up from here.
+            self.calls.registry.abandon(place.node, place.id.clone(), at);
+        }
+        self.after_end(written, end.follows)
     }
 
     /// What an ending tells of its trunk's health.

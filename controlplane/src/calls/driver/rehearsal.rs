@@ -158,6 +158,7 @@ impl Driver<'_> {
             follows,
             event_id: self.calls.chance.event_id(at),
         };
-        self.write_end(end).await
+        let written = self.write_end(&end).await;
+        self.after_end(written, end.follows)
     }
 }

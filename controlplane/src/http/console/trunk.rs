@@ -180,6 +180,6 @@ pub(in crate::http) async fn canary(
     name: Result<Path<TrunkName>, PathRejection>,
 ) -> Result<Redirect, Problem> {
     let Path(name) = name?;
-    place_canary(&state, &name)?;
+    place_canary(&state, &name).await?;
     Ok(Redirect::to(&format!("/trunks/{name}")))
 }

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{
+    health::CanaryRefused,
     http::{
         State,
         auth::Operator,
@@ -92,13 +93,21 @@ pub(in crate::http) async fn node_why(
 }
 
 /// Places a canary over a trunk now; shared with the console. What comes of it is told by `why`.
-pub(in crate::http) fn place_canary(state: &State, name: &TrunkName) -> Result<AttemptId, Problem> {
+pub(in crate::http) async fn place_canary(state: &State, name: &TrunkName) -> Result<AttemptId, Problem> {
     if state.registry.fleet().0.trunk(name).is_none() {
         return Err(undeclared("trunk", name));
     }
-    let attempt = state.canaries.now(name).map_err(|refused| {
+    let attempt = state.canaries.now(name).await.map_err(|refused| {
         let detail = format!("{refused}. Nothing was dialled; `ringward trunk why {name}` tells more.");
-        Problem::new(Code::CanaryRefused, detail)
+        let code = match refused {
+            CanaryRefused::NoDatabase => Code::Unavailable,
+            CanaryRefused::NoNumber
+            | CanaryRefused::UnderWay
+            | CanaryRefused::Lately(_)
+            | CanaryRefused::TooMany
+            | CanaryRefused::Trunk(_) => Code::CanaryRefused,
+        };
+        Problem::new(code, detail)
     })?;
     tracing::warn!(trunk = %name, %attempt, "an operator's canary");
     Ok(attempt)
@@ -110,7 +119,7 @@ pub(in crate::http) async fn canary(
     name: Result<Path<TrunkName>, PathRejection>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let Path(name) = name?;
-    let attempt = place_canary(&state, &name)?;
+    let attempt = place_canary(&state, &name).await?;
     Ok((StatusCode::ACCEPTED, Json(json!({"object": "canary", "trunk": name, "attempt": attempt}))))
 }
 

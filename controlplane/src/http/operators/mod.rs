@@ -11,6 +11,7 @@ pub(super) mod keys;
 pub(super) mod notices;
 pub(super) mod oncall;
 pub(super) mod orgs;
+pub(super) mod replicas;
 pub(super) mod rules;
 
 use std::time::Duration;

@@ -5,10 +5,13 @@
 
 use std::time::Duration;
 
-use controlplane_core::{ids::AttemptId, names::CarrierName};
-use sqlx::PgConnection;
+use controlplane_core::{
+    ids::{AttemptId, ReplicaId},
+    names::CarrierName,
+};
+use sqlx::{PgConnection, PgPool};
 
-use crate::{calls::Account, error::Failure};
+use crate::{calls::Account, error::Failure, replicas::Held};
 
 /// Class of advisory locks: whose account is counted. Taken after the call's row, before a number's turn.
 const ACCOUNT_TURN: i32 = 5;
@@ -30,16 +33,10 @@ pub(super) async fn turn(
         .bind(carrier.as_str())
         .execute(&mut *c)
         .await?;
-    let channels = match account.channels_max {
-        Some(_) => {
-            sqlx::query_scalar::<_, i64>("SELECT count(*) FROM carrier_channel WHERE carrier = $1")
-                .bind(carrier.as_str())
-                .fetch_one(&mut *c)
-                .await?
-        }
-        None => 0,
-    };
-    if account.channels_max.is_some_and(|max| channels >= i64::from(max)) {
+    if let Some(max) = account.channels_max.map(i64::from)
+        && channels(c, carrier).await? >= max
+        && (forget_canaries(c, carrier).await? == 0 || channels(c, carrier).await? >= max)
+    {
         return Ok(Err(Full { wait: None }));
     }
     let Some(cps_max) = account.cps_max else { return Ok(Ok(())) };
@@ -58,19 +55,67 @@ pub(super) async fn turn(
     }
 }
 
+async fn channels(c: &mut PgConnection, carrier: &CarrierName) -> Result<i64, Failure> {
+    let held = sqlx::query_scalar("SELECT count(*) FROM carrier_channel WHERE carrier = $1");
+    Ok(held.bind(carrier.as_str()).fetch_one(c).await?)
+}
+
+/// What holds a canary's place: its id, and whose it is, since no call's owner ends it where that one is dead.
+fn of_canary(replica: &ReplicaId, attempt: &AttemptId) -> String {
+    format!("{attempt} {replica}")
+}
+
+/// Canaries of replicas that are dead for longer than a canary can live hold no place. Returns how many that were.
+async fn forget_canaries(c: &mut PgConnection, carrier: &CarrierName) -> Result<u64, Failure> {
+    let forgotten = sqlx::query(
+        "DELETE FROM carrier_channel WHERE carrier = $1 AND attempt_id LIKE '% %' AND NOT EXISTS (
+             SELECT 1 FROM replica WHERE id = split_part(attempt_id, ' ', 2)
+                 AND expires_at > clock_timestamp() - interval '1 minute')",
+    )
+    .bind(carrier.as_str())
+    .execute(c)
+    .await?;
+    Ok(forgotten.rows_affected())
+}
+
+/// Counts a canary, if there is room.
+pub(super) async fn hold(
+    c: &mut PgConnection,
+    replica: &ReplicaId,
+    attempt: &AttemptId,
+    carrier: &CarrierName,
+    account: Account,
+) -> Result<Held, Failure> {
+    if let Err(Full { wait }) = turn(c, carrier, account).await? {
+        return Ok(Held::Full { wait });
+    }
+    count(c, carrier, &of_canary(replica, attempt)).await?;
+    Ok(Held::Yes)
+}
+
+/// A canary is over.
+pub(super) async fn free(pool: &PgPool, replica: &ReplicaId, attempt: &AttemptId) -> Result<(), sqlx::Error> {
+    let freed = sqlx::query("DELETE FROM carrier_channel WHERE attempt_id = $1");
+    freed.bind(of_canary(replica, attempt)).execute(pool).await.map(drop)
+}
+
 /// Counts an attempt, in its account's turn.
 pub(super) async fn start(
     c: &mut PgConnection,
     carrier: &CarrierName,
     attempt: &AttemptId,
 ) -> Result<(), Failure> {
+    count(c, carrier, attempt.as_str()).await
+}
+
+async fn count(c: &mut PgConnection, carrier: &CarrierName, holder: &str) -> Result<(), Failure> {
     sqlx::query(
         "WITH past AS (DELETE FROM carrier_start WHERE carrier = $1 AND at < clock_timestamp() - interval '10 seconds'),
              started AS (INSERT INTO carrier_start (carrier, at) VALUES ($1, clock_timestamp()))
          INSERT INTO carrier_channel (attempt_id, carrier) VALUES ($2, $1) ON CONFLICT (attempt_id) DO NOTHING",
     )
     .bind(carrier.as_str())
-    .bind(attempt.as_str())
+    .bind(holder)
     .execute(c)
     .await?;
     Ok(())

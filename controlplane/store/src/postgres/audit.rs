@@ -231,7 +231,7 @@ impl AuditStore for PostgresStore {
     }
 }
 
-async fn record(c: &mut PgConnection, rows: &[NewAuditRow]) -> Result<(), Failure> {
+pub(super) async fn record(c: &mut PgConnection, rows: &[NewAuditRow]) -> Result<(), Failure> {
     for new in rows {
         let row = Row {
             id: &new.id,

@@ -19,6 +19,7 @@ mod events;
 mod fleet;
 mod guard;
 mod health;
+mod heart;
 mod held;
 mod keys;
 mod oncall;
@@ -40,7 +41,9 @@ mod webhooks;
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use controlplane_core::ids::ReplicaId;
-use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, SqlSafeStr as _, SqlStr, Transaction};
+use sqlx::{
+    AssertSqlSafe, Connection as _, PgConnection, PgPool, Postgres, SqlSafeStr as _, SqlStr, Transaction,
+};
 
 use crate::{StoreError, error::Failure};
 
@@ -57,9 +60,11 @@ type Body<I, T> = for<'c> fn(&'c mut PgConnection, &'c I) -> Running<'c, T>;
 /// A store on a PostgreSQL server.
 pub struct PostgresStore {
     pool: PgPool,
+    /// For a transaction.
+    answer_max: Duration,
     database: Arc<str>,
     /// The connection of signs of life.
-    heart: PgPool,
+    heart: heart::Heart,
     sole: sole::Sole,
     /// Whose calls it writes, where others share the database.
     replica: Option<ReplicaId>,
@@ -141,9 +146,23 @@ impl PostgresStore {
             let lost = "the lock that keeps other control planes out is not held";
             return Err(Failure::Sql(sqlx::Error::Io(std::io::Error::other(lost))));
         }
-        let mut transaction = self.pool.begin_with(begin).await?;
-        let value = body(&mut transaction, input).await?;
-        transaction.commit().await?;
+        let mut connection = self.pool.acquire().await?;
+        let working = async {
+            let mut transaction = connection.begin_with(begin).await?;
+            let value = body(&mut transaction, input).await?;
+            transaction.commit().await?;
+            Ok::<_, Failure>(value)
+        };
+        let Ok(worked) = tokio::time::timeout(self.answer_max, working).await else {
+            // As it is: nothing more is to be heard of it.
+            drop(connection.detach());
+            let silent = "the server has not answered: the connection may have fallen silent";
+            return Err(Failure::Sql(sqlx::Error::Io(std::io::Error::new(
+                std::io::ErrorKind::TimedOut,
+                silent,
+            ))));
+        };
+        let value = worked?;
         self.written.send_modify(|writes| *writes += 1);
         Ok(value)
     }

@@ -10,10 +10,11 @@ use sqlx::{
     migrate::Migrator,
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 
 use super::{
     PostgresStore,
+    heart::Heart,
     sole::{self, Hold},
 };
 use crate::StoreError;
@@ -22,8 +23,12 @@ use crate::StoreError;
 pub(super) const CONNECTIONS_MAX: u32 = 16;
 /// How long a caller waits for a free connection, or for the server to be back.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-/// The same for a sign of life, which is worth nothing when it comes late.
-const HEART_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a connection may take to say that it can be used again.
+const RELEASE_MAX: Duration = Duration::from_secs(2);
+/// How long a transaction may take in all where replicas share the database, and where one has it to itself: above what the server
+/// bounds each statement with. What takes longer is a connection that has fallen silent, which TCP notices after a quarter of an hour.
+const SHARED_ANSWER_MAX: Duration = Duration::from_secs(12);
+const ANSWER_MAX: Duration = Duration::from_secs(60);
 /// Between two tries to hear nudges.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 /// A connection that lay idle for so long is tested before it is used; each is when it comes back. Sooner, a round trip would be
@@ -58,7 +63,7 @@ pub(super) async fn open(url: &str, replica: Option<ReplicaId>) -> Result<Postgr
     let place = crate::place::on_server(&options);
     // Without the sessions' time-outs: a migration may take its time.
     let holding = sole::session(&options);
-    let connected = tokio::time::timeout(ACQUIRE_TIMEOUT, holding.connect()).await;
+    let connected = timeout(ACQUIRE_TIMEOUT, holding.connect()).await;
     let mut connection = match connected {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return Err(unreachable(&place, &error.to_string())),
@@ -72,14 +77,24 @@ pub(super) async fn open(url: &str, replica: Option<ReplicaId>) -> Result<Postgr
     if replica.is_some() {
         options = options.options(SHARED_SESSION);
     }
-    let heart = PgPoolOptions::new()
-        .max_connections(1)
-        .acquire_timeout(HEART_TIMEOUT)
-        .connect_lazy_with(options.clone().options([("statement_timeout", "1s"), ("lock_timeout", "500ms")]));
+    let heart = Heart::new(options.clone());
     let nudged = watch::Sender::new(0);
     let listener =
         replica.as_ref().map(|_| tokio::spawn(listen(options.clone(), nudged.clone())).abort_handle());
-    let pool = PgPoolOptions::new()
+    let mut pool = PgPoolOptions::new();
+    if replica.is_some() {
+        // One that was given up in the middle is asked, as each is when it comes back: here not for ever, since the silence of a
+        // connection is not to take its place from the others.
+        pool = pool.after_release(|connection, _| {
+            Box::pin(async move {
+                match timeout(RELEASE_MAX, connection.ping()).await {
+                    Ok(answer) => answer.map(|()| true),
+                    Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
+                }
+            })
+        });
+    }
+    let pool = pool
         .max_connections(CONNECTIONS_MAX)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .test_before_acquire(false)
@@ -88,7 +103,8 @@ pub(super) async fn open(url: &str, replica: Option<ReplicaId>) -> Result<Postgr
         })
         .connect_lazy_with(options);
     let written = watch::Sender::new(0);
-    Ok(PostgresStore { pool, database, heart, sole, replica, written, nudged, listener })
+    let answer_max = if replica.is_some() { SHARED_ANSWER_MAX } else { ANSWER_MAX };
+    Ok(PostgresStore { pool, answer_max, database, heart, sole, replica, written, nudged, listener })
 }
 
 /// Hears other replicas' nudges, for ever. One that falls into a cut is lost: they are only nudges.

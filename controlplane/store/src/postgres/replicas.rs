@@ -6,23 +6,23 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
-use controlplane_core::ids::{CallId, OrgId, ReplicaId};
-use serde_json::Value;
+use controlplane_core::{
+    ids::{AttemptId, CallId, OrgId, ReplicaId},
+    names::CarrierName,
+};
+use serde_json::{Value, json};
 use sqlx::{FromRow, PgConnection, types::Json};
 use tokio::sync::watch;
 
-use super::{PostgresStore, accounts, reading};
+use super::{PostgresStore, accounts, audit, reading};
 use crate::{
     ReplicaStore, StoreError,
-    calls::Call,
+    audit::NewAuditRow,
+    calls::{Account, Call},
     columns::{Micros, Word},
     error::Failure,
-    replicas::{Owned, Renewal, Replica, SettingMarks, Sighting},
+    replicas::{Held, Owned, Renewal, Renewed, Replica, SettingMarks, Sighting},
 };
-
-/// Rows of replicas that are dead and have left nothing are kept for so long, to be shown.
-const FORGET: &str = "DELETE FROM replica WHERE expires_at < clock_timestamp() - interval '1 day'
-     AND NOT EXISTS (SELECT 1 FROM call WHERE lease_owner = replica.id AND ended_at IS NULL)";
 
 #[async_trait]
 impl ReplicaStore for PostgresStore {
@@ -30,30 +30,22 @@ impl ReplicaStore for PostgresStore {
         self.replica.as_ref()
     }
 
-    async fn renew_replica(&self, renewal: Renewal) -> Result<Option<i64>, StoreError> {
-        let renewing = async {
-            let mut transaction = self.heart.begin().await?;
-            let leads = renew(&mut transaction, &renewal).await?;
-            transaction.commit().await?;
-            Ok::<_, Failure>(leads)
-        };
-        renewing.await.map_err(|failure| self.failed("renew a replica's lease", failure))
+    async fn renew_replica(&self, renewal: Renewal) -> Result<Renewed, StoreError> {
+        let renewed = self.heart.beat(&renewal, |c, renewal| Box::pin(renew(c, renewal))).await;
+        renewed.map_err(|failure| self.failed("renew a replica's lease", failure))
     }
 
     async fn give_up_replica(&self, replica: &ReplicaId) -> Result<(), StoreError> {
-        let giving_up = async {
-            let mut transaction = self.heart.begin().await?;
-            give_up(&mut transaction, replica).await?;
-            transaction.commit().await?;
-            Ok::<_, Failure>(())
-        };
-        giving_up.await.map_err(|failure| self.failed("give a replica's lease up", failure))
+        let given_up = self.heart.beat(replica, |c, replica| Box::pin(give_up(c, replica))).await;
+        given_up.map_err(|failure| self.failed("give a replica's lease up", failure))
     }
 
     async fn replicas(&self) -> Result<Vec<Replica>, StoreError> {
         let rows = sqlx::query_as::<_, ReplicaRow>(
             "SELECT r.id, name, secrets, started_at, r.expires_at > clock_timestamp() AS is_living,
-                 r.expires_at > clock_timestamp() AND l.replica_id IS NOT NULL AS leads
+                 r.expires_at > clock_timestamp() AND l.replica_id IS NOT NULL AS leads,
+                 (extract(epoch FROM r.expires_at - clock_timestamp()) * 1000)::bigint AS lease_left_ms,
+                 (SELECT count(*) FROM call WHERE lease_owner = r.id AND ended_at IS NULL) AS calls
              FROM replica AS r LEFT JOIN leader AS l ON l.replica_id = r.id ORDER BY started_at, r.id",
         )
         .fetch_all(&self.pool)
@@ -117,6 +109,40 @@ impl ReplicaStore for PostgresStore {
         Ok(SettingMarks { fleet, holds, rules })
     }
 
+    async fn hold_account(
+        &self,
+        attempt: &AttemptId,
+        carrier: &CarrierName,
+        account: Account,
+    ) -> Result<Held, StoreError> {
+        let Some(replica) = self.replica.clone() else { return Ok(Held::Yes) };
+        let input = (replica, attempt.clone(), carrier.clone(), account);
+        self.transaction("hold a place on an account", input, |c, (replica, attempt, carrier, account)| {
+            Box::pin(accounts::hold(c, replica, attempt, carrier, *account))
+        })
+        .await
+    }
+
+    async fn free_account(&self, attempt: &AttemptId) -> Result<(), StoreError> {
+        let Some(replica) = &self.replica else { return Ok(()) };
+        let freed = accounts::free(&self.pool, replica, attempt).await;
+        freed.map_err(|error| self.failed("free a place on an account", error))
+    }
+
+    async fn tell_once(
+        &self,
+        what: &str,
+        within: Duration,
+        row: Option<NewAuditRow>,
+    ) -> Result<bool, StoreError> {
+        let replica = self.replica.as_ref().map(|id| id.as_str().to_owned()).unwrap_or_default();
+        let input = (replica, what.to_owned(), within, Vec::from_iter(row));
+        self.transaction("tell what changed", input, |c, (replica, what, within, rows)| {
+            Box::pin(tell_once(c, replica, what, *within, rows))
+        })
+        .await
+    }
+
     async fn tell_sighting(&self, seen: Value) -> Result<(), StoreError> {
         let input = (self.replica.as_ref().map(|id| id.as_str().to_owned()).unwrap_or_default(), seen);
         self.transaction("tell what was seen", input, |c, (replica, seen)| Box::pin(tell(c, replica, seen)))
@@ -132,7 +158,7 @@ impl ReplicaStore for PostgresStore {
         };
         let rows = sqlx::query_as::<_, (i64, bool, i64, Json<Value>)>(
             "SELECT id, replica_id IS NOT DISTINCT FROM $2, (extract(epoch FROM clock_timestamp() - at) * 1000)::bigint, seen
-             FROM sighting WHERE id > $1 ORDER BY id LIMIT 100",
+             FROM sighting WHERE id > $1 AND jsonb_typeof(seen) = 'array' ORDER BY id LIMIT 100",
         )
         .bind(after)
         .bind(self.replica.as_ref().map(ReplicaId::as_str))
@@ -171,6 +197,8 @@ struct ReplicaRow {
     started_at: Micros,
     is_living: bool,
     leads: bool,
+    lease_left_ms: i64,
+    calls: i64,
 }
 
 impl From<ReplicaRow> for Replica {
@@ -182,12 +210,38 @@ impl From<ReplicaRow> for Replica {
             started_at: row.started_at.0,
             is_living: row.is_living,
             leads: row.leads,
+            lease_left_ms: row.lease_left_ms,
+            calls: u64::try_from(row.calls).unwrap_or(0),
         }
     }
 }
 
 /// Class of advisory locks: who tells what it has seen. Ids come in the order of commits, so that no reader passes one over.
 const SIGHTING_TURN: i32 = 6;
+
+async fn tell_once(
+    c: &mut PgConnection,
+    replica: &str,
+    what: &str,
+    within: Duration,
+    rows: &[NewAuditRow],
+) -> Result<bool, Failure> {
+    sqlx::query("SELECT pg_advisory_xact_lock($1, 0)").bind(SIGHTING_TURN).execute(&mut *c).await?;
+    let is_told = sqlx::query_scalar::<_, bool>(
+        "SELECT EXISTS (SELECT 1 FROM sighting
+             WHERE at > clock_timestamp() - $1 * interval '1 microsecond' AND seen ->> 'told' = $2)",
+    )
+    .bind(i64::try_from(within.as_micros()).unwrap_or(i64::MAX))
+    .bind(what)
+    .fetch_one(&mut *c)
+    .await?;
+    if is_told {
+        return Ok(false);
+    }
+    audit::record(c, rows).await?;
+    tell(c, replica, &json!({"told": what})).await?;
+    Ok(true)
+}
 
 async fn tell(c: &mut PgConnection, replica: &str, seen: &Value) -> Result<(), Failure> {
     sqlx::query("SELECT pg_advisory_xact_lock($1, 0)").bind(SIGHTING_TURN).execute(&mut *c).await?;
@@ -202,38 +256,41 @@ async fn tell(c: &mut PgConnection, replica: &str, seen: &Value) -> Result<(), F
     Ok(())
 }
 
-async fn renew(c: &mut PgConnection, renewal: &Renewal) -> Result<Option<i64>, Failure> {
+/// One statement: what is given up in the middle has locked nothing. Rows of replicas that are dead and have left nothing are kept
+/// for a day, to be shown.
+async fn renew(c: &mut PgConnection, renewal: &Renewal) -> Result<Renewed, Failure> {
     let lease = i64::try_from(renewal.lease.as_micros()).unwrap_or(i64::MAX);
-    sqlx::query(
-        "INSERT INTO replica (id, name, secrets, started_at, expires_at) VALUES ($1, $2, $3, clock_timestamp(), clock_timestamp() + $4 * interval '1 microsecond')
-         ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at, secrets = excluded.secrets",
+    let (leads, at) = sqlx::query_as::<_, (Option<i64>, Micros)>(
+        "WITH lives AS (
+             INSERT INTO replica (id, name, secrets, started_at, expires_at)
+             VALUES ($1, $2, $3, clock_timestamp(), clock_timestamp() + $4 * interval '1 microsecond')
+             ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at, secrets = excluded.secrets),
+         forgotten AS (
+             DELETE FROM replica WHERE id <> $1 AND expires_at < clock_timestamp() - interval '1 day'
+                 AND NOT EXISTS (SELECT 1 FROM call WHERE lease_owner = replica.id AND ended_at IS NULL)),
+         led AS (
+             UPDATE leader SET epoch = CASE WHEN replica_id = $1 THEN epoch ELSE epoch + 1 END, replica_id = $1,
+                 expires_at = clock_timestamp() + $4 * interval '1 microsecond'
+             WHERE id = 1 AND (replica_id = $1 OR replica_id IS NULL OR expires_at <= clock_timestamp()) RETURNING epoch)
+         SELECT (SELECT epoch FROM led), clock_timestamp()",
     )
     .bind(renewal.replica.as_str())
     .bind(&renewal.name)
     .bind(Json(&renewal.secrets))
     .bind(lease)
-    .execute(&mut *c)
+    .fetch_one(c)
     .await?;
-    sqlx::query(FORGET).execute(&mut *c).await?;
-    let leads = sqlx::query_scalar::<_, i64>(
-        "UPDATE leader SET epoch = CASE WHEN replica_id = $1 THEN epoch ELSE epoch + 1 END, replica_id = $1,
-             expires_at = clock_timestamp() + $2 * interval '1 microsecond'
-         WHERE id = 1 AND (replica_id = $1 OR replica_id IS NULL OR expires_at <= clock_timestamp()) RETURNING epoch",
-    )
-    .bind(renewal.replica.as_str())
-    .bind(lease)
-    .fetch_optional(c)
-    .await?;
-    Ok(leads)
+    Ok(Renewed { leads, at: at.0 })
 }
 
 async fn give_up(c: &mut PgConnection, replica: &ReplicaId) -> Result<(), Failure> {
-    for sql in [
-        "UPDATE replica SET expires_at = clock_timestamp() WHERE id = $1",
-        "UPDATE leader SET replica_id = NULL WHERE replica_id = $1",
-    ] {
-        sqlx::query(sql).bind(replica.as_str()).execute(&mut *c).await?;
-    }
+    sqlx::query(
+        "WITH dead AS (UPDATE replica SET expires_at = clock_timestamp() WHERE id = $1)
+         UPDATE leader SET replica_id = NULL WHERE replica_id = $1",
+    )
+    .bind(replica.as_str())
+    .execute(c)
+    .await?;
     Ok(())
 }
 

@@ -2,21 +2,25 @@
 //!
 //! The file has one control plane, so nothing here is used while it runs: the rules are the same as on PostgreSQL.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
-use controlplane_core::ids::{CallId, OrgId, ReplicaId};
+use controlplane_core::{
+    ids::{AttemptId, CallId, OrgId, ReplicaId},
+    names::CarrierName,
+};
 use serde_json::Value;
 use sqlx::{FromRow, SqliteConnection, types::Json};
 use tokio::sync::watch;
 
 use super::{SqliteStore, reading};
 use crate::{
-    ReplicaStore, StoreError,
-    calls::Call,
+    AuditStore as _, ReplicaStore, StoreError,
+    audit::NewAuditRow,
+    calls::{Account, Call},
     columns::{Micros, Word},
     error::Failure,
-    replicas::{Owned, Renewal, Replica, SettingMarks, Sighting},
+    replicas::{Held, Owned, Renewal, Renewed, Replica, SettingMarks, Sighting},
 };
 
 /// The database's clock, in microseconds.
@@ -40,7 +44,7 @@ impl ReplicaStore for SqliteStore {
         None
     }
 
-    async fn renew_replica(&self, renewal: Renewal) -> Result<Option<i64>, StoreError> {
+    async fn renew_replica(&self, renewal: Renewal) -> Result<Renewed, StoreError> {
         let operation = "renew a replica's lease";
         self.writer.write(operation, renewal, |c, renewal| Box::pin(renew(c, renewal))).await
     }
@@ -57,7 +61,11 @@ impl ReplicaStore for SqliteStore {
             " AS is_living,
                  r.expires_at > ",
             now!(),
-            " AND l.replica_id IS NOT NULL AS leads
+            " AND l.replica_id IS NOT NULL AS leads,
+                 (r.expires_at - ",
+            now!(),
+            ") / 1000 AS lease_left_ms,
+                 (SELECT count(*) FROM call WHERE lease_owner = r.id AND ended_at IS NULL) AS calls
              FROM replica AS r LEFT JOIN leader AS l ON l.replica_id = r.id ORDER BY started_at, r.id"
         ))
         .fetch_all(&self.readers)
@@ -109,6 +117,31 @@ impl ReplicaStore for SqliteStore {
         Ok(SettingMarks { fleet, holds, rules })
     }
 
+    async fn hold_account(
+        &self,
+        _attempt: &AttemptId,
+        _carrier: &CarrierName,
+        _account: Account,
+    ) -> Result<Held, StoreError> {
+        // One control plane counts in memory.
+        Ok(Held::Yes)
+    }
+
+    async fn free_account(&self, _attempt: &AttemptId) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn tell_once(
+        &self,
+        _what: &str,
+        _within: Duration,
+        row: Option<NewAuditRow>,
+    ) -> Result<bool, StoreError> {
+        // There is nobody else who may have.
+        self.record_audit(row.into_iter().collect()).await?;
+        Ok(true)
+    }
+
     async fn tell_sighting(&self, _seen: Value) -> Result<(), StoreError> {
         // There is nobody else.
         Ok(())
@@ -136,6 +169,8 @@ struct ReplicaRow {
     started_at: Micros,
     is_living: bool,
     leads: bool,
+    lease_left_ms: i64,
+    calls: i64,
 }
 
 impl From<ReplicaRow> for Replica {
@@ -147,11 +182,13 @@ impl From<ReplicaRow> for Replica {
             started_at: row.started_at.0,
             is_living: row.is_living,
             leads: row.leads,
+            lease_left_ms: row.lease_left_ms,
+            calls: u64::try_from(row.calls).unwrap_or(0),
         }
     }
 }
 
-async fn renew(c: &mut SqliteConnection, renewal: &Renewal) -> Result<Option<i64>, Failure> {
+async fn renew(c: &mut SqliteConnection, renewal: &Renewal) -> Result<Renewed, Failure> {
     let lease = i64::try_from(renewal.lease.as_micros()).unwrap_or(i64::MAX);
     sqlx::query(concat!(
         "INSERT INTO replica (id, name, secrets, started_at, expires_at) VALUES ($1, $2, $3, ",
@@ -179,9 +216,10 @@ async fn renew(c: &mut SqliteConnection, renewal: &Renewal) -> Result<Option<i64
     ))
     .bind(renewal.replica.as_str())
     .bind(lease)
-    .fetch_optional(c)
+    .fetch_optional(&mut *c)
     .await?;
-    Ok(leads)
+    let at = sqlx::query_scalar::<_, Micros>(concat!("SELECT ", now!())).fetch_one(c).await?;
+    Ok(Renewed { leads, at: at.0 })
 }
 
 async fn give_up(c: &mut SqliteConnection, replica: &ReplicaId) -> Result<(), Failure> {

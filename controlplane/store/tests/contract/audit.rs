@@ -65,7 +65,7 @@ pub(crate) async fn rows_cannot_be_changed_or_erased(mut f: Fixture) {
 }
 
 /// A row of nothing else.
-fn row(f: &mut Fixture, at: OffsetDateTime, action: &str) -> NewAuditRow {
+pub(crate) fn row(f: &mut Fixture, at: OffsetDateTime, action: &str) -> NewAuditRow {
     NewAuditRow {
         id: AuditId::new(at, &mut f.rng),
         org: None,

@@ -81,7 +81,8 @@ contract! {
         a_late_owners_write_is_refused
         a_claim_and_a_late_write_exclude_each_other
         an_owner_finds_which_of_its_calls_shall_end
-        what_others_change_is_seen_by_its_mark;
+        what_others_change_is_seen_by_its_mark
+        what_is_told_is_written_with_its_row;
     late:
         what_ended_untold_is_found_until_it_is_told
         a_key_heard_late_ends_a_call_that_waits

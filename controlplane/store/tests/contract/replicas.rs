@@ -4,14 +4,14 @@ use std::{collections::BTreeMap, time::Duration};
 
 use controlplane_core::{
     call::{AttemptStatus, Rang},
-    ids::{CallId, ReplicaId},
+    ids::{AttemptId, CallId, ReplicaId},
     request::KeyAction,
 };
 use controlplane_store::{
     StoreError,
-    calls::{Advance, BeginAttempt, Begun, Claim, EndAttempt, EndCall, Hear, RedialCall, Written},
+    calls::{Account, Advance, BeginAttempt, Begun, Claim, EndAttempt, EndCall, Hear, RedialCall, Written},
     health::{HoldTarget, SetHold},
-    replicas::{Owned, Renewal},
+    replicas::{Held, Owned, Renewal},
 };
 
 use crate::fixture::{Fixture, NOON, at_once, failed, system};
@@ -29,7 +29,7 @@ fn renewal(replica: &ReplicaId, lease: Duration) -> Renewal {
 }
 
 async fn lives(f: &Fixture, replica: &ReplicaId, lease: Duration) -> Option<i64> {
-    f.store.renew_replica(renewal(replica, lease)).await.unwrap()
+    f.store.renew_replica(renewal(replica, lease)).await.unwrap().leads
 }
 
 async fn claims(f: &Fixture, replica: &ReplicaId) -> Vec<CallId> {
@@ -51,6 +51,15 @@ pub(crate) async fn a_replica_lives_as_long_as_its_lease(mut f: Fixture) {
     let seen: Vec<_> = replicas.iter().map(|r| (&r.id, r.is_living, r.leads)).collect();
     assert_eq!(seen, [(&first, true, true), (&second, false, false)]);
     assert_eq!((&replicas[0].name[..], &replicas[0].secrets["agents-ca.pem"][..]), ("cp-1", "00ff"));
+    let left = replicas[0].lease_left_ms;
+    assert!((500_000..=600_000).contains(&left) && replicas[1].lease_left_ms <= 0, "{replicas:?}");
+    assert_eq!((replicas[0].calls, replicas[1].calls), (0, 0));
+    f.accepted(NOON).await;
+    assert_eq!(claims(&f, &first).await.len(), 1);
+    assert_eq!(f.store.replicas().await.unwrap()[0].calls, 1);
+    // A sign of life brings the database's clock back: each is later than the one before.
+    let at = f.store.renew_replica(renewal(&first, LONG)).await.unwrap().at;
+    assert!(at >= replicas[1].started_at, "{at}");
     // It lives again with its next sign, and is the same as before.
     lives(&f, &second, LONG).await;
     let again = f.store.replicas().await.unwrap();
@@ -76,7 +85,7 @@ pub(crate) async fn one_leads_until_its_lease_is_over(mut f: Fixture) {
 pub(crate) async fn twenty_that_start_at_once_have_one_leader(mut f: Fixture) {
     let work = (0..20).map(|_| {
         let (store, renewal) = (f.store.clone(), renewal(&replica(&mut f), LONG));
-        async move { store.renew_replica(renewal).await.unwrap() }
+        async move { store.renew_replica(renewal).await.unwrap().leads }
     });
     let led: Vec<_> = at_once(work.collect()).await.into_iter().flatten().collect();
     assert_eq!(led, [1]);
@@ -234,4 +243,18 @@ pub(crate) async fn what_others_change_is_seen_by_its_mark(mut f: Fixture) {
     let new = f.new_call(NOON);
     let _ = f.store.create_call(new).await.unwrap();
     assert_eq!(f.store.setting_marks().await.unwrap(), lifted);
+}
+
+/// Who has the database to itself tells at once, and its canaries need no place but its own.
+pub(crate) async fn what_is_told_is_written_with_its_row(mut f: Fixture) {
+    let row = crate::audit::row(&mut f, NOON, "trunk.trip");
+    assert!(f.store.tell_once("trunk.trip acme-waw-1", LONG, Some(row)).await.unwrap());
+    assert!(f.store.tell_once("trunk.trip beta-waw-1", LONG, None).await.unwrap());
+    assert_eq!(f.count("SELECT count(*) FROM audit_log WHERE action = 'trunk.trip'").await, 1);
+    let (canary, carrier) = (AttemptId::new(&mut f.rng), "acme".parse().unwrap());
+    let account = Account { cps_max: Some(1), channels_max: Some(1) };
+    for _ in 0..2 {
+        assert_eq!(f.store.hold_account(&canary, &carrier, account).await.unwrap(), Held::Yes);
+    }
+    f.store.free_account(&canary).await.unwrap();
 }

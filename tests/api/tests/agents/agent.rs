@@ -46,6 +46,14 @@ impl Node {
         self
     }
 
+    /// The agent dials several control planes, at these addresses.
+    #[cfg(feature = "postgres-tests")]
+    pub(crate) fn linked_to(mut self, planes: &[SocketAddr]) -> Self {
+        let url = |address: &SocketAddr| format!("https://{address}").parse().unwrap();
+        self.settings.control_planes = planes.iter().map(url).collect();
+        self
+    }
+
     /// Starts the agent, and waits until calls can go through it.
     pub(crate) async fn start(mut self, plane: &Plane) -> Self {
         self.agent = Some(Running::start(self.settings.clone()).await);

@@ -1,5 +1,6 @@
 //! A call whose link is cut at the worst moments: the node's gate knows whether its Originate went through.
 
+use api::cable::{Cable, To};
 use fake_pbx::Ending;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -7,7 +8,6 @@ use tokio::time::sleep;
 
 use crate::{
     agent::Node,
-    cable::{Cable, To},
     plane::{FLEET, Plane, until},
 };
 

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use api::cable::Cable;
 use fake_pbx::Ending;
 use serde_json::json;
 
 use crate::{
     agent::{Node, node_state},
-    cable::Cable,
     plane::{Plane, until},
 };
 

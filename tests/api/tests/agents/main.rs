@@ -3,7 +3,6 @@
 
 mod agent;
 mod bans;
-mod cable;
 mod calling;
 mod cut;
 mod facts;
@@ -15,5 +14,7 @@ mod link;
 mod linking;
 mod plane;
 mod real;
+#[cfg(feature = "postgres-tests")]
+mod replicas;
 mod revoking;
 mod sounds;

@@ -13,7 +13,7 @@ use std::{
 use api::overheard::{self, Listening};
 use controlplane::{
     agents::Links,
-    app::App,
+    app::{App, open_store},
     clock::{Chance, Clock},
     settings::{AgentsDoor, Door, Settings},
 };
@@ -70,7 +70,7 @@ pub(crate) fn node(name: &str) -> NodeName {
     name.parse().unwrap()
 }
 
-async fn run(folder: &Path, moved_s: &Arc<AtomicI64>) -> (App, Arc<dyn Store>) {
+pub(crate) fn settings(folder: &Path) -> Settings {
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
     let mut settings = Settings {
         data_dir: folder.to_owned(),
@@ -85,18 +85,39 @@ async fn run(folder: &Path, moved_s: &Arc<AtomicI64>) -> (App, Arc<dyn Store>) {
     let speech = &mut settings.audio.speech;
     speech.command = ["/bin/cp", SPOKEN, "{output_file}"].map(str::to_owned).to_vec();
     speech.languages = vec!["en".parse().unwrap()];
-    let store = controlplane_store::open(&settings.database_url()).await.unwrap();
+    settings
+}
+
+/// On the file in its folder, or on a server that it shares.
+async fn run(folder: &Path, moved_s: &Arc<AtomicI64>, shared: Option<&str>) -> (App, Arc<dyn Store>) {
+    let mut settings = settings(folder);
+    settings.replicas.enabled = shared.is_some();
+    if shared.is_some() {
+        settings.reconcile_timeout_ms = 2_000;
+    }
+    let (file, chance) = (settings.database_url(), Chance::from_os().unwrap());
+    let store = open_store(&settings, shared.unwrap_or(&file), &chance).await.unwrap();
     let (system, moved) = (Clock::system(), Arc::clone(moved_s));
     let clock = Clock::of(move || system.now() + time::Duration::seconds(moved.load(Ordering::Relaxed)));
-    let app = App::start(&settings, Arc::clone(&store), clock, Chance::from_os().unwrap()).await.unwrap();
+    let app = App::start(&settings, Arc::clone(&store), clock, chance).await.unwrap();
     (app, store)
 }
 
 impl Plane {
     pub(crate) async fn start() -> Self {
+        Self::start_on(None).await
+    }
+
+    /// One of several on a server's database.
+    #[cfg(feature = "postgres-tests")]
+    pub(crate) async fn start_shared(url: &str) -> Self {
+        Self::start_on(Some(url)).await
+    }
+
+    async fn start_on(shared: Option<&str>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let moved_s = Arc::new(AtomicI64::new(0));
-        let (app, store) = run(folder.path(), &moved_s).await;
+        let (app, store) = run(folder.path(), &moved_s, shared).await;
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         let ear = overheard::listen();
         let mut plane = Self { app, store, http, key: String::new(), moved_s, folder, ear };
@@ -126,8 +147,14 @@ impl Plane {
         };
         tokio::time::timeout(PATIENCE, free).await.unwrap();
         sleep(Duration::from_millis(200)).await;
-        let (app, store) = run(folder.path(), &moved_s).await;
+        let (app, store) = run(folder.path(), &moved_s, None).await;
         Self { app, store, http, key, moved_s, folder, ear }
+    }
+
+    /// The operator's key, which all that share its database know.
+    #[cfg(feature = "postgres-tests")]
+    pub(crate) fn key(&self) -> &str {
+        &self.key
     }
 
     pub(crate) fn links(&self) -> Arc<Links> {

@@ -257,6 +257,21 @@ fn probation_ramps_up_with_what_gets_through() {
     assert_eq!(p.trunk.state(), TrunkState::Healthy);
 }
 
+/// It was reserved, and another limit kept it from leaving.
+#[test]
+fn a_trial_that_did_not_leave_frees_its_place_at_once() {
+    let mut p = Played::new();
+    p.ends(1, 1, C::CarrierSilent);
+    p.wait_s(7);
+    p.trunk.sent(p.now);
+    assert_eq!(p.standing(1), Err(Refusal::TrialsUnderWay));
+    p.trunk.not_sent();
+    assert!(p.standing(1).is_ok());
+    p.trunk.not_sent();
+    p.trunk.sent(p.now);
+    assert_eq!(p.standing(1), Err(Refusal::TrialsUnderWay));
+}
+
 #[test]
 fn a_trial_that_rang_counts_once_and_a_lost_one_frees_its_place() {
     let mut p = Played::new();

@@ -1,6 +1,7 @@
 //! The Fleet page: what is wrong and why, the regions, and the nodes with their trunks, the worst first.
 
 mod charts;
+mod replicas;
 mod troubles;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use tokio::time::Instant;
 
 use self::{
     charts::{Chart, charts},
+    replicas::ReplicasPart,
     troubles::{Trouble, troubles},
 };
 use super::{
@@ -134,6 +136,7 @@ struct FleetPage<'s> {
     totals: TotalsPart,
     charts: Vec<Chart>,
     troubles: TroublesPart,
+    replicas: Option<ReplicasPart>,
     regions: Vec<RegionPart<'s>>,
     nodes: Vec<NodePart<'s>>,
     found: usize,
@@ -266,6 +269,7 @@ fn render(
     sight: &Sight,
     hour: &[Minute],
     query: FleetQuery,
+    replicas: Option<ReplicasPart>,
     shell: Shell,
 ) -> Result<Page, Problem> {
     let nodes = wanted(sight, &query);
@@ -277,6 +281,7 @@ fn render(
         totals: totals(sight),
         charts: charts(hour),
         troubles: troubles_part(registry, sight),
+        replicas,
         regions: regions(sight).into_iter().map(|(name, count)| RegionPart { name, count }).collect(),
         nodes: shown.map(|node| NodePart { node }).collect(),
         found,
@@ -296,7 +301,8 @@ pub(in crate::http) async fn show(
     query.q = query.q.map(|q| q.trim().to_lowercase().chars().take(SEARCH_MAX).collect());
     let (since, sight) = state.console.live.page();
     let shell = Shell::of(&visitor, Part::Fleet, "Fleet").live(since);
-    render(&state.registry, &sight, &state.console.pulse.minutes(), query, shell)
+    let replicas = ReplicasPart::of(&state).await;
+    render(&state.registry, &sight, &state.console.pulse.minutes(), query, replicas, shell)
 }
 
 #[cfg(test)]

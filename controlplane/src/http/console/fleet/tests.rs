@@ -36,7 +36,8 @@ fn registry() -> Registry {
 }
 
 async fn page(sight: &Sight) -> String {
-    let page = render(&registry(), sight, &[], FleetQuery::default(), Shell::bare("Fleet")).ok().unwrap();
+    let page =
+        render(&registry(), sight, &[], FleetQuery::default(), None, Shell::bare("Fleet")).ok().unwrap();
     let body = axum::response::IntoResponse::into_response(page).into_body();
     String::from_utf8(axum::body::to_bytes(body, usize::MAX).await.unwrap().to_vec()).unwrap()
 }

@@ -1,7 +1,14 @@
 //! Several control planes on one PostgreSQL database, any of which is killed or frozen: nothing is lost, nothing doubled.
 
+mod accounts;
+mod away;
+mod clocks;
+mod listing;
+mod seen;
+
 use std::time::Duration;
 
+use controlplane::settings::Settings;
 use fake_pbx::Ending;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -12,14 +19,16 @@ use crate::fixture::{Beside, Call, Door, Fleet, NUMBER, eventually, slowly, talk
 /// Longer than a lease.
 const BEYOND_THE_LEASE: Duration = Duration::from_secs(4);
 
+fn shares(settings: &mut Settings) {
+    settings.replicas.enabled = true;
+    settings.reconcile_timeout_ms = 2_000;
+    settings.node_return_ms = 3_000;
+}
+
 async fn first(nodes: &[&str]) -> Fleet {
     let fleet = Fleet::of(nodes, &["acme", "beta"])
         .trunks_have("cps_max = 1000\nchannels_max = 1000")
-        .settings(|settings| {
-            settings.replicas.enabled = true;
-            settings.reconcile_timeout_ms = 2_000;
-            settings.node_return_ms = 3_000;
-        })
+        .settings(shares)
         .start()
         .await;
     fleet.pbxes().for_each(|pbx| pbx.set_default(talks(5)));
