@@ -26,6 +26,7 @@ mod open;
 mod orgs;
 mod privacy;
 mod reading;
+mod replacing;
 mod replicas;
 mod restoring;
 mod rounds;
@@ -42,6 +43,8 @@ use controlplane_core::ids::ReplicaId;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, SqlSafeStr as _, SqlStr, Transaction};
 
 use crate::{StoreError, error::Failure};
+
+pub use replacing::{REPLACED, Replacing};
 
 /// How often a transaction that the server rolled back because of others is run in all.
 const TRIES_MAX: u32 = 5;
