@@ -1,11 +1,13 @@
 //! `restore`, `held list|release`: a database from a backup, and what it says is open.
 
+mod postgres;
+
 use std::{
     fs,
     io::ErrorKind,
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    process::{Command, ExitCode},
+    process::ExitCode,
 };
 
 use clap::{Args, Subcommand};
@@ -74,43 +76,41 @@ pub(super) async fn restore(args: &RestoreArgs) -> Done {
     let failed = |error: &dyn std::error::Error| Failure::local(chain(error));
     let url = settings.database_url();
     as_owner(&settings.data_dir)?;
-    if let Some(folder) = &args.folder {
-        let keys = keys(folder)?;
-        // The database last: then nothing is left to fail before what is open in it is held.
-        let copy_keys = || {
-            keys.iter().try_for_each(|file| {
-                copy(file, &settings.data_dir.join(file.file_name().unwrap_or_default()))
-            })
-        };
-        match url.strip_prefix("sqlite://") {
-            Some(path) => {
-                // Whoever serves it would write into a file that is gone.
-                let alone = controlplane_store::sqlite::alone(path).await.map_err(|error| failed(&error))?;
-                is_file(&folder.join(SQLITE))?;
-                copy_keys()?;
-                replace(Path::new(path), &folder.join(SQLITE))?;
-                drop(alone);
-            }
-            None => {
-                drop(controlplane_store::open(&url).await.map_err(|error| failed(&error))?);
-                is_file(&folder.join(POSTGRES))?;
-                copy_keys()?;
-                load(&url, &folder.join(POSTGRES))?;
-            }
-        }
-    }
-    let store = controlplane_store::open(&url).await.map_err(|error| failed(&error))?;
     let (clock, chance) = (Clock::system(), Chance::from_os().map_err(|error| failed(&error))?);
     let at = clock.now();
     let hold = HoldOpen { at, actor: Actor::default(), audit_id: chance.audit_id(at) };
-    store.hold_open(hold).await.map_err(|error| failed(&error))?;
-    let held = store.held().await.map_err(|error| failed(&error))?.len();
+    let held = match (&args.folder, url.strip_prefix("sqlite://")) {
+        (Some(folder), None) => {
+            let keys = keys(folder)?;
+            postgres::replace(&url, &folder.join(POSTGRES), &hold, || copy_keys(&keys, &settings.data_dir))
+                .await?
+        }
+        (folder, path) => {
+            if let (Some(folder), Some(path)) = (folder, path) {
+                let keys = keys(folder)?;
+                // Whoever serves it would write into a file that is gone.
+                let alone = controlplane_store::sqlite::alone(path).await.map_err(|error| failed(&error))?;
+                is_file(&folder.join(SQLITE))?;
+                copy_keys(&keys, &settings.data_dir)?;
+                // Last: then nothing is left to fail before what is open in it is held.
+                replace(Path::new(path), &folder.join(SQLITE))?;
+                drop(alone);
+            }
+            let store = controlplane_store::open(&url).await.map_err(|error| failed(&error))?;
+            store.hold_open(hold).await.map_err(|error| failed(&error))?;
+            store.held().await.map_err(|error| failed(&error))?.len()
+        }
+    };
     println!(
         "{held} calls and incidents are held in {}: they may have ended since",
         controlplane_store::place(&url)
     );
     println!("Next: start the server, `ringward held list`, `ringward held release`");
     Ok(ExitCode::SUCCESS)
+}
+
+fn copy_keys(keys: &[PathBuf], data_dir: &Path) -> Result<(), Failure> {
+    keys.iter().try_for_each(|file| copy(file, &data_dir.join(file.file_name().unwrap_or_default())))
 }
 
 /// Files that another user owns the server cannot write.
@@ -144,14 +144,6 @@ fn replace(path: &Path, backup: &Path) -> Result<(), Failure> {
         }
     }
     fs::rename(&new, path).map_err(|error| cannot("rename", &new, &error))
-}
-
-fn load(url: &str, dump: &Path) -> Result<(), Failure> {
-    let mut command = Command::new("pg_restore");
-    command.args(["--clean", "--if-exists", "--no-owner", "--single-transaction", "--dbname", url]).arg(dump);
-    let status =
-        command.status().map_err(|error| Failure::local(format!("cannot start pg_restore: {error}")))?;
-    if status.success() { Ok(()) } else { Err(Failure::local(format!("pg_restore ended with {status}"))) }
 }
 
 /// What a backup has beside the database: the agents' CA, and keys that open and sign.

@@ -159,8 +159,12 @@ impl Machine {
             return Err(LabError::Machine(format!("{} is not running", self.host.as_str())));
         };
         let mut command = Command::new("nsenter");
-        command.args(["--target", &leader.to_string(), "--all", "--root", "--wd=/"]).args(line);
-        command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").current_dir("/");
+        command
+            .args(["--target", &leader.to_string(), "--all", "--root", "--wdns=/"])
+            .args(line)
+            .current_dir("/");
+        // Nothing of this machine's: a variable of the lab's is no setting of what runs there.
+        command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         Ok(command)
     }
 

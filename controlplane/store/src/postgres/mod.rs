@@ -27,6 +27,7 @@ mod open;
 mod orgs;
 mod privacy;
 mod reading;
+mod replacing;
 mod replicas;
 mod restoring;
 mod rounds;
@@ -46,6 +47,8 @@ use sqlx::{
 };
 
 use crate::{StoreError, error::Failure};
+
+pub use replacing::{REPLACED, Replacing};
 
 /// How often a transaction that the server rolled back because of others is run in all.
 const TRIES_MAX: u32 = 5;

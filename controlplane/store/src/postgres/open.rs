@@ -48,7 +48,15 @@ const SESSION: [(&str, &str); 6] = [
 
 /// The same where replicas share the database: what one that stands still has locked (its call, its organisation's turn) must be
 /// free for the others before they take it for dead.
-const SHARED_SESSION: [(&str, &str); 1] = [("idle_in_transaction_session_timeout", "1s")];
+const SHARED_SESSION: [(&str, &str); 2] = [
+    ("idle_in_transaction_session_timeout", "1s"),
+    // Shorter than that: of those who stand still in a queue for one row (a carrier's account), its holder alone keeps it. They
+    // would else have it for a second each, one after the other.
+    ("lock_timeout", "800ms"),
+];
+
+/// The schema that has the former tables while a backup is put in their place (`replacing.rs`).
+pub(super) const RESTORING: &str = "ringward_restoring";
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
@@ -63,13 +71,14 @@ pub(super) async fn open(url: &str, replica: Option<ReplicaId>) -> Result<Postgr
     let place = crate::place::on_server(&options);
     // Without the sessions' time-outs: a migration may take its time.
     let holding = sole::session(&options);
-    let connected = timeout(ACQUIRE_TIMEOUT, holding.connect()).await;
-    let mut connection = match connected {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return Err(unreachable(&place, &error.to_string())),
-        Err(_) => return Err(unreachable(&place, "no answer within 5 s")),
-    };
+    let mut connection = connect(&place, &holding).await?;
     sole::take(&place, &mut connection, hold).await?;
+    if is_restoring(&mut connection).await.map_err(|error| unreachable(&place, &error.to_string()))? {
+        return Err(StoreError::Open(format!(
+            "a restore of the PostgreSQL database {place} has begun and not ended, and what it loaded is not held: run \
+             `ringward restore FOLDER` again"
+        )));
+    }
     migrate(&place, &mut connection).await?;
     let database = place.into();
     let sole = sole::keep(connection, holding, std::sync::Arc::clone(&database), hold);
@@ -107,6 +116,20 @@ pub(super) async fn open(url: &str, replica: Option<ReplicaId>) -> Result<Postgr
     Ok(PostgresStore { pool, answer_max, database, heart, sole, replica, written, nudged, listener })
 }
 
+pub(super) async fn connect(place: &str, options: &PgConnectOptions) -> Result<PgConnection, StoreError> {
+    match timeout(ACQUIRE_TIMEOUT, options.connect()).await {
+        Ok(Ok(connection)) => Ok(connection),
+        Ok(Err(error)) => Err(unreachable(place, &error.to_string())),
+        Err(_) => Err(unreachable(place, "no answer within 5 s")),
+    }
+}
+
+/// Whether a restore was begun that has not ended.
+pub(super) async fn is_restoring(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let there = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)");
+    there.bind(RESTORING).fetch_one(connection).await
+}
+
 /// Hears other replicas' nudges, for ever. One that falls into a cut is lost: they are only nudges.
 async fn listen(options: PgConnectOptions, nudged: watch::Sender<u64>) {
     let pool =
@@ -135,7 +158,7 @@ fn unreachable(place: &str, error: &str) -> StoreError {
     ))
 }
 
-async fn migrate(place: &str, connection: &mut PgConnection) -> Result<(), StoreError> {
+pub(super) async fn migrate(place: &str, connection: &mut PgConnection) -> Result<(), StoreError> {
     MIGRATIONS
         .run(connection)
         .await

@@ -30,7 +30,7 @@ impl RestoreStore for PostgresStore {
     }
 }
 
-async fn hold_all(c: &mut PgConnection, hold: &HoldOpen) -> Result<u64, Failure> {
+pub(super) async fn hold_all(c: &mut PgConnection, hold: &HoldOpen) -> Result<u64, Failure> {
     let done = sqlx::query(
         "INSERT INTO held (id, held_at)
          SELECT id, $1 FROM call WHERE ended_at IS NULL

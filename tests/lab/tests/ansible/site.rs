@@ -1,10 +1,11 @@
 //! Hosts that playbooks work on, the inventory that says what they shall become, and what came of a run.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use lab::{Bare, Carrier, Lab, Plan, now, pause, wait_until};
 use serde_json::{Value, json};
@@ -14,6 +15,9 @@ use tempfile::TempDir;
 const QUALIFY_S: u32 = 2;
 /// From where Ansible and operators come.
 const MANAGEMENT: &str = "192.0.2.0/28";
+
+/// How many tasks are told by name.
+const LONGEST: usize = 8;
 
 /// What a run changed, per host.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -37,6 +41,41 @@ impl Recap {
             Some((line.split(' ').next()?.to_owned(), changed))
         };
         Self(lines.filter_map(host).collect())
+    }
+}
+
+/// What a run tells, and how long each of its tasks took.
+#[derive(Default)]
+struct Told {
+    lines: Vec<String>,
+    /// The task under way, since when.
+    task: Option<(String, Instant)>,
+    took: Vec<(Duration, String)>,
+}
+
+impl Told {
+    fn line(&mut self, line: String) {
+        if let Some(title) = ["TASK [", "RUNNING HANDLER [", "PLAY RECAP"].iter().find_map(|title| {
+            let rest = line.strip_prefix(title)?;
+            Some(rest.split(']').next().unwrap_or(rest).to_owned())
+        }) && let Some((former, since)) = self.task.replace((title, now()))
+        {
+            self.took.push((since.elapsed(), former));
+        }
+        self.lines.push(line);
+    }
+
+    /// The tasks that took longest, all hosts together.
+    fn longest(&self) -> String {
+        let mut sums: BTreeMap<&str, Duration> = BTreeMap::new();
+        for (took, task) in &self.took {
+            *sums.entry(task).or_default() += *took;
+        }
+        let mut sums: Vec<_> = sums.into_iter().collect();
+        sums.sort_by_key(|(_, took)| std::cmp::Reverse(*took));
+        let told =
+            sums.iter().take(LONGEST).map(|(task, took)| format!("{task} {:.0} s", took.as_secs_f64()));
+        format!("{} of {} tasks", told.collect::<Vec<_>>().join(", "), self.took.len())
     }
 }
 
@@ -156,28 +195,33 @@ impl Site {
         {
             command.args(["-e", &format!("{variable}={}", package_file(package, revision).display())]);
         }
-        let said = command
+        let mut child = command
             .env("ANSIBLE_HOST_KEY_CHECKING", "False")
             .env("ANSIBLE_PRIVATE_KEY_FILE", folder.join("key"))
             .env("ANSIBLE_LOCAL_TEMP", folder.join("tmp"))
             .env("ANSIBLE_SSH_CONTROL_PATH_DIR", folder.join("cp"))
             .env("ANSIBLE_NOCOLOR", "1")
             .env("LC_ALL", "C.UTF-8")
-            .output()
+            .stdout(Stdio::piped())
+            .stderr(File::create(folder.join("errors")).unwrap())
+            .spawn()
             .unwrap();
-        let text = String::from_utf8_lossy(&said.stdout);
-        let tail = || {
-            text.lines().rev().take(60).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n")
-        };
+        let mut told = Told::default();
+        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+            told.line(line.unwrap());
+        }
+        let status = child.wait().unwrap();
+        let tail = || told.lines[told.lines.len().saturating_sub(60)..].join("\n");
         assert!(
-            said.status.success(),
+            status.success(),
             "{arguments:?}\n{}\n{}",
             tail(),
-            String::from_utf8_lossy(&said.stderr)
+            fs::read_to_string(folder.join("errors")).unwrap()
         );
-        let recap = Recap::read(&text);
+        let recap = Recap::read(&told.lines.join("\n"));
         assert!(!recap.0.is_empty(), "{}", tail());
         println!("{}: {:.0} s, changed {:?}", arguments.join(" "), began.elapsed().as_secs_f64(), recap.0);
+        println!("    longest: {}", told.longest());
         recap
     }
 

@@ -1,4 +1,7 @@
-//! The PostgreSQL that tests of the store get.
+//! The PostgreSQL that tests of the store get; and the database of a control plane that is lost, and restored.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "what fails here fails the test")]
+mod restored;
+
 use lab::postgres::Cluster;
 use std::process::Command;
 
