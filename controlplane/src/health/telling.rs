@@ -136,7 +136,7 @@ impl Telling {
                 None if age < KEPT => left.push_back(untold),
                 None => {}
                 Some(_) if !leads && (age < FOLLOWS_AFTER || !self.membership.lives()) => {
-                    left.push_back(untold)
+                    left.push_back(untold);
                 }
                 Some(row) => {
                     let what = format!("{} {}", row.action, row.target_id);
