@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use browser::{Driver, WIDTHS, axe};
 use controlplane_core::ids::OrgId;
+use fake_pbx::Ending;
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use crate::fixture::{Fleet, NUMBER, eventually, talks};
 
@@ -82,6 +83,66 @@ async fn every_page_is_well_at_a_desk_and_on_a_phone() {
             driver.picture(&format!("{width}-{scheme}-{name}")).await;
             driver.is_well(width, &axe, name).await;
         }
+    }
+}
+
+/// Charts are of whole minutes: the first one is waited for, as an operator does.
+#[tokio::test]
+async fn the_last_hour_is_drawn_once_a_minute_of_it_is_over() {
+    let axe = axe().await;
+    let (fleet, began) = (Fleet::of(&["waw-1"], &["acme"]).start().await, Instant::now());
+    fleet.callee("+48221000000", talks(300_000));
+    fleet.callee("+48221000001", Ending::Busy486);
+    for number in 2..5 {
+        fleet.callee(&format!("+4822100000{number}"), talks(5));
+    }
+    let long = fleet.call("+48221000000").place().await;
+    long.becomes("in_progress").await;
+    for number in 1..5 {
+        fleet.call(&format!("+4822100000{number}")).place().await.ends().await;
+    }
+    let base = fleet.operator.base();
+    let [desk, phone] = WIDTHS;
+    let sign_in = "document.getElementById('key').value = arguments[0]; document.querySelector('form').requestSubmit();";
+    // Of each chart what is read, what is told to who does not see it, and whether its line is on the screen.
+    let drawn = "return [...document.querySelectorAll('.charts figure')].map(figure => {
+            const path = figure.querySelector('path:not(.axis)'), box = path.getBBox();
+            const seen = figure.querySelector('svg').getBoundingClientRect();
+            return [figure.querySelector('b').textContent, figure.querySelector('svg').getAttribute('aria-label'),
+                Math.round(box.x + box.width), seen.width > 100 && seen.right <= innerWidth,
+                getComputedStyle(path).stroke !== 'none'];
+        })";
+    for (width, scheme) in [(desk, "light"), (phone, "dark")] {
+        let driver = Driver::start(width, scheme).await;
+        driver.go(&format!("{base}/")).await;
+        driver.script(sign_in, json!([fleet.operator.key])).await;
+        eventually("it is signed in", async || {
+            driver.script("return !!document.getElementById('totals')", json!([])).await == true
+        })
+        .await;
+        sleep_until(began + Duration::from_secs(55)).await;
+        eventually("four charts", async || {
+            driver.go(&format!("{base}/")).await;
+            driver.script(drawn, json!([])).await.as_array().is_some_and(|charts| charts.len() == 4)
+        })
+        .await;
+        let charts = driver.script(drawn, json!([])).await;
+        let told = ["Calls in flight", "Calls begun per second", "Answered (ASR)", "Until it rings (PDD)"];
+        for (chart, told) in charts.as_array().unwrap().iter().zip(told) {
+            let words = chart[1].as_str().unwrap();
+            assert!(words.starts_with(&format!("{told} in the last ")), "{chart}");
+            assert_eq!(
+                (&chart[2], &chart[3], &chart[4]),
+                (&json!(240), &json!(true), &json!(true)),
+                "{chart}"
+            );
+        }
+        if width == desk {
+            assert_eq!(charts[0][0], "1", "the long one holds a channel");
+            assert_eq!(charts[2][0], "75 %", "three of the four that ended");
+        }
+        driver.picture(&format!("{width}-{scheme}-charts")).await;
+        driver.is_well(width, &axe, "charts").await;
     }
 }
 
