@@ -256,18 +256,9 @@ async fn replicas_share_the_database_with_none_that_has_it_alone() {
     assert!(text.contains("one control plane") && text.contains("replicas.enabled"), "{text}");
 }
 
-/// Twenty attempts of three replicas at once over one account: never more than it may have, and each is let through in its turn.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_account_that_replicas_share_has_no_more_than_it_may() {
-    let url = database().await;
-    let rng = &mut StdRng::seed_from_u64(6);
-    let mut stores = Vec::new();
-    for _ in 0..3 {
-        stores
-            .push(std::sync::Arc::new(PostgresStore::open_shared(&url, ReplicaId::new(rng)).await.unwrap()));
-    }
-    let account = Account { cps_max: Some(5), channels_max: Some(8) };
-    let begin = |call: CallId, rng: &mut StdRng| BeginAttempt {
+/// An attempt over acme.
+fn begin(call: CallId, account: Account, rng: &mut StdRng) -> BeginAttempt {
+    BeginAttempt {
         call,
         epoch: 0,
         attempt: AttemptId::new(rng),
@@ -280,7 +271,79 @@ async fn an_account_that_replicas_share_has_no_more_than_it_may() {
         account: Some(account),
         at: OffsetDateTime::UNIX_EPOCH - time::Duration::SECOND,
         event_id: EventId::new(OffsetDateTime::UNIX_EPOCH, rng),
-    };
+    }
+}
+
+/// Of the attempts that queue for an account when their replica stands still, the first alone keeps it, for a second.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_stands_still_keeps_an_account_for_a_second() {
+    const QUEUE: usize = 4;
+    const STILL: Duration = Duration::from_secs(8);
+    let url = database().await;
+    let rng = &mut StdRng::seed_from_u64(8);
+    let account = Account { cps_max: Some(100), channels_max: Some(100) };
+    let live = PostgresStore::open_shared(&url, ReplicaId::new(rng)).await.unwrap();
+    let mut begins = Vec::new();
+    for _ in 0..=QUEUE {
+        let Created::New(call) = write(&live, rng).await.unwrap() else { panic!("it is new") };
+        begins.push(begin(call.id, account, rng));
+    }
+    let own = begins.pop().unwrap();
+    let mut raw = PgConnection::connect(&url).await.unwrap();
+    sqlx::query("BEGIN").execute(&mut raw).await.unwrap();
+    sqlx::query("SELECT pg_advisory_xact_lock(5, hashtext('acme'))").execute(&mut raw).await.unwrap();
+    let (stand_still, told) = std::sync::mpsc::channel::<()>();
+    let (id, its_url) = (ReplicaId::new(rng), url.clone());
+    let frozen = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let store = std::sync::Arc::new(PostgresStore::open_shared(&its_url, id).await.unwrap());
+            for begin in begins {
+                let store = std::sync::Arc::clone(&store);
+                // Whatever comes of it: it stands still meanwhile.
+                tokio::spawn(async move { store.begin_attempt(begin).await.ok() });
+            }
+            while told.try_recv().is_err() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            std::thread::sleep(STILL);
+        });
+    });
+    let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 5 AND NOT granted";
+    let mut watch = PgConnection::connect(&url).await.unwrap();
+    let late = tokio::time::Instant::now() + SOON;
+    while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut watch).await.unwrap() < QUEUE as i64 {
+        assert!(tokio::time::Instant::now() < late, "they do not queue");
+    }
+    stand_still.send(()).unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    sqlx::query("COMMIT").execute(&mut raw).await.unwrap();
+    let freed = tokio::time::Instant::now();
+    loop {
+        match live.begin_attempt(own.clone()).await {
+            Ok(Begun::Yes { .. }) => break,
+            Err(StoreError::Unavailable { .. }) => {
+                assert!(freed.elapsed() < STILL, "the account is never free");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(freed.elapsed() < Duration::from_millis(2_500), "after {:?}", freed.elapsed());
+    frozen.join().unwrap();
+}
+
+/// Twenty attempts of three replicas at once over one account: never more than it may have, and each is let through in its turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_replicas_share_has_no_more_than_it_may() {
+    let url = database().await;
+    let rng = &mut StdRng::seed_from_u64(6);
+    let mut stores = Vec::new();
+    for _ in 0..3 {
+        stores
+            .push(std::sync::Arc::new(PostgresStore::open_shared(&url, ReplicaId::new(rng)).await.unwrap()));
+    }
+    let account = Account { cps_max: Some(5), channels_max: Some(8) };
+    let begin = |call: CallId, rng: &mut StdRng| begin(call, account, rng);
     let mut tasks = Vec::new();
     for n in 0..20 {
         let store = std::sync::Arc::clone(&stores[n % 3]);

@@ -145,7 +145,7 @@ impl Script {
             })
             .collect();
         let calls = ((at + APART).as_secs_f64() * per_second) as u16;
-        let kind = |n: u16| if n % 2 == 0 { Kind::Presses } else { Kind::HangsUp };
+        let kind = |n: u16| if n.is_multiple_of(2) { Kind::Presses } else { Kind::HangsUp };
         let call = |n| Wanted::plain(n, kind(n), OnUnknown::Fail, 10);
         Script {
             calls: (0..calls).map(call).collect(),

@@ -8,12 +8,8 @@ use std::process::Command;
 /// Package, as cargo names it, and its program.
 const PROGRAMS: [(&str, &str); 2] = [("controlplane", "ringward"), ("node-agent", "ringward-agent")];
 
-/// Shells, and what each calls the file that it completes a program's commands by.
-const SHELLS: [(&str, fn(&str) -> String); 3] = [
-    ("bash", |program| program.to_owned()),
-    ("zsh", |program| format!("_{program}")),
-    ("fish", |program| format!("{program}.fish")),
-];
+/// Shells, and what stands before and behind the program's name in that of the file that completes its commands.
+const SHELLS: [(&str, &str, &str); 3] = [("bash", "", ""), ("zsh", "_", ""), ("fish", "", ".fish")];
 
 #[derive(clap::Args)]
 pub(crate) struct Wanted {
@@ -82,8 +78,8 @@ fn write_papers(built: &Path, program: &str) -> anyhow::Result<()> {
             bail!("gzip {page}: {gzip}");
         }
     }
-    for (shell, name) in SHELLS {
-        let file = papers.join(name(program));
+    for (shell, before, behind) in SHELLS {
+        let file = papers.join(format!("{before}{program}{behind}"));
         std::fs::write(&file, says(&["completions", shell])?).with_context(|| file.display().to_string())?;
     }
     Ok(())

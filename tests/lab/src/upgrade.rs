@@ -38,10 +38,9 @@ pub(crate) fn rolling(from: Option<&str>) -> anyhow::Result<()> {
     std::fs::create_dir_all(&links)?;
     for program in PROGRAMS {
         let link = links.join(program);
-        std::fs::remove_file(&link).or_else(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Ok(()),
-            _ => Err(error),
-        })?;
+        if link.is_symlink() {
+            std::fs::remove_file(&link)?;
+        }
         symlink(target.join("debug").join(program), &link)?;
     }
     let chaos = lab::program("chaos")?;
