@@ -8,8 +8,8 @@ use std::time::Duration;
 
 const PROGRAMS: &str = "/usr/lib/postgresql";
 const BOOT_MAX: Duration = Duration::from_secs(30);
-/// Tests of several programs may run at once.
-const CONNECTIONS_MAX: u32 = 200;
+/// Six tests at a time, each with up to four control planes, whose pools may have ten connections each and a few beside them.
+const CONNECTIONS_MAX: u32 = 400;
 
 /// Where clusters lie. Hundreds of tests make a database each, and nobody takes the power away: memory, where there is enough.
 const PLACES: [&str; 2] = ["/dev/shm", "/tmp"];

@@ -242,18 +242,36 @@ fn with_fail_a_phone_is_heard_once_at_most() {
 fn an_account_has_no_more_channels_and_starts_than_it_allows() {
     let mut history = fail();
     let account = |channels| Account { carrier: "a".into(), cps_max: 2, channels_max: 5, channels };
-    // Calls that carrier a saw by the way, three within a second, and the next one just after it.
-    let ms = |at| Dialog { at: Duration::from_millis(at), ..dialog("pbx-1", "a", 1, Some(1), Some(200)) };
-    history.seen = vec![ms(1_000), ms(1_999), ms(1_500), ms(2_000)];
-    history.accounts = vec![account(5)];
+    let seen = |ms: &[u64]| -> Vec<_> {
+        let dialog = |ms: &u64| Dialog {
+            at: s(1) + Duration::from_millis(*ms),
+            ..dialog("pbx-1", "a", 1, Some(1), Some(200))
+        };
+        ms.iter().map(dialog).collect()
+    };
+    let begun_at = |history: &mut History, ms: &[u64]| {
+        let attempt = |ms: &u64| Attempt {
+            started_at: s(1) + Duration::from_millis(*ms),
+            ..attempt("pbx-1", "a", EndingClass::Answered, Rang::Yes)
+        };
+        history.told[0].attempts = ms.iter().map(attempt).collect();
+    };
     let over = |history: &History| {
         check(history).violations.iter().filter(|violation| violation.rule == Rule::OverLimit).count()
     };
-    assert_eq!(over(&history), 0, "one more than it allows comes of the way between");
-    history.seen.push(ms(1_200));
-    assert_eq!(over(&history), 1);
+    history.accounts = vec![account(5)];
+    history.seen = seen(&[0, 400, 800]);
+    begun_at(&mut history, &[0, 390, 790]);
+    assert_eq!(over(&history), 1, "three within a second, and 10 ms on their way");
+    // The first one may have been counted 300 ms before it was seen, and more than a second before the last.
+    begun_at(&mut history, &[390, 790]);
+    history.told[0].attempts[0].started_at = s(1) - Duration::from_millis(300);
+    assert_eq!(over(&history), 0);
+    history.seen = seen(&[0, 1_000, 1_200]);
+    begun_at(&mut history, &[0, 1_000, 1_200]);
+    assert_eq!(over(&history), 0, "two in each second");
     history.accounts = vec![account(6)];
-    assert_eq!(over(&history), 2);
+    assert_eq!(over(&history), 1, "channels");
 }
 
 #[test]
