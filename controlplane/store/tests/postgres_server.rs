@@ -19,7 +19,7 @@ use controlplane_core::{
     throttle::Throttle,
 };
 use controlplane_store::{
-    CallStore, ReplicaStore, StoreError,
+    CallStore, EventStore as _, ReplicaStore, StoreError,
     audit::{ActorType, AuditOutcome, NewAuditRow},
     calls::{Account, Actor, BeginAttempt, Begun, Created, DayMax, EndAttempt, Follows, NewCall, OpenMax},
     postgres::PostgresStore,
@@ -254,6 +254,29 @@ async fn replicas_share_the_database_with_none_that_has_it_alone() {
     let file = controlplane_store::open_shared("sqlite:///tmp/ringward.db", ids[2].clone()).await;
     let Err(StoreError::Open(text)) = file else { panic!("a SQLite file is shared") };
     assert!(text.contains("one control plane") && text.contains("replicas.enabled"), "{text}");
+}
+
+/// Whoever waits for a transaction's beginning may go away at any moment: no connection is left in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_goes_away_leaves_no_transaction_behind() {
+    const LEFT: &str =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'";
+    let url = database().await;
+    let rng = &mut StdRng::seed_from_u64(9);
+    let store = PostgresStore::open(&url).await.unwrap();
+    let mut raw = PgConnection::connect(&url).await.unwrap();
+    let _ = write(&store, rng).await.unwrap();
+    for n in 0..400 {
+        let soon = Duration::from_micros(n * 5);
+        // Whether it came in time or not.
+        let _ = tokio::time::timeout(soon, write(&store, rng)).await;
+        let _ = tokio::time::timeout(soon, store.events(&OrgId::first(), 0, 1)).await;
+    }
+    let late = tokio::time::Instant::now() + SOON;
+    while sqlx::query_scalar::<_, i64>(LEFT).fetch_one(&mut raw).await.unwrap() > 0 {
+        assert!(tokio::time::Instant::now() < late, "a connection is left in a transaction");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// An attempt over acme.

@@ -44,6 +44,7 @@ use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 use controlplane_core::ids::ReplicaId;
 use sqlx::{
     AssertSqlSafe, Connection as _, PgConnection, PgPool, Postgres, SqlSafeStr as _, SqlStr, Transaction,
+    pool::PoolConnection,
 };
 
 use crate::{StoreError, error::Failure};
@@ -74,6 +75,23 @@ pub struct PostgresStore {
     written: tokio::sync::watch::Sender<u64>,
     nudged: tokio::sync::watch::Sender<u64>,
     listener: Option<tokio::task::AbortHandle>,
+}
+
+/// A connection on which a transaction begins. Whoever waits for that may go away meanwhile (a request whose client hangs up, the task
+/// of a call that another replica has claimed): then the driver does not know of the transaction, which the server has begun, and
+/// what the next one writes on that connection would be part of it, and lost with it. So it is closed.
+struct Beginning {
+    connection: Option<PoolConnection<Postgres>>,
+    /// Whether the driver knows what the server knows.
+    is_sound: bool,
+}
+
+impl Drop for Beginning {
+    fn drop(&mut self) {
+        if !self.is_sound {
+            drop(self.connection.take().map(PoolConnection::detach));
+        }
+    }
 }
 
 impl Drop for PostgresStore {
@@ -149,16 +167,19 @@ impl PostgresStore {
             let lost = "the lock that keeps other control planes out is not held";
             return Err(Failure::Sql(sqlx::Error::Io(std::io::Error::other(lost))));
         }
-        let mut connection = self.pool.acquire().await?;
+        let mut beginning = Beginning { connection: Some(self.pool.acquire().await?), is_sound: false };
         let working = async {
+            let Beginning { connection, is_sound } = &mut beginning;
+            let connection = connection.as_mut().ok_or(sqlx::Error::PoolClosed)?;
             let mut transaction = connection.begin_with(begin).await?;
+            *is_sound = true;
             let value = body(&mut transaction, input).await?;
             transaction.commit().await?;
             Ok::<_, Failure>(value)
         };
         let Ok(worked) = tokio::time::timeout(self.answer_max, working).await else {
             // As it is: nothing more is to be heard of it.
-            drop(connection.detach());
+            beginning.is_sound = false;
             let silent = "the server has not answered: the connection may have fallen silent";
             return Err(Failure::Sql(sqlx::Error::Io(std::io::Error::new(
                 std::io::ErrorKind::TimedOut,
@@ -172,8 +193,14 @@ impl PostgresStore {
 
     /// A reading transaction: everything it reads is of one moment.
     async fn reading(&self, operation: &'static str) -> Result<Transaction<'static, Postgres>, StoreError> {
-        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-        self.pool.begin_with(begin).await.map_err(|error| self.failed(operation, error))
+        let pool = self.pool.clone();
+        // In a task of its own, which ends it also when whoever asked is gone: see `Beginning`.
+        let begun =
+            tokio::spawn(
+                async move { pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await },
+            );
+        let begun = begun.await.unwrap_or(Err(sqlx::Error::WorkerCrashed));
+        begun.map_err(|error| self.failed(operation, error))
     }
 
     fn failed(&self, operation: &'static str, failure: impl Into<Failure>) -> StoreError {
