@@ -2,6 +2,7 @@
 
 mod accepting;
 mod late;
+pub(crate) mod news;
 mod stored;
 
 use std::sync::Arc;

@@ -1,16 +1,19 @@
 //! Accepting calls on SQLite.
 //!
 //! Each trip to SQLite's thread costs as much as a write, and so does a savepoint. Whatever waits is accepted together: what is
-//! there is looked at in few trips and what the new ones leave is written in few others. A statement has a fixed number of
-//! calls, a power of two, so that each text is prepared once.
+//! there is looked at in few trips and what the new ones leave is written in few others.
 
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::collections::BTreeMap;
 
 use controlplane_core::ids::{CallId, KeyId, RequestId};
 use serde_json::json;
 use sqlx::{SqliteConnection, types::Json};
 
-use super::{calls::load, traces};
+use super::{
+    calls::load,
+    sets::{Texts, of_sizes, parts, values},
+    traces,
+};
 use crate::{
     audit::{actor_id, actor_type, auth_method},
     calls::{Created, Idempotency, NewCall, Seen, Verdict, decide, remembered_anew},
@@ -19,14 +22,9 @@ use crate::{
 };
 
 const ACTION: &str = "call.create";
-/// Statements are for 1, 2, 4, 8, 16 or 32 rows.
-const SIZES: usize = 6;
-
-/// One text for each size.
-type Texts = LazyLock<[String; SIZES]>;
-static LOOK: Texts = LazyLock::new(|| of_sizes(look_sql));
-static REMEMBER: Texts = LazyLock::new(|| of_sizes(remember_sql));
-static WRITE: Texts = LazyLock::new(|| of_sizes(write_sql));
+static LOOK: Texts = Texts::new(|| of_sizes(look_sql));
+static REMEMBER: Texts = Texts::new(|| of_sizes(remember_sql));
+static WRITE: Texts = Texts::new(|| of_sizes(write_sql));
 
 pub(super) async fn create(c: &mut SqliteConnection, batch: &[NewCall]) -> Result<Vec<Created>, Failure> {
     let mut seen = Vec::with_capacity(batch.len());
@@ -57,31 +55,6 @@ pub(super) async fn create(c: &mut SqliteConnection, batch: &[NewCall]) -> Resul
         });
     }
     Ok(created)
-}
-
-fn of_sizes(text: fn(usize) -> String) -> [String; SIZES] {
-    std::array::from_fn(|size| text(1 << size))
-}
-
-/// Cuts rows into parts for which there is a text, the largest first.
-fn parts<'a, R>(
-    rows: &'a [R],
-    texts: &'static [String; SIZES],
-) -> impl Iterator<Item = (&'a [R], &'static str)> {
-    let mut left = rows;
-    std::iter::from_fn(move || {
-        let (size, text) = texts.iter().enumerate().rev().find(|(size, _)| 1 << size <= left.len())?;
-        let (part, rest) = left.split_at_checked(1 << size)?;
-        left = rest;
-        Some((part, text.as_str()))
-    })
-}
-
-/// `VALUES` with so many parameters in each row, and the row's number behind them. Parameters have no names: SQLite and sqlx look each
-/// name up among all.
-fn values(rows: usize, parameters: usize) -> String {
-    let row = |n| format!("({}{n})", "?, ".repeat(parameters));
-    format!("VALUES {}", (0..rows).map(row).collect::<Vec<_>>().join(", "))
 }
 
 /// An index is named, since the planner would take the one of all calls of the organisation. The limit is no bare parameter: with
@@ -254,20 +227,4 @@ async fn count(c: &mut SqliteConnection, key: &str, day: i64, calls: i64) -> Res
     .execute(c)
     .await?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_row_is_in_one_part_that_its_text_is_for() {
-        static SIZES_THEMSELVES: Texts = LazyLock::new(|| of_sizes(|rows| rows.to_string()));
-        for count in 0..100 {
-            let rows: Vec<usize> = (0..count).collect();
-            let cut: Vec<_> = parts(&rows, &SIZES_THEMSELVES).collect();
-            assert!(cut.iter().all(|(part, text)| part.len().to_string() == *text));
-            assert_eq!(cut.iter().flat_map(|(part, _)| *part).copied().collect::<Vec<_>>(), rows);
-        }
-    }
 }

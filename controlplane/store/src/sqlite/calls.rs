@@ -15,13 +15,14 @@ use controlplane_core::{
 };
 use sqlx::{SqliteConnection, types::time::OffsetDateTime};
 
-use super::{SqliteStore, accepting, attempts, cancels, reading, rounds, untold};
+use super::{SqliteStore, accepting, cancels, reading, rounds, untold};
 use crate::{
     CallStore, StoreError,
     calls::{
         Advance, AttemptEnd, BeginAttempt, Begun, Call, CallEnd, CallPage, CancelRequested, Created,
         EndAttempt, EndCall, Hear, HearLate, HeardLate, IDEMPOTENCY_KEPT, Idempotency, NewCall, Page,
         RedialCall, RequestCancel, Transition, Untold, Written,
+        news::{News, Told},
     },
     columns::{Micros, Word},
     error::Failure,
@@ -80,17 +81,18 @@ impl CallStore for SqliteStore {
     }
 
     async fn begin_attempt(&self, begin: BeginAttempt) -> Result<Begun, StoreError> {
-        self.writer.write("begin attempt", begin, |c, begin| Box::pin(attempts::begin(c, begin))).await
+        match self.writer.tell("begin attempt", News::Begin(begin)).await? {
+            Told::Begun(begun) => Ok(begun),
+            Told::Written(written) => Err(astray("begin attempt", written)),
+        }
     }
 
     async fn advance(&self, advance: Advance) -> Result<Written, StoreError> {
-        self.writer
-            .write("advance attempt", advance, |c, advance| Box::pin(attempts::advance(c, advance)))
-            .await
+        self.written("advance attempt", News::Advance(advance)).await
     }
 
     async fn end_attempt(&self, end: EndAttempt) -> Result<Written, StoreError> {
-        self.writer.write("end attempt", end, |c, end| Box::pin(attempts::end(c, end))).await
+        self.written("end attempt", News::End(end)).await
     }
 
     async fn attempt_ends(
@@ -130,7 +132,7 @@ impl CallStore for SqliteStore {
     }
 
     async fn hear(&self, hear: Hear) -> Result<Written, StoreError> {
-        self.writer.write("hear a key", hear, |c, hear| Box::pin(attempts::hear(c, hear))).await
+        self.written("hear a key", News::Hear(hear)).await
     }
 
     async fn untold_nodes(&self) -> Result<Vec<NodeName>, StoreError> {
@@ -156,13 +158,27 @@ impl CallStore for SqliteStore {
     }
 }
 
+impl SqliteStore {
+    async fn written(&self, operation: &'static str, news: News) -> Result<Written, StoreError> {
+        match self.writer.tell(operation, news).await? {
+            Told::Written(written) => Ok(written),
+            Told::Begun(begun) => Err(astray(operation, begun)),
+        }
+    }
+}
+
+/// An answer to other news than those that were told.
+fn astray(operation: &'static str, answer: impl std::fmt::Debug) -> StoreError {
+    StoreError::Corrupt { operation, detail: format!("{answer:?} is no answer to it") }
+}
+
 async fn end_alone(c: &mut SqliteConnection, end: &EndCall) -> Result<Written, Failure> {
     let call = head(c, &end.call).await?.driven_under(end.epoch)?;
     if call.status.0.is_terminal() {
         return repeated(c, &call, &Entry { end: Some(end.end), ..Entry::of(&end.event_id, "", end.at) })
             .await;
     }
-    if let Some(attempt) = attempts::under_way(c, &end.call).await? {
+    if let Some(attempt) = under_way(c, &end.call).await? {
         return Err(Failure::AttemptOpen(attempt));
     }
     finish(c, call, end.end, end.at, &end.event_id, None).await
@@ -281,6 +297,17 @@ pub(super) async fn head(c: &mut SqliteConnection, id: &CallId) -> Result<CallHe
         .fetch_optional(c)
         .await?
         .ok_or_else(|| Failure::Missing(id.to_string()))
+}
+
+/// The call's attempt that has not ended, if there is one.
+pub(super) async fn under_way(c: &mut SqliteConnection, call: &CallId) -> Result<Option<AttemptId>, Failure> {
+    let id = sqlx::query_scalar::<_, Word<AttemptId>>(
+        "SELECT id FROM attempt WHERE call_id = $1 AND ended_at IS NULL",
+    )
+    .bind(call.as_str())
+    .fetch_optional(c)
+    .await?;
+    Ok(id.map(|id| id.0))
 }
 
 /// What a request with this key was answered with.

@@ -4,7 +4,6 @@
 
 mod accepting;
 mod agents;
-mod attempts;
 mod audio;
 mod audit;
 mod bans;
@@ -18,6 +17,7 @@ mod guard;
 mod health;
 mod held;
 mod keys;
+mod news;
 mod oncall;
 mod open;
 mod orgs;
@@ -29,7 +29,9 @@ mod restoring;
 mod rounds;
 mod search;
 mod sessions;
+mod sets;
 mod status;
+mod together;
 mod traces;
 mod untold;
 mod webhooks;

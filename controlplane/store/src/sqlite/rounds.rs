@@ -8,15 +8,11 @@ use controlplane_core::{
 };
 use sqlx::{SqliteConnection, types::time::OffsetDateTime};
 
-use super::{
-    attempts::under_way,
-    calls::{Entry, QUEUED, head, next, repeated},
-};
+use super::calls::{Entry, QUEUED, head, next, repeated, under_way};
 use crate::{
-    calls::{BeginAttempt, RedialCall, Written},
+    calls::{RedialCall, Written},
     columns::Micros,
     error::Failure,
-    rows::CallHead,
 };
 
 /// Another round, later.
@@ -35,50 +31,6 @@ pub(super) async fn redial(c: &mut SqliteConnection, redial: &RedialCall) -> Res
     next(c, call, CallStatus::Queued, entry).await
 }
 
-/// Counts the start of a round with its first attempt; `Some`: its number is held until then, and no start is
-/// written.
-pub(super) async fn begin(
-    c: &mut SqliteConnection,
-    call: &CallHead,
-    begin: &BeginAttempt,
-) -> Result<Option<OffsetDateTime>, Failure> {
-    if begin.throttle.is_off() {
-        return Ok(None);
-    }
-    let begun = sqlx::query_scalar::<_, i64>(
-        "SELECT count(*) FROM attempt WHERE call_id = $1 AND (round = $2 OR id = $3)",
-    )
-    .bind(begin.call.as_str())
-    .bind(call.round)
-    .bind(begin.attempt.as_str())
-    .fetch_one(&mut *c)
-    .await?;
-    if begun > 0 {
-        return Ok(None);
-    }
-    let org = &call.org_id.0;
-    if let Some(until) = held_until(c, org, &begin.to, &begin.throttle, begin.at).await? {
-        return Ok(Some(until));
-    }
-    sqlx::query("DELETE FROM dialled WHERE org_id = $1 AND number = $2 AND started_at <= $3")
-        .bind(org.as_str())
-        .bind(begin.to.as_str())
-        .bind(Micros::from(begin.at - begin.throttle.horizon()))
-        .execute(&mut *c)
-        .await?;
-    sqlx::query(
-        "INSERT INTO dialled (call_id, round, org_id, number, started_at) VALUES ($1, $2, $3, $4, $5)",
-    )
-    .bind(begin.call.as_str())
-    .bind(call.round)
-    .bind(org.as_str())
-    .bind(begin.to.as_str())
-    .bind(Micros::from(begin.at))
-    .execute(c)
-    .await?;
-    Ok(None)
-}
-
 /// Until when a number is held, by what is written. Starts that lie ahead are of a clock that was ahead: they become
 /// starts of now, so that they hold for their window, and not until that moment has come.
 pub(super) async fn held_until(
@@ -90,16 +42,25 @@ pub(super) async fn held_until(
 ) -> Result<Option<OffsetDateTime>, Failure> {
     let latest = latest(c, org, to, throttle, now).await?;
     if lie_ahead(&latest, now) {
-        sqlx::query(
-            "UPDATE dialled SET started_at = $3 WHERE org_id = $1 AND number = $2 AND started_at > $3",
-        )
+        bring_back(c, org, to, now).await?;
+    }
+    Ok(throttle.held_until(&latest, now))
+}
+
+/// Starts that lie ahead become starts of now.
+pub(super) async fn bring_back(
+    c: &mut SqliteConnection,
+    org: &OrgId,
+    to: &E164,
+    now: OffsetDateTime,
+) -> Result<(), Failure> {
+    sqlx::query("UPDATE dialled SET started_at = $3 WHERE org_id = $1 AND number = $2 AND started_at > $3")
         .bind(org.as_str())
         .bind(to.as_str())
         .bind(Micros::from(now))
         .execute(c)
         .await?;
-    }
-    Ok(throttle.held_until(&latest, now))
+    Ok(())
 }
 
 /// The starts that a number's windows look at, newest first.

@@ -6,11 +6,12 @@
 //! alone: there is no timer to wait for. Calls that are accepted go ahead, every second write at most, so that
 //! they do not wait for a burst of news of calls that are placed.
 //!
-//! A write that fails, or panics, is rolled back to its savepoint and takes no other with it. If the COMMIT
+//! What waits of news of calls is one write (`together.rs`). A write that fails, or panics, is rolled back to its savepoint and takes no other with it. If the COMMIT
 //! fails, or the database rolled the whole transaction back by itself (disk full), every write of the batch
 //! is told so, and none is in the file. Whoever asked may be gone by then: the write is done all the same.
 
 use std::{
+    collections::VecDeque,
     fs::File,
     future::{Future, poll_fn},
     io,
@@ -26,7 +27,12 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{StoreError, error::Failure};
+use super::together::{self, Gathering};
+use crate::{
+    StoreError,
+    calls::news::{News, Told},
+    error::Failure,
+};
 
 /// Writes that may wait. Beyond it, callers wait for room: as many as may reasonably hang on one disk.
 const QUEUE_MAX: usize = 1_024;
@@ -42,16 +48,40 @@ pub(super) type Running<'c, T> = Pin<Box<dyn Future<Output = Result<T, Failure>>
 /// Closes a write's savepoint and opens the next one's: nothing takes that write back any more but the loss of the batch.
 const CLOSE: &str = "RELEASE one_write; SAVEPOINT one_write";
 
-trait Job: Send {
-    /// Runs the body, and keeps its answer, or its failure.
-    fn run<'c>(
-        &'c mut self,
-        connection: &'c mut SqliteConnection,
-    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'c>>;
-    /// Why the body failed, if it did.
+/// A job under way.
+pub(super) type Ran<'c> = Pin<Box<dyn Future<Output = ()> + Send + 'c>>;
+
+/// A write, in a savepoint of its own.
+pub(super) trait Job: Send {
+    /// Runs it, and keeps its answer, or its failure.
+    fn run<'c>(&'c mut self, connection: &'c mut SqliteConnection) -> Ran<'c>;
+    /// Why it failed, if it did.
     fn failure(&self) -> Option<String>;
+    /// What failed as one, and may succeed in part: the parts, which leave nobody to be answered here.
+    fn apart(&mut self) -> Vec<Box<dyn Job>> {
+        Vec::new()
+    }
     /// Gives the answer, or `lost`, why the batch did not reach the disk.
     fn answer(self: Box<Self>, lost: Option<&str>);
+}
+
+/// Why a job with this result failed, if it did.
+pub(super) fn failure<T>(result: Option<&Result<T, Failure>>) -> Option<String> {
+    match result {
+        Some(Ok(_)) => None,
+        Some(Err(Failure::Sql(error))) => Some(error.to_string()),
+        Some(Err(failure)) => Some(format!("{failure:?}")),
+        None => Some("the write did not run".to_owned()),
+    }
+}
+
+/// A write's result, given why its batch was lost, if it was. One that failed by itself says why, also then.
+pub(super) fn unless_lost<T>(result: Result<T, Failure>, lost: Option<&str>) -> Result<T, Failure> {
+    match (result, lost) {
+        // Whatever it was, this write had no part in it: it is worth another try.
+        (Ok(_), Some(lost)) => Err(Failure::Sql(sqlx::Error::Io(io::Error::other(lost.to_owned())))),
+        (result, _) => result,
+    }
 }
 
 /// A transaction's body: what to do on the connection with the input.
@@ -67,10 +97,7 @@ struct Write<I, T> {
 }
 
 impl<I: Send + Sync, T: Send> Job for Write<I, T> {
-    fn run<'c>(
-        &'c mut self,
-        connection: &'c mut SqliteConnection,
-    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'c>> {
+    fn run<'c>(&'c mut self, connection: &'c mut SqliteConnection) -> Ran<'c> {
         let Self { input, body, result, .. } = self;
         Box::pin(async move {
             *result = Some(unwinding(*body, connection, input).await);
@@ -78,30 +105,19 @@ impl<I: Send + Sync, T: Send> Job for Write<I, T> {
     }
 
     fn failure(&self) -> Option<String> {
-        match &self.result {
-            Some(Ok(_)) => None,
-            Some(Err(Failure::Sql(error))) => Some(error.to_string()),
-            Some(Err(failure)) => Some(format!("{failure:?}")),
-            None => Some("the write did not run".to_owned()),
-        }
+        failure(self.result.as_ref())
     }
 
     fn answer(self: Box<Self>, lost: Option<&str>) {
-        // A write that failed by itself says why, also where the batch was lost.
-        let result = match (self.result, lost) {
-            (Some(Err(failure)), _) => Err(failure),
-            // Whatever it was, this write had no part in it: it is worth another try.
-            (_, Some(lost)) => Err(Failure::Sql(sqlx::Error::Io(io::Error::other(lost.to_owned())))),
-            (Some(Ok(value)), None) => Ok(value),
-            (None, None) => Err(Failure::Sql(sqlx::Error::WorkerCrashed)),
-        };
+        let result = self.result.unwrap_or(Err(Failure::Sql(sqlx::Error::WorkerCrashed)));
+        let result = unless_lost(result, lost);
         // Nobody listens any more: the write stands, as it would if the answer had been lost on its way.
         let _ = self.reply.send(result.map_err(|failure| failure.named(self.operation, &self.database)));
     }
 }
 
 /// Runs `body`; a panic in it becomes a failure of this one write.
-async fn unwinding<I, T>(
+pub(super) async fn unwinding<I, T>(
     body: Body<I, T>,
     connection: &mut SqliteConnection,
     input: &I,
@@ -115,10 +131,17 @@ async fn unwinding<I, T>(
     .await
 }
 
+/// What waits in the queue.
+enum Queued {
+    One(Box<dyn Job>),
+    /// Written together with others of its kind.
+    News(together::Waiting),
+}
+
 /// The way to the writer.
 #[derive(Clone)]
 pub(super) struct Writer {
-    queue: mpsc::Sender<Box<dyn Job>>,
+    queue: mpsc::Sender<Queued>,
     /// What goes ahead of the queue.
     ahead: mpsc::Sender<Box<dyn Job>>,
     database: Arc<str>,
@@ -137,7 +160,7 @@ impl Writer {
         let (queue, queued) = mpsc::channel(QUEUE_MAX);
         let (ahead, first) = mpsc::channel(AHEAD_MAX);
         let written = watch::Sender::new(0);
-        let waiting = Waiting { first, queued, went_ahead: false };
+        let waiting = Waiting { first, queued, taken: VecDeque::new(), left: None, went_ahead: false };
         tokio::spawn(serve(connection, options, waiting, lock, written.clone()));
         Self { queue, ahead, database, written }
     }
@@ -158,7 +181,9 @@ impl Writer {
         I: Send + Sync + 'static,
         T: Send + 'static,
     {
-        self.by(&self.queue, operation, input, body).await
+        let (job, answer) = self.job(operation, input, body);
+        self.queue.send(Queued::One(job)).await.map_err(|_| self.gone(operation))?;
+        answer.await.map_err(|_| self.gone(operation))?
     }
 
     /// The same, before whatever waits in the queue but every second write: for one that carries those of many.
@@ -172,33 +197,48 @@ impl Writer {
         I: Send + Sync + 'static,
         T: Send + 'static,
     {
-        self.by(&self.ahead, operation, input, body).await
+        let (job, answer) = self.job(operation, input, body);
+        self.ahead.send(job).await.map_err(|_| self.gone(operation))?;
+        answer.await.map_err(|_| self.gone(operation))?
     }
 
-    async fn by<I, T>(
+    /// Writes what follows from news, together with what else waits of them.
+    pub(super) async fn tell(&self, operation: &'static str, news: News) -> Result<Told, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let teller = together::Teller { operation, database: Arc::clone(&self.database), reply };
+        let waiting = together::Waiting { news, teller };
+        self.queue.send(Queued::News(waiting)).await.map_err(|_| self.gone(operation))?;
+        answer.await.map_err(|_| self.gone(operation))?
+    }
+
+    fn job<I, T>(
         &self,
-        way: &mpsc::Sender<Box<dyn Job>>,
         operation: &'static str,
         input: I,
         body: Body<I, T>,
-    ) -> Result<T, StoreError>
+    ) -> (Box<dyn Job>, oneshot::Receiver<Result<T, StoreError>>)
     where
         I: Send + Sync + 'static,
         T: Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
         let database = Arc::clone(&self.database);
-        let job = Write { operation, database, input, body, result: None, reply };
-        let gone = || Failure::Sql(sqlx::Error::WorkerCrashed).named(operation, &self.database);
-        way.send(Box::new(job)).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
+        (Box::new(Write { operation, database, input, body, result: None, reply }), answer)
+    }
+
+    fn gone(&self, operation: &'static str) -> StoreError {
+        Failure::Sql(sqlx::Error::WorkerCrashed).named(operation, &self.database)
     }
 }
 
 /// What waits to be written.
 struct Waiting {
     first: mpsc::Receiver<Box<dyn Job>>,
-    queued: mpsc::Receiver<Box<dyn Job>>,
+    queued: mpsc::Receiver<Queued>,
+    /// What was taken from the queue with others, and is to be written next.
+    taken: VecDeque<Box<dyn Job>>,
+    /// What was taken from the queue and did not fit to the others.
+    left: Option<Queued>,
     /// Whether the last one went ahead: then it is the queue's turn, so that it moves on whatever goes ahead.
     went_ahead: bool,
 }
@@ -209,27 +249,59 @@ impl Waiting {
         if let Some(job) = self.another() {
             return Some(job);
         }
-        let (job, went_ahead) = tokio::select! {
+        tokio::select! {
             biased;
-            Some(job) = self.first.recv() => (job, true),
-            Some(job) = self.queued.recv() => (job, false),
-            else => return None,
-        };
-        self.went_ahead = went_ahead;
-        Some(job)
+            Some(job) = self.first.recv() => {
+                self.went_ahead = true;
+                Some(job)
+            }
+            Some(queued) = self.queued.recv() => {
+                self.went_ahead = false;
+                self.left = Some(queued);
+                self.of_queue()
+            }
+            else => None,
+        }
     }
 
     /// The next that waits now.
     fn another(&mut self) -> Option<Box<dyn Job>> {
-        let (turn, other) = match self.went_ahead {
-            false => (&mut self.first, &mut self.queued),
-            true => (&mut self.queued, &mut self.first),
-        };
-        if let Ok(job) = turn.try_recv() {
-            self.went_ahead = !self.went_ahead;
+        let queue_is_due = self.went_ahead;
+        let due = if queue_is_due { self.of_queue() } else { self.ahead() };
+        if due.is_some() {
+            self.went_ahead = !queue_is_due;
+            return due;
+        }
+        if queue_is_due { self.ahead() } else { self.of_queue() }
+    }
+
+    fn ahead(&mut self) -> Option<Box<dyn Job>> {
+        self.first.try_recv().ok()
+    }
+
+    /// The queue's next, with those behind it that may be written with it.
+    fn of_queue(&mut self) -> Option<Box<dyn Job>> {
+        if let Some(taken) = self.taken.pop_front() {
+            return Some(taken);
+        }
+        let mut gathering = Gathering::default();
+        while let Some(queued) = self.left.take().or_else(|| self.queued.try_recv().ok()) {
+            let refused = match queued {
+                Queued::News(news) => gathering.take(news).map(Queued::News),
+                one @ Queued::One(_) => Some(one),
+            };
+            if refused.is_some() {
+                self.left = refused;
+                break;
+            }
+        }
+        self.taken.extend(gathering.writes());
+        if self.taken.is_empty()
+            && let Some(Queued::One(job)) = self.left.take_if(|left| matches!(left, Queued::One(_)))
+        {
             return Some(job);
         }
-        other.try_recv().ok()
+        self.taken.pop_front()
     }
 }
 
@@ -300,6 +372,8 @@ async fn commit(
                 .map_err(|error| format!("{failure} (and then: {error})"))?;
             // The savepoint is still there, and nothing behind it.
             is_fresh = true;
+            let parts = job.apart();
+            batch.extend(parts);
         }
     }
     steps(connection, "RELEASE one_write; COMMIT").await

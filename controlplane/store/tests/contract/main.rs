@@ -29,6 +29,7 @@ mod keys;
 mod late;
 mod listing;
 mod model;
+mod news;
 mod oncall;
 mod paging;
 mod privacy;
@@ -106,6 +107,10 @@ contract! {
         a_call_leaves_one_row_of_each
         a_refused_write_leaves_nothing
         calls_that_are_accepted_wait_in_no_circle_with_calls_that_end;
+    news:
+        news_at_once_are_as_one_after_the_other
+        one_that_cannot_be_written_takes_no_other_with_it
+        begins_at_once_count_each_number_s_starts;
     attempts:
         an_attempt_is_numbered_and_logged
         fifty_attempts_at_once_are_one

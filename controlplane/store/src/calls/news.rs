@@ -1,0 +1,401 @@
+//! What becomes of news of calls: rules over what is written of a call and its attempt, whatever database keeps them.
+
+use controlplane_core::{
+    call::{AttemptStatus, CallStatus, Rang},
+    ending::EndingClass,
+    ids::{AttemptId, CallId, EventId, OrgId},
+    number::E164,
+    request::{Key, KeyAction},
+    throttle::{Throttle, lie_ahead},
+};
+use sqlx::{FromRow, types::Json};
+use time::OffsetDateTime;
+
+use super::{Advance, BeginAttempt, Begun, CallEnd, EndAttempt, Follows, Hear, Written};
+use crate::{
+    columns::{Micros, Word, kept},
+    error::Failure,
+    progress::{self, ACKNOWLEDGED, ATTEMPT_FAILED, event},
+    rows::CallHead,
+};
+
+/// What happens to an attempt.
+#[derive(Debug)]
+pub(crate) enum News {
+    Begin(BeginAttempt),
+    Advance(Advance),
+    Hear(Hear),
+    End(EndAttempt),
+}
+
+/// What is answered to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told {
+    Begun(Begun),
+    Written(Written),
+}
+
+/// What is written of the call and of the attempt that news are of.
+#[derive(Debug, FromRow)]
+pub(crate) struct Found {
+    #[sqlx(flatten)]
+    pub(crate) call: CallHead,
+    #[sqlx(flatten)]
+    pub(crate) attempt: FoundAttempt,
+    /// Its attempt that has not ended.
+    #[sqlx(default)]
+    pub(crate) open_attempt: Option<Word<AttemptId>>,
+    /// Of its latest attempt, 0 without one.
+    #[sqlx(default)]
+    pub(crate) ordinal: i64,
+    /// Whether an attempt of its present round was made.
+    #[sqlx(default)]
+    pub(crate) round_begun: bool,
+    /// When rounds to its number began, where that counts; microseconds since 1970, newest first.
+    #[sqlx(default)]
+    pub(crate) starts: Option<Json<Vec<i64>>>,
+    /// The step of a log that has the news' id: this very write, before.
+    #[sqlx(flatten)]
+    pub(crate) step: FoundStep,
+}
+
+/// The attempt that has the news' id, if there is one.
+#[derive(Debug, FromRow)]
+pub(crate) struct FoundAttempt {
+    attempt_of: Option<Word<CallId>>,
+    attempt_status: Option<Word<AttemptStatus>>,
+    rang: Option<Word<Rang>>,
+    heard_key: Option<Word<Key>>,
+}
+
+#[derive(Debug, Default, FromRow)]
+pub(crate) struct FoundStep {
+    #[sqlx(default)]
+    step_of: Option<String>,
+    #[sqlx(default)]
+    step_sequence: Option<i64>,
+    #[sqlx(default)]
+    step_reason: Option<String>,
+    #[sqlx(default)]
+    step_attempt: Option<String>,
+    #[sqlx(default)]
+    step_ending: Option<String>,
+    #[sqlx(default)]
+    step_key: Option<Word<Key>>,
+    #[sqlx(default)]
+    step_redial_at: Option<Micros>,
+}
+
+/// What is to be done about news.
+#[derive(Debug)]
+pub(crate) enum Verdict<'a> {
+    /// Nothing.
+    Tell(Told),
+    Write(Change<'a>),
+}
+
+/// What is to be written.
+#[derive(Debug)]
+pub(crate) struct Change<'a> {
+    pub(crate) attempt: Of<'a>,
+    /// The call's next step, where it makes one.
+    pub(crate) step: Option<Step<'a>>,
+    /// What is told when it is written.
+    pub(crate) told: Told,
+}
+
+/// What is written of the attempt.
+#[derive(Debug)]
+pub(crate) enum Of<'a> {
+    /// It begins.
+    New {
+        begin: &'a BeginAttempt,
+        ordinal: i64,
+        round: i32,
+        /// Whether its number's start is counted with it.
+        counts: bool,
+    },
+    /// It goes on, or ends.
+    Known(Known<'a>),
+}
+
+/// An attempt that there is, after the news.
+#[derive(Debug)]
+pub(crate) struct Known<'a> {
+    pub(crate) id: &'a AttemptId,
+    pub(crate) status: AttemptStatus,
+    pub(crate) rang: Rang,
+    /// The first one stays.
+    pub(crate) ringing_at: Option<OffsetDateTime>,
+    /// The first one stays.
+    pub(crate) answered_at: Option<OffsetDateTime>,
+    pub(crate) end: Option<&'a EndAttempt>,
+    /// The first one stays.
+    pub(crate) key: Option<Key>,
+    /// A key that decides the call, as it is written of the call.
+    pub(crate) decided: Option<&'a Hear>,
+}
+
+impl<'a> Known<'a> {
+    /// As it was.
+    const fn at(id: &'a AttemptId, (status, rang): (AttemptStatus, Rang)) -> Self {
+        Self { id, status, rang, ringing_at: None, answered_at: None, end: None, key: None, decided: None }
+    }
+}
+
+/// A step of a call's log, its row and the outbox.
+#[derive(Debug)]
+pub(crate) struct Step<'a> {
+    pub(crate) event: &'a EventId,
+    pub(crate) kind: &'static str,
+    pub(crate) org: OrgId,
+    pub(crate) call: &'a CallId,
+    pub(crate) sequence: i64,
+    pub(crate) status: CallStatus,
+    pub(crate) end: Option<CallEnd>,
+    pub(crate) attempt: &'a AttemptId,
+    pub(crate) ending: Option<EndingClass>,
+    /// A key that acknowledges.
+    pub(crate) key: Option<Key>,
+    /// Another round follows, then.
+    pub(crate) redial_at: Option<OffsetDateTime>,
+    pub(crate) at: OffsetDateTime,
+}
+
+impl News {
+    pub(crate) const fn call(&self) -> &CallId {
+        match self {
+            Self::Begin(begin) => &begin.call,
+            Self::Advance(advance) => &advance.call,
+            Self::Hear(hear) => &hear.call,
+            Self::End(end) => &end.call,
+        }
+    }
+
+    pub(crate) const fn attempt(&self) -> &AttemptId {
+        match self {
+            Self::Begin(begin) => &begin.attempt,
+            Self::Advance(advance) => &advance.attempt,
+            Self::Hear(hear) => &hear.attempt,
+            Self::End(end) => &end.attempt,
+        }
+    }
+
+    const fn epoch(&self) -> i64 {
+        match self {
+            Self::Begin(begin) => begin.epoch,
+            Self::Advance(advance) => advance.epoch,
+            Self::Hear(hear) => hear.epoch,
+            Self::End(end) => end.epoch,
+        }
+    }
+
+    /// The number whose starts bound when it may be dialled, if they do.
+    pub(crate) fn counted(&self) -> Option<(&E164, &Throttle, OffsetDateTime)> {
+        match self {
+            Self::Begin(begin) if !begin.throttle.is_off() => Some((&begin.to, &begin.throttle, begin.at)),
+            Self::Begin(_) | Self::Advance(_) | Self::Hear(_) | Self::End(_) => None,
+        }
+    }
+
+    /// By what it is known again when it comes twice.
+    pub(crate) const fn step(&self) -> Option<&EventId> {
+        match self {
+            Self::Begin(_) | Self::Advance(_) => None,
+            Self::Hear(hear) => Some(&hear.event_id),
+            Self::End(end) => Some(&end.event_id),
+        }
+    }
+}
+
+impl Found {
+    /// When rounds to its number began.
+    fn starts(&self) -> Vec<OffsetDateTime> {
+        let micros = self.starts.iter().flat_map(|starts| &starts.0).map(|&at| i128::from(at));
+        micros.filter_map(|at| OffsetDateTime::from_unix_timestamp_nanos(at * 1_000).ok()).collect()
+    }
+
+    /// Whether starts lie ahead of its moment, which then become starts of that moment: they are of a clock that was ahead.
+    pub(crate) fn starts_lie_ahead(&self, news: &News) -> bool {
+        let counted = news.counted().filter(|_| !self.round_begun);
+        counted.is_some_and(|(.., now)| lie_ahead(&self.starts(), now))
+    }
+
+    /// The attempt, while neither it nor its call has ended.
+    fn living(&self, id: &AttemptId) -> Result<Option<(AttemptStatus, Rang)>, Failure> {
+        match (&self.attempt.attempt_of, &self.attempt.attempt_status, &self.attempt.rang) {
+            (Some(of), Some(status), Some(rang)) if of.0 == self.call.id.0 => {
+                let over = self.call.status.0.is_terminal() || status.0 == AttemptStatus::Ended;
+                Ok((!over).then_some((status.0, rang.0)))
+            }
+            _ => Err(Failure::Missing(id.to_string())),
+        }
+    }
+
+    /// What to answer to an end or a key that finds its work done: `Yes` if that was this very write, known by its
+    /// event's id, whose caller did not hear the answer.
+    fn repeated(&self, step: &Step<'_>) -> Written {
+        let found = &self.step;
+        let same = found.step_of.as_deref() == Some(step.call.as_str())
+            && found.step_reason.as_deref() == step.end.map(|end| end.reason.as_str())
+            && found.step_attempt.as_deref() == Some(step.attempt.as_str())
+            && found.step_ending.as_deref() == step.ending.map(EndingClass::as_str)
+            && found.step_key.as_ref().map(|key| key.0) == step.key
+            && found.step_redial_at.map(|at| at.0) == step.redial_at.map(kept);
+        match found.step_sequence {
+            Some(sequence) if same => Written::Yes { sequence },
+            Some(_) | None => Written::AlreadyEnded,
+        }
+    }
+
+    /// The call's next step, of which nothing more is told yet.
+    fn next<'a>(
+        &self,
+        news: &'a News,
+        event: &'a EventId,
+        kind: &'static str,
+        status: CallStatus,
+        at: OffsetDateTime,
+    ) -> Step<'a> {
+        Step {
+            event,
+            kind,
+            org: self.call.org_id.0.clone(),
+            call: news.call(),
+            sequence: self.call.sequence + 1,
+            status,
+            end: None,
+            attempt: news.attempt(),
+            ending: None,
+            key: None,
+            redial_at: None,
+            at,
+        }
+    }
+
+    fn unchanged(&self) -> Verdict<'static> {
+        tell(Written::Yes { sequence: self.call.sequence })
+    }
+}
+
+const fn tell(written: Written) -> Verdict<'static> {
+    Verdict::Tell(Told::Written(written))
+}
+
+fn written<'a>(attempt: Known<'a>, step: Step<'a>) -> Verdict<'a> {
+    let told = Told::Written(Written::Yes { sequence: step.sequence });
+    Verdict::Write(Change { attempt: Of::Known(attempt), step: Some(step), told })
+}
+
+/// What is to be done about `news`, of whose call this is found.
+pub(crate) fn decide<'a>(news: &'a News, found: Option<&Found>) -> Result<Verdict<'a>, Failure> {
+    let found = found.ok_or_else(|| Failure::Missing(news.call().to_string()))?;
+    if found.call.lease_epoch != news.epoch() {
+        return Err(Failure::Fenced);
+    }
+    match news {
+        News::Begin(begin) => Ok(begins(news, begin, found)),
+        News::Advance(advance) => advances(news, advance, found),
+        News::Hear(hear) => hears(news, hear, found),
+        News::End(end) => ends(news, end, found),
+    }
+}
+
+fn begins<'a>(news: &'a News, begin: &'a BeginAttempt, found: &Found) -> Verdict<'a> {
+    let call = &found.call;
+    let tell = |begun| Verdict::Tell(Told::Begun(begun));
+    if call.status.0.is_terminal() {
+        return tell(Begun::AlreadyEnded);
+    }
+    match (&found.open_attempt, call.too_late(begin.at)) {
+        (None, None) => {}
+        (None, Some(why)) => return tell(Begun::TooLate { why, is_open: false }),
+        // The same write again, by a caller that did not hear the first one's answer.
+        (Some(attempt), late) if attempt.0 == begin.attempt => {
+            let yes = Begun::Yes { sequence: call.sequence };
+            return tell(late.map_or(yes, |why| Begun::TooLate { why, is_open: true }));
+        }
+        (Some(_), _) => return tell(Begun::AlreadyEnded),
+    }
+    if found.attempt.attempt_of.is_some() {
+        // This attempt has ended.
+        return tell(Begun::AlreadyEnded);
+    }
+    let counted = news.counted().filter(|_| !found.round_begun);
+    if let Some((_, throttle, now)) = counted
+        && let Some(until) = throttle.held_until(&found.starts(), now)
+    {
+        return tell(Begun::Held { until });
+    }
+    let status = CallStatus::Initiated;
+    let step = found.next(news, &begin.event_id, event(status), status, begin.at);
+    let told = Told::Begun(Begun::Yes { sequence: step.sequence });
+    let attempt = Of::New { begin, ordinal: found.ordinal + 1, round: call.round, counts: counted.is_some() };
+    Verdict::Write(Change { attempt, step: Some(step), told })
+}
+
+fn advances<'a>(news: &'a News, advance: &'a Advance, found: &Found) -> Result<Verdict<'a>, Failure> {
+    let Some((status, rang)) = found.living(&advance.attempt)? else {
+        return Ok(tell(Written::AlreadyEnded));
+    };
+    if advance.status == AttemptStatus::Ended {
+        return Err(Failure::Unexpected("an advance cannot end an attempt".to_owned()));
+    }
+    let Some(progress) = progress::next(status, rang, advance.status, advance.rang) else {
+        return Ok(found.unchanged());
+    };
+    let now_at = |status| (progress.status == status).then_some(advance.at);
+    let attempt = Known {
+        ringing_at: now_at(AttemptStatus::Ringing),
+        answered_at: now_at(AttemptStatus::InProgress),
+        ..Known::at(&advance.attempt, (progress.status, progress.rang))
+    };
+    Ok(match progress.call {
+        Some(status) => {
+            written(attempt, found.next(news, &advance.event_id, event(status), status, advance.at))
+        }
+        None => Verdict::Write(Change {
+            attempt: Of::Known(attempt),
+            step: None,
+            told: Told::Written(Written::Yes { sequence: found.call.sequence }),
+        }),
+    })
+}
+
+fn hears<'a>(news: &'a News, hear: &'a Hear, found: &Found) -> Result<Verdict<'a>, Failure> {
+    let status = found.call.status.0;
+    let step =
+        Step { key: Some(hear.key), ..found.next(news, &hear.event_id, ACKNOWLEDGED, status, hear.at) };
+    let Some(living) = found.living(&hear.attempt)? else { return Ok(tell(found.repeated(&step))) };
+    if found.attempt.heard_key.is_some() {
+        return Ok(found.unchanged());
+    }
+    let attempt = Known { key: Some(hear.key), decided: Some(hear), ..Known::at(&hear.attempt, living) };
+    Ok(match hear.action {
+        KeyAction::Acknowledge => written(attempt, step),
+        KeyAction::Escalate | KeyAction::Repeat => Verdict::Write(Change {
+            attempt: Of::Known(attempt),
+            step: None,
+            told: Told::Written(Written::Yes { sequence: found.call.sequence }),
+        }),
+    })
+}
+
+fn ends<'a>(news: &'a News, end: &'a EndAttempt, found: &Found) -> Result<Verdict<'a>, Failure> {
+    let (status, kind) = match end.follows {
+        Follows::End(end) => (end.reason.status(), event(end.reason.status())),
+        Follows::Round { .. } => (CallStatus::Queued, ATTEMPT_FAILED),
+        Follows::Attempt => (found.call.status.0, ATTEMPT_FAILED),
+    };
+    let step = Step {
+        end: end.follows.end(),
+        ending: Some(end.ending),
+        redial_at: end.follows.redial_at(),
+        ..found.next(news, &end.event_id, kind, status, end.at)
+    };
+    let Some((_, rang)) = found.living(&end.attempt)? else { return Ok(tell(found.repeated(&step))) };
+    let rang = progress::rang_at_end(rang, end.rang);
+    let attempt =
+        Known { end: Some(end), key: end.talk.key, ..Known::at(&end.attempt, (AttemptStatus::Ended, rang)) };
+    Ok(written(attempt, step))
+}
