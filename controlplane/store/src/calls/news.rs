@@ -198,6 +198,18 @@ impl News {
         }
     }
 
+    /// Whether nothing is held up when its writing waits for company for some milliseconds: a phone rings or is answered, or
+    /// a call is over. What another attempt or a key waits for may not.
+    pub(crate) fn may_rest(&self) -> bool {
+        match self {
+            Self::Advance(advance) => {
+                matches!(advance.status, AttemptStatus::Ringing | AttemptStatus::InProgress)
+            }
+            Self::End(end) => matches!(end.follows, Follows::End(_)),
+            Self::Begin(_) | Self::Hear(_) => false,
+        }
+    }
+
     /// By what it is known again when it comes twice.
     pub(crate) const fn step(&self) -> Option<&EventId> {
         match self {

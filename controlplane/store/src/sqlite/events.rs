@@ -29,10 +29,14 @@ impl EventStore for SqliteStore {
     }
 
     async fn is_unsealed(&self) -> Result<bool, StoreError> {
+        let operation = "look for events";
+        let mut reader = self.quick.reader().await.map_err(|error| self.failed(operation, error))?;
         let waiting = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM outbox WHERE position IS NULL)")
-            .fetch_one(&self.readers)
-            .await;
-        waiting.map_err(|error| self.failed("look for events", error))
+            .fetch_one(reader.connection())
+            .await
+            .map_err(|error| self.failed(operation, error))?;
+        reader.done();
+        Ok(waiting)
     }
 
     async fn seal_events(&self, at: OffsetDateTime, limit: u16) -> Result<Sealed, StoreError> {

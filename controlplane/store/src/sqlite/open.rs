@@ -23,6 +23,14 @@ use crate::StoreError;
 const READERS_MAX: u32 = 4;
 /// Another connection may hold the file for the moment of a checkpoint or of a backup's step.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Memory of the writer for pages, in KiB (`cache_size` below 0). With SQLite's own, 2 MB, what a batch changes was written to the log in its
+/// midst and read again.
+const WRITER_CACHE: &str = "-32768";
+/// Pages of 4 KiB in the write-ahead log before they are brought into the file, each once: 32 MB of log. Calls that go on change the same pages again
+/// and again.
+const CHECKPOINT_EACH: &str = "8192";
+/// Statements that the writer keeps prepared: some hundred, and of those about many rows one for each size.
+const STATEMENTS_MAX: usize = 512;
 /// How long to wait for a process that is just ending to give the file up.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 const LOCK_POLL: Duration = Duration::from_millis(20);
@@ -44,7 +52,12 @@ pub(super) async fn open(path: &Path) -> Result<SqliteStore, StoreError> {
         .pragma("temp_store", "MEMORY")
         .busy_timeout(BUSY_TIMEOUT)
         .disable_statement_logging();
-    let mut connection = options.connect().await.map_err(|error| refused(path, &error))?;
+    let writing = options
+        .clone()
+        .pragma("cache_size", WRITER_CACHE)
+        .pragma("wal_autocheckpoint", CHECKPOINT_EACH)
+        .statement_cache_capacity(STATEMENTS_MAX);
+    let mut connection = writing.connect().await.map_err(|error| refused(path, &error))?;
     migrate(path, &mut connection).await?;
     empty_log(&mut connection).await.map_err(|error| refused(path, &error))?;
     let reading = options.clone().pragma("query_only", "ON");
@@ -56,7 +69,7 @@ pub(super) async fn open(path: &Path) -> Result<SqliteStore, StoreError> {
         .connect_lazy_with(reading.clone());
     let database = path.display().to_string().into();
     Ok(SqliteStore {
-        writer: Writer::start(connection, options, std::sync::Arc::clone(&database), lock),
+        writer: Writer::start(connection, writing, std::sync::Arc::clone(&database), lock),
         readers,
         quick: Quick::new(reading),
         database,

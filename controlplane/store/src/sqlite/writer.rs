@@ -3,10 +3,11 @@
 //! Every write of the process goes through one task. It takes what waits, for `BATCH_FOR` at most, runs
 //! each in a SAVEPOINT of its own inside one `BEGIN IMMEDIATE … COMMIT`, and answers all of them after the
 //! COMMIT: one sync to disk carries many writes. When nothing waits, a write begins at once and commits
-//! alone: there is no timer to wait for. Calls that are accepted go ahead, every second write at most, so that
-//! they do not wait for a burst of news of calls that are placed.
+//! alone; only news that nobody waits for rest for company first, `REST_FOR` at most. Calls that are accepted go
+//! ahead, every second write at most, so that they do not wait for a burst of news of calls that are placed.
 //!
-//! What waits of news of calls is one write (`together.rs`). A write that fails, or panics, is rolled back to its savepoint and takes no other with it. If the COMMIT
+//! News of calls that wait are one write (`together.rs`). A write that fails, or panics, is rolled back to its savepoint and
+//! takes no other with it: of news that were one write each is then tried alone. If the COMMIT
 //! fails, or the database rolled the whole transaction back by itself (disk full), every write of the batch
 //! is told so, and none is in the file. Whoever asked may be gone by then: the write is done all the same.
 
@@ -24,10 +25,13 @@ use std::{
 use sqlx::{ConnectOptions, Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::Instant,
+    time::{Instant, sleep_until},
 };
 
-use super::together::{self, Gathering};
+use super::{
+    sets::ROWS_MAX,
+    together::{self, Gathering},
+};
 use crate::{
     StoreError,
     calls::news::{News, Told},
@@ -41,6 +45,10 @@ const AHEAD_MAX: usize = 16;
 /// No write begins in a batch that has taken so long: bounds how long the first of them waits for the last. A write takes
 /// 0.3 to 0.5 ms, a commit about 1 ms, and calls come and go in bursts of dozens.
 const BATCH_FOR: Duration = Duration::from_millis(4);
+
+/// How long news that nobody waits for may wait for company (see `News::may_rest`): then one commit, which costs as much as the writes
+/// of several calls, is for all that a busy second brings in that time.
+const REST_FOR: Duration = Duration::from_millis(20);
 
 /// A transaction's body under way.
 pub(super) type Running<'c, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'c>>;
@@ -144,6 +152,8 @@ pub(super) struct Writer {
     queue: mpsc::Sender<Queued>,
     /// What goes ahead of the queue.
     ahead: mpsc::Sender<Box<dyn Job>>,
+    /// What may wait for company.
+    resting: mpsc::Sender<together::Waiting>,
     database: Arc<str>,
     written: watch::Sender<u64>,
 }
@@ -159,10 +169,20 @@ impl Writer {
     ) -> Self {
         let (queue, queued) = mpsc::channel(QUEUE_MAX);
         let (ahead, first) = mpsc::channel(AHEAD_MAX);
+        let (resting, rest) = mpsc::channel(QUEUE_MAX);
         let written = watch::Sender::new(0);
-        let waiting = Waiting { first, queued, taken: VecDeque::new(), left: None, went_ahead: false };
+        let waiting = Waiting {
+            first,
+            queued,
+            rest,
+            rested: VecDeque::new(),
+            rests_since: None,
+            taken: VecDeque::new(),
+            left: None,
+            went_ahead: false,
+        };
         tokio::spawn(serve(connection, options, waiting, lock, written.clone()));
-        Self { queue, ahead, database, written }
+        Self { queue, ahead, resting, database, written }
     }
 
     /// Changes with every batch that reached the disk.
@@ -207,7 +227,11 @@ impl Writer {
         let (reply, answer) = oneshot::channel();
         let teller = together::Teller { operation, database: Arc::clone(&self.database), reply };
         let waiting = together::Waiting { news, teller };
-        self.queue.send(Queued::News(waiting)).await.map_err(|_| self.gone(operation))?;
+        if waiting.news.may_rest() {
+            self.resting.send(waiting).await.map_err(|_| self.gone(operation))?;
+        } else {
+            self.queue.send(Queued::News(waiting)).await.map_err(|_| self.gone(operation))?;
+        }
         answer.await.map_err(|_| self.gone(operation))?
     }
 
@@ -235,6 +259,10 @@ impl Writer {
 struct Waiting {
     first: mpsc::Receiver<Box<dyn Job>>,
     queued: mpsc::Receiver<Queued>,
+    rest: mpsc::Receiver<together::Waiting>,
+    /// What was taken from there, and since when the first of it waits.
+    rested: VecDeque<together::Waiting>,
+    rests_since: Option<Instant>,
     /// What was taken from the queue with others, and is to be written next.
     taken: VecDeque<Box<dyn Job>>,
     /// What was taken from the queue and did not fit to the others.
@@ -246,26 +274,66 @@ struct Waiting {
 impl Waiting {
     /// The next, as soon as there is one. `None`: there will be none.
     async fn next(&mut self) -> Option<Box<dyn Job>> {
-        if let Some(job) = self.another() {
-            return Some(job);
-        }
-        tokio::select! {
-            biased;
-            Some(job) = self.first.recv() => {
-                self.went_ahead = true;
-                Some(job)
+        loop {
+            if let Some(job) = self.urgent() {
+                return Some(job);
             }
-            Some(queued) = self.queued.recv() => {
-                self.went_ahead = false;
-                self.left = Some(queued);
-                self.of_queue()
+            let rested_at = self.rests_since.map(|since| since + REST_FOR);
+            if self.rested.len() == ROWS_MAX {
+                return self.of_rested();
             }
-            else => None,
+            tokio::select! {
+                biased;
+                Some(job) = self.first.recv() => {
+                    self.went_ahead = true;
+                    return Some(job);
+                }
+                Some(queued) = self.queued.recv() => {
+                    self.went_ahead = false;
+                    self.left = Some(queued);
+                }
+                () = sleep_until(rested_at.unwrap_or_else(Instant::now)), if rested_at.is_some() => {
+                    return self.of_rested();
+                }
+                Some(news) = self.rest.recv() => self.rests(news),
+                else => return None,
+            }
         }
     }
 
-    /// The next that waits now.
+    /// The next that waits now: also what may wait longer, since a batch is under way.
     fn another(&mut self) -> Option<Box<dyn Job>> {
+        self.urgent().or_else(|| self.of_rested())
+    }
+
+    fn rests(&mut self, news: together::Waiting) {
+        self.rested.push_back(news);
+        self.rests_since.get_or_insert_with(Instant::now);
+    }
+
+    /// What has rested, as far as it may be written together.
+    fn of_rested(&mut self) -> Option<Box<dyn Job>> {
+        while self.rested.len() < ROWS_MAX
+            && let Ok(news) = self.rest.try_recv()
+        {
+            self.rests(news);
+        }
+        let mut gathering = Gathering::default();
+        while let Some(news) = self.rested.pop_front() {
+            if let Some(refused) = gathering.take(news) {
+                self.rested.push_front(refused);
+                break;
+            }
+        }
+        if self.rested.is_empty() {
+            self.rests_since = None;
+        }
+        self.taken.extend(gathering.writes());
+        self.taken.pop_front()
+    }
+
+    /// The next that waits now and may not rest.
+    fn urgent(&mut self) -> Option<Box<dyn Job>> {
         let queue_is_due = self.went_ahead;
         let due = if queue_is_due { self.of_queue() } else { self.ahead() };
         if due.is_some() {

@@ -185,3 +185,21 @@ pub(crate) async fn begins_at_once_count_each_number_s_starts(mut f: Fixture) {
     assert_eq!((held, f.count("SELECT count(*) FROM dialled").await), (48, 12));
     assert_eq!(f.count("SELECT count(*) FROM attempt").await, 12);
 }
+
+pub(crate) async fn what_may_rest_is_written_with_others(mut f: Fixture) {
+    let mut of = Vec::new();
+    for _ in 0..25 {
+        of.push(f.sending().await);
+    }
+    let before = *f.store.written().borrow();
+    let ringing: Vec<_> = of.iter().map(|of| f.advance(of, At::Ringing, Rang::Yes, 1)).collect();
+    let work = ringing.into_iter().map(|ringing| {
+        let store = f.store.clone();
+        async move { store.advance(ringing).await.unwrap() }
+    });
+    let written = at_once(work.collect()).await;
+    assert!(written.iter().all(|written| *written == Written::Yes { sequence: 3 }), "{written:?}");
+    let commits = *f.store.written().borrow() - before;
+    println!("25 pieces of news in {commits} commits");
+    assert!(f.is_postgres() || commits <= 5, "{commits}");
+}

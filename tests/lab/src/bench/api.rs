@@ -4,7 +4,7 @@
 //!
 //! Databases lie on a disk. The server is killed after the last answer, and every call that was answered must be in its
 //! database. Load, fake PBXes, servers and PostgreSQL share the machine's cores.
-use super::{Measured, build, cpu_time, cpu_time_of_ended, release, round, spread::Spread};
+use super::{CONTROL_PLANE, Measured, build, cpu_time, cpu_time_of_ended, release, round, spread::Spread};
 use crate::output;
 use anyhow::{Context as _, ensure};
 use lab::{ControlPlane, Lab, Setup, Signal, now, postgres::Cluster};
@@ -74,7 +74,7 @@ impl Store {
 }
 
 pub(super) fn measure() -> anyhow::Result<Measured> {
-    build(&[&["--release", "-p", "controlplane", "-p", "bench-api"]])?;
+    build(&[CONTROL_PLANE])?;
     let _alone = Lab::alone()?;
     let sync_ms = sync_ms(&empty()?)?;
     let (mut figures, mut peer) = (json!({"disk_sync_p50_ms": round(sync_ms)}), json!({"name": PEER}));

@@ -3,7 +3,7 @@
 //!
 //! Load, fake PBXes and control plane share the machine's cores: processor time of each is told.
 use super::{
-    Measured,
+    CONTROL_PLANE, Measured,
     api::{self, Part},
     build, cpu_time, round,
 };
@@ -24,7 +24,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const PATIENCE: Duration = Duration::from_secs(300);
 
 pub(super) fn measure() -> anyhow::Result<Measured> {
-    build(&[&["--release", "-p", "controlplane", "-p", "bench-api"]])?;
+    build(&[CONTROL_PLANE])?;
     let _alone = Lab::alone()?;
     let folder = api::empty()?;
     std::fs::create_dir_all(&folder)?;

@@ -1,6 +1,6 @@
 //! `cargo lab bench failover`: from the 503 on one carrier's wire to the INVITE on the next one's, of the same call.
 //! Ringward goes from one PBX to another; Kamailio's dispatcher, measured in the same run, does it inside one process.
-use super::{Measured, build, empty, round, spread::Spread};
+use super::{CONTROL_PLANE, Measured, build, empty, round, spread::Spread};
 use crate::output;
 use anyhow::ensure;
 use lab::{Behaviour, Carrier, ControlPlane, Dialog, Kamailio, Lab, Plan, Setup, gaps, now, numbers, pause};
@@ -24,7 +24,7 @@ fn number(call: u16) -> String {
 }
 
 pub(super) fn measure() -> anyhow::Result<Measured> {
-    build(&[&["--release", "-p", "controlplane"]])?;
+    build(&[CONTROL_PLANE])?;
     let lab = Lab::up(Plan::default())?;
     let (first, second) = (lab.carrier("a")?, lab.carrier("b")?);
     // The first goes by the number, which says 503; the second answers it all the same.

@@ -1,6 +1,6 @@
 //! `cargo lab bench fleet`: what a control plane takes of its machine where a thousand nodes and more are linked to it. The
 //! nodes are simulated (`tests/fleet_sim`), their sockets, TLS and messages are not.
-use super::{FOLDER, Measured, build, release, told};
+use super::{CONTROL_PLANE, FOLDER, Measured, build, release, told};
 use crate::output;
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ const FIRST_SCREEN_KB_MAX: f64 = 100.0;
 
 /// With so many nodes; without a number [`NODES`], and then [`NODES_LATER`].
 pub(super) fn measure(nodes: Option<u32>) -> anyhow::Result<Measured> {
-    build(&[&["--release", "-p", "controlplane"], &["--release", "-p", "fleet-sim"]])?;
+    build(&[CONTROL_PLANE, &["--release", "-p", "fleet-sim"]])?;
     let mut figures = simulate(nodes.unwrap_or(NODES))?;
     if nodes.is_none() {
         // Its growth has no target: what it cannot do is shown as such.

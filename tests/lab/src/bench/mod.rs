@@ -87,6 +87,10 @@ pub(crate) fn bench(what: Bench, nodes: Option<u32>, as_json: bool) -> anyhow::R
 }
 
 /// Builds what is measured: each of these is what follows `cargo build`.
+/// The control plane as benches measure it, with the program that asks it: always both, since the features of what they share, and
+/// so what is to be compiled, follow from which are built together.
+const CONTROL_PLANE: &[&str] = &["--release", "-p", "controlplane", "-p", "bench-api"];
+
 pub(crate) fn build(wanted: &[&[&str]]) -> anyhow::Result<()> {
     for arguments in wanted {
         output::note(&format!("cargo build {}", arguments.join(" ")));

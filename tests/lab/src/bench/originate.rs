@@ -4,7 +4,7 @@
 //! Then 50 calls a second by each: from the acceptance (or the Originate) to the INVITE on the carrier's wire. Carriers ring for
 //! 0.2 s and answer, a beep of 0.44 s is played, and the dialplan hangs up: so many are in flight that it is the machine that
 //! bounds them. Control plane, PBXes and carriers share its cores, so that what the control plane takes is missing to Asterisk.
-use super::{Measured, build, cpu_time, round, spread::Spread};
+use super::{CONTROL_PLANE, Measured, build, cpu_time, round, spread::Spread};
 use crate::output;
 use anyhow::{Context as _, ensure};
 use lab::{
@@ -59,7 +59,7 @@ impl Part {
 }
 
 pub(super) fn measure() -> anyhow::Result<Measured> {
-    build(&[&["--release", "-p", "controlplane"]])?;
+    build(&[CONTROL_PLANE])?;
     let plan = Plan { trunk_cps_max: 1_000, trunk_channels_max: IN_FLIGHT.into(), ..Plan::default() };
     let lab = Lab::up(plan)?;
     let folder = Path::new(FOLDER);

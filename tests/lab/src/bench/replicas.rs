@@ -3,7 +3,7 @@
 //! against what carriers saw, and their accounts' limits against what they had.
 //!
 //! Calls last for seconds and are spoken, so that Asterisk's share of two cores bounds how many there may be in a second.
-use super::{Measured, build, told};
+use super::{CONTROL_PLANE, Measured, build, told};
 use crate::{output, stages};
 use anyhow::{Context as _, ensure};
 use serde_json::json;
@@ -14,7 +14,7 @@ const SECONDS: u32 = 300;
 const TAKEN_OVER_P99_MS_MAX: f64 = 3_000.0;
 
 pub(super) fn measure() -> anyhow::Result<Measured> {
-    build(&[&["--release", "-p", "controlplane"]])?;
+    build(&[CONTROL_PLANE])?;
     stages::build_programs()?;
     let calls = PER_SECOND * SECONDS;
     output::note(&format!("{calls} calls, {PER_SECOND} in a second"));
