@@ -103,6 +103,14 @@ pub fn install_speech() -> Result<(), LabError> {
     packages::ensure(packages::SPEECH_TOOLS)
 }
 
+/// Installs what the package's backup copies an SQLite database with, where it is missing.
+///
+/// # Errors
+/// It cannot be installed.
+pub fn install_backup_tools() -> Result<(), LabError> {
+    packages::ensure(packages::BACKUP_TOOLS)
+}
+
 /// Installs the languages in which documents show snippets, where they are missing.
 ///
 /// # Errors
@@ -153,6 +161,7 @@ pub fn install_everything() -> Result<(), LabError> {
         packages::HOST_TOOLS,
         packages::MACHINE_TOOLS,
         packages::SPEECH_TOOLS,
+        packages::BACKUP_TOOLS,
         packages::CLOCK_TOOLS,
         packages::ATTACK_TOOLS,
         packages::PROMETHEUS,

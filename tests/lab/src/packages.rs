@@ -30,6 +30,9 @@ pub(crate) const MACHINE_TOOLS: &[Tool] = &[Tool { program: "systemd-nspawn", pa
 /// What a control plane needs to speak texts.
 pub(crate) const SPEECH_TOOLS: &[Tool] = &[Tool { program: "espeak-ng", package: "espeak-ng" }];
 
+/// What the package's backup copies an SQLite database with.
+pub(crate) const BACKUP_TOOLS: &[Tool] = &[Tool { program: "sqlite3", package: "sqlite3" }];
+
 /// In which documents show snippets.
 pub(crate) const LANGUAGES: &[Tool] = &[
     Tool { program: "python3", package: "python3" },

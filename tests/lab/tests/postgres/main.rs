@@ -1,5 +1,6 @@
-//! The PostgreSQL that tests of the store get; and the database of a control plane that is lost, and restored.
+//! The PostgreSQL that tests of the store get; and the database of a control plane that is copied, lost, and restored.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "what fails here fails the test")]
+mod copied;
 mod restored;
 
 use lab::postgres::Cluster;
