@@ -21,6 +21,8 @@ pub(crate) struct Wanted {
 
 /// Builds, boots, tells, and stays up unless told not to.
 pub(crate) fn demo(wanted: &Wanted) -> anyhow::Result<()> {
+    // Who is not root shall not wait for the compiler first.
+    lab::install_network_tools()?;
     let start = tokio::time::Instant::now();
     build()?;
     let built = start.elapsed();
@@ -51,7 +53,7 @@ pub(crate) fn demo(wanted: &Wanted) -> anyhow::Result<()> {
 fn build() -> anyhow::Result<()> {
     output::note("building ringward and ringward-agent (cargo build --workspace --bins)");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo).args(["build", "--quiet", "--workspace", "--bins"]).status()?;
+    let status = Command::new(cargo).args(["build", "--workspace", "--bins"]).status()?;
     ensure!(status.success(), "it does not build; the compiler's words are above");
     Ok(())
 }

@@ -14,6 +14,8 @@ mod upgrade;
 
 use clap::{Parser, Subcommand};
 use lab::memory;
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -101,7 +103,29 @@ enum Command {
     Soak(soak::Wanted),
 }
 
+/// Goes on without what `cargo run` says of this package by variables: build scripts of others look at them, and a cargo
+/// below would compile these, and all that is built on them, anew; the next one by hand would again.
+fn forget_who_started_it() {
+    let is_said = |name: &OsString| {
+        let name = name.to_string_lossy();
+        name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
+    };
+    let said: Vec<OsString> = std::env::vars_os().map(|(name, _)| name).filter(is_said).collect();
+    let Ok(program) = std::env::current_exe() else { return };
+    if said.is_empty() {
+        return;
+    }
+    let mut again = std::process::Command::new(program);
+    again.args(std::env::args_os().skip(1));
+    said.iter().for_each(|name| {
+        again.env_remove(name);
+    });
+    let error = again.exec();
+    output::note(&format!("cannot begin again without cargo's variables, so some is compiled anew: {error}"));
+}
+
 fn main() -> ExitCode {
+    forget_who_started_it();
     let command = Arguments::parse().command;
     let result = match command {
         Command::Demo(wanted) => demo::demo(&wanted),
