@@ -143,7 +143,7 @@ pub(super) async fn unwinding<I, T>(
 enum Queued {
     One(Box<dyn Job>),
     /// Written together with others of its kind.
-    News(together::Waiting),
+    News(Box<together::Waiting>),
 }
 
 /// The way to the writer.
@@ -230,7 +230,7 @@ impl Writer {
         if waiting.news.may_rest() {
             self.resting.send(waiting).await.map_err(|_| self.gone(operation))?;
         } else {
-            self.queue.send(Queued::News(waiting)).await.map_err(|_| self.gone(operation))?;
+            self.queue.send(Queued::News(Box::new(waiting))).await.map_err(|_| self.gone(operation))?;
         }
         answer.await.map_err(|_| self.gone(operation))?
     }
@@ -355,7 +355,7 @@ impl Waiting {
         let mut gathering = Gathering::default();
         while let Some(queued) = self.left.take().or_else(|| self.queued.try_recv().ok()) {
             let refused = match queued {
-                Queued::News(news) => gathering.take(news).map(Queued::News),
+                Queued::News(news) => gathering.take(*news).map(|news| Queued::News(Box::new(news))),
                 one @ Queued::One(_) => Some(one),
             };
             if refused.is_some() {
