@@ -84,8 +84,8 @@ pub(crate) fn check() -> anyhow::Result<()> {
     // The list of advisories is on the internet; a build that must work without it cannot ask it.
     step(&["deny", "--log-level", "error", "check", "licenses", "bans", "sources"], &[])?;
     playbooks()?;
-    // By its own name: as a subcommand inside `cargo run` it takes "machete" for a folder.
-    run(&mut Command::new("cargo-machete"), "cargo-machete")
+    // By its own name, and without what makes it believe that it was called as a subcommand of cargo.
+    run(Command::new("cargo-machete").env_remove("CARGO"), "cargo-machete")
 }
 
 /// The whole life of a fleet that Ansible builds, with what CI leaves out.
