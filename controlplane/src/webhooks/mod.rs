@@ -56,8 +56,8 @@ use crate::{
 
 /// Between two looks for events without a number that nobody nudged for.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// What comes within this time is numbered together.
-const GATHER: Duration = Duration::from_millis(10);
+/// What comes within this time is numbered together: each time is a commit of its own, as much as a call's step.
+const GATHER: Duration = Duration::from_millis(20);
 /// Calls whose events are numbered in one transaction.
 const SEAL_MAX: u16 = 200;
 /// Lanes that one look wakes up.

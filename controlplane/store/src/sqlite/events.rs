@@ -103,18 +103,17 @@ async fn seal(c: &mut SqliteConnection, at: OffsetDateTime, limit: u16) -> Resul
     }
     let rows = in_order(rows);
     let ids: Vec<&str> = rows.iter().map(|row| row.id.as_str()).collect();
+    let count = i64::try_from(rows.len()).unwrap_or(i64::MAX);
+    // One trip to SQLite's thread for both.
     sqlx::query(
-        "UPDATE outbox SET position = $1 + n.key + 1 FROM json_each($2) AS n WHERE outbox.id = n.value",
+        "UPDATE outbox SET position = $1 + n.key + 1 FROM json_each($2) AS n WHERE outbox.id = n.value;
+         UPDATE event_seal SET position = $1 + $3 WHERE id = 1",
     )
     .bind(last)
     .bind(Json(&ids))
+    .bind(count)
     .execute(&mut *c)
     .await?;
-    let count = i64::try_from(rows.len()).unwrap_or(i64::MAX);
-    sqlx::query("UPDATE event_seal SET position = $1 WHERE id = 1")
-        .bind(last + count)
-        .execute(&mut *c)
-        .await?;
     let (orgs_of, calls) = owners(&rows);
     let fans = fan_out(&rows, last, &receivers(c, &orgs_of).await?, &callbacks(c, &calls).await?);
     deliver(c, &fans, at).await?;

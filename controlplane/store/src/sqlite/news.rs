@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     calls::{
-        IDEMPOTENCY_KEPT,
+        BeginAttempt, IDEMPOTENCY_KEPT,
         news::{Change, Found, Known, News, Of, Step, Told, Verdict, decide},
     },
     columns::Micros,
@@ -22,7 +22,6 @@ use crate::{
 static LOOK_FOR_BEGINS: Texts = Texts::new(|| of_sizes(look_for_begins_sql));
 static LOOK: Texts = Texts::new(|| of_sizes(look_sql));
 static BEGIN: Texts = Texts::new(|| of_sizes(begin_sql));
-static COUNT: Texts = Texts::new(|| of_sizes(count_sql));
 static GO_ON: Texts = Texts::new(|| of_sizes(go_on_sql));
 
 /// Writes what came at the same time: of begins alone or of none, each of another call (and begins each of another number),
@@ -138,6 +137,12 @@ async fn carry_out(c: &mut SqliteConnection, changes: &[&Change<'_>]) -> Result<
         for change in rows() {
             query = bind_new(query, change);
         }
+        for start in rows().map(|change| change.and_then(counted)) {
+            query = bind_horizon(query, start);
+        }
+        for start in rows().map(|change| change.and_then(counted)) {
+            query = bind_start(query, start);
+        }
     } else {
         for change in rows() {
             query = bind_known(query, change.and_then(known));
@@ -157,9 +162,6 @@ async fn carry_out(c: &mut SqliteConnection, changes: &[&Change<'_>]) -> Result<
         query = bind_event(query, step);
     }
     query.execute(&mut *c).await?;
-    if begins {
-        return count(c, changes).await;
-    }
     for hear in changes.iter().filter_map(|change| known(change)?.decided) {
         sqlx::query("UPDATE call SET ack_key = $1, ack_action = $2, ack_at = $3 WHERE id = $4")
             .bind(hear.key.to_string())
@@ -197,13 +199,21 @@ fn steps_sql(steps: usize) -> String {
     )
 }
 
+/// Attempts, and the starts of rounds whose numbers are bounded, in place of those that no window looks at any more.
 fn begin_sql(begins: usize) -> String {
     format!(
         "INSERT INTO attempt (id, org_id, call_id, ordinal, node, trunk, carrier, incarnation, started_at, round, status, rang)
          SELECT column1, column2, column3, column4, column5, column6, column7, column8, column9, column10, 'sending', 'no'
              FROM ({of_attempt}) WHERE column1 IS NOT NULL;
+         DELETE FROM dialled WHERE (call_id, round) IN
+             (SELECT dialled.call_id, dialled.round FROM ({of_horizon}) AS begun CROSS JOIN dialled
+              WHERE dialled.org_id = begun.column1 AND number = begun.column2 AND started_at <= begun.column3);
+         INSERT INTO dialled (call_id, round, org_id, number, started_at)
+             SELECT column1, column2, column3, column4, column5 FROM ({of_start}) WHERE column1 IS NOT NULL;
          {steps}",
         of_attempt = values(begins, 10),
+        of_horizon = values(begins, 3),
+        of_start = values(begins, 5),
         steps = steps_sql(begins),
     )
 }
@@ -221,50 +231,6 @@ fn go_on_sql(news: usize) -> String {
         of_promise = values(news, 2),
         steps = steps_sql(news),
     )
-}
-
-fn count_sql(begins: usize) -> String {
-    format!(
-        "DELETE FROM dialled WHERE (call_id, round) IN
-             (SELECT dialled.call_id, dialled.round FROM ({of_horizon}) AS begun CROSS JOIN dialled
-              WHERE dialled.org_id = begun.column1 AND number = begun.column2 AND started_at <= begun.column3);
-         INSERT INTO dialled (call_id, round, org_id, number, started_at)
-             SELECT column1, column2, column3, column4, column5 FROM ({of_start}) WHERE column1 IS NOT NULL",
-        of_horizon = values(begins, 3),
-        of_start = values(begins, 5),
-    )
-}
-
-/// The starts of rounds whose numbers are bounded, in place of those that no window looks at any more.
-async fn count(c: &mut SqliteConnection, changes: &[&Change<'_>]) -> Result<(), Failure> {
-    let counted: Vec<_> = changes
-        .iter()
-        .filter_map(|change| match (&change.attempt, &change.step) {
-            (Of::New { begin, round, counts: true, .. }, Some(step)) => Some((*begin, *round, step)),
-            _ => None,
-        })
-        .collect();
-    if counted.is_empty() {
-        return Ok(());
-    }
-    let (room, sql) = room_for(counted.len(), &COUNT);
-    let mut query = sqlx::query(sql);
-    for start in (0..room).map(|n| counted.get(n)) {
-        query = query
-            .bind(start.map(|(.., step)| step.org.as_str()))
-            .bind(start.map(|(begin, ..)| begin.to.as_str()))
-            .bind(start.map(|(begin, ..)| Micros::from(begin.at - begin.throttle.horizon())));
-    }
-    for start in (0..room).map(|n| counted.get(n)) {
-        query = query
-            .bind(start.map(|(.., step)| step.call.as_str()))
-            .bind(start.map(|(_, round, _)| *round))
-            .bind(start.map(|(.., step)| step.org.as_str()))
-            .bind(start.map(|(begin, ..)| begin.to.as_str()))
-            .bind(start.map(|(begin, ..)| Micros::from(begin.at)));
-    }
-    query.execute(c).await?;
-    Ok(())
 }
 
 type Bound<'q> = Query<'q, Sqlite, SqliteArguments>;
@@ -285,6 +251,32 @@ fn bind_new<'q>(query: Bound<'q>, change: Option<&Change<'_>>) -> Bound<'q> {
         .bind(new.and_then(|(begin, ..)| begin.incarnation.clone()))
         .bind(new.map(|(begin, ..)| Micros::from(begin.at)))
         .bind(new.map(|(_, _, round, _)| round))
+}
+
+/// A start that counts towards how often its number may be dialled.
+type Start<'a> = (&'a BeginAttempt, i32, &'a Step<'a>);
+
+const fn counted<'a>(change: &'a Change<'a>) -> Option<Start<'a>> {
+    match (&change.attempt, &change.step) {
+        (Of::New { begin, round, counts: true, .. }, Some(step)) => Some((*begin, *round, step)),
+        _ => None,
+    }
+}
+
+fn bind_horizon<'q>(query: Bound<'q>, start: Option<Start<'_>>) -> Bound<'q> {
+    query
+        .bind(start.map(|(.., step)| step.org.to_string()))
+        .bind(start.map(|(begin, ..)| begin.to.to_string()))
+        .bind(start.map(|(begin, ..)| Micros::from(begin.at - begin.throttle.horizon())))
+}
+
+fn bind_start<'q>(query: Bound<'q>, start: Option<Start<'_>>) -> Bound<'q> {
+    query
+        .bind(start.map(|(.., step)| step.call.to_string()))
+        .bind(start.map(|(_, round, _)| round))
+        .bind(start.map(|(.., step)| step.org.to_string()))
+        .bind(start.map(|(begin, ..)| begin.to.to_string()))
+        .bind(start.map(|(begin, ..)| Micros::from(begin.at)))
 }
 
 fn bind_known<'q>(query: Bound<'q>, known: Option<&Known<'_>>) -> Bound<'q> {
