@@ -175,7 +175,7 @@ impl Writer {
             first,
             queued,
             rest,
-            rested: VecDeque::new(),
+            rest_of: VecDeque::new(),
             rests_since: None,
             taken: VecDeque::new(),
             left: None,
@@ -261,7 +261,7 @@ struct Waiting {
     queued: mpsc::Receiver<Queued>,
     rest: mpsc::Receiver<together::Waiting>,
     /// What was taken from there, and since when the first of it waits.
-    rested: VecDeque<together::Waiting>,
+    rest_of: VecDeque<together::Waiting>,
     rests_since: Option<Instant>,
     /// What was taken from the queue with others, and is to be written next.
     taken: VecDeque<Box<dyn Job>>,
@@ -275,13 +275,10 @@ impl Waiting {
     /// The next, as soon as there is one. `None`: there will be none.
     async fn next(&mut self) -> Option<Box<dyn Job>> {
         loop {
-            if let Some(job) = self.urgent() {
+            if let Some(job) = self.rested().or_else(|| self.urgent()) {
                 return Some(job);
             }
             let rested_at = self.rests_since.map(|since| since + REST_FOR);
-            if self.rested.len() == ROWS_MAX {
-                return self.of_rested();
-            }
             tokio::select! {
                 biased;
                 Some(job) = self.first.recv() => {
@@ -292,9 +289,7 @@ impl Waiting {
                     self.went_ahead = false;
                     self.left = Some(queued);
                 }
-                () = sleep_until(rested_at.unwrap_or_else(Instant::now)), if rested_at.is_some() => {
-                    return self.of_rested();
-                }
+                () = sleep_until(rested_at.unwrap_or_else(Instant::now)), if rested_at.is_some() => {}
                 Some(news) = self.rest.recv() => self.rests(news),
                 else => return None,
             }
@@ -303,33 +298,38 @@ impl Waiting {
 
     /// The next that waits now: also what may wait longer, since a batch is under way.
     fn another(&mut self) -> Option<Box<dyn Job>> {
-        self.urgent().or_else(|| self.of_rested())
+        self.rested().or_else(|| self.urgent()).or_else(|| self.of_rest())
     }
 
     fn rests(&mut self, news: together::Waiting) {
-        self.rested.push_back(news);
+        self.rest_of.push_back(news);
         self.rests_since.get_or_insert_with(Instant::now);
     }
 
-    /// What has rested, as far as it may be written together.
-    fn of_rested(&mut self) -> Option<Box<dyn Job>> {
-        while self.rested.len() < ROWS_MAX
+    /// What has rested for as long as it may, or is as much as one write takes: it is its turn, whatever else waits.
+    fn rested(&mut self) -> Option<Box<dyn Job>> {
+        while self.rest_of.len() < ROWS_MAX
             && let Ok(news) = self.rest.try_recv()
         {
             self.rests(news);
         }
+        let is_over = self.rests_since.is_some_and(|since| since.elapsed() >= REST_FOR);
+        if is_over || self.rest_of.len() == ROWS_MAX { self.of_rest() } else { None }
+    }
+
+    /// What rests, as far as it may be written together.
+    fn of_rest(&mut self) -> Option<Box<dyn Job>> {
         let mut gathering = Gathering::default();
-        while let Some(news) = self.rested.pop_front() {
+        while let Some(news) = self.rest_of.pop_front() {
             if let Some(refused) = gathering.take(news) {
-                self.rested.push_front(refused);
+                self.rest_of.push_front(refused);
                 break;
             }
         }
-        if self.rested.is_empty() {
+        if self.rest_of.is_empty() {
             self.rests_since = None;
         }
-        self.taken.extend(gathering.writes());
-        self.taken.pop_front()
+        gathering.writes().next()
     }
 
     /// The next that waits now and may not rest.

@@ -111,7 +111,8 @@ contract! {
         news_at_once_are_as_one_after_the_other
         one_that_cannot_be_written_takes_no_other_with_it
         begins_at_once_count_each_number_s_starts
-        what_may_rest_is_written_with_others;
+        what_may_rest_is_written_with_others
+        what_rests_has_its_turn;
     attempts:
         an_attempt_is_numbered_and_logged
         fifty_attempts_at_once_are_one

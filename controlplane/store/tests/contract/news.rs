@@ -203,3 +203,36 @@ pub(crate) async fn what_may_rest_is_written_with_others(mut f: Fixture) {
     println!("25 pieces of news in {commits} commits");
     assert!(f.is_postgres() || commits <= 5, "{commits}");
 }
+
+/// However many attempts begin: that another one rings is written, too.
+pub(crate) async fn what_rests_has_its_turn(mut f: Fixture) {
+    let of = f.sending().await;
+    let ended = f.accepted(NOON).await;
+    let end = f.end_call(&ended, NOON);
+    let _ = f.store.end_call(end).await.unwrap();
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    // On PostgreSQL they wait for a connection, which is not what this is about.
+    let flood: Vec<_> = (0..if f.is_postgres() { 64 } else { 1_000 })
+        .map(|_| {
+            let (store, begin, stop) = (f.store.clone(), f.begin(&ended), stop.clone());
+            tokio::spawn(async move {
+                let until = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) && tokio::time::Instant::now() < until
+                {
+                    assert_eq!(store.begin_attempt(begin.clone()).await.unwrap(), Begun::AlreadyEnded);
+                }
+            })
+        })
+        .collect();
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    let began = tokio::time::Instant::now();
+    let ringing = f.advance(&of, At::Ringing, Rang::Yes, 1);
+    assert_eq!(f.store.advance(ringing).await.unwrap(), Written::Yes { sequence: 3 });
+    let took = began.elapsed();
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    for task in flood {
+        task.await.unwrap();
+    }
+    println!("written after {} ms", took.as_millis());
+    assert!(took < std::time::Duration::from_secs(5), "{took:?}");
+}
