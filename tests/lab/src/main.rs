@@ -66,7 +66,7 @@ enum Command {
     Check,
     /// Everything that CI runs, stage by stage
     Test(stages::Wanted),
-    /// Builds a fleet by Ansible from bare hosts, changes, upgrades and reduces it: all of what CI does a part of
+    /// Builds a fleet by Ansible from bare hosts, changes, upgrades and reduces it
     Ansible,
     /// Builds Debian packages of both programs, in the optimised build, with manual pages and completions
     Packages(debs::Wanted),

@@ -33,12 +33,6 @@ const INNER: (Ipv4Addr, Ipv4Addr) = (Ipv4Addr::new(10, 55, 0, 2), Ipv4Addr::new(
 /// Numbers that go over one trunk alone, as routes of the inventory say.
 const ROUTES: &str = "  - {prefix: \"+4822213000\", tiers: [[acme-waw-1]]}\n  - {prefix: \"+4822213001\", tiers: [[beta-fra-1]]}\n";
 
-/// All of it. CI leaves out what takes minutes and says again what other steps say, each in part: a check of bare hosts, a run that
-/// is the second of all hosts, the way back from an upgrade, a removal.
-fn is_whole() -> bool {
-    std::env::var_os("RINGWARD_ANSIBLE_WHOLE").is_some()
-}
-
 #[test]
 fn a_fleet_is_built_from_bare_hosts_changed_upgraded_and_reduced() {
     lab::install_attackers().unwrap();
@@ -53,10 +47,8 @@ fn a_fleet_is_built_from_bare_hosts_changed_upgraded_and_reduced() {
     let before = site.inventoried();
     a_node_more(&mut site);
     upgrade_under_load(&site);
-    if is_whole() {
-        roll_back(&site);
-        remove(&site, &before);
-    }
+    roll_back(&site);
+    remove(&site, &before);
     packaged::purge(&site);
 }
 
@@ -65,21 +57,17 @@ fn whole(more: &[&'static str]) -> Vec<&'static str> {
 }
 
 fn build(site: &mut Site) {
-    if is_whole() {
-        let checked = site.play(FIRST, &whole(&["--check"]));
-        assert_eq!(checked.changed(), ["fra-1", "plane", "watch", "waw-1"]);
-        for host in &site.hosts {
-            let there = host
-                .shell("ls /usr/sbin/asterisk /usr/bin/ringward* /usr/bin/prometheus 2>/dev/null || true");
-            assert_eq!(there.unwrap(), "", "a check changes nothing on {}", host.name());
-        }
+    let checked = site.play(FIRST, &whole(&["--check"]));
+    assert_eq!(checked.changed(), ["fra-1", "plane", "watch", "waw-1"]);
+    for host in &site.hosts {
+        let there =
+            host.shell("ls /usr/sbin/asterisk /usr/bin/ringward* /usr/bin/prometheus 2>/dev/null || true");
+        assert_eq!(there.unwrap(), "", "a check changes nothing on {}", host.name());
     }
     site.play(FIRST, &whole(&[]));
-    if is_whole() {
-        let again = site.play(FIRST, &whole(&[]));
-        assert_eq!(again.hosts(), ["fra-1", "plane", "watch", "waw-1"]);
-        assert!(again.changed().is_empty(), "a second run changes nothing");
-    }
+    let again = site.play(FIRST, &whole(&[]));
+    assert_eq!(again.hosts(), ["fra-1", "plane", "watch", "waw-1"]);
+    assert!(again.changed().is_empty(), "a second run changes nothing");
     site.make_customer();
     for node in ["waw-1", "fra-1"] {
         assert_eq!(site.trunks_of(node).len(), 2);
