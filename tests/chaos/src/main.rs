@@ -65,7 +65,7 @@ enum Command {
     },
     /// Three control planes, one after the other, and then the agents are replaced by another version while calls come
     Upgrade {
-        /// Folder of links to the programs of before (`RINGWARD_LAB_PROGRAMS`)
+        /// Folder of links to the programs of before (`LAB_PROGRAMS`)
         #[arg(long)]
         links: PathBuf,
         /// Folder of the programs that replace them

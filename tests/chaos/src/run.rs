@@ -105,7 +105,7 @@ impl Script {
 /// An upgrade: programs are begun by their links in a folder, which lead to others from their replacement on.
 #[derive(Clone, Debug)]
 pub struct Upgrade {
-    /// Where the links are (`RINGWARD_LAB_PROGRAMS`).
+    /// Where the links are (`LAB_PROGRAMS`).
     pub links: PathBuf,
     /// Where the programs are that replace those of before.
     pub to: PathBuf,

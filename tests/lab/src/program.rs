@@ -3,11 +3,12 @@ use crate::LabError;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 
-/// A folder whose programs are taken instead of those of this build: another version's, which is upgraded.
-const OTHERS: &str = "RINGWARD_LAB_PROGRAMS";
+/// A folder whose programs are taken instead of those of this build: another version's, which is upgraded. No name of Ringward's own
+/// settings: the control plane refuses those that it does not know.
+const OTHERS: &str = "LAB_PROGRAMS";
 
 /// A program of this workspace, beside the one that runs: `cargo build` puts them in one folder, and
-/// tests in `deps` below it. One that stands in the folder of `RINGWARD_LAB_PROGRAMS` goes before.
+/// tests in `deps` below it. One that stands in the folder of `LAB_PROGRAMS` goes before.
 ///
 /// # Errors
 /// It is not built.

@@ -46,7 +46,7 @@ pub(crate) fn rolling(from: Option<&str>) -> anyhow::Result<()> {
     let chaos = lab::program("chaos")?;
     let to = chaos.parent().context("no folder of programs")?;
     let mut command = Command::new(&chaos);
-    command.env("RINGWARD_LAB_PROGRAMS", &links);
+    command.env("LAB_PROGRAMS", &links);
     command.arg("upgrade").arg("--links").arg(&links).arg("--to").arg(to);
     ensure!(command.status()?.success(), "the upgrade was not smooth");
     Ok(())
