@@ -47,7 +47,7 @@ use crate::{StoreError, error::Failure};
 pub struct SqliteStore {
     writer: writer::Writer,
     readers: open::Readers,
-    quick: quick::Quick,
+    quick: Arc<quick::Quick>,
     database: Arc<str>,
     /// Never changes: nobody nudges.
     nudged: tokio::sync::watch::Sender<u64>,

@@ -7,6 +7,7 @@ use std::{
     io::{ErrorKind, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -67,11 +68,19 @@ pub(super) async fn open(path: &Path) -> Result<SqliteStore, StoreError> {
         // Each is tested when it comes back, and a file does not go away: another test is a trip to its thread for nothing.
         .test_before_acquire(false)
         .connect_lazy_with(reading.clone());
-    let database = path.display().to_string().into();
+    let database: Arc<str> = path.display().to_string().into();
+    let quick = Arc::new(Quick::new(reading));
+    let others = {
+        let (readers, quick) = (readers.clone(), Arc::clone(&quick));
+        async move {
+            readers.close().await;
+            quick.close().await;
+        }
+    };
     Ok(SqliteStore {
-        writer: Writer::start(connection, writing, std::sync::Arc::clone(&database), lock),
+        writer: Writer::start(connection, writing, Arc::clone(&database), lock, others),
         readers,
-        quick: Quick::new(reading),
+        quick,
         database,
         nudged: tokio::sync::watch::Sender::new(0),
     })

@@ -5,7 +5,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use sqlx::{ConnectOptions, SqliteConnection, sqlite::SqliteConnectOptions};
+use sqlx::{ConnectOptions, Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Connections that read so at the same time.
@@ -41,6 +41,15 @@ impl Quick {
             None => self.options.connect().await?,
         };
         Ok(Reader { of: self, connection, _place: place })
+    }
+
+    /// Closes those that nobody reads with.
+    pub(super) async fn close(&self) {
+        let idle = std::mem::take(&mut *self.idle());
+        for connection in idle {
+            // What was not closed in order is closed all the same.
+            let _ = connection.close().await;
+        }
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<SqliteConnection>> {

@@ -25,7 +25,7 @@ use std::{
 use sqlx::{ConnectOptions, Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{
@@ -49,6 +49,9 @@ const BATCH_FOR: Duration = Duration::from_millis(4);
 /// How long news that nobody waits for may wait for company (see `News::may_rest`): then one commit, which costs as much as the writes
 /// of several calls, is for all that a busy second brings in that time.
 const REST_FOR: Duration = Duration::from_millis(20);
+
+/// For all other connections to be closed before the writer's.
+const OTHERS_CLOSE_FOR: Duration = Duration::from_secs(2);
 
 /// A transaction's body under way.
 pub(super) type Running<'c, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'c>>;
@@ -160,12 +163,14 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the writer. It keeps `lock` until its connection is closed, and ends when the last `Writer`
-    /// is dropped and everything that waits is written.
+    /// is dropped and everything that waits is written. `others` closes all other connections: the last one that is closed brings the
+    /// log into the file, and of two that are closed at the same moment neither does.
     pub(super) fn start(
         connection: SqliteConnection,
         options: SqliteConnectOptions,
         database: Arc<str>,
         lock: File,
+        others: impl Future<Output = ()> + Send + 'static,
     ) -> Self {
         let (queue, queued) = mpsc::channel(QUEUE_MAX);
         let (ahead, first) = mpsc::channel(AHEAD_MAX);
@@ -181,7 +186,17 @@ impl Writer {
             left: None,
             went_ahead: false,
         };
-        tokio::spawn(serve(connection, options, waiting, lock, written.clone()));
+        let served = serve(connection, options, waiting, written.clone());
+        tokio::spawn(async move {
+            let connection = served.await;
+            if timeout(OTHERS_CLOSE_FOR, others).await.is_err() {
+                tracing::warn!("somebody still reads the database while it is closed");
+            }
+            if let Err(error) = connection.close().await {
+                tracing::warn!(%error, "the database was not closed cleanly; nothing is lost by that");
+            }
+            drop(lock);
+        });
         Self { queue, ahead, resting, database, written }
     }
 
@@ -377,9 +392,8 @@ async fn serve(
     mut connection: SqliteConnection,
     options: SqliteConnectOptions,
     mut waiting: Waiting,
-    lock: File,
     written: watch::Sender<u64>,
-) {
+) -> SqliteConnection {
     while let Some(first) = waiting.next().await {
         let mut batch = vec![first];
         let lost = commit(&mut connection, &mut batch, &mut waiting).await.err();
@@ -401,10 +415,7 @@ async fn serve(
         }
         written.send_modify(|batches| *batches += 1);
     }
-    if let Err(error) = connection.close().await {
-        tracing::warn!(%error, "the database was not closed cleanly; nothing is lost by that");
-    }
-    drop(lock);
+    connection
 }
 
 /// Runs and commits the batch, which others that wait join while it is young, or says why nothing of it is in the file.
@@ -475,7 +486,8 @@ mod tests {
             .await
             .unwrap();
         let lock = File::create(folder.path().join("lock")).unwrap();
-        (Writer::start(connection, options.clone(), "writer.db".into(), lock), options)
+        let alone = std::future::ready(());
+        (Writer::start(connection, options.clone(), "writer.db".into(), lock, alone), options)
     }
 
     /// Writes n, or fails or panics after it has written.
