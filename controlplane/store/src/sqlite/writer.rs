@@ -50,8 +50,8 @@ const BATCH_FOR: Duration = Duration::from_millis(4);
 /// of several calls, is for all that a busy second brings in that time.
 const REST_FOR: Duration = Duration::from_millis(20);
 
-/// For all other connections to be closed before the writer's.
-const OTHERS_CLOSE_FOR: Duration = Duration::from_secs(2);
+/// For all other connections to be closed before the writer's: half of what who opens the file next waits for it.
+const OTHERS_CLOSE_FOR: Duration = Duration::from_secs(1);
 
 /// A transaction's body under way.
 pub(super) type Running<'c, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'c>>;
@@ -274,6 +274,7 @@ impl Writer {
 struct Waiting {
     first: mpsc::Receiver<Box<dyn Job>>,
     queued: mpsc::Receiver<Queued>,
+    /// What may wait for company.
     rest: mpsc::Receiver<together::Waiting>,
     /// What was taken from there, and since when the first of it waits.
     rest_of: VecDeque<together::Waiting>,

@@ -86,11 +86,11 @@ pub(crate) fn bench(what: Bench, nodes: Option<u32>, as_json: bool) -> anyhow::R
     Ok(())
 }
 
-/// Builds what is measured: each of these is what follows `cargo build`.
 /// The control plane as benches measure it, with the program that asks it: always both, since the features of what they share, and
 /// so what is to be compiled, follow from which are built together.
 const CONTROL_PLANE: &[&str] = &["--release", "-p", "controlplane", "-p", "bench-api"];
 
+/// Builds what is measured: each of these is what follows `cargo build`.
 pub(crate) fn build(wanted: &[&[&str]]) -> anyhow::Result<()> {
     for arguments in wanted {
         output::note(&format!("cargo build {}", arguments.join(" ")));
