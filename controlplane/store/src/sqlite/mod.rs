@@ -22,6 +22,7 @@ mod oncall;
 mod open;
 mod orgs;
 mod privacy;
+mod queue;
 mod quick;
 mod reading;
 mod replicas;
