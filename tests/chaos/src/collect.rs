@@ -1,4 +1,4 @@
-//! Gathers the history at the end of a run: from the API, from the durable log, from the carriers' wires.
+//! Gathers the history at the end of a run: from the API and from the durable log.
 use std::time::Duration;
 
 use controlplane_core::{
@@ -8,11 +8,11 @@ use controlplane_core::{
     request::KeyAction,
 };
 use controlplane_store::calls::Transition;
-use lab::{ControlPlane, Lab};
+use lab::ControlPlane;
 use serde::Deserialize;
 use time::OffsetDateTime;
 
-use crate::history::{Attempt, Dialog, Entry, Moment, Pressed, Route, Told};
+use crate::history::{Attempt, Entry, Moment, Route, Told};
 
 /// The organisation of a fleet that needs only one.
 const ORG: &str = "org_00000000000000000000000000";
@@ -137,43 +137,4 @@ pub fn add_logs(database_url: &str, told: &mut [Told]) -> anyhow::Result<()> {
         }
         Ok(())
     })
-}
-
-/// Every key that a callee pressed.
-///
-/// # Errors
-/// A carrier cannot be asked.
-pub fn pressed(lab: &Lab) -> anyhow::Result<Vec<Pressed>> {
-    let mut pressed = Vec::new();
-    for carrier in lab.carriers() {
-        pressed.extend(carrier.keys_sent()?.into_iter().map(|sent| Pressed {
-            carrier: carrier.name().to_owned(),
-            number: format!("+{}", sent.number),
-            key: sent.key,
-            at: sent.let_go_at,
-        }));
-    }
-    Ok(pressed)
-}
-
-/// Every call that reached a carrier.
-///
-/// # Errors
-/// A capture cannot be read.
-pub fn seen(lab: &Lab) -> anyhow::Result<Vec<Dialog>> {
-    let mut seen = Vec::new();
-    for carrier in lab.carriers() {
-        for dialog in carrier.dialogs()? {
-            let from = lab.pbxes().iter().find(|pbx| pbx.address() == dialog.from);
-            let node = from.map_or_else(|| dialog.from.to_string(), |pbx| pbx.name().to_owned());
-            seen.push(Dialog {
-                route: Route { node, carrier: carrier.name().to_owned() },
-                heard_at: dialog.heard_at(),
-                number: format!("+{}", dialog.number),
-                at: dialog.at,
-                code: dialog.ended.map(|(code, _)| code),
-            });
-        }
-    }
-    Ok(seen)
 }

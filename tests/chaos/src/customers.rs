@@ -12,8 +12,9 @@ use crate::{
     load::Wanted,
 };
 
-/// Customers side by side: one that waits for a frozen control plane does not hold up the others.
-const CUSTOMERS: usize = 16;
+/// Customers side by side, at least and at most: one that waits for a frozen control plane does not hold up the others. A third of them may, for
+/// [`ANSWER_MAX`] each.
+const CUSTOMERS: (usize, usize) = (16, 512);
 /// For an answer; then it is asked for again.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
 /// Between two POSTs of a call.
@@ -48,8 +49,9 @@ impl Door {
         start: Instant,
         per_second: f64,
     ) -> anyhow::Result<Vec<Asked>> {
+        let customers = ((2.0 * per_second) as usize).clamp(CUSTOMERS.0, CUSTOMERS.1);
         let share = |customer: usize| {
-            let own = calls.iter().enumerate().skip(customer).step_by(CUSTOMERS);
+            let own = calls.iter().enumerate().skip(customer).step_by(customers);
             own.map(|(n, wanted)| {
                 let at = start + Duration::from_secs_f64(f64::from(u32::try_from(n)?) / per_second);
                 pause(at.saturating_duration_since(now()));
@@ -58,10 +60,10 @@ impl Door {
             .collect::<anyhow::Result<Vec<_>>>()
         };
         let mut asked = std::thread::scope(|scope| {
-            let customers: Vec<_> =
-                (0..CUSTOMERS).map(|customer| scope.spawn(move || share(customer))).collect();
+            let asking: Vec<_> =
+                (0..customers).map(|customer| scope.spawn(move || share(customer))).collect();
             let mut all = Vec::new();
-            for customer in customers {
+            for customer in asking {
                 all.extend(customer.join().map_err(|_| anyhow::anyhow!("a customer panicked"))??);
             }
             Ok::<_, anyhow::Error>(all)

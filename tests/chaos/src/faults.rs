@@ -74,7 +74,7 @@ pub struct Fault {
 }
 
 /// What a plan is made for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Ground {
     /// How long calls come.
     pub length: Duration,

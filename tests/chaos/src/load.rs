@@ -9,7 +9,7 @@ use lab::numbers;
 use rand::{Rng as _, rngs::StdRng};
 
 /// Most calls of a run: the plan of numbers tells so many apart.
-pub const CALLS_MAX: usize = 10_000;
+pub const CALLS_MAX: usize = numbers::CALLS_MAX as usize;
 /// Share of calls that are canceled.
 const CANCELED: f64 = 0.05;
 /// Longest time until a call is canceled, in ms; of one that may be dialled again, so that it is met in any round and
@@ -120,9 +120,9 @@ pub struct Wanted {
 impl Wanted {
     /// One that nobody cancels, hurries or wants dialled again.
     #[must_use]
-    pub fn plain(n: u16, kind: Kind, on_unknown: OnUnknown, ring_timeout_s: u32) -> Self {
+    pub fn plain(n: u32, kind: Kind, on_unknown: OnUnknown, ring_timeout_s: u32) -> Self {
         Wanted {
-            number: numbers::number(kind.behaviour(), n),
+            number: numbers::number_of_many(kind.behaviour(), n),
             kind,
             on_unknown,
             ring_timeout_s,
@@ -155,7 +155,7 @@ pub fn plan(calls: usize, chance: &mut StdRng) -> Vec<Wanted> {
     };
     let call = |n: usize| {
         let kind = pick(chance.random_range(0..sum));
-        let n = u16::try_from(n % CALLS_MAX).unwrap_or(0);
+        let n = u32::try_from(n % CALLS_MAX).unwrap_or(0);
         let on_unknown = if chance.random_bool(0.5) { OnUnknown::Retry } else { OnUnknown::Fail };
         let mut wanted = Wanted::plain(n, kind, on_unknown, chance.random_range(3..=6));
         wanted.redial = chance.random_bool(REDIALLED).then(|| redial(chance));

@@ -11,6 +11,7 @@ use chaos::{
     history::History,
     load::CALLS_MAX,
     run::{Script, Upgrade, fleet, fleet_of_replicas, run},
+    site::{Site, simulated::Simulated},
     table::{figures, table},
 };
 use clap::{Parser, Subcommand};
@@ -20,6 +21,9 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 /// Where the control plane of a run keeps its database and log: kept until the next run.
 const FOLDER: &str = "/run/ringward-lab/chaos";
+
+/// Calls that carriers of the lab tell apart.
+const LAB_CALLS_MAX: usize = 10_000;
 
 #[derive(Parser)]
 #[command(name = "chaos", bin_name = "cargo lab chaos", about = "Kills, freezes and cuts while calls run")]
@@ -62,6 +66,9 @@ enum Command {
         /// The optimised build of the control plane
         #[arg(long)]
         release: bool,
+        /// Nodes and carriers are simulated, for more calls than Asterisk carries on this machine
+        #[arg(long)]
+        simulated: bool,
     },
     /// Three control planes, one after the other, and then the agents are replaced by another version while calls come
     Upgrade {
@@ -91,7 +98,10 @@ fn main() -> ExitCode {
         Command::Run { seed, calls, per_second, reach } => {
             chaos(seed, &Kind { calls, per_second, fleet: fleet(reach), planes: 1, release: false })
         }
-        Command::Replicas { seed, calls, per_second, replicas, release } => {
+        Command::Replicas { seed, calls, per_second, replicas, release, simulated: true } => {
+            simulated(seed, calls, per_second, replicas, release)
+        }
+        Command::Replicas { seed, calls, per_second, replicas, release, simulated: false } => {
             let fleet = fleet_of_replicas(per_second);
             chaos(seed, &Kind { calls, per_second, fleet, planes: replicas, release })
         }
@@ -132,20 +142,41 @@ struct Kind {
 
 fn chaos(seed: Option<u64>, kind: &Kind) -> anyhow::Result<()> {
     let Kind { calls, per_second, fleet, planes, release } = kind;
-    ensure!((1..=CALLS_MAX).contains(calls), "--calls: 1 to {CALLS_MAX}");
+    ensure!((1..=LAB_CALLS_MAX).contains(calls), "--calls: 1 to {LAB_CALLS_MAX}");
     ensure!(*per_second > 0.0 && *per_second <= 100.0, "--per-second: up to 100");
-    let seed = match seed {
-        Some(seed) => seed,
-        None => {
-            StdRng::try_from_os_rng().context("the system gives no randomness")?.random_range(1..1_000_000)
-        }
-    };
+    let seed = seed_or_draw(seed)?;
     let reach = fleet.reach;
     say(&format!(
         "seed {seed}: {calls} calls, {per_second} in a second, nodes by {reach:?}, control planes: {planes}"
     ));
     let script = Script { release: *release, ..Script::of(seed, *calls, *per_second, fleet, *planes) };
-    judged(seed, fleet, &script).map(|_| ())
+    judged(seed, &Lab::up(fleet.clone())?, &script).map(|_| ())
+}
+
+fn simulated(
+    seed: Option<u64>,
+    calls: usize,
+    per_second: f64,
+    planes: u8,
+    release: bool,
+) -> anyhow::Result<()> {
+    ensure!((1..=CALLS_MAX).contains(&calls), "--calls: 1 to {CALLS_MAX}");
+    ensure!(per_second > 0.0 && per_second <= 1_000.0, "--per-second: up to 1,000");
+    let _alone = Lab::alone()?;
+    fleet_sim::raise_open_files()?;
+    let seed = seed_or_draw(seed)?;
+    say(&format!(
+        "seed {seed}: {calls} calls, {per_second} in a second, nodes are simulated, control planes: {planes}"
+    ));
+    let script = Script { release, ..Script::of_planes(seed, calls, per_second, planes) };
+    judged(seed, &Simulated::new(seed, per_second)?, &script).map(|_| ())
+}
+
+fn seed_or_draw(seed: Option<u64>) -> anyhow::Result<u64> {
+    let draw = || {
+        Ok(StdRng::try_from_os_rng().context("the system gives no randomness")?.random_range(1..1_000_000))
+    };
+    seed.map_or_else(draw, Ok)
 }
 
 /// Beside every promise each call must have been answered.
@@ -153,7 +184,7 @@ fn upgrade(seed: u64, per_second: f64, upgrade: Upgrade) -> anyhow::Result<()> {
     let fleet = fleet(Reach::Agent);
     let script = Script::of_upgrade(seed, per_second, &fleet, upgrade);
     say(&format!("{} calls, {per_second} in a second", script.calls.len()));
-    let history = judged(seed, &fleet, &script)?;
+    let history = judged(seed, &Lab::up(fleet)?, &script)?;
     let failed: Vec<_> = history
         .told
         .iter()
@@ -165,10 +196,9 @@ fn upgrade(seed: u64, per_second: f64, upgrade: Upgrade) -> anyhow::Result<()> {
 }
 
 /// Runs it, tells what came of it, and fails where a promise was broken.
-fn judged(seed: u64, fleet: &lab::Plan, script: &Script) -> anyhow::Result<History> {
-    let lab = Lab::up(fleet.clone())?;
+fn judged(seed: u64, site: &dyn Site, script: &Script) -> anyhow::Result<History> {
     let folder = folder("run")?;
-    let history = run(&lab, &folder, script).with_context(|| format!("seed {seed}"))?;
+    let history = run(site, &folder, script).with_context(|| format!("seed {seed}"))?;
     let verdict = check(&history);
     say(&table(&history, &verdict));
     say(&format!("FIGURES {}", figures(&history, &verdict)));

@@ -9,17 +9,16 @@ use crate::run::Script;
 const RECEIVERS: &str = "127.0.0.0/8";
 
 /// See the module.
-pub(crate) enum Planes {
+pub enum Planes {
+    /// On SQLite.
     One(Box<ControlPlane>),
+    /// On PostgreSQL.
     Several(Replicas),
 }
 
 impl Planes {
     pub(crate) fn start(lab: &Lab, folder: &Path, script: &Script) -> Result<Self, LabError> {
-        let set_up = |setup: Setup| {
-            let setup = setup.webhooks_to(RECEIVERS);
-            if script.release { setup.release() } else { setup }
-        };
+        let set_up = |setup| Self::set_up(setup, script);
         if script.planes > 1 {
             return Replicas::start(lab, folder, script.planes, set_up).map(Self::Several);
         }
@@ -29,6 +28,12 @@ impl Planes {
             None => setup,
         };
         ControlPlane::start_with(lab, setup).map(|plane| Self::One(Box::new(plane)))
+    }
+
+    /// What each of them has, whatever its calls go to.
+    pub(crate) fn set_up(setup: Setup, script: &Script) -> Setup {
+        let setup = setup.webhooks_to(RECEIVERS);
+        if script.release { setup.release() } else { setup }
     }
 
     pub(crate) fn all(&self) -> &[ControlPlane] {

@@ -31,7 +31,7 @@ const PROOFS: [Proof; 6] = [
 ];
 
 /// Calls of a script, 10 in a second.
-const CALLS: u16 = 60;
+const CALLS: u32 = 60;
 
 pub(crate) fn planted(seed: u64) -> anyhow::Result<()> {
     say(&format!("seed {seed}"));

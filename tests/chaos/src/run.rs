@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use controlplane_core::call::OnUnknown;
-use lab::{Behaviour, ControlPlane, Lab, Planted, Reach, TrunkLayout, now, pause, wait_until};
+use lab::{Behaviour, ControlPlane, Planted, Reach, TrunkLayout, now, pause};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use crate::{
@@ -14,11 +14,11 @@ use crate::{
     customers::Door,
     faults::{self, Fault, Ground, Subject, What},
     hands::Hands,
-    history::{Account, Broken, History, Route},
+    history::{Broken, History},
     load::{self, Kind, Wanted},
     owners::Watch,
-    planes::Planes,
     receiver::Receiver,
+    site::Site,
 };
 
 /// From the last call's acceptance and the last fault's end to the last call's end: more than any of them may take.
@@ -28,12 +28,15 @@ const ENDED_WITHIN: Duration = Duration::from_secs(180);
 const TOLD_WITHIN: Duration = Duration::from_secs(15 + 5 + 15 + 300 + 30);
 /// An event is waiting for its delivery so soon after its step.
 const NUMBERED_WITHIN: Duration = Duration::from_secs(2);
-/// For channels to go that nobody claims.
-const SILENT_WITHIN: Duration = Duration::from_secs(20);
-/// Between two looks at the carriers' channels.
-const COUNTED_EVERY: Duration = Duration::from_millis(500);
-/// No packet for so long: nothing more comes.
-const QUIET: Duration = Duration::from_millis(500);
+/// Between two looks whether it is over.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Between two looks at who owns the calls that are open; where they are hundreds, which are read each time, the longer one.
+const OWNERS_EVERY: Duration = Duration::from_millis(25);
+const OWNERS_OF_MANY_EVERY: Duration = Duration::from_millis(100);
+/// Calls that a control plane drives.
+const OPEN: &str = "ringward_calls_open";
+/// Calls in a second from which on they are hundreds.
+const MANY: f64 = 50.0;
 
 /// What a run consists of.
 #[derive(Clone, Debug)]
@@ -73,19 +76,31 @@ pub fn fleet_of_replicas(per_second: f64) -> lab::Plan {
 }
 
 impl Script {
-    /// Calls and faults of a seed, for a fleet.
+    /// Calls and faults of a seed, for a fleet with so many control planes.
     #[must_use]
     pub fn of(seed: u64, calls: usize, per_second: f64, fleet: &lab::Plan, planes: u8) -> Self {
-        let mut chance = StdRng::seed_from_u64(seed);
-        let calls = load::plan(calls, &mut chance);
-        let length = f64::from(u32::try_from(calls.len()).unwrap_or(u32::MAX)) / per_second;
         let ground = Ground {
-            length: Duration::from_secs_f64(length),
+            length: Duration::ZERO,
             nodes: (1..=fleet.pbxes).map(|n| format!("pbx-{n}")).collect(),
             carriers: ["a", "b"].map(str::to_owned).to_vec(),
             agents: fleet.reach == Reach::Agent,
             planes: planes.into(),
         };
+        Self::on(seed, calls, per_second, ground)
+    }
+
+    /// Calls of a seed, and faults of which several control planes have all.
+    #[must_use]
+    pub fn of_planes(seed: u64, calls: usize, per_second: f64, planes: u8) -> Self {
+        Self::on(seed, calls, per_second, Ground { planes: planes.into(), ..Ground::default() })
+    }
+
+    fn on(seed: u64, calls: usize, per_second: f64, ground: Ground) -> Self {
+        let mut chance = StdRng::seed_from_u64(seed);
+        let calls = load::plan(calls, &mut chance);
+        let length = f64::from(u32::try_from(calls.len()).unwrap_or(u32::MAX)) / per_second;
+        let ground = Ground { length: Duration::from_secs_f64(length), ..ground };
+        let planes = u8::try_from(ground.planes).unwrap_or(u8::MAX);
         let tracks = faults::plan(&ground, &mut chance);
         let receiver = chance.random();
         Script {
@@ -144,8 +159,8 @@ impl Script {
                 Fault { at, subject, what, lasts: Some(AWAY) }
             })
             .collect();
-        let calls = ((at + APART).as_secs_f64() * per_second) as u16;
-        let kind = |n: u16| if n.is_multiple_of(2) { Kind::Presses } else { Kind::HangsUp };
+        let calls = ((at + APART).as_secs_f64() * per_second) as u32;
+        let kind = |n: u32| if n.is_multiple_of(2) { Kind::Presses } else { Kind::HangsUp };
         let call = |n| Wanted::plain(n, kind(n), OnUnknown::Fail, 10);
         Script {
             calls: (0..calls).map(call).collect(),
@@ -165,18 +180,17 @@ impl Script {
 ///
 /// # Errors
 /// The run itself broke: what the product does wrong is in the history.
-pub fn run(lab: &Lab, folder: &Path, script: &Script) -> anyhow::Result<History> {
+pub fn run(site: &dyn Site, folder: &Path, script: &Script) -> anyhow::Result<History> {
     let mut receiver = Receiver::start(StdRng::seed_from_u64(script.receiver))?;
-    let planes = Planes::start(lab, folder, script)?;
+    let planes = site.start(folder, script)?;
     let plane = planes.first()?;
     receiver.register(plane)?;
-    for carrier in lab.carriers() {
-        carrier.behave(script.carriers)?;
-    }
+    site.behave(script.carriers)?;
     let door = Door::of(planes.all());
-    let watch = planes.replicas().map(|replicas| Watch::start(replicas.database_url())).transpose()?;
+    let every = if script.per_second < MANY { OWNERS_EVERY } else { OWNERS_OF_MANY_EVERY };
+    let watch = planes.replicas().map(|replicas| Watch::start(replicas.database_url(), every)).transpose()?;
     let hands = Hands {
-        lab,
+        site,
         planes: planes.all(),
         replicas: planes.replicas(),
         upgrade: script.upgrade.as_ref(),
@@ -185,7 +199,7 @@ pub fn run(lab: &Lab, folder: &Path, script: &Script) -> anyhow::Result<History>
     let is_over = AtomicBool::new(false);
     let (asked, broken, accounts) = std::thread::scope(|scope| {
         let hands = &hands;
-        let accounts = scope.spawn(|| accounts(lab, &is_over));
+        let accounts = scope.spawn(|| site.accounts(&is_over));
         let tracks: Vec<_> =
             script.tracks.iter().map(|track| scope.spawn(move || hands.follow(track))).collect();
         let asked = door.ask_for(&script.calls, hands.start, script.per_second);
@@ -199,81 +213,40 @@ pub fn run(lab: &Lab, folder: &Path, script: &Script) -> anyhow::Result<History>
         Ok::<_, anyhow::Error>((asked?, broken, accounts))
     })?;
     let takeovers = watch.map(|watch| watch.takeovers(&broken)).transpose()?.unwrap_or_default();
-    let ended = || collect::told(plane).is_ok_and(|told| told.iter().all(|call| call.status.is_terminal()));
     // What has not ended then is in the history, and a violation.
-    while_waiting(ENDED_WITHIN, ended);
+    while_waiting(ENDED_WITHIN, || {
+        planes.all().iter().all(|plane| plane.metric(OPEN, &[]).is_ok_and(|open| open == 0.0))
+    });
+    while_waiting(ENDED_WITHIN, || {
+        collect::told(plane).is_ok_and(|told| told.iter().all(|call| call.status.is_terminal()))
+    });
     // An event of the last step is numbered after it: it is looked for twice.
     for _ in 0..2 {
         pause(NUMBERED_WITHIN);
         while_waiting(TOLD_WITHIN, || receiver.has_all(plane));
     }
-    let left = channels_left(lab, &broken)?;
+    let left = site.left(&broken)?;
     let mut told = collect::told(plane)?;
-    for carrier in lab.carriers() {
-        carrier.seen_when_quiet(QUIET)?;
-    }
+    let (seen, pressed) = site.seen()?;
     planes.all().iter().try_for_each(ControlPlane::stop)?;
     collect::add_logs(&planes.database_url(), &mut told).context("read the log of transitions")?;
-    let routes = lab.plan().trunk_plans(lab.subnet());
-    let routes = routes.into_iter().map(|trunk| Route { node: trunk.node, carrier: trunk.carrier }).collect();
     Ok(History {
         asked,
         told,
-        seen: collect::seen(lab)?,
-        pressed: collect::pressed(lab)?,
+        seen,
+        pressed,
         posted: receiver.posted(),
         broken,
         takeovers,
         accounts,
-        routes,
+        routes: site.routes(),
         left,
     })
-}
-
-/// Counts the carriers' channels until it is over, where their accounts are limited.
-fn accounts(lab: &Lab, is_over: &AtomicBool) -> anyhow::Result<Vec<Account>> {
-    let Some((cps_max, channels_max)) = lab.plan().account else { return Ok(Vec::new()) };
-    let account = |carrier: &lab::Carrier| Account {
-        carrier: carrier.name().to_owned(),
-        cps_max,
-        channels_max,
-        channels: 0,
-    };
-    let mut accounts: Vec<_> = lab.carriers().iter().map(account).collect();
-    while !is_over.load(Ordering::Relaxed) {
-        for (account, carrier) in accounts.iter_mut().zip(lab.carriers()) {
-            account.channels = account.channels.max(carrier.channels()?);
-        }
-        pause(COUNTED_EVERY);
-    }
-    Ok(accounts)
 }
 
 fn while_waiting(at_most: Duration, ended: impl Fn() -> bool) {
     let start = now();
     while !ended() && start.elapsed() < at_most {
-        pause(QUIET);
+        pause(LOOK_EVERY);
     }
-}
-
-/// Channels of each node that lives, once they are gone or have stayed too long.
-fn channels_left(lab: &Lab, broken: &[Broken]) -> anyhow::Result<Vec<(String, u32)>> {
-    let mut left = Vec::new();
-    for pbx in lab.pbxes() {
-        let off = |broken: &Broken| {
-            broken.until.is_none() && broken.subject == Subject::Node(pbx.name().to_owned())
-        };
-        if broken.iter().any(off) {
-            continue;
-        }
-        let mut channels = 0;
-        let silent = || {
-            let said = pbx.console("core show channels count").unwrap_or_default();
-            channels = said.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(u32::MAX);
-            channels == 0
-        };
-        wait_until("a node to be silent", SILENT_WITHIN, "", silent).ok();
-        left.push((pbx.name().to_owned(), channels));
-    }
-    Ok(left)
 }

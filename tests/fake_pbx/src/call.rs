@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout};
 
-use crate::pbx::{Channel, Seen, Shared};
+use crate::pbx::{Channel, Dialog, Seen, Shared};
 use crate::script::{Ending, Fault, Plan, Said, Script};
 use crate::talk::{Next, Talk};
 use crate::wire::Packet;
@@ -95,6 +95,20 @@ impl Call {
             state.next_channel += 1;
             let name = format!("PJSIP/{}-{:08x}", self.endpoint, state.next_channel);
             let caller = self.action.get("CallerID").unwrap_or("<unknown>").to_owned();
+            let is_dialog = self.script.keeps_dialogs && self.plan.ending != Ending::DnsFailure;
+            let dialog = is_dialog.then(|| {
+                state.dialogs.push(Dialog {
+                    number: self.number.clone(),
+                    endpoint: self.endpoint.clone(),
+                    at: Instant::now(),
+                    rang_at: None,
+                    answered_at: None,
+                    code: None,
+                    keys: Vec::new(),
+                    ended_at: None,
+                });
+                state.dialogs.len() - 1
+            });
             let channel = Channel {
                 name,
                 number: self.number.clone(),
@@ -103,6 +117,7 @@ impl Call {
                 hangup: None,
                 changed: self.changed.clone(),
                 talk: Talk::default(),
+                dialog,
             };
             state.channels.insert(self.id.clone(), channel.clone());
             channel
@@ -214,6 +229,7 @@ impl Call {
             return;
         }
         self.count(|seen| seen.answers += 1);
+        self.tell(|dialog, now| (dialog.answered_at, dialog.code) = (Some(now), Some(200)));
         let Some(channel) = self.set_state(UP) else { return };
         self.raise(Packet::event("Newstate", "call").extend(snapshot("", &self.id, &channel)));
         let end = Packet::event("DialEnd", "call").extend(snapshot("Dest", &self.id, &channel));
@@ -241,6 +257,7 @@ impl Call {
 
     fn ring(&self) -> bool {
         self.count(|seen| seen.rings += 1);
+        self.tell(|dialog, now| dialog.rang_at = Some(now));
         let Some(channel) = self.set_state(RINGING) else { return false };
         self.raise(Packet::event("Newstate", "call").extend(snapshot("", &self.id, &channel)));
         self.dial_state("RINGING");
@@ -258,6 +275,10 @@ impl Call {
     fn refused(&self, code: u16) {
         let (cause, dial_status) = meaning(code);
         let dial_status = Some(dial_status);
+        // Timer B is the PBX's own, not an answer.
+        if code != 408 {
+            self.tell(|dialog, _| dialog.code = Some(code));
+        }
         self.end(&End { cause, tech_cause: Some(code), dial_status, reason: 0, hangup_request: code != 408 });
     }
 
@@ -279,7 +300,12 @@ impl Call {
 
     /// The order that was measured: HangupRequest first, the recorder, OriginateResponse, then Hangup.
     fn end(&self, end: &End) {
-        let Some(channel) = self.shared.state().channels.remove(&self.id) else { return };
+        let channel = {
+            let mut state = self.shared.state();
+            let Some(channel) = state.channels.remove(&self.id) else { return };
+            state.note(&channel, |dialog, now| dialog.ended_at = Some(now));
+            channel
+        };
         let tech_cause = end.tech_cause.filter(|_| self.script.tech_cause);
         let with_tech_cause = |packet: Packet| match tech_cause {
             Some(code) => packet.add("TechCause", code),
@@ -342,6 +368,14 @@ impl Call {
         let channel = state.channels.get_mut(&self.id)?;
         channel.state = to;
         Some(channel.clone())
+    }
+
+    /// Writes down what the carrier saw.
+    pub(crate) fn tell(&self, change: impl FnOnce(&mut Dialog, Instant)) {
+        let mut state = self.shared.state();
+        if let Some(channel) = state.channels.get(&self.id).cloned() {
+            state.note(&channel, change);
+        }
     }
 
     fn count(&self, change: impl FnOnce(&mut Seen)) {

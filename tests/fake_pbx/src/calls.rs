@@ -41,6 +41,7 @@ pub(crate) async fn originate(shared: &Arc<Shared>, action: &Packet) -> Answer {
         let own = state.plans.get_mut(&number);
         let plan =
             own.and_then(|plans| if plans.len() > 1 { plans.pop_front() } else { plans.front().cloned() });
+        let plan = plan.or_else(|| script.of_number.and_then(|of| of(&number)));
         let plan = plan.or_else(|| state.endpoint_plans.get(&endpoint).cloned());
         (plan.unwrap_or_else(|| script.default.clone()), boots)
     };

@@ -30,6 +30,6 @@ mod session;
 mod talk;
 mod wire;
 
-pub use pbx::{FakePbx, Seen};
+pub use pbx::{Dialog, FakePbx, Seen};
 pub use script::{CoreStatus, Ending, Fault, Plan, Said, Script};
 pub use wire::Packet;

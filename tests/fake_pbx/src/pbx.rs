@@ -29,6 +29,27 @@ pub struct Seen {
     pub answers: u32,
 }
 
+/// A call as the carrier behind an endpoint had it. Moments are of tokio's clock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dialog {
+    /// Whom it phones.
+    pub number: String,
+    /// Over which endpoint.
+    pub endpoint: String,
+    /// Its INVITE.
+    pub at: Instant,
+    /// The phone rang.
+    pub rang_at: Option<Instant>,
+    /// It was answered.
+    pub answered_at: Option<Instant>,
+    /// The carrier's own final answer; `None`: none, or the PBX gave up before.
+    pub code: Option<u16>,
+    /// What the callee pressed, and when.
+    pub keys: Vec<(char, Instant)>,
+    /// It was over.
+    pub ended_at: Option<Instant>,
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Channel {
     pub(crate) name: String,
@@ -39,6 +60,8 @@ pub(crate) struct Channel {
     pub(crate) hangup: Option<u16>,
     pub(crate) changed: Arc<Notify>,
     pub(crate) talk: Talk,
+    /// Its place among [`State::dialogs`], where those are kept.
+    pub(crate) dialog: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -56,6 +79,7 @@ pub(crate) struct State {
     pub(crate) db: BTreeMap<(String, String), String>,
     pub(crate) globals: HashMap<String, String>,
     pub(crate) seen: HashMap<String, Seen>,
+    pub(crate) dialogs: Vec<Dialog>,
     pub(crate) links: HashMap<u64, Link>,
     pub(crate) next_link: u64,
     pub(crate) next_channel: u32,
@@ -64,6 +88,15 @@ pub(crate) struct State {
     pub(crate) logins: u64,
     pub(crate) down_endpoints: Vec<String>,
     pub(crate) endpoint_plans: HashMap<String, Plan>,
+}
+
+impl State {
+    /// Writes down what happened to a channel's call, now.
+    pub(crate) fn note(&mut self, channel: &Channel, change: impl FnOnce(&mut Dialog, Instant)) {
+        if let Some(dialog) = channel.dialog.and_then(|at| self.dialogs.get_mut(at)) {
+            change(dialog, Instant::now());
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -220,6 +253,12 @@ impl FakePbx {
         })
     }
 
+    /// Every call that reached a carrier, in the order of its coming, where [`Script::keeps_dialogs`] says so.
+    #[must_use]
+    pub fn dialogs(&self) -> Vec<Dialog> {
+        self.shared.state().dialogs.clone()
+    }
+
     /// Ids of the channels that live.
     #[must_use]
     pub fn live_channels(&self) -> Vec<String> {
@@ -280,7 +319,10 @@ impl FakePbx {
         let mut state = self.shared.state();
         state.boots += 1;
         let channels = std::mem::take(&mut state.channels);
-        channels.values().for_each(|channel| channel.changed.notify_one());
+        for channel in channels.values() {
+            state.note(channel, |dialog, now| dialog.ended_at = Some(now));
+            channel.changed.notify_one();
+        }
     }
 
     /// Connections are refused from now on; sessions stay.

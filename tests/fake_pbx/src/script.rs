@@ -157,7 +157,9 @@ pub struct Script {
     pub username: String,
     /// Its secret.
     pub secret: String,
-    /// For numbers without a plan of their own.
+    /// What a number means by its digits, where it has no plan of its own.
+    pub of_number: Option<fn(&str) -> Option<Plan>>,
+    /// For all other numbers.
     pub default: Plan,
     /// Between one thing and the next in a call.
     pub step: Duration,
@@ -177,6 +179,8 @@ pub struct Script {
     pub core_status: CoreStatus,
     /// Whether [`crate::FakePbx::actions`] tells of every action that came. One that is pinged for hours should not.
     pub keeps_actions: bool,
+    /// Whether [`crate::FakePbx::dialogs`] tells of every call.
+    pub keeps_dialogs: bool,
 }
 
 impl Default for Script {
@@ -184,6 +188,7 @@ impl Default for Script {
         Self {
             username: "ringward".to_owned(),
             secret: "secret".to_owned(),
+            of_number: None,
             default: Plan::of(Ending::answer()),
             step: Duration::from_millis(2),
             timer_b: Duration::from_millis(300),
@@ -194,6 +199,7 @@ impl Default for Script {
             tech_cause: true,
             core_status: CoreStatus::Answers,
             keeps_actions: true,
+            keeps_dialogs: false,
         }
     }
 }

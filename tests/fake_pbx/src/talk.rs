@@ -33,6 +33,7 @@ impl Call {
         match said {
             Said::Key(_) | Said::Machine(_) if !self.script.hears_keys => Next::GoesOn,
             Said::Key(key) => {
+                self.tell(|dialog, now| dialog.keys.push((key, now)));
                 self.note(|talk| talk.key = Some(key));
                 if self.plan.has(Fault::DropAtKey) {
                     self.shared.cut_links();

@@ -1,4 +1,4 @@
-//! An AMI stream: the control plane's session, through the true gate, at a fake PBX.
+//! An AMI stream: a control plane's session, through the true gate, at a fake PBX.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,11 +21,11 @@ const PIPE: usize = 16 * 1024;
 const LOGIN_MAX: Duration = Duration::from_secs(5);
 
 /// Serves one stream to its end.
-pub(crate) async fn carry(node: Arc<Node>, stream_id: StreamId) -> anyhow::Result<()> {
+pub(crate) async fn carry(node: Arc<Node>, plane: usize, stream_id: StreamId) -> anyhow::Result<()> {
     let (mut asterisk, pbx) = tokio::io::duplex(PIPE);
     node.pbx.serve(pbx);
     let (banner, rest) = timeout(LOGIN_MAX, log_in(&mut asterisk)).await.context("no login in time")??;
-    let socket = node.identity.web_socket(&ami_path(&stream_id), AMI_CHUNK_MAX).await?;
+    let socket = node.identity.web_socket(plane, &ami_path(&stream_id), AMI_CHUNK_MAX).await?;
     let (mut sink, mut frames) = socket.split();
     let mut stream = Stream::new();
     sink.send(Frame::binary(Stream::greeting(&banner))).await?;

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
+use fake_pbx::Script;
 use rand::{SeedableRng, rngs::StdRng};
 use tokio::{
     sync::Semaphore,
@@ -37,6 +38,19 @@ impl Fleet {
     /// # Errors
     /// The control plane refuses something.
     pub async fn start(operator: &Operator, plan: Plan, seed: u64) -> anyhow::Result<Self> {
+        Self::start_with(operator, plan, seed, Script::default()).await
+    }
+
+    /// The same, where calls go as this script says; whatever it says of the login.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_with(
+        operator: &Operator,
+        plan: Plan,
+        seed: u64,
+        script: Script,
+    ) -> anyhow::Result<Self> {
         operator.apply(plan.fleet_toml()).await?;
         let places = Arc::new(Semaphore::new(JOINING_MAX));
         let mut joining = JoinSet::new();
@@ -58,7 +72,7 @@ impl Fleet {
         let agent = |(node, identity): (usize, Identity)| {
             // A node's own chance, whatever the others do.
             let rng = StdRng::seed_from_u64(seed ^ (node as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-            Ok(Agent::start(Plan::node(node).parse()?, identity, endpoints.clone(), rng))
+            Ok(Agent::start(Plan::node(node).parse()?, identity, endpoints.clone(), script.clone(), rng))
         };
         let agents = joined.into_iter().map(agent).collect::<anyhow::Result<Vec<_>>>()?;
         Ok(Self { plan, agents })
@@ -84,7 +98,7 @@ impl Fleet {
         self.agents.get(node).context("no such node")
     }
 
-    /// Waits until every node has a link, and its PBX a session of the control plane's.
+    /// Waits until every node has a link to every control plane, and its PBX a session of each.
     ///
     /// # Errors
     /// Not within `limit`.

@@ -28,7 +28,8 @@ pub(crate) type Socket = WebSocketStream<TlsStream<TcpStream>>;
 /// What a node has of its joining.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
-    url: PlaneUrl,
+    /// Where each control plane's agents' door is.
+    urls: Vec<PlaneUrl>,
     source: Ipv4Addr,
     config: Arc<ClientConfig>,
 }
@@ -52,9 +53,9 @@ pub(crate) async fn join(token: &JoinToken, source: Ipv4Addr) -> anyhow::Result<
     let csr_pem = CertificateParams::default().serialize_request(&key)?.pem()?;
     let request = JoinRequest { secret: token.secret.clone(), node: token.node.clone(), csr_pem };
     let body = serde_json::to_string(&request)?;
-    let url = token.urls.first().context("a token without an address")?.clone();
+    let url = token.urls.first().context("a token without an address")?;
     let asking = async {
-        let mut stream = dial(&url, source, Arc::new(tls::joining(token.ca_sha256)?)).await?;
+        let mut stream = dial(url, source, Arc::new(tls::joining(token.ca_sha256)?)).await?;
         let head = format!(
             "POST {JOIN_PATH} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
             url.authority(),
@@ -74,20 +75,31 @@ pub(crate) async fn join(token: &JoinToken, source: Ipv4Addr) -> anyhow::Result<
     let mut config = tls::joined(&joined.ca_pem, &joined.certificate_pem, &key.serialize_pem())?;
     // The agent makes its TLS anew for each dial: it resumes nothing.
     config.resumption = Resumption::disabled();
-    Ok(Identity { url, source, config: Arc::new(config) })
+    Ok(Identity { urls: token.urls.clone(), source, config: Arc::new(config) })
 }
 
 impl Identity {
-    /// A WebSocket at `path`, with messages of at most `message_max` bytes.
-    pub(crate) async fn web_socket(&self, path: &str, message_max: usize) -> anyhow::Result<Socket> {
+    /// How many control planes it dials.
+    pub(crate) fn planes(&self) -> usize {
+        self.urls.len()
+    }
+
+    /// A WebSocket at `path` of a control plane, with messages of at most `message_max` bytes.
+    pub(crate) async fn web_socket(
+        &self,
+        plane: usize,
+        path: &str,
+        message_max: usize,
+    ) -> anyhow::Result<Socket> {
+        let url = self.urls.get(plane).context("no such control plane")?;
         let opening = async {
-            let stream = dial(&self.url, self.source, Arc::clone(&self.config)).await?;
+            let stream = dial(url, self.source, Arc::clone(&self.config)).await?;
             let limits = WebSocketConfig::default()
                 .read_buffer_size(READ_BUFFER)
                 .write_buffer_size(0)
                 .max_message_size(Some(message_max))
                 .max_frame_size(Some(message_max));
-            let url = format!("wss://{}{path}", self.url.authority());
+            let url = format!("wss://{}{path}", url.authority());
             let (socket, _) = client_async_with_config(url, stream, Some(limits)).await?;
             anyhow::Ok(socket)
         };

@@ -13,6 +13,7 @@ mod ami;
 pub mod console;
 mod fleet;
 mod identity;
+mod link;
 pub mod plan;
 pub mod plane;
 mod sight;

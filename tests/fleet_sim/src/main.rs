@@ -14,6 +14,7 @@ use fleet_sim::{
     plan::Plan,
     plane::{Operator, Program},
 };
+use futures_util::future::try_join_all;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -46,7 +47,7 @@ struct Wanted {
     /// The program `ringward`.
     #[arg(long)]
     ringward: PathBuf,
-    /// For its database; emptied first.
+    /// For its database, or what each of several has beside it; emptied first.
     #[arg(long)]
     folder: PathBuf,
     /// How many nodes, four trunks each.
@@ -55,6 +56,12 @@ struct Wanted {
     /// How long it is watched at rest, in s.
     #[arg(long, default_value_t = 60)]
     rest_s: u64,
+    /// How many control planes, linked to every node; several share the PostgreSQL database of `--database-url`.
+    #[arg(long, default_value_t = 1)]
+    replicas: usize,
+    /// An empty PostgreSQL database; SQLite where none is given.
+    #[arg(long)]
+    database_url: Option<String>,
     /// Where every choice comes from; drawn where none is given.
     #[arg(long)]
     seed: Option<u64>,
@@ -66,7 +73,7 @@ async fn main() -> anyhow::Result<()> {
     let seed = wanted.seed.unwrap_or_else(|| StdRng::from_os_rng().random());
     eprintln!("seed {seed}");
     let open_files = fleet_sim::raise_open_files()?;
-    let needed = 2 * wanted.nodes as u64 + 1_000;
+    let needed = 2 * (wanted.nodes * wanted.replicas) as u64 + 1_000;
     ensure!(open_files >= needed, "{needed} open files are needed, {open_files} allowed");
     if wanted.folder.exists() {
         std::fs::remove_dir_all(&wanted.folder)?;
@@ -78,38 +85,55 @@ async fn main() -> anyhow::Result<()> {
 
 async fn measure(wanted: &Wanted, seed: u64) -> anyhow::Result<Value> {
     let plan = Plan::of(wanted.nodes);
-    let mut ringward = Program::start(&wanted.ringward, &wanted.folder).await?;
+    let mut ringwards = match &wanted.database_url {
+        Some(url) => Program::several(&wanted.ringward, &wanted.folder, url, wanted.replicas).await?,
+        None => {
+            ensure!(wanted.replicas == 1, "several share a PostgreSQL database: --database-url");
+            vec![Program::start(&wanted.ringward, &wanted.folder).await?]
+        }
+    };
+    let (ringward, others) = ringwards.split_first_mut().context("there is none")?;
     let operator = ringward.operator().await?;
+    let operators: Vec<_> =
+        std::iter::once(operator.clone()).chain(others.iter().map(|other| other.beside(&operator))).collect();
     let empty_mb = rss_mb(ringward.pid()?)?;
     eprintln!("{} nodes join", plan.nodes);
     let began = Instant::now();
     let fleet = Fleet::start(&operator, plan, seed).await?;
     let joined = began.elapsed();
     fleet.linked(LINKED_MAX).await?;
-    fleet.agrees(&operator, LINKED_MAX).await?;
+    agree(&fleet, &operators).await?;
     eprintln!("joined after {joined:.1?}; at rest for {} s", wanted.rest_s);
     sleep(SETTLE).await;
     let rest = Duration::from_secs(wanted.rest_s);
-    let cpu = busy(ringward.pid()?, rest).await?;
-    let rss = rss_mb(ringward.pid()?)?;
+    // Of several the one that has most to do: one of them leads.
+    let pids =
+        std::iter::once(&*ringward).chain(&*others).map(Program::pid).collect::<anyhow::Result<Vec<_>>>()?;
+    let cpu = try_join_all(pids.iter().map(|pid| busy(*pid, rest))).await?.into_iter().fold(0.0, f64::max);
+    let rss = pids
+        .iter()
+        .map(|pid| rss_mb(*pid))
+        .collect::<anyhow::Result<Vec<_>>>()?
+        .into_iter()
+        .fold(0.0, f64::max);
     eprintln!("{rss:.0} MB, {cpu:.3} cores; {CONSOLES} consoles");
     let consoles = consoles(&fleet, &operator, ringward.pid()?).await?;
     eprintln!("{consoles}; {SAMPLES} changes");
     let mut rng = StdRng::seed_from_u64(seed);
-    let alone = changes(&fleet, &operator, &mut rng, SAMPLES).await?;
+    let alone = changes(&fleet, &operators, &mut rng, SAMPLES).await?;
     let mut lists = Vec::new();
     let beside = tokio::select! {
-        beside = changes(&fleet, &operator, &mut rng, SAMPLES_BESIDE) => beside?,
+        beside = changes(&fleet, &operators, &mut rng, SAMPLES_BESIDE) => beside?,
         Err(error) = list(&operator, &mut lists) => return Err(error),
     };
     lists.sort_by(f64::total_cmp);
-    fleet.agrees(&operator, LINKED_MAX).await?;
+    agree(&fleet, &operators).await?;
     let (p50, p99, beside_p99) = (at(&alone, 0.5), at(&alone, 0.99), at(&beside, 0.99));
     eprintln!("p50 {p50:.1} ms, p99 {p99:.1} ms, beside lists {beside_p99:.1} ms; every link is cut");
     for agent in fleet.agents() {
         agent.order(Order::Cut).await;
     }
-    let storm = back(&fleet, &operator).await?;
+    let storm = back(&fleet, &operators).await?;
     eprintln!("back after {storm:.1?}; killed and started again");
     fleet.agents().iter().for_each(|agent| agent.excuse(true));
     ringward.kill().await?;
@@ -125,6 +149,7 @@ async fn measure(wanted: &Wanted, seed: u64) -> anyhow::Result<Value> {
     Ok(json!({
         "seed": seed,
         "nodes": plan.nodes,
+        "replicas": wanted.replicas,
         "trunks": plan.trunks(),
         "empty_rss_mb": round(empty_mb),
         "rss_mb": round(rss),
@@ -191,24 +216,32 @@ async fn changing(fleet: &Fleet, operator: &Operator, ringward: u32) -> anyhow::
     }
 }
 
+/// Until every control plane knows of each trunk what is the case.
+async fn agree(fleet: &Fleet, operators: &[Operator]) -> anyhow::Result<()> {
+    for operator in operators {
+        fleet.agrees(operator, LINKED_MAX).await?;
+    }
+    Ok(())
+}
+
 /// Until the links that were just cut are there again, and every trunk can be used.
-async fn back(fleet: &Fleet, operator: &Operator) -> anyhow::Result<Duration> {
+async fn back(fleet: &Fleet, operators: &[Operator]) -> anyhow::Result<Duration> {
     let began = Instant::now();
     // The orders have to arrive first.
     while fleet.agents().iter().all(fleet_sim::Agent::is_linked) {
         sleep(LOOK_EVERY).await;
     }
     fleet.linked(LINKED_MAX).await?;
-    fleet.agrees(operator, LINKED_MAX).await?;
+    agree(fleet, operators).await?;
     Ok(began.elapsed())
 }
 
 /// Contacts of trunks that stop to answer, one after the other, in ms from the moment that its agent sees it until the
-/// control plane, asked each millisecond, says that calls pass the trunk over.
+/// last of the control planes, each asked each millisecond, says that calls pass the trunk over.
 /// The shortest first.
 async fn changes(
     fleet: &Fleet,
-    operator: &Operator,
+    operators: &[Operator],
     rng: &mut StdRng,
     samples: usize,
 ) -> anyhow::Result<Vec<f64>> {
@@ -222,16 +255,28 @@ async fn changes(
         }
         sleep(APART).await;
         let path = format!("/admin/v1/trunks/{}/why", Plan::trunk(node, trunk));
-        let standing = async || anyhow::Ok(operator.get(&path).await?["standing"].clone());
-        ensure!(standing().await? == "preferred", "{path} before its change");
+        let path = &path;
+        let preferred =
+            async |operator: &Operator| anyhow::Ok(operator.get(path).await?["standing"] == "preferred");
+        for operator in operators {
+            ensure!(
+                preferred(operator).await?,
+                "before its change {path} says {}",
+                operator.get(path).await?
+            );
+        }
         let began = Instant::now();
         agent.set_down(trunk, true);
-        while standing().await? == "preferred" {
-            if began.elapsed() > CHANGE_MAX {
-                bail!("{path}: the change never came");
+        let known = operators.iter().map(async |operator| {
+            while preferred(operator).await? {
+                if began.elapsed() > CHANGE_MAX {
+                    bail!("{path}: the change never came");
+                }
+                sleep(LOOK_EVERY).await;
             }
-            sleep(LOOK_EVERY).await;
-        }
+            Ok(())
+        });
+        try_join_all(known).await?;
         took.push(began.elapsed().as_secs_f64() * 1_000.0);
     }
     took.sort_by(f64::total_cmp);

@@ -6,8 +6,8 @@ use std::{fmt::Write as _, net::Ipv4Addr};
 const NODES_PER_ROUTE: usize = 25;
 /// Numbers of routes: `+48` and three digits.
 const ROUTES_MAX: usize = 1_000;
-/// Carriers that the trunks of one node go to, one each.
-const CARRIERS: usize = 16;
+/// What a busy trunk takes: calls in a second and at a time, more than any fleet in one process gets through.
+const BUSY: (u32, u32) = (1_000, 2_000);
 
 /// How large it is.
 #[derive(Debug, Clone, Copy)]
@@ -16,13 +16,23 @@ pub struct Plan {
     pub nodes: usize,
     /// Trunks of each; 32 at most.
     pub trunks_per_node: usize,
+    /// Carriers, to which the trunks of a node go by turns.
+    pub carriers: usize,
+    /// What each carrier's account has: starts in a second, channels at a time. Its trunks have enough then.
+    pub account: Option<(u32, u32)>,
 }
 
 impl Plan {
-    /// Nodes of four trunks.
+    /// Nodes of four trunks, among sixteen carriers.
     #[must_use]
     pub const fn of(nodes: usize) -> Self {
-        Self { nodes, trunks_per_node: 4 }
+        Self { nodes, trunks_per_node: 4, carriers: 16, account: None }
+    }
+
+    /// Few nodes for many calls: each has a trunk to every carrier, and what bounds the calls are the carriers' accounts.
+    #[must_use]
+    pub const fn busy(nodes: usize, carriers: usize, account: (u32, u32)) -> Self {
+        Self { nodes, trunks_per_node: carriers, carriers, account: Some(account) }
     }
 
     /// Trunks of all nodes.
@@ -49,6 +59,18 @@ impl Plan {
         format!("t{trunk}-{}", Self::node(node))
     }
 
+    /// The name of a carrier, by its number from 0.
+    #[must_use]
+    pub fn carrier(carrier: usize) -> String {
+        format!("c{carrier}")
+    }
+
+    /// The number of the carrier that a node's trunk leads to.
+    #[must_use]
+    pub const fn carrier_of(self, node: usize, trunk: usize) -> usize {
+        (node + trunk) % self.carriers
+    }
+
     /// Where a node dials from: each from an address of its own, as in a fleet.
     #[must_use]
     pub fn source(node: usize) -> Ipv4Addr {
@@ -61,8 +83,14 @@ impl Plan {
     pub fn fleet_toml(self) -> String {
         let mut text = String::new();
         // Writing to a String cannot fail.
-        for carrier in 0..CARRIERS {
-            let _ = writeln!(text, "[[carrier]]\nname = \"c{carrier}\"");
+        let limits = |limits: Option<(u32, u32)>| {
+            limits.map_or_else(String::new, |(cps, channels)| {
+                format!("\ncps_max = {cps}\nchannels_max = {channels}")
+            })
+        };
+        for carrier in 0..self.carriers {
+            let name = Self::carrier(carrier);
+            let _ = writeln!(text, "[[carrier]]\nname = \"{name}\"{}", limits(self.account));
         }
         for node in 0..self.nodes {
             let _ = writeln!(text, "[[node]]\nname = \"{}\"", Self::node(node));
@@ -71,11 +99,12 @@ impl Plan {
             for trunk in 0..self.trunks_per_node {
                 let _ = writeln!(
                     text,
-                    "[[trunk]]\nname = \"{}\"\nnode = \"{}\"\ncarrier = \"c{}\"\nendpoint = \"{}\"",
+                    "[[trunk]]\nname = \"{}\"\nnode = \"{}\"\ncarrier = \"{}\"\nendpoint = \"{}\"{}",
                     Self::trunk(node, trunk),
                     Self::node(node),
-                    (node + trunk) % CARRIERS,
+                    Self::carrier(self.carrier_of(node, trunk)),
                     Self::endpoint(trunk),
+                    limits(self.account.map(|_| BUSY)),
                 );
             }
         }
@@ -86,7 +115,10 @@ impl Plan {
                 (0..self.trunks_per_node).map(move |trunk| format!("\"{}\"", Self::trunk(node, trunk)))
             };
             let names: Vec<_> = nodes.iter().flat_map(names).collect();
-            let _ = writeln!(text, "[[route]]\nprefix = \"+48{route:03}\"\ntiers = [[{}]]", names.join(", "));
+            // All numbers, where all nodes serve them.
+            let prefix =
+                if self.nodes <= NODES_PER_ROUTE { "+".to_owned() } else { format!("+48{route:03}") };
+            let _ = writeln!(text, "[[route]]\nprefix = \"{prefix}\"\ntiers = [[{}]]", names.join(", "));
         }
         text
     }

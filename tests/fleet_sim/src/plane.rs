@@ -26,7 +26,8 @@ pub struct Operator {
     http: reqwest::Client,
     url: String,
     key: String,
-    agents: SocketAddr,
+    /// Where agents reach every control plane.
+    agents: Vec<SocketAddr>,
 }
 
 impl Operator {
@@ -35,12 +36,29 @@ impl Operator {
     /// # Errors
     /// It does not give one.
     pub async fn bootstrap(operator: SocketAddr, agents: SocketAddr, folder: &Path) -> anyhow::Result<Self> {
-        let http = reqwest::Client::builder().no_proxy().timeout(ANSWER_MAX).build()?;
-        let mut this = Self { http, url: format!("http://{operator}"), key: String::new(), agents };
+        Self::first(operator, vec![agents], folder).await
+    }
+
+    async fn first(operator: SocketAddr, agents: Vec<SocketAddr>, folder: &Path) -> anyhow::Result<Self> {
+        let mut this = Self::with(format!("http://{operator}"), String::new(), agents)?;
         let token = std::fs::read_to_string(folder.join("bootstrap.token"))?;
         let key = this.post("/admin/v1/bootstrap", &json!({"token": token.trim()})).await?;
         key["secret"].as_str().context("no key")?.clone_into(&mut this.key);
         Ok(this)
+    }
+
+    /// The door at this URL, by a key that was made before, of control planes which agents reach there.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn with(url: String, key: String, agents: Vec<SocketAddr>) -> anyhow::Result<Self> {
+        let http = reqwest::Client::builder().no_proxy().timeout(ANSWER_MAX).build()?;
+        Ok(Self { http, url, key, agents })
+    }
+
+    /// The same at another control plane of the same database.
+    fn at(&self, operator: SocketAddr) -> Self {
+        Self { url: format!("http://{operator}"), ..self.clone() }
     }
 
     /// Where the door is, and the key to it.
@@ -92,7 +110,8 @@ impl Operator {
     /// # Errors
     /// There is no such node.
     pub async fn token(&self, node: &str) -> anyhow::Result<JoinToken> {
-        let body = json!({"urls": [format!("https://{}", self.agents)]});
+        let urls: Vec<_> = self.agents.iter().map(|door| format!("https://{door}")).collect();
+        let body = json!({"urls": urls});
         let answer = self.post(&format!("/admin/v1/nodes/{node}/token"), &body).await?;
         Ok(answer["token"].as_str().context("no token")?.parse()?)
     }
@@ -109,11 +128,18 @@ impl Operator {
     }
 }
 
+/// What several of one database must have, made by the first one.
+const SHARED: [&str; 3] = ["agents-ca.pem", "audit-key.der", "secrets.key"];
+
 /// A running `ringward serve`, killed when this is dropped.
 pub struct Program {
     program: PathBuf,
     folder: PathBuf,
     doors: [SocketAddr; 3],
+    /// PostgreSQL, where it is one of several.
+    database_url: Option<String>,
+    /// Where agents reach it and those beside it.
+    reach: Vec<SocketAddr>,
     child: Option<Child>,
 }
 
@@ -123,15 +149,53 @@ impl Program {
     /// # Errors
     /// It does not get ready.
     pub async fn start(program: &Path, folder: &Path) -> anyhow::Result<Self> {
+        let mut this = Self::unopened(program, folder, None)?;
+        this.reach.extend([this.agents()]);
+        this.start_again().await?;
+        Ok(this)
+    }
+
+    /// Starts so many on one empty PostgreSQL database, each in a folder of its own below this one.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn several(
+        program: &Path,
+        folder: &Path,
+        database_url: &str,
+        count: usize,
+    ) -> anyhow::Result<Vec<Self>> {
+        let one =
+            |n: usize| Self::unopened(program, &folder.join(format!("replica-{n}")), Some(database_url));
+        let mut all = (1..=count).map(one).collect::<anyhow::Result<Vec<_>>>()?;
+        let reach: Vec<_> = all.iter().map(Self::agents).collect();
+        let mut first: Option<PathBuf> = None;
+        for one in &mut all {
+            one.reach.clone_from(&reach);
+            for name in first.iter().flat_map(|_| SHARED) {
+                std::fs::copy(first.clone().unwrap_or_default().join(name), one.folder.join(name))?;
+            }
+            one.start_again().await?;
+            first.get_or_insert_with(|| one.folder.clone());
+        }
+        Ok(all)
+    }
+
+    fn unopened(program: &Path, folder: &Path, database_url: Option<&str>) -> anyhow::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let free = || {
             let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
             listener.local_addr()
         };
         let doors = [free()?, free()?, free()?];
-        let mut this = Self { program: program.to_owned(), folder: folder.to_owned(), doors, child: None };
-        this.start_again().await?;
-        Ok(this)
+        Ok(Self {
+            program: program.to_owned(),
+            folder: folder.to_owned(),
+            doors,
+            database_url: database_url.map(str::to_owned),
+            reach: Vec::new(),
+            child: None,
+        })
     }
 
     /// The same on what it has left. Says how long it took until it was ready.
@@ -142,15 +206,21 @@ impl Program {
         let log = self.folder.join("ringward.log");
         let open = || std::fs::File::options().create(true).append(true).open(&log);
         let [api, operator, agents] = self.doors;
+        let urls: Vec<_> = self.reach.iter().map(|door| format!("\"https://{door}\"")).collect();
         let began = Instant::now();
-        let child = Command::new(&self.program)
+        let mut command = Command::new(&self.program);
+        command
             .args(["serve", "--data-dir"])
             .arg(&self.folder)
             .args(["--api-listen", &api.to_string()])
             .args(["--operator-listen", &operator.to_string()])
             .args(["--agents-listen", &agents.to_string()])
-            .env("RINGWARD_AGENTS__URLS", format!("[\"https://{agents}\"]"))
-            .env_remove("RINGWARD_DATABASE_URL")
+            .env("RINGWARD_AGENTS__URLS", format!("[{}]", urls.join(",")))
+            .env_remove("RINGWARD_DATABASE_URL");
+        if let Some(url) = &self.database_url {
+            command.env("RINGWARD_DATABASE_URL", url).env("RINGWARD_REPLICAS__ENABLED", "true");
+        }
+        let child = command
             .stdin(Stdio::null())
             .stdout(open()?)
             .stderr(open()?)
@@ -185,8 +255,20 @@ impl Program {
     /// # Errors
     /// It does not give one.
     pub async fn operator(&self) -> anyhow::Result<Operator> {
-        let [_, operator, agents] = self.doors;
-        Operator::bootstrap(operator, agents, &self.folder).await
+        let [_, operator, _] = self.doors;
+        Operator::first(operator, self.reach.clone(), &self.folder).await
+    }
+
+    /// Its operator, by the key of another one on the same database.
+    #[must_use]
+    pub fn beside(&self, first: &Operator) -> Operator {
+        let [_, operator, _] = self.doors;
+        first.at(operator)
+    }
+
+    fn agents(&self) -> SocketAddr {
+        let [_, _, agents] = self.doors;
+        agents
     }
 
     /// Its pid.

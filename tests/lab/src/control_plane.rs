@@ -163,6 +163,12 @@ impl ControlPlane {
         format!("http://{}", self.doors.operator)
     }
 
+    /// Where agents dial it.
+    #[must_use]
+    pub fn agents_door(&self) -> SocketAddr {
+        self.doors.agents
+    }
+
     /// A customer's key.
     #[must_use]
     pub fn customer_key(&self) -> &str {

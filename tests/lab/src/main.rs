@@ -72,11 +72,10 @@ enum Command {
     Packages(debs::Wanted),
     /// Measures, in the optimised build
     Bench {
-        /// agent: its memory and processor time, idle and at 100 calls per second; api: durable calls accepted per second, beside the bare framework; ban: from the packet that earns a ban to the first one dropped, beside fail2ban; dispatch: from POST to the end with fake PBXes; failover: from a 503 to the next INVITE; fleet: a thousand linked nodes, and five thousand; jail: a log read and weighed, beside fail2ban; originate: calls on real Asterisk, beside a bare loop; replicas: three control planes, one broken every ten seconds
+        /// agent: its memory and processor time, idle and at 100 calls per second; api: durable calls accepted per second, beside the bare framework; ban: from the packet that earns a ban to the first one dropped, beside fail2ban; dispatch: from POST to the end with fake PBXes; failover: from a 503 to the next INVITE; fleet: a thousand linked nodes, and five thousand; jail: a log read and weighed, beside fail2ban; originate: calls on real Asterisk, beside a bare loop; replicas: three control planes, one broken every ten seconds, at 200 calls per second to fake PBXes and at 16 to real Asterisk
         what: bench::Bench,
-        /// fleet: with so many nodes, instead of 1,000 and then 5,000
-        #[arg(long)]
-        nodes: Option<u32>,
+        #[command(flatten)]
+        size: bench::Size,
         /// One JSON object as the last line
         #[arg(long)]
         json: bool,
@@ -140,7 +139,7 @@ fn main() -> ExitCode {
         Command::Test(wanted) => stages::test(&wanted),
         Command::Ansible => stages::ansible(),
         Command::Packages(wanted) => debs::packages(&wanted),
-        Command::Bench { what, nodes, json } => bench::bench(what, nodes, json),
+        Command::Bench { what, size, json } => bench::bench(what, size, json),
         Command::Chaos(wanted) => stages::chaos(&wanted),
         Command::Fuzz(wanted) => fuzz::fuzz(&wanted),
         Command::Apart { name, command } => hands::apart(&name, &command),

@@ -78,7 +78,26 @@ pub const UNAVAILABLE: u16 = 503;
 /// The number, with `+`, of the `call`-th call (0 to 9999) that meets `behaviour` (one of BBB).
 #[must_use]
 pub fn number(behaviour: u16, call: u16) -> String {
-    format!("+4822{:03}{:04}", behaviour % 1_000, call % 10_000)
+    number_of_many(behaviour, u32::from(call % 10_000))
+}
+
+/// Fixed lines of Polish cities, each of which has room for ten thousand calls of a behaviour.
+const CITIES: [u8; 7] = [22, 12, 32, 42, 61, 71, 81];
+/// So many calls have a number of their own.
+pub const CALLS_MAX: u32 = 10_000 * CITIES.len() as u32;
+
+/// The same of more calls (0 to [`CALLS_MAX`], exclusive), for carriers that are simulated.
+#[must_use]
+pub fn number_of_many(behaviour: u16, call: u32) -> String {
+    let city = CITIES.get((call % CALLS_MAX / 10_000) as usize).copied().unwrap_or(CITIES[0]);
+    format!("+48{city}{:03}{:04}", behaviour % 1_000, call % 10_000)
+}
+
+/// What a number of this plan asks for: BBB.
+#[must_use]
+pub fn behaviour(number: &str) -> Option<u16> {
+    let digits = number.len().checked_sub(7).and_then(|at| number.get(at..at + 3))?;
+    digits.parse().ok()
 }
 
 #[cfg(test)]
@@ -89,5 +108,7 @@ mod tests {
     fn numbers_have_eleven_digits_and_hold_the_behaviour() {
         assert_eq!(number(BUSY, 7), "+48224860007");
         assert_eq!(number(SILENT, 9_999), "+48220009999");
+        assert_eq!(number_of_many(BUSY, 60_007), "+48814860007");
+        assert_eq!(behaviour(&number_of_many(BUSY, 60_007)), Some(BUSY));
     }
 }

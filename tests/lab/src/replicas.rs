@@ -29,25 +29,39 @@ impl Replicas {
         count: u8,
         set_up: impl Fn(Setup) -> Setup,
     ) -> Result<Self, LabError> {
-        restore_all()?;
-        let cluster = Cluster::start_on_disk()?;
-        let setup = |n: u8| {
-            let setup = set_up(Setup::new(&folder.join(format!("replica-{}", n + 1))));
-            let setup = setup.database(cluster.url_of(n)).agents_at(lab.root_address());
-            if n == 0 { setup.replica() } else { setup.replica().named(&format!("ringward-{}", n + 1)) }
-        };
-        let planes = ControlPlane::several((0..count).map(setup).collect())?;
-        let replicas = Self { planes, cluster };
+        let replicas = Self::open(folder, count, |setup| set_up(setup).agents_at(lab.root_address()))?;
         let first = replicas.first()?;
         first.declare(&lab.fleet_toml())?;
         for agent in lab.pbxes().iter().filter_map(Pbx::agent) {
             first.join(&agent)?;
             agent.start()?;
         }
-        for plane in &replicas.planes {
-            plane.wait_for_nodes()?;
-        }
+        replicas.wait_for_nodes()?;
         Ok(replicas)
+    }
+
+    /// The same without a fleet, for a lab or none.
+    ///
+    /// # Errors
+    /// PostgreSQL or one of them does not start.
+    pub fn open(folder: &Path, count: u8, set_up: impl Fn(Setup) -> Setup) -> Result<Self, LabError> {
+        restore_all()?;
+        let cluster = Cluster::start_on_disk()?;
+        let setup = |n: u8| {
+            let setup = set_up(Setup::new(&folder.join(format!("replica-{}", n + 1))));
+            let setup = setup.database(cluster.url_of(n));
+            if n == 0 { setup.replica() } else { setup.replica().named(&format!("ringward-{}", n + 1)) }
+        };
+        let planes = ControlPlane::several((0..count).map(setup).collect())?;
+        Ok(Self { planes, cluster })
+    }
+
+    /// Waits until each of them sees the whole fleet.
+    ///
+    /// # Errors
+    /// One does not in time.
+    pub fn wait_for_nodes(&self) -> Result<(), LabError> {
+        self.planes.iter().try_for_each(|plane| plane.wait_for_nodes().map(|_| ()))
     }
 
     /// All of them, whether they run or not.

@@ -58,9 +58,22 @@ struct Measured {
     lines: Vec<String>,
 }
 
+/// How large the fleet of [`Bench::Fleet`] is.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct Size {
+    /// fleet: with so many nodes alone, instead of 1,000, then with three control planes, and then 5,000
+    #[arg(long)]
+    nodes: Option<u32>,
+    /// fleet: with so many control planes alone, on one PostgreSQL
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=8))]
+    replicas: Option<u8>,
+}
+
 /// Measures, shows, and fails where a target is missed.
-pub(crate) fn bench(what: Bench, nodes: Option<u32>, as_json: bool) -> anyhow::Result<()> {
-    ensure!(nodes.is_none() || matches!(what, Bench::Fleet), "--nodes is for the bench of a fleet");
+pub(crate) fn bench(what: Bench, size: Size, as_json: bool) -> anyhow::Result<()> {
+    let Size { nodes, replicas } = size;
+    let is_sized = nodes.is_some() || replicas.is_some();
+    ensure!(!is_sized || matches!(what, Bench::Fleet), "--nodes and --replicas are for the bench of a fleet");
     hands::sweep_on_interrupt()?;
     let Measured { bench, figures, peer, targets, met, lines } = match what {
         Bench::Agent => agent::measure()?,
@@ -69,7 +82,7 @@ pub(crate) fn bench(what: Bench, nodes: Option<u32>, as_json: bool) -> anyhow::R
         Bench::Bans => bans::measure()?,
         Bench::Dispatch => dispatch::measure()?,
         Bench::Failover => failover::measure()?,
-        Bench::Fleet => fleet::measure(nodes)?,
+        Bench::Fleet => fleet::measure(nodes, replicas)?,
         Bench::Jail => jail::measure()?,
         Bench::Originate => originate::measure()?,
         Bench::Replicas => replicas::measure()?,
