@@ -25,8 +25,10 @@ use crate::history::Posted;
 
 /// Share of events that are refused at first.
 const REFUSED: f64 = 0.03;
-/// Share of events that hang at first.
+/// Share of events that hang at first, where calls are [`FEW`] in a second, and less where they are more: a receiver that hangs
+/// takes events slowly, and one that always hangs takes none.
 const HUNG: f64 = 0.005;
+const FEW: f64 = 8.0;
 /// Longer than the control plane waits for an answer (15 s).
 const HANGS_FOR: Duration = Duration::from_secs(20);
 /// Where it takes events.
@@ -43,6 +45,7 @@ pub(crate) struct Receiver {
 
 struct Memory {
     chance: StdRng,
+    hung: f64,
     /// Checks signatures, once the endpoint's secret is known.
     library: Option<Webhook>,
     met: HashSet<String>,
@@ -72,12 +75,13 @@ struct Data {
 }
 
 impl Receiver {
-    /// On any free port of 127.0.0.1, not known to anybody yet.
-    pub(crate) fn start(chance: StdRng) -> anyhow::Result<Self> {
+    /// On any free port of 127.0.0.1, not known to anybody yet, for so many calls in a second.
+    pub(crate) fn start(chance: StdRng, per_second: f64) -> anyhow::Result<Self> {
+        let hung = HUNG * (FEW / per_second).min(1.0);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", 0)))?;
         let address = listener.local_addr()?;
-        let memory = Memory { chance, library: None, met: HashSet::new(), posted: Vec::new() };
+        let memory = Memory { chance, hung, library: None, met: HashSet::new(), posted: Vec::new() };
         let memory = Arc::new(Mutex::new(memory));
         let router = Router::new().route(PATH, post(take)).with_state(Arc::clone(&memory));
         runtime.spawn(async move { axum::serve(listener, router).await });
@@ -134,8 +138,8 @@ impl Memory {
         let answer = match (&body, self.chance.random::<f64>()) {
             (None, _) => Answer::Refuse,
             _ if !self.met.insert(id.clone()) => Answer::Take,
-            (Some(_), chance) if chance < HUNG => Answer::Hang,
-            (Some(_), chance) if chance < HUNG + REFUSED => Answer::Refuse,
+            (Some(_), chance) if chance < self.hung => Answer::Hang,
+            (Some(_), chance) if chance < self.hung + REFUSED => Answer::Refuse,
             (Some(_), _) => Answer::Take,
         };
         let mut fingerprint = DefaultHasher::new();
@@ -164,7 +168,13 @@ mod tests {
 
     fn memory() -> Memory {
         let library = Some(Webhook::new(SECRET).unwrap());
-        Memory { chance: StdRng::seed_from_u64(4), library, met: HashSet::new(), posted: Vec::new() }
+        Memory {
+            chance: StdRng::seed_from_u64(4),
+            hung: HUNG,
+            library,
+            met: HashSet::new(),
+            posted: Vec::new(),
+        }
     }
 
     fn event(n: usize) -> (String, Bytes) {

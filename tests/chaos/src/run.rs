@@ -181,7 +181,7 @@ impl Script {
 /// # Errors
 /// The run itself broke: what the product does wrong is in the history.
 pub fn run(site: &dyn Site, folder: &Path, script: &Script) -> anyhow::Result<History> {
-    let mut receiver = Receiver::start(StdRng::seed_from_u64(script.receiver))?;
+    let mut receiver = Receiver::start(StdRng::seed_from_u64(script.receiver), script.per_second)?;
     let planes = site.start(folder, script)?;
     let plane = planes.first()?;
     receiver.register(plane)?;

@@ -53,6 +53,7 @@ pub(super) async fn due_lanes(
     Ok(rows.into_iter().map(|(org, name)| Lane { org: org.0, name }).collect())
 }
 
+/// The first of its call is looked up row by row: as a join the server reads all that is pending for it, where it knows little of the table.
 pub(super) async fn claim(c: &mut PgConnection, claim: &Claim) -> Result<Vec<Claimed>, Failure> {
     let mut rows = sqlx::query_as::<_, ClaimedRow>(
         "UPDATE webhook_delivery SET lease_owner = $1, lease_epoch = lease_epoch + 1, lease_until = $2
@@ -60,9 +61,9 @@ pub(super) async fn claim(c: &mut PgConnection, claim: &Claim) -> Result<Vec<Cla
              SELECT d.event_id, d.target FROM webhook_delivery d
              WHERE d.org_id = $6 AND d.lane = $3 AND d.delivered_at IS NULL AND d.dead_at IS NULL AND d.due_at <= $4
                  AND (d.lease_until IS NULL OR d.lease_until <= $4)
-                 AND NOT EXISTS (SELECT 1 FROM webhook_delivery e
-                     WHERE e.call_id = d.call_id AND e.target = d.target AND e.sequence < d.sequence
-                         AND e.delivered_at IS NULL AND e.dead_at IS NULL)
+                 AND (d.call_id IS NULL OR d.sequence = (SELECT e.sequence FROM webhook_delivery e
+                     WHERE e.call_id = d.call_id AND e.target = d.target AND e.delivered_at IS NULL AND e.dead_at IS NULL
+                     ORDER BY e.sequence LIMIT 1))
              ORDER BY d.due_at, d.sequence LIMIT $5 FOR UPDATE SKIP LOCKED)
          RETURNING event_id, target, org_id, call_id, tries, lease_epoch, sequence, due_at",
     )
@@ -124,12 +125,31 @@ pub(super) async fn settle(c: &mut PgConnection, settle: &Settle) -> Result<Opti
         Next::Again(at) => again = Some(at),
         Next::Dead | Next::Unreadable | Next::Gone => dead = Some(settle.at),
     }
-    let settled = sqlx::query_as::<_, (Word<OrgId>, Option<String>, i64)>(
-        "UPDATE webhook_delivery SET tries = tries + 1, last_status = $1, last_error = $2,
-             due_at = coalesce($3, due_at), delivered_at = $4, dead_at = $5, lease_owner = NULL, lease_until = NULL
-         WHERE event_id = $6 AND target = $7 AND lease_epoch = $8 AND lease_owner IS NOT NULL
-             AND delivered_at IS NULL AND dead_at IS NULL
-         RETURNING org_id, call_id, sequence",
+    // What comes after it waits as long, so that nobody looks at it in vain; or is due at once.
+    let settled = sqlx::query_scalar::<_, Word<OrgId>>(
+        "WITH settled AS (
+             UPDATE webhook_delivery SET tries = tries + 1, last_status = $1, last_error = $2,
+                 due_at = coalesce($3, due_at), delivered_at = $4, dead_at = $5, lease_owner = NULL, lease_until = NULL
+             WHERE event_id = $6 AND target = $7 AND lease_epoch = $8 AND lease_owner IS NOT NULL
+                 AND delivered_at IS NULL AND dead_at IS NULL
+             RETURNING org_id, call_id, sequence),
+         logged AS (
+             INSERT INTO webhook_try (event_id, target, ordinal, at, took_ms, status, error)
+             SELECT $6, $7, (SELECT coalesce(max(ordinal), 0) + 1 FROM webhook_try WHERE event_id = $6 AND target = $7),
+                 $9, $10, $1, $2 FROM settled
+             RETURNING ordinal),
+         forgotten AS (
+             DELETE FROM webhook_try WHERE event_id = $6 AND target = $7
+                 AND ordinal <= (SELECT ordinal - $11 FROM logged)),
+         following AS (
+             UPDATE webhook_delivery SET due_at = coalesce($3, $9)
+             WHERE call_id = (SELECT call_id FROM settled) AND target = $7 AND sequence > (SELECT sequence FROM settled)
+                 AND delivered_at IS NULL AND dead_at IS NULL
+                 AND CASE WHEN $3 IS NULL THEN due_at > $9 AND tries = 0 ELSE due_at < $3 END),
+         well AS (
+             UPDATE webhook_endpoint SET failing_since = NULL, failed_at = NULL, failing_tries = 0
+             WHERE $4 IS NOT NULL AND id = (SELECT $12::text FROM settled) AND failing_since IS NOT NULL)
+         SELECT org_id FROM settled",
     )
     .bind(settle.status.map(i32::from))
     .bind(settle.error.as_deref())
@@ -139,35 +159,18 @@ pub(super) async fn settle(c: &mut PgConnection, settle: &Settle) -> Result<Opti
     .bind(settle.event.as_str())
     .bind(settle.target.as_str())
     .bind(settle.epoch)
+    .bind(Micros::from(settle.at))
+    .bind(settle.took_ms)
+    .bind(i32::from(LOGGED_MAX))
+    .bind(match &settle.target {
+        Target::Endpoint(id) => Some(id.as_str()),
+        Target::Callback => None,
+    })
     .fetch_optional(&mut *c)
     .await?;
-    let Some((org, call, sequence)) = settled else { return Err(Failure::Fenced) };
-    write_down(c, settle).await?;
-    if let Some(again) = again {
-        // What comes after it waits as long, so that nobody looks at it in vain.
-        sqlx::query(
-            "UPDATE webhook_delivery SET due_at = $1
-             WHERE call_id = $2 AND target = $3 AND sequence > $4 AND delivered_at IS NULL AND dead_at IS NULL
-                 AND due_at < $1",
-        )
-        .bind(Micros::from(again))
-        .bind(&call)
-        .bind(settle.target.as_str())
-        .bind(sequence)
-        .execute(&mut *c)
-        .await?;
-    } else {
-        sqlx::query(
-            "UPDATE webhook_delivery SET due_at = $1
-             WHERE call_id = $2 AND target = $3 AND sequence > $4 AND delivered_at IS NULL AND dead_at IS NULL
-                 AND due_at > $1 AND tries = 0",
-        )
-        .bind(Micros::from(settle.at))
-        .bind(&call)
-        .bind(settle.target.as_str())
-        .bind(sequence)
-        .execute(&mut *c)
-        .await?;
+    let Some(org) = settled else { return Err(Failure::Fenced) };
+    if settle.next == Next::Delivered {
+        return Ok(None);
     }
     match &settle.target {
         Target::Endpoint(id) if settle.next != Next::Unreadable => follow(c, id, &org.0, settle).await,
@@ -175,51 +178,16 @@ pub(super) async fn settle(c: &mut PgConnection, settle: &Settle) -> Result<Opti
     }
 }
 
-/// The delivery log.
-async fn write_down(c: &mut PgConnection, settle: &Settle) -> Result<(), Failure> {
-    let ordinal: i32 = sqlx::query_scalar(
-        "INSERT INTO webhook_try (event_id, target, ordinal, at, took_ms, status, error)
-         VALUES ($1, $2, (SELECT coalesce(max(ordinal), 0) + 1 FROM webhook_try
-             WHERE event_id = $1 AND target = $2), $3, $4, $5, $6)
-         RETURNING ordinal",
-    )
-    .bind(settle.event.as_str())
-    .bind(settle.target.as_str())
-    .bind(Micros::from(settle.at))
-    .bind(settle.took_ms)
-    .bind(settle.status.map(i32::from))
-    .bind(settle.error.as_deref())
-    .fetch_one(&mut *c)
-    .await?;
-    sqlx::query("DELETE FROM webhook_try WHERE event_id = $1 AND target = $2 AND ordinal <= $3")
-        .bind(settle.event.as_str())
-        .bind(settle.target.as_str())
-        .bind(ordinal - i32::from(LOGGED_MAX))
-        .execute(c)
-        .await?;
-    Ok(())
-}
-
-/// What follows for the endpoint.
+/// What follows for the endpoint that has not taken it.
 async fn follow(
     c: &mut PgConnection,
     id: &EndpointId,
     org: &OrgId,
     settle: &Settle,
 ) -> Result<Option<DisabledReason>, Failure> {
-    if settle.next == Next::Delivered {
-        sqlx::query(
-            "UPDATE webhook_endpoint SET failing_since = NULL, failed_at = NULL, failing_tries = 0
-             WHERE id = $1 AND failing_since IS NOT NULL",
-        )
-        .bind(id.as_str())
-        .execute(c)
-        .await?;
-        return Ok(None);
-    }
     let before = sqlx::query_as::<_, FailingRow>(
         "SELECT failing_since, failed_at, failing_tries FROM webhook_endpoint
-         WHERE id = $1 AND disabled_at IS NULL FOR UPDATE",
+         WHERE id = $1 AND disabled_at IS NULL FOR NO KEY UPDATE",
     )
     .bind(id.as_str())
     .fetch_optional(&mut *c)
