@@ -1,6 +1,7 @@
 //! Calls, their attempts, the log of their transitions, idempotency and the outbox.
 
 mod accepting;
+pub(crate) mod account;
 mod late;
 pub(crate) mod news;
 mod stored;

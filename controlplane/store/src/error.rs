@@ -88,6 +88,24 @@ impl From<sqlx::Error> for Failure {
 }
 
 impl Failure {
+    /// In words, for a log or for others whom it concerns.
+    pub(crate) fn told(&self) -> String {
+        match self {
+            Self::Sql(error) => error.to_string(),
+            Self::Missing(_) | Self::AttemptOpen(_) | Self::Fenced | Self::Unexpected(_) => {
+                format!("{self:?}")
+            }
+        }
+    }
+
+    /// Whether the database refused what was asked of it, which may be for a part of it: asked alone, the rest may be done.
+    pub(crate) const fn is_of_what_was_asked(&self) -> bool {
+        match self {
+            Self::Sql(error) => !was_not_answered(error),
+            Self::Missing(_) | Self::AttemptOpen(_) | Self::Fenced | Self::Unexpected(_) => true,
+        }
+    }
+
     pub(crate) fn named(self, operation: &'static str, database: &str) -> StoreError {
         match self {
             Self::Sql(source) if is_unavailable(&source) => {
@@ -107,6 +125,11 @@ fn is_unavailable(error: &sqlx::Error) -> bool {
     if let sqlx::Error::Database(answer) = error {
         return answer.code().is_some_and(|code| sqlite_unavailable(&code) || postgres_unavailable(&code));
     }
+    was_not_answered(error)
+}
+
+/// Whether the database did not answer.
+const fn was_not_answered(error: &sqlx::Error) -> bool {
     matches!(
         error,
         sqlx::Error::Io(_)

@@ -19,6 +19,7 @@ mod event_rows;
 pub mod events;
 mod fan;
 pub mod fleet;
+mod gathering;
 pub mod guard;
 pub mod health;
 mod health_rows;

@@ -284,14 +284,6 @@ impl CallHead {
     }
 }
 
-/// What a write must know of its attempt.
-#[derive(Debug, FromRow)]
-pub(crate) struct AttemptHead {
-    pub(crate) status: Word<AttemptStatus>,
-    pub(crate) rang: Word<Rang>,
-    pub(crate) heard_key: Option<Word<Key>>,
-}
-
 #[derive(Debug, FromRow)]
 pub(crate) struct FleetRow {
     revision: i64,

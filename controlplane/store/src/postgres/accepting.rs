@@ -67,7 +67,8 @@ pub(super) async fn create(
     Ok(created)
 }
 
-/// What there is of each. An open call that one may share is locked: it must not end before that is written.
+/// What there is of each. An open call that one may share is locked: it must not end before that is written. By ids, as sets of news
+/// lock theirs.
 async fn look(c: &mut PgConnection, batch: &[NewCall]) -> Result<Vec<Seen>, Failure> {
     let query = sqlx::query_as::<_, Seen>(
         "WITH asked AS MATERIALIZED (
@@ -75,10 +76,9 @@ async fn look(c: &mut PgConnection, batch: &[NewCall]) -> Result<Vec<Seen>, Fail
                  $8::timestamptz[], $9::text[], $10::text[]) WITH ORDINALITY
                  AS asked (org_id, number, number_max, day, key_id, id, kept_key, at, dedup_key, mode, n)
          ), equal AS MATERIALIZED (
-             SELECT asked.n, call.id FROM asked CROSS JOIN LATERAL (
-                 SELECT id FROM call WHERE org_id = asked.org_id AND mode = asked.mode AND dedup_key = asked.dedup_key
-                     AND ended_at IS NULL FOR UPDATE
-             ) AS call
+             SELECT asked.n, call.id FROM asked JOIN call ON call.org_id = asked.org_id AND call.mode = asked.mode
+                 AND call.dedup_key = asked.dedup_key AND call.ended_at IS NULL
+             ORDER BY call.id FOR UPDATE OF call
          ), of_org AS MATERIALIZED (
              SELECT org_id, day,
                  (SELECT coalesce(sum(calls), 0)::bigint FROM open_calls AS o WHERE o.org_id = one.org_id) AS open,

@@ -3,61 +3,68 @@
 //!
 //! Attempts over one account begin one after the other, each within its transaction. Only accounts with a limit are counted.
 
-use std::time::Duration;
+use std::collections::HashMap;
 
 use controlplane_core::{
     ids::{AttemptId, ReplicaId},
     names::CarrierName,
 };
-use sqlx::{PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 
-use crate::{calls::Account, error::Failure, replicas::Held};
+use crate::{
+    calls::{
+        Account,
+        account::{NoRoom, Room},
+    },
+    columns::Word,
+    error::Failure,
+    replicas::Held,
+};
 
-/// Class of advisory locks: whose account is counted. Taken after the call's row, before a number's turn.
+/// Class of advisory locks: whose account is counted. Taken after calls' rows, before numbers' turns.
 const ACCOUNT_TURN: i32 = 5;
 
-/// Why the account takes no further attempt now.
-pub(super) struct Full {
-    /// Until a start is free; `None`: until an attempt ends.
-    pub(super) wait: Option<Duration>,
-}
-
-/// Waits for the account's turn, and keeps it to the transaction's end. `Err`: it is full.
-pub(super) async fn turn(
-    c: &mut PgConnection,
-    carrier: &CarrierName,
-    account: Account,
-) -> Result<Result<(), Full>, Failure> {
-    sqlx::query("SELECT pg_advisory_xact_lock($1, hashtext($2))")
-        .bind(ACCOUNT_TURN)
-        .bind(carrier.as_str())
-        .execute(&mut *c)
-        .await?;
-    if let Some(max) = account.channels_max.map(i64::from)
-        && channels(c, carrier).await? >= max
-        && (forget_canaries(c, carrier).await? == 0 || channels(c, carrier).await? >= max)
-    {
-        return Ok(Err(Full { wait: None }));
-    }
-    let Some(cps_max) = account.cps_max else { return Ok(Ok(())) };
-    // Of as many starts as a second may have the first one: a second after it there is room for another.
-    let wait_us = sqlx::query_scalar::<_, i64>(
-        "SELECT (extract(epoch FROM at + interval '1 second' - clock_timestamp()) * 1000000)::bigint
-         FROM carrier_start WHERE carrier = $1 ORDER BY at DESC OFFSET $2 LIMIT 1",
+/// Text that waits for the turns of these carriers' accounts, in one order, and keeps them to the transaction's end. A carrier's name
+/// has no quote.
+pub(super) fn turns(carriers: &[&CarrierName]) -> String {
+    let each: Vec<_> = carriers.iter().map(|carrier| format!("('{carrier}')")).collect();
+    format!(
+        "SELECT pg_advisory_xact_lock({ACCOUNT_TURN}, turn) FROM (
+             SELECT DISTINCT hashtext(carrier) AS turn FROM (VALUES {}) AS asked (carrier) ORDER BY turn) AS turns",
+        each.join(", ")
     )
-    .bind(carrier.as_str())
-    .bind(i64::from(cps_max) - 1)
-    .fetch_optional(c)
-    .await?;
-    match wait_us.and_then(|us| u64::try_from(us).ok()).filter(|us| *us > 0) {
-        Some(us) => Ok(Err(Full { wait: Some(Duration::from_micros(us)) })),
-        None => Ok(Ok(())),
-    }
 }
 
-async fn channels(c: &mut PgConnection, carrier: &CarrierName) -> Result<i64, Failure> {
-    let held = sqlx::query_scalar("SELECT count(*) FROM carrier_channel WHERE carrier = $1");
-    Ok(held.bind(carrier.as_str()).fetch_one(c).await?)
+/// What is counted of the accounts, in their turn, of each of which so many more are wanted.
+pub(super) async fn rooms(
+    c: &mut PgConnection,
+    wanted: &[(&CarrierName, Account)],
+) -> Result<HashMap<CarrierName, Room>, Failure> {
+    if wanted.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = sqlx::query_as::<_, (Word<CarrierName>, i64, Vec<i64>)>(
+        "SELECT carrier, (SELECT count(*) FROM carrier_channel AS held WHERE held.carrier = asked.carrier),
+             ARRAY(SELECT (extract(epoch FROM clock_timestamp() - at) * 1000000)::bigint FROM carrier_start AS started
+                 WHERE started.carrier = asked.carrier AND at > clock_timestamp() - interval '1 second' ORDER BY at DESC)
+         FROM (SELECT DISTINCT unnest($1::text[]) AS carrier) AS asked",
+    )
+    .bind(wanted.iter().map(|(carrier, _)| carrier.as_str()).collect::<Vec<_>>())
+    .fetch_all(&mut *c)
+    .await?;
+    let mut rooms = HashMap::new();
+    for (Word(carrier), channels, starts_us) in rows {
+        let of = wanted.iter().filter(|(wanted, _)| **wanted == carrier);
+        let max = of.clone().filter_map(|(_, account)| account.channels_max).min();
+        let after = channels + i64::try_from(of.count()).unwrap_or(i64::MAX);
+        let forgotten = match max {
+            Some(max) if after > i64::from(max) => forget_canaries(c, &carrier).await?,
+            Some(_) | None => 0,
+        };
+        let channels = channels - i64::try_from(forgotten).unwrap_or(channels);
+        rooms.insert(carrier, Room { channels, starts_us });
+    }
+    Ok(rooms)
 }
 
 /// What holds a canary's place: its id, and whose it is, since no call's owner ends it where that one is dead.
@@ -86,10 +93,20 @@ pub(super) async fn hold(
     carrier: &CarrierName,
     account: Account,
 ) -> Result<Held, Failure> {
-    if let Err(Full { wait }) = turn(c, carrier, account).await? {
+    sqlx::raw_sql(AssertSqlSafe(turns(&[carrier]))).execute(&mut *c).await?;
+    let rooms = rooms(c, &[(carrier, account)]).await?;
+    if let Some(NoRoom { wait }) = rooms.get(carrier).and_then(|room| room.is_full(account)) {
         return Ok(Held::Full { wait });
     }
-    count(c, carrier, &of_canary(replica, attempt)).await?;
+    sqlx::query(
+        "WITH past AS (DELETE FROM carrier_start WHERE carrier = $1 AND at < clock_timestamp() - interval '10 seconds'),
+             started AS (INSERT INTO carrier_start (carrier, at) VALUES ($1, clock_timestamp()))
+         INSERT INTO carrier_channel (attempt_id, carrier) VALUES ($2, $1) ON CONFLICT (attempt_id) DO NOTHING",
+    )
+    .bind(carrier.as_str())
+    .bind(of_canary(replica, attempt))
+    .execute(c)
+    .await?;
     Ok(Held::Yes)
 }
 
@@ -97,28 +114,6 @@ pub(super) async fn hold(
 pub(super) async fn free(pool: &PgPool, replica: &ReplicaId, attempt: &AttemptId) -> Result<(), sqlx::Error> {
     let freed = sqlx::query("DELETE FROM carrier_channel WHERE attempt_id = $1");
     freed.bind(of_canary(replica, attempt)).execute(pool).await.map(drop)
-}
-
-/// Counts an attempt, in its account's turn.
-pub(super) async fn start(
-    c: &mut PgConnection,
-    carrier: &CarrierName,
-    attempt: &AttemptId,
-) -> Result<(), Failure> {
-    count(c, carrier, attempt.as_str()).await
-}
-
-async fn count(c: &mut PgConnection, carrier: &CarrierName, holder: &str) -> Result<(), Failure> {
-    sqlx::query(
-        "WITH past AS (DELETE FROM carrier_start WHERE carrier = $1 AND at < clock_timestamp() - interval '10 seconds'),
-             started AS (INSERT INTO carrier_start (carrier, at) VALUES ($1, clock_timestamp()))
-         INSERT INTO carrier_channel (attempt_id, carrier) VALUES ($2, $1) ON CONFLICT (attempt_id) DO NOTHING",
-    )
-    .bind(carrier.as_str())
-    .bind(holder)
-    .execute(c)
-    .await?;
-    Ok(())
 }
 
 /// Counts what claimed calls have under way: who had begun it may not have counted.

@@ -15,13 +15,13 @@ use controlplane_core::{
 };
 use sqlx::{PgConnection, types::time::OffsetDateTime};
 
-use super::{PostgresStore, accepting, attempts, cancels, reading, rounds, untold};
+use super::{PostgresStore, accepting, cancels, reading, rounds, untold};
 use crate::{
     CallStore, StoreError,
     calls::{
         Advance, AttemptEnd, BeginAttempt, Begun, Call, CallEnd, CallPage, CancelRequested, Created,
         EndAttempt, EndCall, Hear, HearLate, HeardLate, IDEMPOTENCY_KEPT, Idempotency, NewCall, Page,
-        RedialCall, RequestCancel, Transition, Untold, Written,
+        RedialCall, RequestCancel, Transition, Untold, Written, news::News,
     },
     columns::{Micros, Word},
     error::Failure,
@@ -85,16 +85,15 @@ impl CallStore for PostgresStore {
     }
 
     async fn begin_attempt(&self, begin: BeginAttempt) -> Result<Begun, StoreError> {
-        self.transaction("begin attempt", begin, |c, begin| Box::pin(attempts::begin(c, begin))).await
+        self.sets.tell("begin attempt", News::Begin(begin)).await?.begun("begin attempt")
     }
 
     async fn advance(&self, advance: Advance) -> Result<Written, StoreError> {
-        self.transaction("advance attempt", advance, |c, advance| Box::pin(attempts::advance(c, advance)))
-            .await
+        self.sets.tell("advance attempt", News::Advance(advance)).await?.written("advance attempt")
     }
 
     async fn end_attempt(&self, end: EndAttempt) -> Result<Written, StoreError> {
-        self.transaction("end attempt", end, |c, end| Box::pin(attempts::end(c, end))).await
+        self.sets.tell("end attempt", News::End(end)).await?.written("end attempt")
     }
 
     async fn attempt_ends(
@@ -126,7 +125,7 @@ impl CallStore for PostgresStore {
         let asked = (org.clone(), to.clone(), throttle.clone(), now);
         self.transaction(operation, asked, |c, (org, to, throttle, now)| {
             Box::pin(async move {
-                take_turns(c, NUMBER_TURN, org, to.as_str()).await?;
+                rounds::take_turn(c, org, to).await?;
                 rounds::held_until(c, org, to, throttle, *now).await
             })
         })
@@ -134,7 +133,7 @@ impl CallStore for PostgresStore {
     }
 
     async fn hear(&self, hear: Hear) -> Result<Written, StoreError> {
-        self.transaction("hear a key", hear, |c, hear| Box::pin(attempts::hear(c, hear))).await
+        self.sets.tell("hear a key", News::Hear(hear)).await?.written("hear a key")
     }
 
     async fn untold_nodes(&self) -> Result<Vec<NodeName>, StoreError> {
@@ -162,24 +161,6 @@ impl CallStore for PostgresStore {
 
 /// Class of advisory locks: whose calls are accepted.
 pub(super) const ACCEPT_TURN: i32 = 4;
-/// The same: which number's calls begin. Taken by transactions that hold their own call's row or none.
-pub(super) const NUMBER_TURN: i32 = 3;
-
-/// Equal keys come one after the other: the second sees what the first has committed. Two keys of one hash only wait
-/// without need.
-pub(super) async fn take_turns(
-    c: &mut PgConnection,
-    class: i32,
-    org: &OrgId,
-    key: &str,
-) -> Result<(), Failure> {
-    sqlx::query("SELECT pg_advisory_xact_lock($1, hashtext($2))")
-        .bind(class)
-        .bind(format!("{org} {key}"))
-        .execute(c)
-        .await?;
-    Ok(())
-}
 
 async fn end_alone(c: &mut PgConnection, end: &EndCall) -> Result<Written, Failure> {
     let call = head(c, &end.call).await?.driven_under(end.epoch)?;
@@ -187,7 +168,7 @@ async fn end_alone(c: &mut PgConnection, end: &EndCall) -> Result<Written, Failu
         return repeated(c, &call, &Entry { end: Some(end.end), ..Entry::of(&end.event_id, "", end.at) })
             .await;
     }
-    if let Some(attempt) = attempts::under_way(c, &end.call).await? {
+    if let Some(attempt) = under_way(c, &end.call).await? {
         return Err(Failure::AttemptOpen(attempt));
     }
     finish(c, call, end.end, end.at, &end.event_id, None).await
@@ -308,6 +289,17 @@ pub(super) async fn head(c: &mut PgConnection, id: &CallId) -> Result<CallHead, 
         .fetch_optional(c)
         .await?
         .ok_or_else(|| Failure::Missing(id.to_string()))
+}
+
+/// The call's attempt that has not ended, if there is one.
+pub(super) async fn under_way(c: &mut PgConnection, call: &CallId) -> Result<Option<AttemptId>, Failure> {
+    let id = sqlx::query_scalar::<_, Word<AttemptId>>(
+        "SELECT id FROM attempt WHERE call_id = $1 AND ended_at IS NULL",
+    )
+    .bind(call.as_str())
+    .fetch_optional(c)
+    .await?;
+    Ok(id.map(|id| id.0))
 }
 
 /// What a request with this key was answered with.

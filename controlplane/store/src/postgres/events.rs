@@ -25,7 +25,7 @@ use crate::{
 #[async_trait]
 impl EventStore for PostgresStore {
     fn written(&self) -> watch::Receiver<u64> {
-        self.written.subscribe()
+        self.server.written.subscribe()
     }
 
     async fn is_unsealed(&self) -> Result<bool, StoreError> {

@@ -12,7 +12,7 @@ use std::{
 use sqlx::{ConnectOptions, PgConnection, postgres::PgConnectOptions};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::Body;
+use super::server::Body;
 use crate::error::Failure;
 
 /// For the answer on a connection that answered before: some hundred times what it takes.

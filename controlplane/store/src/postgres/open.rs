@@ -2,7 +2,7 @@
 //!
 //! Every refusal names the server and the database, never the password, and says what to do.
 
-use std::{str::FromStr, time::Duration};
+use std::{str::FromStr, sync::Arc, time::Duration};
 
 use controlplane_core::ids::ReplicaId;
 use sqlx::{
@@ -15,6 +15,8 @@ use tokio::{sync::watch, time::timeout};
 use super::{
     PostgresStore,
     heart::Heart,
+    server::Server,
+    sets::Sets,
     sole::{self, Hold},
 };
 use crate::StoreError;
@@ -81,7 +83,7 @@ pub(super) async fn open(url: &str, replica: Option<ReplicaId>) -> Result<Postgr
     }
     migrate(&place, &mut connection).await?;
     let database = place.into();
-    let sole = sole::keep(connection, holding, std::sync::Arc::clone(&database), hold);
+    let sole = sole::keep(connection, holding, Arc::clone(&database), hold);
     let mut options = options.options(SESSION);
     if replica.is_some() {
         options = options.options(SHARED_SESSION);
@@ -113,7 +115,9 @@ pub(super) async fn open(url: &str, replica: Option<ReplicaId>) -> Result<Postgr
         .connect_lazy_with(options);
     let written = watch::Sender::new(0);
     let answer_max = if replica.is_some() { SHARED_ANSWER_MAX } else { ANSWER_MAX };
-    Ok(PostgresStore { pool, answer_max, database, heart, sole, replica, written, nudged, listener })
+    let server = Arc::new(Server { pool: pool.clone(), answer_max, database, sole, written });
+    let sets = Sets::start(Arc::clone(&server));
+    Ok(PostgresStore { server, sets, pool, heart, replica, nudged, listener })
 }
 
 pub(super) async fn connect(place: &str, options: &PgConnectOptions) -> Result<PgConnection, StoreError> {

@@ -2,22 +2,43 @@
 
 use controlplane_core::{
     call::CallStatus,
-    ids::OrgId,
+    ids::{CallId, OrgId},
     number::E164,
     throttle::{Throttle, lie_ahead},
 };
 use sqlx::{PgConnection, PgExecutor, types::time::OffsetDateTime};
 
-use super::{
-    attempts::under_way,
-    calls::{Entry, NUMBER_TURN, QUEUED, head, next, repeated, take_turns},
-};
+use super::calls::{Entry, QUEUED, head, next, repeated, under_way};
 use crate::{
-    calls::{BeginAttempt, RedialCall, Written},
+    calls::{RedialCall, Written},
     columns::Micros,
     error::Failure,
-    rows::CallHead,
 };
+
+/// Class of advisory locks: which number's calls begin. Taken after calls' rows and accounts' turns, or alone.
+const NUMBER_TURN: i32 = 3;
+
+/// Text that waits for the turn of each of these calls' numbers, in one order, and keeps it to the transaction's end: starts of one number are
+/// counted one after the other. Two numbers of one hash only wait without need. Neither an id nor a number has a quote.
+pub(super) fn turns(numbers: &[(&CallId, &E164)]) -> String {
+    let each: Vec<_> = numbers.iter().map(|(call, to)| format!("('{call}', '{}')", to.as_str())).collect();
+    format!(
+        "SELECT pg_advisory_xact_lock({NUMBER_TURN}, turn) FROM (
+             SELECT DISTINCT hashtext(call.org_id || ' ' || number) AS turn
+             FROM (VALUES {}) AS asked (call_id, number) JOIN call ON call.id = asked.call_id ORDER BY turn) AS turns",
+        each.join(", ")
+    )
+}
+
+/// The same turn of one organisation's number.
+pub(super) async fn take_turn(c: &mut PgConnection, org: &OrgId, to: &E164) -> Result<(), Failure> {
+    sqlx::query("SELECT pg_advisory_xact_lock($1, hashtext($2))")
+        .bind(NUMBER_TURN)
+        .bind(format!("{org} {}", to.as_str()))
+        .execute(c)
+        .await?;
+    Ok(())
+}
 
 /// Another round, later.
 pub(super) async fn redial(c: &mut PgConnection, redial: &RedialCall) -> Result<Written, Failure> {
@@ -35,51 +56,6 @@ pub(super) async fn redial(c: &mut PgConnection, redial: &RedialCall) -> Result<
     next(c, call, CallStatus::Queued, entry).await
 }
 
-/// Counts the start of a round with its first attempt; `Some`: its number is held until then, and no start is
-/// written. Starts of one number are counted one after the other.
-pub(super) async fn begin(
-    c: &mut PgConnection,
-    call: &CallHead,
-    begin: &BeginAttempt,
-) -> Result<Option<OffsetDateTime>, Failure> {
-    if begin.throttle.is_off() {
-        return Ok(None);
-    }
-    let begun = sqlx::query_scalar::<_, i64>(
-        "SELECT count(*) FROM attempt WHERE call_id = $1 AND (round = $2 OR id = $3)",
-    )
-    .bind(begin.call.as_str())
-    .bind(call.round)
-    .bind(begin.attempt.as_str())
-    .fetch_one(&mut *c)
-    .await?;
-    if begun > 0 {
-        return Ok(None);
-    }
-    take_turns(c, NUMBER_TURN, &call.org_id.0, begin.to.as_str()).await?;
-    let org = &call.org_id.0;
-    if let Some(until) = held_until(c, org, &begin.to, &begin.throttle, begin.at).await? {
-        return Ok(Some(until));
-    }
-    sqlx::query("DELETE FROM dialled WHERE org_id = $1 AND number = $2 AND started_at <= $3")
-        .bind(org.as_str())
-        .bind(begin.to.as_str())
-        .bind(Micros::from(begin.at - begin.throttle.horizon()))
-        .execute(&mut *c)
-        .await?;
-    sqlx::query(
-        "INSERT INTO dialled (call_id, round, org_id, number, started_at) VALUES ($1, $2, $3, $4, $5)",
-    )
-    .bind(begin.call.as_str())
-    .bind(call.round)
-    .bind(org.as_str())
-    .bind(begin.to.as_str())
-    .bind(Micros::from(begin.at))
-    .execute(c)
-    .await?;
-    Ok(None)
-}
-
 /// Until when a number is held, by what is written. Starts that lie ahead are of a clock that was ahead: they become
 /// starts of now, so that they hold for their window, and not until that moment has come.
 pub(super) async fn held_until(
@@ -91,16 +67,25 @@ pub(super) async fn held_until(
 ) -> Result<Option<OffsetDateTime>, Failure> {
     let latest = latest(&mut *c, org, to, throttle, now).await?;
     if lie_ahead(&latest, now) {
-        sqlx::query(
-            "UPDATE dialled SET started_at = $3 WHERE org_id = $1 AND number = $2 AND started_at > $3",
-        )
+        bring_back(c, org, to, now).await?;
+    }
+    Ok(throttle.held_until(&latest, now))
+}
+
+/// Starts that lie ahead become starts of now.
+pub(super) async fn bring_back(
+    c: &mut PgConnection,
+    org: &OrgId,
+    to: &E164,
+    now: OffsetDateTime,
+) -> Result<(), Failure> {
+    sqlx::query("UPDATE dialled SET started_at = $3 WHERE org_id = $1 AND number = $2 AND started_at > $3")
         .bind(org.as_str())
         .bind(to.as_str())
         .bind(Micros::from(now))
         .execute(c)
         .await?;
-    }
-    Ok(throttle.held_until(&latest, now))
+    Ok(())
 }
 
 /// The starts that a number's windows look at, newest first.

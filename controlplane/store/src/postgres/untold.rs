@@ -9,9 +9,8 @@ use serde_json::json;
 use sqlx::{PgConnection, PgPool};
 
 use super::{
-    attempts::under_way,
     audit,
-    calls::{Entry, finish, head, next},
+    calls::{Entry, finish, head, next, under_way},
 };
 use crate::{
     calls::{Actor, HearLate, HeardLate, Untold, Written},

@@ -21,8 +21,7 @@ use crate::{
     calls::{
         Advance, AttemptEnd, BeginAttempt, Begun, Call, CallEnd, CallPage, CancelRequested, Created,
         EndAttempt, EndCall, Hear, HearLate, HeardLate, IDEMPOTENCY_KEPT, Idempotency, NewCall, Page,
-        RedialCall, RequestCancel, Transition, Untold, Written,
-        news::{News, Told},
+        RedialCall, RequestCancel, Transition, Untold, Written, news::News,
     },
     columns::{Micros, Word},
     error::Failure,
@@ -81,10 +80,7 @@ impl CallStore for SqliteStore {
     }
 
     async fn begin_attempt(&self, begin: BeginAttempt) -> Result<Begun, StoreError> {
-        match self.writer.tell("begin attempt", News::Begin(begin)).await? {
-            Told::Begun(begun) => Ok(begun),
-            Told::Written(written) => Err(astray("begin attempt", written)),
-        }
+        self.writer.tell("begin attempt", News::Begin(begin)).await?.begun("begin attempt")
     }
 
     async fn advance(&self, advance: Advance) -> Result<Written, StoreError> {
@@ -160,16 +156,8 @@ impl CallStore for SqliteStore {
 
 impl SqliteStore {
     async fn written(&self, operation: &'static str, news: News) -> Result<Written, StoreError> {
-        match self.writer.tell(operation, news).await? {
-            Told::Written(written) => Ok(written),
-            Told::Begun(begun) => Err(astray(operation, begun)),
-        }
+        self.writer.tell(operation, news).await?.written(operation)
     }
-}
-
-/// An answer to other news than those that were told.
-fn astray(operation: &'static str, answer: impl std::fmt::Debug) -> StoreError {
-    StoreError::Corrupt { operation, detail: format!("{answer:?} is no answer to it") }
 }
 
 async fn end_alone(c: &mut SqliteConnection, end: &EndCall) -> Result<Written, Failure> {

@@ -3,7 +3,7 @@
 //! Every write of the process goes through one task. It takes what waits, for `BATCH_FOR` at most, runs
 //! each in a SAVEPOINT of its own inside one `BEGIN IMMEDIATE … COMMIT`, and answers all of them after the
 //! COMMIT: one sync to disk carries many writes. When nothing waits, a write begins at once and commits
-//! alone; only news that nobody waits for rest for company first, `REST_FOR` at most. Calls that are accepted go
+//! alone; only news that nobody waits for rest for company first, some milliseconds at most (`gathering.rs`). Calls that are accepted go
 //! ahead, every second write at most, so that they do not wait for a burst of news of calls that are placed.
 //!
 //! News of calls that wait are one write (`together.rs`). A write that fails, or panics, is rolled back to its savepoint and
@@ -27,14 +27,12 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{
-    queue::{Queued, Waiting},
-    together,
-};
+use super::queue::{self, Queued};
 use crate::{
     StoreError,
     calls::news::{News, Told},
     error::Failure,
+    gathering::Waiting,
 };
 
 /// Writes that may wait. Beyond it, callers wait for room: as many as may reasonably hang on one disk.
@@ -75,8 +73,7 @@ pub(super) trait Job: Send {
 pub(super) fn failure<T>(result: Option<&Result<T, Failure>>) -> Option<String> {
     match result {
         Some(Ok(_)) => None,
-        Some(Err(Failure::Sql(error))) => Some(error.to_string()),
-        Some(Err(failure)) => Some(format!("{failure:?}")),
+        Some(Err(failure)) => Some(failure.told()),
         None => Some("the write did not run".to_owned()),
     }
 }
@@ -144,7 +141,7 @@ pub(super) struct Writer {
     /// What goes ahead of the queue.
     ahead: mpsc::Sender<Box<dyn Job>>,
     /// What may wait for company.
-    resting: mpsc::Sender<together::Waiting>,
+    resting: mpsc::Sender<Waiting>,
     database: Arc<str>,
     written: watch::Sender<u64>,
 }
@@ -164,7 +161,7 @@ impl Writer {
         let (ahead, first) = mpsc::channel(AHEAD_MAX);
         let (resting, rest) = mpsc::channel(QUEUE_MAX);
         let written = watch::Sender::new(0);
-        let waiting = Waiting::new(first, queued, rest);
+        let waiting = queue::Waiting::new(first, queued, rest);
         let served = serve(connection, options, waiting, written.clone());
         tokio::spawn(async move {
             let connection = served.await;
@@ -218,10 +215,8 @@ impl Writer {
 
     /// Writes what follows from news, together with what else waits of them.
     pub(super) async fn tell(&self, operation: &'static str, news: News) -> Result<Told, StoreError> {
-        let (reply, answer) = oneshot::channel();
-        let teller = together::Teller { operation, database: Arc::clone(&self.database), reply };
-        let waiting = together::Waiting { news, teller };
-        if waiting.news.may_rest() {
+        let (waiting, answer) = Waiting::new(operation, Arc::clone(&self.database), news);
+        if waiting.may_rest() {
             self.resting.send(waiting).await.map_err(|_| self.gone(operation))?;
         } else {
             self.queue.send(Queued::News(Box::new(waiting))).await.map_err(|_| self.gone(operation))?;
@@ -252,7 +247,7 @@ impl Writer {
 async fn serve(
     mut connection: SqliteConnection,
     options: SqliteConnectOptions,
-    mut waiting: Waiting,
+    mut waiting: queue::Waiting,
     written: watch::Sender<u64>,
 ) -> SqliteConnection {
     while let Some(first) = waiting.next().await {
@@ -283,7 +278,7 @@ async fn serve(
 async fn commit(
     connection: &mut SqliteConnection,
     batch: &mut Vec<Box<dyn Job>>,
-    waiting: &mut Waiting,
+    waiting: &mut queue::Waiting,
 ) -> Result<(), String> {
     let begun = Instant::now();
     // Statements that follow each other go together: each trip to SQLite's thread costs as much as a write.

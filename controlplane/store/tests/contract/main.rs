@@ -110,6 +110,7 @@ contract! {
     news:
         news_at_once_are_as_one_after_the_other
         one_that_cannot_be_written_takes_no_other_with_it
+        of_a_set_a_lost_claim_is_refused_alone
         begins_at_once_count_each_number_s_starts
         what_may_rest_is_written_with_others
         what_rests_has_its_turn;

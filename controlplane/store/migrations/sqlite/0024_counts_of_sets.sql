@@ -1,0 +1,1 @@
+-- SQLite counts by rows, which costs it little. PostgreSQL counts what begins and ends by statements from here on.

@@ -1,0 +1,208 @@
+//! News of calls that wait at the same time are written in sets, each in a transaction of its own, a few of them at once.
+//!
+//! What waits while there is no room for another set is company. A set that takes long (a row or an account that
+//! another one has locked, a connection that has fallen silent) holds up nobody but those who are in it: after [`SLOW_AFTER`] it does not count
+//! among those under way.
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::sleep,
+};
+
+use super::{
+    news,
+    server::{Body, Server},
+};
+use crate::{
+    StoreError,
+    calls::news::{News, Told},
+    error::Failure,
+    gathering::{Gathering, Group, Resting, Waiting},
+};
+
+/// For the log.
+const OPERATION: &str = "write news of calls";
+/// Sets under way at once.
+const SETS_MAX: usize = 2;
+/// Longer than a set takes whose locks are free.
+const SLOW_AFTER: Duration = Duration::from_millis(100);
+/// News that may wait, of each kind. Beyond it, who tells them waits for room.
+const WAITING_MAX: usize = 1_024;
+
+/// The way to what writes. When the last one is dropped, what waits is written, and that is the end of it.
+pub(super) struct Sets {
+    begins: mpsc::Sender<Waiting>,
+    others: mpsc::Sender<Waiting>,
+    resting: mpsc::Sender<Waiting>,
+    database: Arc<str>,
+}
+
+impl Sets {
+    /// Must be called within a tokio runtime.
+    pub(super) fn start(server: Arc<Server>) -> Self {
+        let (begins, begin) = mpsc::channel(WAITING_MAX);
+        let (others, other) = mpsc::channel(WAITING_MAX);
+        let (resting, rest) = mpsc::channel(WAITING_MAX);
+        let database = Arc::clone(&server.database);
+        let queue = Queue {
+            begins: Line::of(begin),
+            others: Line::of(other),
+            resting: Resting::new(rest),
+            next: Turn::Resting,
+        };
+        tokio::spawn(serve(server, queue));
+        Self { begins, others, resting, database }
+    }
+
+    /// Writes what follows from news of a call, together with what else waits of them.
+    pub(super) async fn tell(&self, operation: &'static str, news: News) -> Result<Told, StoreError> {
+        let gone = |()| Failure::Sql(sqlx::Error::WorkerCrashed).named(operation, &self.database);
+        let begins = matches!(news, News::Begin(_));
+        let (waiting, answer) = Waiting::new(operation, Arc::clone(&self.database), news);
+        let way = if waiting.may_rest() {
+            &self.resting
+        } else if begins {
+            &self.begins
+        } else {
+            &self.others
+        };
+        way.send(waiting).await.map_err(|_| gone(()))?;
+        answer.await.map_err(|_| gone(()))?
+    }
+}
+
+/// News of one kind that wait and may not rest.
+struct Line {
+    come: mpsc::Receiver<Waiting>,
+    /// What did not fit to those that were taken.
+    left: Option<Waiting>,
+}
+
+impl Line {
+    const fn of(come: mpsc::Receiver<Waiting>) -> Self {
+        Self { come, left: None }
+    }
+
+    /// What waits, as far as it may be written together.
+    fn gathered(&mut self) -> Option<Group> {
+        let mut gathering = Gathering::default();
+        while let Some(waiting) = self.left.take().or_else(|| self.come.try_recv().ok()) {
+            self.left = gathering.take(waiting);
+            if self.left.is_some() {
+                break;
+            }
+        }
+        gathering.groups().next()
+    }
+
+    /// Returns when something waits. `None`: nothing will.
+    async fn changes(&mut self) -> Option<()> {
+        if self.left.is_none() {
+            self.left = Some(self.come.recv().await?);
+        }
+        Some(())
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Turn {
+    Resting,
+    Begins,
+    Others,
+}
+
+impl Turn {
+    const fn next(self) -> Self {
+        match self {
+            Self::Resting => Self::Begins,
+            Self::Begins => Self::Others,
+            Self::Others => Self::Resting,
+        }
+    }
+}
+
+/// What waits to be written. Each kind has its turn, so that none keeps another from being written.
+struct Queue {
+    begins: Line,
+    others: Line,
+    resting: Resting,
+    next: Turn,
+}
+
+impl Queue {
+    /// The next set, as soon as there is one. `None`: there will be none.
+    async fn next(&mut self) -> Option<Group> {
+        loop {
+            for turn in [self.next, self.next.next(), self.next.next().next()] {
+                let set = match turn {
+                    Turn::Resting => self.resting.rested(),
+                    Turn::Begins => self.begins.gathered(),
+                    Turn::Others => self.others.gathered(),
+                };
+                if set.is_some() {
+                    self.next = turn.next();
+                    return set;
+                }
+            }
+            tokio::select! {
+                Some(()) = self.begins.changes() => {}
+                Some(()) = self.others.changes() => {}
+                Some(()) = self.resting.changes() => {}
+                else => return None,
+            }
+        }
+    }
+}
+
+async fn serve(server: Arc<Server>, mut queue: Queue) {
+    let places = Arc::new(Semaphore::new(SETS_MAX));
+    // What comes while there is no place is company for what waits.
+    while let Ok(place) = Arc::clone(&places).acquire_owned().await
+        && let Some(set) = queue.next().await
+    {
+        tokio::spawn(in_place(place, Arc::clone(&server), set));
+    }
+}
+
+/// Keeps the place for as long as the set is not slow.
+async fn in_place(place: OwnedSemaphorePermit, server: Arc<Server>, set: Group) {
+    let mut writing = pin!(write(server, set));
+    tokio::select! {
+        () = &mut writing => return,
+        () = sleep(SLOW_AFTER) => {}
+    }
+    drop(place);
+    writing.await;
+}
+
+/// Writes a set and tells everybody what came of theirs. Where the database refuses it, it is taken back, and its news are tried one by one.
+pub(super) async fn write(server: Arc<Server>, mut set: Group) {
+    match told(&server, &set).await {
+        Ok(told) => set.answer(told),
+        Err(failure) if failure.is_of_what_was_asked() => {
+            let apart = set.apart();
+            if apart.is_empty() {
+                return set.fail(failure);
+            }
+            tracing::debug!(news = apart.len(), why = failure.told(), "news are tried one by one");
+            for one in apart {
+                tokio::spawn(alone(Arc::clone(&server), one));
+            }
+        }
+        Err(failure) => set.fail(failure),
+    }
+}
+
+async fn alone(server: Arc<Server>, one: Group) {
+    match told(&server, &one).await {
+        Ok(told) => one.answer(told),
+        Err(failure) => one.fail(failure),
+    }
+}
+
+async fn told(server: &Server, set: &Group) -> Result<Vec<Result<Told, Failure>>, Failure> {
+    let body: Body<Group, _> = |c, set| Box::pin(news::write(c, set));
+    server.transaction(news::locking(set.news()), OPERATION, set, body).await
+}

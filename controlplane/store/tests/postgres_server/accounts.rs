@@ -1,0 +1,182 @@
+//! Accounts of carriers that replicas share.
+
+use std::{sync::Arc, time::Duration};
+
+use controlplane_core::{
+    call::Rang,
+    ending::{EndingClass, Talk},
+    ids::{AttemptId, CallId, EventId, ReplicaId},
+};
+use controlplane_store::{
+    CallStore as _, ReplicaStore as _, StoreError,
+    calls::{Account, Begun, Created, EndAttempt, Follows},
+    postgres::PostgresStore,
+    replicas::{Held, Renewal},
+};
+use rand::{SeedableRng as _, rngs::StdRng};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use time::OffsetDateTime;
+
+use crate::{SOON, begin, database, write};
+
+/// Of the attempts that queue for an account when their replicas stand still, the first alone keeps it, for a second.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_stands_still_keeps_an_account_for_a_second() {
+    const QUEUE: usize = 4;
+    const STILL: Duration = Duration::from_secs(8);
+    let url = database().await;
+    let rng = &mut StdRng::seed_from_u64(8);
+    let account = Account { cps_max: Some(100), channels_max: Some(100) };
+    let live = PostgresStore::open_shared(&url, ReplicaId::new(rng)).await.unwrap();
+    let mut begins = Vec::new();
+    for _ in 0..=QUEUE {
+        let Created::New(call) = write(&live, rng).await.unwrap() else { panic!("it is new") };
+        begins.push((ReplicaId::new(rng), begin(call.id, Some(account), rng)));
+    }
+    let (_, own) = begins.pop().unwrap();
+    let mut raw = PgConnection::connect(&url).await.unwrap();
+    sqlx::query("BEGIN").execute(&mut raw).await.unwrap();
+    sqlx::query("SELECT pg_advisory_xact_lock(5, hashtext('acme'))").execute(&mut raw).await.unwrap();
+    let (stand_still, told) = std::sync::mpsc::channel::<()>();
+    let its_url = url.clone();
+    let frozen = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            // What one replica tells is in one queue: these are several that stand still together.
+            for (id, begin) in begins {
+                let store = PostgresStore::open_shared(&its_url, id).await.unwrap();
+                // Whatever comes of it: it stands still meanwhile.
+                tokio::spawn(async move { store.begin_attempt(begin).await.ok() });
+            }
+            while told.try_recv().is_err() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            std::thread::sleep(STILL);
+        });
+    });
+    let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 5 AND NOT granted";
+    let mut watch = PgConnection::connect(&url).await.unwrap();
+    let late = tokio::time::Instant::now() + SOON;
+    while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut watch).await.unwrap() < QUEUE as i64 {
+        assert!(tokio::time::Instant::now() < late, "they do not queue");
+    }
+    stand_still.send(()).unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    sqlx::query("COMMIT").execute(&mut raw).await.unwrap();
+    let freed = tokio::time::Instant::now();
+    loop {
+        match live.begin_attempt(own.clone()).await {
+            Ok(Begun::Yes { .. }) => break,
+            Err(StoreError::Unavailable { .. }) => {
+                assert!(freed.elapsed() < STILL, "the account is never free");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(freed.elapsed() < Duration::from_millis(2_500), "after {:?}", freed.elapsed());
+    frozen.join().unwrap();
+}
+
+/// Twenty attempts of three replicas at once over one account: never more than it may have, and each is let through in its turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_replicas_share_has_no_more_than_it_may() {
+    let url = database().await;
+    let rng = &mut StdRng::seed_from_u64(6);
+    let mut stores = Vec::new();
+    for _ in 0..3 {
+        stores.push(Arc::new(PostgresStore::open_shared(&url, ReplicaId::new(rng)).await.unwrap()));
+    }
+    let account = Account { cps_max: Some(5), channels_max: Some(8) };
+    let begin = |call: CallId, rng: &mut StdRng| begin(call, Some(account), rng);
+    let mut tasks = Vec::new();
+    for n in 0..20 {
+        let store = Arc::clone(&stores[n % 3]);
+        let Created::New(call) = write(&store, rng).await.unwrap() else { panic!("it is new") };
+        let begin = begin(call.id, rng);
+        tasks.push(tokio::spawn(async move { (begin.clone(), store.begin_attempt(begin).await.unwrap()) }));
+    }
+    let (mut begun, mut waiting) = (Vec::new(), Vec::new());
+    for task in tasks {
+        match task.await.unwrap() {
+            (begin, Begun::Yes { .. }) => begun.push(begin),
+            (begin, Begun::Full { wait: Some(wait) }) => {
+                assert!(wait <= Duration::from_secs(1), "{wait:?}");
+                waiting.push(begin);
+            }
+            (_, other) => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(begun.len(), 5);
+    // A second later three more have a channel, and the next one waits for an end.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let mut ask = async |store: usize| {
+        let begin = waiting.pop().unwrap();
+        let answer = stores[store].begin_attempt(begin.clone()).await.unwrap();
+        (begin, answer)
+    };
+    for n in 0..3 {
+        assert!(matches!(ask(n).await, (_, Begun::Yes { .. })));
+    }
+    assert_eq!(ask(0).await.1, Begun::Full { wait: None });
+    let over = begun.pop().unwrap();
+    let end = EndAttempt {
+        call: over.call,
+        epoch: 0,
+        attempt: over.attempt,
+        ending: EndingClass::Congestion,
+        sip_code: None,
+        q850: None,
+        rang: Rang::No,
+        talk: Talk::NONE,
+        at: OffsetDateTime::UNIX_EPOCH,
+        follows: Follows::Attempt,
+        event_id: EventId::new(OffsetDateTime::UNIX_EPOCH, rng),
+    };
+    let _ = stores[1].end_attempt(end).await.unwrap();
+    assert!(matches!(ask(2).await, (_, Begun::Yes { .. })));
+    assert_eq!(ask(1).await.1, Begun::Full { wait: None });
+}
+
+/// A canary has a place as an attempt has, once, and one whose replica is dead for a minute has none.
+#[tokio::test(flavor = "multi_thread")]
+async fn canaries_hold_places_on_an_account_that_replicas_share() {
+    let url = database().await;
+    let rng = &mut StdRng::seed_from_u64(7);
+    let (first, second) = (ReplicaId::new(rng), ReplicaId::new(rng));
+    let (one, other) = (
+        PostgresStore::open_shared(&url, first.clone()).await.unwrap(),
+        PostgresStore::open_shared(&url, second.clone()).await.unwrap(),
+    );
+    for (store, replica) in [(&one, &first), (&other, &second)] {
+        let (name, secrets, lease) =
+            ("cp".to_owned(), std::collections::BTreeMap::new(), Duration::from_secs(2));
+        store.renew_replica(Renewal { replica: replica.clone(), name, secrets, lease }).await.unwrap();
+    }
+    let account = Account { cps_max: None, channels_max: Some(2) };
+    let carrier = "acme".parse().unwrap();
+    let canaries: Vec<AttemptId> = (0..4).map(|_| AttemptId::new(rng)).collect();
+    assert_eq!(one.hold_account(&canaries[0], &carrier, account).await.unwrap(), Held::Yes);
+    assert_eq!(other.hold_account(&canaries[1], &carrier, account).await.unwrap(), Held::Yes);
+    let full = Held::Full { wait: None };
+    assert_eq!(other.hold_account(&canaries[2], &carrier, account).await.unwrap(), full);
+    // Who did not hold it frees nothing.
+    other.free_account(&canaries[0]).await.unwrap();
+    assert_eq!(other.hold_account(&canaries[2], &carrier, account).await.unwrap(), full);
+    one.free_account(&canaries[0]).await.unwrap();
+    one.free_account(&canaries[0]).await.unwrap();
+    assert_eq!(one.hold_account(&canaries[2], &carrier, account).await.unwrap(), Held::Yes);
+    // The second one is dead, and its canary may ring on for a while.
+    let mut raw = PgConnection::connect(&url).await.unwrap();
+    for (ago, expected) in [("50 seconds", full), ("70 seconds", Held::Yes)] {
+        let dead = format!("UPDATE replica SET expires_at = now() - interval '{ago}' WHERE id = '{second}'");
+        sqlx::query(AssertSqlSafe(dead)).execute(&mut raw).await.unwrap();
+        assert_eq!(one.hold_account(&canaries[3], &carrier, account).await.unwrap(), expected, "{ago}");
+    }
+    let paced = Account { cps_max: Some(1), channels_max: None };
+    let Held::Full { wait: Some(wait) } =
+        one.hold_account(&AttemptId::new(rng), &carrier, paced).await.unwrap()
+    else {
+        panic!("a canary is a start");
+    };
+    assert!(wait <= Duration::from_secs(1), "{wait:?}");
+}
