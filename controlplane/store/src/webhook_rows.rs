@@ -52,11 +52,12 @@ macro_rules! from_lanes {
         concat!(
             "WITH RECURSIVE lanes (org_id, lane, place) AS (
                  SELECT o.org_id, (SELECT max(d.lane) FROM webhook_delivery d
-                     WHERE d.org_id = o.org_id AND d.delivered_at IS NULL AND d.dead_at IS NULL), 1
+                     WHERE d.org_id = o.org_id AND d.delivered_at IS NULL AND d.dead_at IS NULL AND d.due_at IS NOT NULL), 1
                  FROM org o
                  UNION ALL
                  SELECT l.org_id, (SELECT max(d.lane) FROM webhook_delivery d
-                     WHERE d.org_id = l.org_id AND d.lane < l.lane AND d.delivered_at IS NULL AND d.dead_at IS NULL),
+                     WHERE d.org_id = l.org_id AND d.lane < l.lane AND d.delivered_at IS NULL AND d.dead_at IS NULL
+                         AND d.due_at IS NOT NULL),
                      l.place + 1
                  FROM lanes l WHERE l.lane IS NOT NULL AND l.place < $1) ",
             $rest

@@ -255,7 +255,7 @@ fn packages(revisions: &[&str]) -> anyhow::Result<()> {
 }
 
 /// Real Asterisk hosts and the real control plane beside them; two hundred calls of chaos under a seed that is always the
-/// same, four hundred over three control planes, and the proof that its checker finds bugs: a control plane that has them on purpose. In the order in which they
+/// same, four hundred over three control planes, more of them over simulated nodes, and the proof that its checker finds bugs: a control plane that has them on purpose. In the order in which they
 /// are begun: what takes long first.
 fn lab_jobs() -> Vec<Job> {
     let tests = |stage, name: String, target: &str, more: &[&str], variables| Job {
@@ -289,6 +289,10 @@ fn lab_jobs() -> Vec<Job> {
         &["run", "--seed", "4", "--calls", "200", "--per-second", "8", "--reach", "agent"],
     ));
     jobs.push(chaos("replicas", &["replicas", "--seed", "4", "--calls", "400", "--per-second", "6"]));
+    jobs.push(chaos(
+        "simulated",
+        &["replicas", "--simulated", "--seed", "4", "--calls", "1200", "--per-second", "30"],
+    ));
     jobs
 }
 

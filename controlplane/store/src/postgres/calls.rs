@@ -284,7 +284,7 @@ pub(super) async fn next(
 
 /// What a write must know of its call, which it locks: writes of one call are one after the other.
 pub(super) async fn head(c: &mut PgConnection, id: &CallId) -> Result<CallHead, Failure> {
-    sqlx::query_as::<_, CallHead>(select_head!("WHERE id = $1 FOR UPDATE"))
+    sqlx::query_as::<_, CallHead>(select_head!("WHERE id = $1 FOR NO KEY UPDATE"))
         .bind(id.as_str())
         .fetch_optional(c)
         .await?

@@ -15,7 +15,7 @@ pub(super) async fn request(
     c: &mut PgConnection,
     cancel: &RequestCancel,
 ) -> Result<CancelRequested, Failure> {
-    let call = sqlx::query_as::<_, CallHead>(select_head!("WHERE id = $1 AND org_id = $2 FOR UPDATE"))
+    let call = sqlx::query_as::<_, CallHead>(select_head!("WHERE id = $1 AND org_id = $2 FOR NO KEY UPDATE"))
         .bind(cancel.call.as_str())
         .bind(cancel.org.as_str())
         .fetch_optional(&mut *c)

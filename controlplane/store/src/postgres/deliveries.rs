@@ -53,7 +53,8 @@ pub(super) async fn due_lanes(
     Ok(rows.into_iter().map(|(org, name)| Lane { org: org.0, name }).collect())
 }
 
-/// The first of its call is looked up row by row: as a join the server reads all that is pending for it, where it knows little of the table.
+/// In the index's own order, so that no more is read than is claimed, and the first of its call is looked up row by row: a server that knows little
+/// of the table yet (it has not been analysed since it was small) reads all that is pending for a sort, or for a join.
 pub(super) async fn claim(c: &mut PgConnection, claim: &Claim) -> Result<Vec<Claimed>, Failure> {
     let mut rows = sqlx::query_as::<_, ClaimedRow>(
         "UPDATE webhook_delivery SET lease_owner = $1, lease_epoch = lease_epoch + 1, lease_until = $2
@@ -64,7 +65,7 @@ pub(super) async fn claim(c: &mut PgConnection, claim: &Claim) -> Result<Vec<Cla
                  AND (d.call_id IS NULL OR d.sequence = (SELECT e.sequence FROM webhook_delivery e
                      WHERE e.call_id = d.call_id AND e.target = d.target AND e.delivered_at IS NULL AND e.dead_at IS NULL
                      ORDER BY e.sequence LIMIT 1))
-             ORDER BY d.due_at, d.sequence LIMIT $5 FOR UPDATE SKIP LOCKED)
+             ORDER BY d.due_at LIMIT $5 FOR UPDATE SKIP LOCKED)
          RETURNING event_id, target, org_id, call_id, tries, lease_epoch, sequence, due_at",
     )
     .bind(&claim.owner)

@@ -1,0 +1,1 @@
+-- SQLite finds the first event of a call by its own index. PostgreSQL is led to it from here on.
