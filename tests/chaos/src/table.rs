@@ -25,6 +25,7 @@ pub fn table(history: &History, verdict: &Verdict) -> String {
     row("  of them asked for more than once", again.to_string());
     row("  of them with on_unknown: fail", verdict.fail.to_string());
     row("calls told", history.told.len().to_string());
+    row("  accepted in a second", format!("{:.1}", accepted_per_s(history)));
     row("attempts", history.told.iter().map(|call| call.attempts.len()).sum::<usize>().to_string());
     row("INVITEs that carriers saw", history.seen.len().to_string());
     row("  of them after their call's end", verdict.late.to_string());
@@ -114,10 +115,17 @@ pub fn figures(history: &History, verdict: &Verdict) -> Value {
         })
         .collect();
     json!({
-        "calls": history.told.len(), "attempts": history.told.iter().map(|call| call.attempts.len()).sum::<usize>(),
+        "calls": history.told.len(), "accepted_per_s": (accepted_per_s(history) * 10.0).round() / 10.0, "attempts": history.told.iter().map(|call| call.attempts.len()).sum::<usize>(),
         "faults": history.broken.len(), "violations": verdict.violations.len(), "taken_over": took(&lost),
         "given_up_in_order": took(&stopped), "accounts": accounts,
     })
+}
+
+/// From the first acceptance to the last one: as fast as calls were asked for, where that was not too fast.
+fn accepted_per_s(history: &History) -> f64 {
+    let accepted = || history.told.iter().map(|call| call.created_at);
+    let span = accepted().max().unwrap_or_default().saturating_sub(accepted().min().unwrap_or_default());
+    history.told.len() as f64 / span.as_secs_f64().max(f64::EPSILON)
 }
 
 fn ends(told: &[Told]) -> BTreeMap<String, usize> {

@@ -103,10 +103,10 @@ impl Site for Simulated {
     }
 
     fn behave(&self, behaviour: Behaviour) -> Result<(), LabError> {
-        match behaviour {
-            Behaviour::Normal => Ok(()),
-            other => Err(LabError::Machine(format!("simulated carriers are never {other:?}"))),
+        if matches!(behaviour, Behaviour::Normal) {
+            return Ok(());
         }
+        Err(LabError::Machine(format!("simulated carriers are never {behaviour:?}")))
     }
 
     fn begin(&self, subject: &Subject, what: What) -> Result<(), LabError> {
