@@ -126,13 +126,14 @@ pub(super) async fn settle(c: &mut PgConnection, settle: &Settle) -> Result<Opti
         Next::Again(at) => again = Some(at),
         Next::Dead | Next::Unreadable | Next::Gone => dead = Some(settle.at),
     }
-    // What comes after it waits as long, so that nobody looks at it in vain; or is due at once.
+    // What comes after it waits as long, so that nobody looks at it in vain; or is due at once. That it is not over is asked in words that no partial
+    // index has: a server that knows little of the table yet took the one of what waits for its receiver, and read all of it.
     let settled = sqlx::query_scalar::<_, Word<OrgId>>(
         "WITH settled AS (
              UPDATE webhook_delivery SET tries = tries + 1, last_status = $1, last_error = $2,
                  due_at = coalesce($3, due_at), delivered_at = $4, dead_at = $5, lease_owner = NULL, lease_until = NULL
              WHERE event_id = $6 AND target = $7 AND lease_epoch = $8 AND lease_owner IS NOT NULL
-                 AND delivered_at IS NULL AND dead_at IS NULL
+                 AND coalesce(delivered_at, dead_at) IS NULL
              RETURNING org_id, call_id, sequence),
          logged AS (
              INSERT INTO webhook_try (event_id, target, ordinal, at, took_ms, status, error)

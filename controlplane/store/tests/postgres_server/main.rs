@@ -10,6 +10,7 @@
 )]
 
 mod accounts;
+mod pending;
 mod sets;
 
 use std::time::Duration;
