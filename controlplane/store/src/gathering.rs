@@ -6,6 +6,7 @@
 
 use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
+use controlplane_core::names::CarrierName;
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, sleep_until},
@@ -55,6 +56,11 @@ impl Waiting {
 
     pub(crate) fn may_rest(&self) -> bool {
         self.news.may_rest()
+    }
+
+    /// Whose account an attempt that begins is counted to.
+    pub(crate) fn account(&self) -> Option<&CarrierName> {
+        self.news.account().map(|(carrier, _)| carrier)
     }
 }
 

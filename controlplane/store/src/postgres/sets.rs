@@ -2,12 +2,19 @@
 //!
 //! What waits while there is no room for another set is company. A set that takes long (a row or an account that
 //! another one has locked, a connection that has fallen silent) holds up nobody but those who are in it: after [`SLOW_AFTER`] it does not count
-//! among those under way.
+//! among those under way. Only attempts that begin over an account of one that begins already wait for it: they would on the server, one by one,
+//! each with a connection that others lack.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
+use controlplane_core::names::CarrierName;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
     time::sleep,
 };
 
@@ -47,7 +54,7 @@ impl Sets {
         let (resting, rest) = mpsc::channel(WAITING_MAX);
         let database = Arc::clone(&server.database);
         let queue = Queue {
-            begins: Line::of(begin),
+            begins: Begins { come: begin, waiting: VecDeque::new(), accounts: Arc::default() },
             others: Line::of(other),
             resting: Resting::new(rest),
             next: Turn::Resting,
@@ -70,6 +77,84 @@ impl Sets {
         };
         way.send(waiting).await.map_err(|_| gone(()))?;
         answer.await.map_err(|_| gone(()))?
+    }
+}
+
+/// Accounts over which attempts begin now.
+#[derive(Default)]
+struct Accounts {
+    busy: Mutex<HashSet<CarrierName>>,
+    freed: Notify,
+}
+
+impl Accounts {
+    fn busy(&self) -> MutexGuard<'_, HashSet<CarrierName>> {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Those of one set, busy until it is dropped.
+struct Busy {
+    accounts: Arc<Accounts>,
+    of: HashSet<CarrierName>,
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.accounts.busy().retain(|carrier| !self.of.contains(carrier));
+        self.accounts.freed.notify_one();
+    }
+}
+
+/// Attempts that wait to begin.
+struct Begins {
+    come: mpsc::Receiver<Waiting>,
+    waiting: VecDeque<Waiting>,
+    accounts: Arc<Accounts>,
+}
+
+impl Begins {
+    /// What waits, as far as it may be written together, and now.
+    fn gathered(&mut self) -> Option<Set> {
+        while self.waiting.len() < WAITING_MAX
+            && let Ok(waiting) = self.come.try_recv()
+        {
+            self.waiting.push_back(waiting);
+        }
+        let mut gathering = Gathering::default();
+        let mut busy = self.accounts.busy();
+        let left = self.waiting.drain(..).filter_map(|waiting| {
+            let waits = waiting.account().is_some_and(|carrier| busy.contains(carrier));
+            if waits { Some(waiting) } else { gathering.take(waiting) }
+        });
+        self.waiting = left.collect();
+        let group = gathering.groups().next()?;
+        let of: HashSet<_> = group.news().iter().filter_map(News::account).map(|(of, _)| of.clone()).collect();
+        busy.extend(of.iter().cloned());
+        Some(Set { group, _busy: Some(Busy { accounts: Arc::clone(&self.accounts), of }) })
+    }
+
+    /// Returns when another one waits, or an account is free. `None`: nothing will.
+    async fn changes(&mut self) -> Option<()> {
+        tokio::select! {
+            Some(waiting) = self.come.recv(), if self.waiting.len() < WAITING_MAX => self.waiting.push_back(waiting),
+            () = self.accounts.freed.notified(), if !self.waiting.is_empty() => {}
+            else => return None,
+        }
+        Some(())
+    }
+}
+
+/// What is written together.
+struct Set {
+    group: Group,
+    /// Free when it is written.
+    _busy: Option<Busy>,
+}
+
+impl From<Group> for Set {
+    fn from(group: Group) -> Self {
+        Self { group, _busy: None }
     }
 }
 
@@ -125,7 +210,7 @@ impl Turn {
 
 /// What waits to be written. Each kind has its turn, so that none keeps another from being written.
 struct Queue {
-    begins: Line,
+    begins: Begins,
     others: Line,
     resting: Resting,
     next: Turn,
@@ -133,13 +218,13 @@ struct Queue {
 
 impl Queue {
     /// The next set, as soon as there is one. `None`: there will be none.
-    async fn next(&mut self) -> Option<Group> {
+    async fn next(&mut self) -> Option<Set> {
         loop {
             for turn in [self.next, self.next.next(), self.next.next().next()] {
                 let set = match turn {
-                    Turn::Resting => self.resting.rested(),
+                    Turn::Resting => self.resting.rested().map(Set::from),
                     Turn::Begins => self.begins.gathered(),
-                    Turn::Others => self.others.gathered(),
+                    Turn::Others => self.others.gathered().map(Set::from),
                 };
                 if set.is_some() {
                     self.next = turn.next();
@@ -167,8 +252,9 @@ async fn serve(server: Arc<Server>, mut queue: Queue) {
 }
 
 /// Keeps the place for as long as the set is not slow.
-async fn in_place(place: OwnedSemaphorePermit, server: Arc<Server>, set: Group) {
-    let mut writing = pin!(write(server, set));
+async fn in_place(place: OwnedSemaphorePermit, server: Arc<Server>, set: Set) {
+    let Set { group, _busy } = set;
+    let mut writing = pin!(write(server, group));
     tokio::select! {
         () = &mut writing => return,
         () = sleep(SLOW_AFTER) => {}
@@ -178,7 +264,7 @@ async fn in_place(place: OwnedSemaphorePermit, server: Arc<Server>, set: Group) 
 }
 
 /// Writes a set and tells everybody what came of theirs. Where the database refuses it, it is taken back, and its news are tried one by one.
-pub(super) async fn write(server: Arc<Server>, mut set: Group) {
+async fn write(server: Arc<Server>, mut set: Group) {
     match told(&server, &set).await {
         Ok(told) => set.answer(told),
         Err(failure) if failure.is_of_what_was_asked() => {

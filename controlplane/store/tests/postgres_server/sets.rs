@@ -9,7 +9,7 @@ use controlplane_core::{
 };
 use controlplane_store::{
     CallStore as _, EventStore as _, StoreError,
-    calls::{Advance, BeginAttempt, Begun, CallEnd, Created, EndAttempt, Follows, Written},
+    calls::{Account, Advance, BeginAttempt, Begun, CallEnd, Created, EndAttempt, Follows, Written},
     postgres::PostgresStore,
 };
 use rand::{SeedableRng as _, rngs::StdRng};
@@ -182,6 +182,48 @@ async fn a_set_that_waits_for_a_row_holds_up_no_other() {
         let news = advance(of, AttemptStatus::Ringing, Rang::Yes, rng);
         assert_eq!(store.advance(news).await.unwrap(), Written::Yes { sequence: 3 });
     }
+}
+
+/// Attempts over an account that another replica counts wait together, with one connection, and not each with one that others lack.
+/// Those over another account begin meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn attempts_over_one_account_wait_for_it_together() {
+    const CALLS: usize = 40;
+    let url = database().await;
+    let rng = &mut StdRng::seed_from_u64(24);
+    let store = Arc::new(PostgresStore::open_shared(&url, ReplicaId::new(rng)).await.unwrap());
+    let account = Account { cps_max: Some(100), channels_max: Some(100) };
+    let mut begins = Vec::new();
+    for n in 0..CALLS + 1 {
+        let Created::New(call) = write(&store, rng).await.unwrap() else { panic!("it is new") };
+        let carrier = if n < CALLS { "acme" } else { "other" }.parse().unwrap();
+        begins.push(BeginAttempt { carrier, ..begin(call.id, Some(account), rng) });
+    }
+    let mut raw = PgConnection::connect(&url).await.unwrap();
+    let mut watch = PgConnection::connect(&url).await.unwrap();
+    sqlx::query("BEGIN").execute(&mut raw).await.unwrap();
+    sqlx::query("SELECT pg_advisory_xact_lock(5, hashtext('acme'))").execute(&mut raw).await.unwrap();
+    let tell = |store: Arc<PostgresStore>, begin| async move { store.begin_attempt(begin).await };
+    let free = begins.split_off(CALLS);
+    let mut told = Vec::new();
+    for begin in begins {
+        // Slower than sets are gathered: most find the first ones waiting.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        told.extend(tells(&store, vec![begin], tell));
+    }
+    for other in tells(&store, free, tell) {
+        assert_eq!(other.await.unwrap().unwrap(), Begun::Yes { sequence: 2 });
+    }
+    let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 5 AND NOT granted";
+    assert_eq!(sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut watch).await.unwrap(), 1);
+    let before = *store.written().borrow();
+    sqlx::query("COMMIT").execute(&mut raw).await.unwrap();
+    for told in told {
+        assert_eq!(told.await.unwrap().unwrap(), Begun::Yes { sequence: 2 });
+    }
+    let transactions = *store.written().borrow() - before;
+    println!("{CALLS} began in {transactions} transactions");
+    assert!(transactions <= 6, "{transactions}");
 }
 
 /// What the server refuses of a set is refused alone, and the rest is written: one by one, since the set is taken back.
