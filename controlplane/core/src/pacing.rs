@@ -84,6 +84,15 @@ impl Window {
         }
     }
 
+    /// What others count is known: when the latest starts of all were, oldest first. It takes the place of what was counted here, but for what is
+    /// newer than all of it, which they may not know of yet.
+    pub fn is_counted(&mut self, starts: impl IntoIterator<Item = Instant>) {
+        let mut known: VecDeque<_> = starts.into_iter().collect();
+        let newest = known.back().copied();
+        known.extend(self.starts.iter().filter(|at| newest.is_none_or(|newest| **at > newest)));
+        self.starts = known;
+    }
+
     /// Checks, and counts the start if it is admitted.
     ///
     /// # Errors

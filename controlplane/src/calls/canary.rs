@@ -92,9 +92,9 @@ impl Calls {
         let Some(account) = self.account(carrier) else { return Ok(()) };
         let refused = match self.store.hold_account(id, carrier, account).await {
             Ok(Held::Yes) => return Ok(()),
-            Ok(Held::Full { wait }) => {
-                let until = Instant::now() + wait.unwrap_or(ACCOUNT_AGAIN);
-                self.registry.carrier_is_full(carrier, until.into_std());
+            Ok(Held::Full { wait, ago }) => {
+                let again = wait.unwrap_or(ACCOUNT_AGAIN);
+                self.registry.carrier_is_full(carrier, Instant::now().into_std(), again, &ago);
                 NoRoom::Account(wait.map_or(PassedOver::CarrierAtChannels, |_| PassedOver::CarrierAtCps))
             }
             Err(error) => NoRoom::Store(error),

@@ -203,10 +203,12 @@ impl Registry {
         }
     }
 
-    /// Other replicas have all that a carrier's account may have: nobody is to ask for it until then.
-    pub fn carrier_is_full(&self, carrier: &CarrierName, until: Instant) {
+    /// Other replicas have all that a carrier's account may have: nobody is to ask for it for so long. From then on its starts, of which so many were
+    /// so long ago, the newest first, are given out as each is free again: all that wait would else ask for the first one at once.
+    pub fn carrier_is_full(&self, carrier: &CarrierName, now: Instant, again: Duration, ago: &[Duration]) {
         if let Some(carrier) = self.state().carriers.get_mut(carrier) {
-            carrier.full_until = Some(until);
+            carrier.full_until = Some(now + again);
+            carrier.window.is_counted(ago.iter().rev().filter_map(|ago| now.checked_sub(*ago)));
         }
     }
 

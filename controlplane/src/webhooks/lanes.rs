@@ -17,15 +17,20 @@ use std::{
 };
 
 use controlplane_core::{
-    ids::OrgId,
+    ids::{EventId, OrgId},
     webhook::{Answer, Failure, Next, after},
 };
 use controlplane_store::{
     StoreError,
+    events::Event,
     webhooks::{Claim, Claimed, Holder, Lane, Settle, Target},
 };
 use rand::Rng;
-use tokio::{sync::Notify, task::JoinSet, time::sleep};
+use tokio::{
+    sync::Notify,
+    task::{JoinError, JoinSet, yield_now},
+    time::sleep,
+};
 
 #[cfg(feature = "planted-bugs")]
 use crate::calls::planted;
@@ -65,6 +70,18 @@ const LEASE: time::Duration = time::Duration::seconds(30);
 /// Times that an answer is written down again when the database was away.
 const SETTLE_TRIES: u32 = 20;
 const SETTLE_WAIT: Duration = Duration::from_secs(1);
+
+/// What is sent now.
+struct Due {
+    claimed: Claimed,
+    /// `None`: it cannot be read.
+    event: Option<Event>,
+    permit: Permit,
+}
+
+const fn is_unavailable(error: &StoreError) -> bool {
+    matches!(error, StoreError::Unavailable { .. })
+}
 
 /// A lane's task, from outside.
 #[derive(Default)]
@@ -128,8 +145,8 @@ impl Lanes {
             let width = if self.is_good(&lane) { WIDTH } else { 1 };
             if running.len() < width {
                 let free = width - running.len();
-                for (claimed, permit) in self.claim(&lane, free).await {
-                    running.spawn(Arc::clone(&self).deliver(claimed, permit));
+                for due in self.claim(&lane, free).await {
+                    running.spawn(Arc::clone(&self).deliver(due));
                 }
             }
             if running.is_empty() {
@@ -143,14 +160,24 @@ impl Lanes {
                 continue;
             }
             tokio::select! {
-                ended = running.join_next() => match ended {
-                    Some(Ok(well)) => self.remember(&lane, well),
-                    // A try that broke is tried again when its lease is over.
-                    Some(Err(error)) => tracing::error!(%error, "delivering an event broke"),
-                    None => {}
-                },
+                Some(ended) = running.join_next() => {
+                    self.ended(&lane, ended);
+                    // What was settled together ends together, and is followed by what is claimed together.
+                    yield_now().await;
+                    while let Some(ended) = running.try_join_next() {
+                        self.ended(&lane, ended);
+                    }
+                }
                 () = handle.nudge.notified() => {}
             }
+        }
+    }
+
+    fn ended(&self, lane: &Lane, tried: Result<bool, JoinError>) {
+        match tried {
+            Ok(well) => self.remember(lane, well),
+            // It is tried again when its lease is over.
+            Err(error) => tracing::error!(%error, "delivering an event broke"),
         }
     }
 
@@ -172,7 +199,7 @@ impl Lanes {
     }
 
     /// Takes what is due, each with a connection to send it by: what is claimed is sent at once.
-    async fn claim(&self, lane: &Lane, limit: usize) -> Vec<(Claimed, Permit)> {
+    async fn claim(&self, lane: &Lane, limit: usize) -> Vec<Due> {
         let pool = if self.is_good(lane) { &self.good } else { &self.doubtful };
         let mut permits = vec![pool.acquire(&lane.org).await];
         while permits.len() < limit
@@ -197,7 +224,7 @@ impl Lanes {
             callback_secret,
         };
         match self.shared.store.claim_deliveries(claim).await {
-            Ok(claimed) => claimed.into_iter().zip(permits).collect(),
+            Ok(claimed) => self.read(lane, claimed, permits).await,
             Err(error) => {
                 tracing::error!(%error, "due events could not be claimed; the next look tries again");
                 Vec::new()
@@ -205,25 +232,53 @@ impl Lanes {
         }
     }
 
-    /// Sends one event, and writes down what came of it. Whether it was taken, and quickly.
-    async fn deliver(self: Arc<Self>, claimed: Claimed, permit: Permit) -> bool {
-        let shared = &self.shared;
-        let mut hop = None;
-        let body = match shared.store.event(&claimed.org, &claimed.event).await {
-            Ok(Some(event)) => {
-                hop = shared.traces.hop(&event, &claimed).await;
-                serde_json::to_string(&EventView::from(event)).ok()
-            }
-            Ok(None) => None,
-            Err(error @ StoreError::Unavailable { .. }) => {
-                tracing::error!(%error, "an event could not be read; it is sent when its lease is over");
-                return true;
-            }
+    async fn read(&self, lane: &Lane, claimed: Vec<Claimed>, permits: Vec<Permit>) -> Vec<Due> {
+        let ids: Vec<_> = claimed.iter().map(|claimed| claimed.event.clone()).collect();
+        let events = match self.events(&lane.org, &ids).await {
+            Ok(events) => events,
             Err(error) => {
-                tracing::error!(event = %claimed.event, %error, "this event cannot be read, and is not delivered");
-                None
+                tracing::error!(%error, "due events could not be read; they are sent when their leases are over");
+                return Vec::new();
             }
         };
+        let mut events: HashMap<_, _> = events.into_iter().map(|event| (event.id.clone(), event)).collect();
+        let due = |(claimed, permit): (Claimed, _)| {
+            let event = events.remove(&claimed.event);
+            Due { claimed, event, permit }
+        };
+        claimed.into_iter().zip(permits).map(due).collect()
+    }
+
+    /// Reads events together; one by one where that is refused, since one of them may be why.
+    async fn events(&self, org: &OrgId, ids: &[EventId]) -> Result<Vec<Event>, StoreError> {
+        let store = &self.shared.store;
+        match store.events_of(org, ids).await {
+            Err(error) if !is_unavailable(&error) => {}
+            together => return together,
+        }
+        let mut events = Vec::new();
+        for id in ids {
+            match store.events_of(org, std::slice::from_ref(id)).await {
+                Ok(event) => events.extend(event),
+                Err(error) if is_unavailable(&error) => return Err(error),
+                Err(error) => {
+                    tracing::error!(event = %id, %error, "this event cannot be read, and is not delivered");
+                }
+            }
+        }
+        Ok(events)
+    }
+
+    /// Sends one event, and writes down what came of it. Whether it was taken, and quickly.
+    async fn deliver(self: Arc<Self>, due: Due) -> bool {
+        let Due { claimed, event, permit } = due;
+        let shared = &self.shared;
+        let mut hop = None;
+        let mut body = None;
+        if let Some(event) = event {
+            hop = shared.traces.hop(&event, &claimed).await;
+            body = serde_json::to_string(&EventView::from(event)).ok();
+        }
         let Some(body) = body else {
             self.settle(&claimed, Next::Unreadable, None).await;
             return true;

@@ -218,8 +218,10 @@ impl Webhooks {
             self.shared.metrics.webhooks.sealed.inc_by(sealed.events);
             self.streams.wake(&sealed.orgs);
             sealed.lanes.into_iter().for_each(|lane| self.lanes.nudge(lane));
-            // Of fewer calls than it may take: there was no more.
-            if sealed.events < SEAL_MAX.into() {
+            if sealed.is_busy {
+                sleep(GATHER).await;
+            } else if sealed.events < SEAL_MAX.into() {
+                // Of fewer calls than it may take: there was no more.
                 break;
             }
         }

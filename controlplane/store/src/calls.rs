@@ -265,7 +265,7 @@ pub enum Written {
 }
 
 /// What came of [`CallStore::begin_attempt`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub enum Begun {
     /// It may leave; also for the same write again.
@@ -292,6 +292,8 @@ pub enum Begun {
     Full {
         /// How long from now until a start is free; `None`: until an attempt ends.
         wait: Option<std::time::Duration>,
+        /// How long ago the account's starts of the last second were, the newest first.
+        ago: Vec<std::time::Duration>,
     },
 }
 

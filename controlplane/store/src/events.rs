@@ -23,6 +23,8 @@ pub struct Sealed {
     pub lanes: Vec<Lane>,
     /// Organisations that have news.
     pub orgs: Vec<OrgId>,
+    /// Another replica numbers events now: whether any are left is known after it.
+    pub is_busy: bool,
 }
 
 /// An event, and from what it is told.
@@ -85,8 +87,8 @@ pub trait EventStore {
     /// An organisation's events after a position, in order, at most `limit`. One that cannot be read is logged
     /// and passed over: the page is filled with what follows it.
     async fn events(&self, org: &OrgId, after: i64, limit: u16) -> Result<EventPage, StoreError>;
-    /// One event.
-    async fn event(&self, org: &OrgId, id: &EventId) -> Result<Option<Event>, StoreError>;
+    /// An organisation's events by their ids, in no order. One that is not there, or cannot be read, which is logged, is left out.
+    async fn events_of(&self, org: &OrgId, ids: &[EventId]) -> Result<Vec<Event>, StoreError>;
     /// The position of an organisation's event. `None`: it has none of that id (any more).
     async fn event_position(&self, org: &OrgId, id: &EventId) -> Result<Option<i64>, StoreError>;
     /// The last position given.

@@ -76,7 +76,7 @@ pub struct Owned {
 }
 
 /// What came of asking for a place on an account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Held {
     /// It is held.
     Yes,
@@ -84,6 +84,8 @@ pub enum Held {
     Full {
         /// Until a start is free; `None`: until something ends.
         wait: Option<Duration>,
+        /// How long ago the account's starts of the last second were, the newest first.
+        ago: Vec<Duration>,
     },
 }
 

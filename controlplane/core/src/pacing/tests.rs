@@ -263,3 +263,23 @@ fn a_start_that_never_left_is_given_back_and_no_other() {
     window.give_back(first);
     assert_eq!(window.check(t + 600 * MS), Err(t + 1_400 * MS));
 }
+
+#[test]
+fn what_others_have_started_is_known_and_given_out_as_it_is_free_again() {
+    let t = origin();
+    let mut window = Window::new(3);
+    window.take(t);
+    let own = window.take(t + 900 * MS);
+    // Others had two of the three, and do not know of the latest one yet.
+    window.is_counted([t + 200 * MS, t + 600 * MS]);
+    assert_eq!(window.check(t + 950 * MS), Err(t + 1_200 * MS));
+    // One at a time, each when it is free.
+    assert_eq!(window.try_take(t + 1_200 * MS), Ok(()));
+    assert_eq!(window.check(t + 1_200 * MS), Err(t + 1_600 * MS));
+    assert_eq!(window.try_take(t + 1_600 * MS), Ok(()));
+    assert_eq!(window.check(t + 1_600 * MS), Err(t + 1_900 * MS));
+    window.give_back(own);
+    assert_eq!(window.check(t + 1_600 * MS), Ok(()));
+    window.is_counted([]);
+    assert_eq!(window.left(t + 1_600 * MS), 1);
+}

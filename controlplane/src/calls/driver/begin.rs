@@ -58,9 +58,9 @@ impl Driver<'_> {
                 return Err(Step::Next);
             }
             // Other replicas have what the carrier's account may have.
-            Some(Begun::Full { wait }) => {
-                let until = Instant::now() + wait.unwrap_or(ACCOUNT_AGAIN);
-                self.calls.registry.carrier_is_full(place.carrier, until.into_std());
+            Some(Begun::Full { wait, ago }) => {
+                let again = wait.unwrap_or(ACCOUNT_AGAIN);
+                self.calls.registry.carrier_is_full(place.carrier, Instant::now().into_std(), again, &ago);
                 return Err(Step::Next);
             }
             // It has ended, or another attempt of it lives: nothing is sent from here.

@@ -40,6 +40,11 @@ impl Room {
         Some(NoRoom { wait: Some(Duration::from_micros(wait)) })
     }
 
+    /// How long ago each start of the last second was, the newest first.
+    pub(crate) fn ago(&self) -> Vec<Duration> {
+        self.starts_us.iter().map(|us| Duration::from_micros(u64::try_from(*us).unwrap_or(0))).collect()
+    }
+
     /// One more starts now.
     pub(crate) fn start(&mut self) {
         self.channels += 1;
@@ -61,7 +66,7 @@ pub(crate) fn within<'a>(
     };
     let room = rooms.entry(carrier.clone()).or_default();
     match room.is_full(account) {
-        Some(NoRoom { wait }) => Verdict::Tell(Told::Begun(Begun::Full { wait })),
+        Some(NoRoom { wait }) => Verdict::Tell(Told::Begun(Begun::Full { wait, ago: room.ago() })),
         None => {
             if begins {
                 room.start();

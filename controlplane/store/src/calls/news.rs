@@ -31,7 +31,7 @@ pub(crate) enum News {
 }
 
 /// What is answered to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Told {
     Begun(Begun),
     Written(Written),

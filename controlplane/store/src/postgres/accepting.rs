@@ -94,7 +94,7 @@ async fn look(c: &mut PgConnection, batch: &[NewCall]) -> Result<Vec<Seen>, Fail
          SELECT of_org.open AS open_of_org, of_org.today AS org_today, coalesce(of_key.today, 0) AS key_today,
              (SELECT count(*) FROM (SELECT 1 FROM call WHERE org_id = asked.org_id AND request ->> 'to' = asked.number
                  AND ended_at IS NULL LIMIT asked.number_max) AS of_number) AS open_to_number,
-             EXISTS (SELECT 1 FROM call WHERE id = asked.id) AS is_there,
+             coalesce((SELECT true FROM call WHERE id = asked.id), false) AS is_there,
              promise.call_id AS promised, promise.body_sha256 AS promised_to,
              (SELECT id FROM equal WHERE equal.n = asked.n) AS equal
          FROM asked JOIN of_org USING (org_id, day) LEFT JOIN of_key USING (key_id, day)

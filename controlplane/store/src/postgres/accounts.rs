@@ -95,8 +95,9 @@ pub(super) async fn hold(
 ) -> Result<Held, Failure> {
     sqlx::raw_sql(AssertSqlSafe(turns(&[carrier]))).execute(&mut *c).await?;
     let rooms = rooms(c, &[(carrier, account)]).await?;
-    if let Some(NoRoom { wait }) = rooms.get(carrier).and_then(|room| room.is_full(account)) {
-        return Ok(Held::Full { wait });
+    let room = rooms.get(carrier);
+    if let Some((room, NoRoom { wait })) = room.and_then(|room| Some((room, room.is_full(account)?))) {
+        return Ok(Held::Full { wait, ago: room.ago() });
     }
     sqlx::query(
         "WITH past AS (DELETE FROM carrier_start WHERE carrier = $1 AND at < clock_timestamp() - interval '10 seconds'),

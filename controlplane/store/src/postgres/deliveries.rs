@@ -13,7 +13,7 @@ use sqlx::{PgConnection, PgPool, types::Json, types::time::OffsetDateTime};
 use super::{audit, webhooks};
 use crate::{
     calls::Actor,
-    columns::{Micros, Word},
+    columns::{Micros, Word, kept},
     error::Failure,
     rows::moment,
     webhook_rows::{
@@ -178,6 +178,59 @@ pub(super) async fn settle(c: &mut PgConnection, settle: &Settle) -> Result<Opti
         Target::Endpoint(id) if settle.next != Next::Unreadable => follow(c, id, &org.0, settle).await,
         Target::Endpoint(_) | Target::Callback => Ok(None),
     }
+}
+
+/// What was delivered, each as [`settle`] does it. Whether it was claimed still, of each. What follows an event is looked up event by event
+/// (`OFFSET 0`): joined, a server that takes the index of what waits for small reads all of it.
+pub(super) async fn delivered(c: &mut PgConnection, settles: &[Settle]) -> Result<Vec<bool>, Failure> {
+    let settled = sqlx::query_scalar::<_, i64>(
+        "WITH asked AS MATERIALIZED (
+             SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::timestamptz[], $5::bigint[], $6::integer[])
+                 WITH ORDINALITY AS asked (event_id, target, epoch, at, took_ms, status, n)),
+         settled AS (
+             UPDATE webhook_delivery AS d SET tries = d.tries + 1, last_status = asked.status, last_error = NULL,
+                 delivered_at = asked.at, lease_owner = NULL, lease_until = NULL
+             FROM asked
+             WHERE d.event_id = asked.event_id AND d.target = asked.target AND d.lease_epoch = asked.epoch
+                 AND d.lease_owner IS NOT NULL AND coalesce(d.delivered_at, d.dead_at) IS NULL
+             RETURNING asked.n, asked.at, d.event_id, d.target, d.endpoint_id, d.call_id, d.sequence, asked.took_ms, asked.status),
+         logged AS (
+             INSERT INTO webhook_try (event_id, target, ordinal, at, took_ms, status)
+             SELECT event_id, target,
+                 (SELECT coalesce(max(ordinal), 0) + 1 FROM webhook_try AS t WHERE t.event_id = s.event_id AND t.target = s.target),
+                 at, took_ms, status FROM settled AS s
+             RETURNING event_id, target, ordinal),
+         forgotten AS (
+             DELETE FROM webhook_try AS t USING logged AS l
+             WHERE t.event_id = l.event_id AND t.target = l.target AND t.ordinal <= l.ordinal - $7),
+         following AS (
+             UPDATE webhook_delivery AS d SET due_at = later.at
+             FROM (SELECT s.at, l.event_id, l.target FROM settled AS s CROSS JOIN LATERAL (
+                 SELECT e.event_id, e.target FROM webhook_delivery AS e
+                 WHERE e.call_id = s.call_id AND e.target = s.target AND e.sequence > s.sequence
+                     AND e.delivered_at IS NULL AND e.dead_at IS NULL AND e.due_at > s.at AND e.tries = 0 OFFSET 0) AS l) AS later
+             WHERE d.event_id = later.event_id AND d.target = later.target
+                 AND NOT EXISTS (SELECT 1 FROM asked WHERE asked.event_id = d.event_id AND asked.target = d.target)),
+         well AS (
+             UPDATE webhook_endpoint SET failing_since = NULL, failed_at = NULL, failing_tries = 0
+             WHERE id IN (SELECT endpoint_id FROM settled) AND failing_since IS NOT NULL)
+         SELECT n FROM settled",
+    )
+    .bind(each(settles, |settle| settle.event.as_str()))
+    .bind(each(settles, |settle| settle.target.as_str()))
+    .bind(each(settles, |settle| settle.epoch))
+    .bind(each(settles, |settle| kept(settle.at)))
+    .bind(each(settles, |settle| settle.took_ms))
+    .bind(each(settles, |settle| settle.status.map(i32::from)))
+    .bind(i32::from(LOGGED_MAX))
+    .fetch_all(c)
+    .await?;
+    Ok((1..).take(settles.len()).map(|n| settled.contains(&n)).collect())
+}
+
+/// A column of what came of tries.
+fn each<'a, T>(settles: &'a [Settle], column: impl Fn(&'a Settle) -> T) -> Vec<T> {
+    settles.iter().map(column).collect()
 }
 
 /// What follows for the endpoint that has not taken it.

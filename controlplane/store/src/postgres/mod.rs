@@ -37,6 +37,7 @@ mod search;
 mod server;
 mod sessions;
 mod sets;
+mod settling;
 mod sole;
 mod status;
 mod traces;
@@ -53,6 +54,7 @@ use crate::{StoreError, error::Failure};
 use self::{
     server::{Body, Server},
     sets::Sets,
+    settling::Settling,
 };
 pub use replacing::{REPLACED, Replacing};
 
@@ -60,6 +62,7 @@ pub use replacing::{REPLACED, Replacing};
 pub struct PostgresStore {
     server: Arc<Server>,
     sets: Sets,
+    settling: Settling,
     /// The same server's connections, for what reads without a transaction.
     pool: PgPool,
     /// The connection of signs of life.

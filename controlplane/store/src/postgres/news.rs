@@ -147,7 +147,7 @@ macro_rules! select_found {
 const LOOK_FOR_BEGINS: &str = select_found!(
     "(SELECT id FROM attempt WHERE call_id = call.id AND ended_at IS NULL) AS open_attempt,
      (SELECT coalesce(max(ordinal), 0)::bigint FROM attempt WHERE call_id = call.id) AS ordinal,
-     EXISTS (SELECT 1 FROM attempt WHERE call_id = call.id AND round = call.round) AS round_begun,
+     coalesce((SELECT true FROM attempt WHERE call_id = call.id AND round = call.round LIMIT 1), false) AS round_begun,
      CASE WHEN asked.number IS NOT NULL THEN (
          SELECT jsonb_agg((extract(epoch FROM started_at) * 1000000)::bigint ORDER BY started_at DESC) FROM (
              SELECT started_at FROM dialled

@@ -17,6 +17,7 @@ use super::{
     heart::Heart,
     server::Server,
     sets::Sets,
+    settling::Settling,
     sole::{self, Hold},
 };
 use crate::StoreError;
@@ -38,7 +39,7 @@ const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 const TESTED_AFTER: Duration = Duration::from_secs(1);
 /// What every session is set to. Time-outs below the patience of an HTTP client, so that a stuck server
 /// becomes an answer.
-const SESSION: [(&str, &str); 6] = [
+const SESSION: [(&str, &str); 9] = [
     ("synchronous_commit", "on"),
     ("statement_timeout", "10s"),
     ("lock_timeout", "5s"),
@@ -46,6 +47,12 @@ const SESSION: [(&str, &str); 6] = [
     ("timezone", "UTC"),
     // Statements take milliseconds; compiling one that the planner holds for dear takes a hundred, again and again.
     ("jit", "off"),
+    // What is asked while calls run has an index, in whose order it is read. A server that planned it when the table was small reads all of a large
+    // one, or sorts all that an organisation has, until it has analysed it.
+    ("enable_seqscan", "off"),
+    ("enable_bitmapscan", "off"),
+    // So no plan depends on what is asked for: each is made once.
+    ("plan_cache_mode", "force_generic_plan"),
 ];
 
 /// The same where replicas share the database: what one that stands still has locked (its call, its organisation's turn) must be
@@ -117,7 +124,8 @@ pub(super) async fn open(url: &str, replica: Option<ReplicaId>) -> Result<Postgr
     let answer_max = if replica.is_some() { SHARED_ANSWER_MAX } else { ANSWER_MAX };
     let server = Arc::new(Server { pool: pool.clone(), answer_max, database, sole, written });
     let sets = Sets::start(Arc::clone(&server));
-    Ok(PostgresStore { server, sets, pool, heart, replica, nudged, listener })
+    let settling = Settling::start(Arc::clone(&server));
+    Ok(PostgresStore { server, sets, settling, pool, heart, replica, nudged, listener })
 }
 
 pub(super) async fn connect(place: &str, options: &PgConnectOptions) -> Result<PgConnection, StoreError> {

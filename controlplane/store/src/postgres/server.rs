@@ -58,7 +58,7 @@ impl Server {
         body: Body<I, T>,
     ) -> Result<T, Failure>
     where
-        I: Send + Sync,
+        I: Send + Sync + ?Sized,
         T: Send,
     {
         let begin = AssertSqlSafe(begin).into_sql_str();
@@ -76,7 +76,7 @@ impl Server {
     }
 
     /// A failure rolls back: the transaction is dropped without its commit.
-    async fn once<I, T>(&self, begin: SqlStr, input: &I, body: Body<I, T>) -> Result<T, Failure> {
+    async fn once<I: ?Sized, T>(&self, begin: SqlStr, input: &I, body: Body<I, T>) -> Result<T, Failure> {
         if !self.sole.is_held() {
             let lost = "the lock that keeps other control planes out is not held";
             return Err(Failure::Sql(sqlx::Error::Io(std::io::Error::other(lost))));

@@ -129,7 +129,8 @@ impl Begins {
         });
         self.waiting = left.collect();
         let group = gathering.groups().next()?;
-        let of: HashSet<_> = group.news().iter().filter_map(News::account).map(|(of, _)| of.clone()).collect();
+        let of: HashSet<_> =
+            group.news().iter().filter_map(News::account).map(|(of, _)| of.clone()).collect();
         busy.extend(of.iter().cloned());
         Some(Set { group, _busy: Some(Busy { accounts: Arc::clone(&self.accounts), of }) })
     }

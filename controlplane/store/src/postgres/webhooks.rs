@@ -121,7 +121,7 @@ impl WebhookStore for PostgresStore {
     }
 
     async fn settle_delivery(&self, settle: Settle) -> Result<Option<DisabledReason>, StoreError> {
-        self.transaction("settle delivery", settle, |c, settle| Box::pin(deliveries::settle(c, settle))).await
+        self.settling.settle(settle).await
     }
 
     async fn deliveries(&self, page: DeliveryPage) -> Result<(Vec<Delivery>, bool), StoreError> {
@@ -228,13 +228,17 @@ async fn alter(
     find(c, &change.org, id).await
 }
 
-/// Gives up what is not delivered to it, and sends no more.
+/// Gives up what is not delivered to it, and sends no more. After those who make deliveries for it now.
 pub(super) async fn disable(
     c: &mut PgConnection,
     id: &EndpointId,
     at: OffsetDateTime,
     reason: DisabledReason,
 ) -> Result<(), Failure> {
+    sqlx::query("SELECT 1 FROM webhook_endpoint WHERE id = $1 FOR UPDATE")
+        .bind(id.as_str())
+        .execute(&mut *c)
+        .await?;
     sqlx::query("UPDATE webhook_endpoint SET disabled_at = $1, disabled_reason = $2 WHERE id = $3")
         .bind(Micros::from(at))
         .bind(reason.as_str())

@@ -49,10 +49,10 @@ impl EventStore for SqliteStore {
         list(&mut moment, org, after, limit).await.map_err(|failure| self.failed(operation, failure))
     }
 
-    async fn event(&self, org: &OrgId, id: &EventId) -> Result<Option<Event>, StoreError> {
-        let operation = "read event";
+    async fn events_of(&self, org: &OrgId, ids: &[EventId]) -> Result<Vec<Event>, StoreError> {
+        let operation = "read events by their ids";
         let mut moment = self.reading(operation).await?;
-        one(&mut moment, org, id).await.map_err(|failure| self.failed(operation, failure))
+        by_ids(&mut moment, org, ids).await.map_err(|failure| self.failed(operation, failure))
     }
 
     async fn event_position(&self, org: &OrgId, id: &EventId) -> Result<Option<i64>, StoreError> {
@@ -117,7 +117,7 @@ async fn seal(c: &mut SqliteConnection, at: OffsetDateTime, limit: u16) -> Resul
     let (orgs_of, calls) = owners(&rows);
     let fans = fan_out(&rows, last, &receivers(c, &orgs_of).await?, &callbacks(c, &calls).await?);
     deliver(c, &fans, at).await?;
-    Ok(Sealed { events: rows.len() as u64, lanes: lanes(&fans), orgs: orgs(&rows) })
+    Ok(Sealed { events: rows.len() as u64, lanes: lanes(&fans), orgs: orgs(&rows), is_busy: false })
 }
 
 async fn receivers(c: &mut SqliteConnection, orgs: &[&str]) -> Result<Vec<Receiver>, Failure> {
@@ -181,13 +181,16 @@ async fn list(c: &mut SqliteConnection, org: &OrgId, after: i64, limit: u16) -> 
     }
 }
 
-async fn one(c: &mut SqliteConnection, org: &OrgId, id: &EventId) -> Result<Option<Event>, Failure> {
-    let rows = sqlx::query(select_events!("WHERE id = $1 AND org_id = $2 AND position IS NOT NULL"))
-        .bind(id.as_str())
-        .bind(org.as_str())
-        .fetch_all(&mut *c)
-        .await?;
-    Ok(complete(c, &rows).await?.pop())
+async fn by_ids(c: &mut SqliteConnection, org: &OrgId, ids: &[EventId]) -> Result<Vec<Event>, Failure> {
+    let ids: Vec<_> = ids.iter().map(EventId::as_str).collect();
+    let rows = sqlx::query(select_events!(
+        "WHERE id IN (SELECT value FROM json_each($1)) AND org_id = $2 AND position IS NOT NULL"
+    ))
+    .bind(Json(ids))
+    .bind(org.as_str())
+    .fetch_all(&mut *c)
+    .await?;
+    complete(c, &rows).await
 }
 
 /// Puts calls and logs to the events that can be read.

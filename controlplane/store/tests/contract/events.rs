@@ -39,11 +39,14 @@ pub(crate) async fn events_tell_of_their_call_and_of_its_log_so_far(mut f: Fixtu
     let page = f.store.events(&org, 0, 1).await.unwrap();
     assert_eq!((&page.events[..], page.through, page.has_more), (&events[..1], 2, true));
     assert!(!f.store.events(&org, 0, 2).await.unwrap().has_more);
-    assert_eq!(f.store.event(&org, &events[1].id).await.unwrap().as_ref(), Some(&events[1]));
+    let ids = [events[1].id.clone(), f.event(), events[0].id.clone()];
+    let mut by_ids = f.store.events_of(&org, &ids).await.unwrap();
+    by_ids.sort_by_key(|event| event.position);
+    assert_eq!(by_ids, events);
     assert_eq!(f.store.event_position(&org, &events[1].id).await.unwrap(), Some(3));
     let other = f.other_org().await;
     assert!(f.store.events(&other, 0, 10).await.unwrap().events.is_empty());
-    assert_eq!(f.store.event(&other, &events[1].id).await.unwrap(), None);
+    assert_eq!(f.store.events_of(&other, &ids).await.unwrap(), []);
     assert_eq!(f.store.event_position(&other, &events[1].id).await.unwrap(), None);
 }
 

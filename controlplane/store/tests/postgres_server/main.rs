@@ -10,7 +10,8 @@
 )]
 
 mod accounts;
-mod pending;
+mod numbering;
+mod reads;
 mod sets;
 
 use std::time::Duration;

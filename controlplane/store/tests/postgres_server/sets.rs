@@ -31,12 +31,12 @@ async fn begun(store: &PostgresStore, count: usize, rng: &mut StdRng) -> Vec<Beg
     begins
 }
 
-fn advance(of: &BeginAttempt, status: AttemptStatus, rang: Rang, rng: &mut StdRng) -> Advance {
+pub(crate) fn advance(of: &BeginAttempt, status: AttemptStatus, rang: Rang, rng: &mut StdRng) -> Advance {
     let (call, attempt) = (of.call.clone(), of.attempt.clone());
     Advance { call, epoch: 0, attempt, status, rang, at: of.at, event_id: EventId::new(of.at, rng) }
 }
 
-fn end(of: &BeginAttempt, at: OffsetDateTime, rng: &mut StdRng) -> EndAttempt {
+pub(crate) fn end(of: &BeginAttempt, at: OffsetDateTime, rng: &mut StdRng) -> EndAttempt {
     EndAttempt {
         call: of.call.clone(),
         epoch: 0,
