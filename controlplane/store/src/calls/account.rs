@@ -16,7 +16,7 @@ const SECOND_US: i64 = 1_000_000;
 pub(crate) struct Room {
     /// Attempts under way, and canaries.
     pub(crate) channels: i64,
-    /// How long ago the starts of the last second were, microseconds, the newest first.
+    /// How long ago the starts of the last second left, microseconds, the newest first; 0: not yet.
     pub(crate) starts_us: Vec<i64>,
 }
 

@@ -1,6 +1,10 @@
 //! Accounts of carriers that several replicas share, on PostgreSQL: counted where attempts are begun, so that no moment is between
 //! the look and the start. By the database's clock: replicas' own have no part in it.
 //!
+//! A start counts from its beginning until a second after the first news of its attempt, which come when its Originate has left. So however long its way
+//! to the carrier took, the carrier has no second with more starts than the account: all that it sees in one were counted when the last of them began. One of which there is no news
+//! counts for [`LEAVING_MAX`]: its owner is dead by then and its attempt another's, or barred.
+//!
 //! Attempts over one account begin one after the other, each within its transaction. Only accounts with a limit are counted.
 
 use std::collections::HashMap;
@@ -24,6 +28,14 @@ use crate::{
 /// Class of advisory locks: whose account is counted. Taken after calls' rows, before numbers' turns.
 const ACCOUNT_TURN: i32 = 5;
 
+/// How long a start without news counts, as an interval.
+macro_rules! leaving_max {
+    () => {
+        "interval '10 seconds'"
+    };
+}
+pub(super) use leaving_max;
+
 /// Text that waits for the turns of these carriers' accounts, in one order, and keeps them to the transaction's end. A carrier's name
 /// has no quote.
 pub(super) fn turns(carriers: &[&CarrierName]) -> String {
@@ -44,10 +56,17 @@ pub(super) async fn rooms(
         return Ok(HashMap::new());
     }
     let rows = sqlx::query_as::<_, (Word<CarrierName>, i64, Vec<i64>)>(
-        "SELECT carrier, (SELECT count(*) FROM carrier_channel AS held WHERE held.carrier = asked.carrier),
-             ARRAY(SELECT (extract(epoch FROM clock_timestamp() - at) * 1000000)::bigint FROM carrier_start AS started
-                 WHERE started.carrier = asked.carrier AND at > clock_timestamp() - interval '1 second' ORDER BY at DESC)
-         FROM (SELECT DISTINCT unnest($1::text[]) AS carrier) AS asked",
+        concat!(
+            "SELECT carrier, (SELECT count(*) FROM carrier_channel AS held WHERE held.carrier = asked.carrier),
+                 ARRAY(SELECT us FROM (
+                     SELECT (extract(epoch FROM statement_timestamp() - left_at) * 1000000)::bigint AS us FROM carrier_start AS started
+                     WHERE started.carrier = asked.carrier AND left_at > statement_timestamp() - interval '1 second'
+                     UNION ALL SELECT 0 FROM carrier_start AS leaving
+                     WHERE leaving.carrier = asked.carrier AND left_at IS NULL AND at > statement_timestamp() - ",
+            leaving_max!(),
+            ") AS counted ORDER BY us)
+             FROM (SELECT DISTINCT unnest($1::text[]) AS carrier) AS asked"
+        ),
     )
     .bind(wanted.iter().map(|(carrier, _)| carrier.as_str()).collect::<Vec<_>>())
     .fetch_all(&mut *c)
@@ -100,9 +119,12 @@ pub(super) async fn hold(
         return Ok(Held::Full { wait, ago: room.ago() });
     }
     sqlx::query(
-        "WITH past AS (DELETE FROM carrier_start WHERE carrier = $1 AND at < clock_timestamp() - interval '10 seconds'),
-             started AS (INSERT INTO carrier_start (carrier, at) VALUES ($1, clock_timestamp()))
-         INSERT INTO carrier_channel (attempt_id, carrier) VALUES ($2, $1) ON CONFLICT (attempt_id) DO NOTHING",
+        concat!(
+            "WITH past AS (DELETE FROM carrier_start WHERE carrier = $1 AND at < statement_timestamp() - ",
+            leaving_max!(),
+            "), started AS (INSERT INTO carrier_start (carrier, at) VALUES ($1, clock_timestamp()))
+             INSERT INTO carrier_channel (attempt_id, carrier) VALUES ($2, $1) ON CONFLICT (attempt_id) DO NOTHING"
+        ),
     )
     .bind(carrier.as_str())
     .bind(of_canary(replica, attempt))

@@ -6,6 +6,7 @@
 use controlplane_core::{call::Detection, ending::EndingClass};
 use sqlx::PgConnection;
 
+use super::accounts::leaving_max;
 use crate::{
     calls::{
         BeginAttempt, IDEMPOTENCY_KEPT,
@@ -43,7 +44,7 @@ impl<'a> New<'a> {
 /// Attempts, the starts of rounds whose numbers are bounded, in place of those that no window looks at any more, and places on accounts.
 pub(super) async fn begin(c: &mut PgConnection, changes: &[&Change<'_>]) -> Result<(), Failure> {
     let new: Vec<_> = changes.iter().filter_map(|change| New::of(change)).collect();
-    sqlx::query(
+    sqlx::query(concat!(
         "WITH asked AS MATERIALIZED (
              SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[],
                  $9::timestamptz[], $10::integer[], $11::text[], $12::timestamptz[], $13::text[], $14::text[], $15::text[],
@@ -61,9 +62,11 @@ pub(super) async fn begin(c: &mut PgConnection, changes: &[&Change<'_>]) -> Resu
              SELECT call_id, round, org_id, number, at FROM asked WHERE number IS NOT NULL
          ), past AS (
              DELETE FROM carrier_start USING (SELECT DISTINCT account FROM asked) AS over
-             WHERE carrier = over.account AND at < clock_timestamp() - interval '10 seconds'
-         ), started AS (
-             INSERT INTO carrier_start (carrier, at) SELECT account, clock_timestamp() FROM asked WHERE account IS NOT NULL
+             WHERE carrier = over.account AND at < statement_timestamp() - ",
+        leaving_max!(),
+        "), started AS (
+             INSERT INTO carrier_start (carrier, at, attempt_id, left_at)
+             SELECT account, clock_timestamp(), attempt_id, NULL FROM asked WHERE account IS NOT NULL
          ), held AS (
              INSERT INTO carrier_channel (attempt_id, carrier)
              SELECT attempt_id, account FROM asked WHERE account IS NOT NULL ON CONFLICT (attempt_id) DO NOTHING
@@ -75,8 +78,8 @@ pub(super) async fn begin(c: &mut PgConnection, changes: &[&Change<'_>]) -> Resu
              SELECT event_id, org_id, call_id, sequence, status, attempt_id, at FROM asked
          )
          INSERT INTO outbox (id, org_id, call_id, sequence, kind, created_at, due_at)
-         SELECT event_id, org_id, call_id, sequence, kind, at, at FROM asked",
-    )
+         SELECT event_id, org_id, call_id, sequence, kind, at, at FROM asked"
+    ))
     .bind(each(&new, |new| new.begin.attempt.as_str()))
     .bind(each(&new, |new| new.step.org.as_str()))
     .bind(each(&new, |new| new.step.call.as_str()))
@@ -152,6 +155,9 @@ pub(super) async fn go_on(c: &mut PgConnection, changes: &[&Change<'_>]) -> Resu
                  sip_code = asked.sip_code, q850 = asked.q850, heard_key = coalesce(attempt.heard_key, asked.attempt_key),
                  machine = asked.machine, is_untold = coalesce(asked.is_untold, attempt.is_untold)
              FROM asked WHERE attempt.id = asked.attempt_id AND (SELECT count(*) FROM stepped) >= 0
+         ), left_now AS (
+             UPDATE carrier_start SET left_at = clock_timestamp() FROM asked
+             WHERE carrier_start.attempt_id = asked.attempt_id AND carrier_start.left_at IS NULL
          ), freed AS (
              DELETE FROM carrier_channel USING asked
              WHERE carrier_channel.attempt_id = asked.attempt_id AND asked.ended_at IS NOT NULL

@@ -3,13 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use controlplane_core::{
-    call::Rang,
+    call::{AttemptStatus, Rang},
     ending::{EndingClass, Talk},
     ids::{AttemptId, CallId, EventId, ReplicaId},
 };
 use controlplane_store::{
     CallStore as _, ReplicaStore as _, StoreError,
-    calls::{Account, Begun, Created, EndAttempt, Follows},
+    calls::{Account, Begun, Created, EndAttempt, Follows, Written},
     postgres::PostgresStore,
     replicas::{Held, Renewal},
 };
@@ -17,7 +17,7 @@ use rand::{SeedableRng as _, rngs::StdRng};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use time::OffsetDateTime;
 
-use crate::{SOON, begin, database, write};
+use crate::{SOON, begin, database, sets::advance, write};
 
 /// Of the attempts that queue for an account when their replicas stand still, the first alone keeps it, for a second.
 #[tokio::test(flavor = "multi_thread")]
@@ -101,22 +101,32 @@ async fn an_account_that_replicas_share_has_no_more_than_it_may() {
             (begin, Begun::Yes { .. }) => begun.push(begin),
             (begin, Begun::Full { wait: Some(wait), ago }) => {
                 assert!(wait <= Duration::from_secs(1), "{wait:?}");
-                // The oldest of the five is what is waited for.
-                assert_eq!(ago.len(), 5);
-                assert!(ago.is_sorted() && ago[4] + wait == Duration::from_secs(1), "{ago:?}, {wait:?}");
+                // None is known to have left.
+                assert_eq!((ago, wait), (vec![Duration::ZERO; 5], Duration::from_secs(1)));
                 waiting.push(begin);
             }
             (_, other) => panic!("{other:?}"),
         }
     }
     assert_eq!(begun.len(), 5);
-    // A second later three more have a channel, and the next one waits for an end.
-    tokio::time::sleep(Duration::from_millis(1_100)).await;
     let mut ask = async |store: usize| {
         let begin = waiting.pop().unwrap();
         let answer = stores[store].begin_attempt(begin.clone()).await.unwrap();
         (begin, answer)
     };
+    // While they have not left, nobody knows when the carrier sees them.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    assert!(matches!(ask(1).await, (_, Begun::Full { wait: Some(_), .. })));
+    for (n, begun) in begun.iter().enumerate() {
+        let news = advance(begun, AttemptStatus::Initiated, Rang::Maybe, rng);
+        assert!(matches!(stores[n % 3].advance(news).await.unwrap(), Written::Yes { .. }));
+    }
+    let Begun::Full { wait: Some(wait), ago } = ask(2).await.1 else { panic!("they have just left") };
+    // The first of the five that left is what is waited for.
+    assert!(ago.len() == 5 && ago.is_sorted() && !ago[0].is_zero(), "{ago:?}");
+    assert_eq!(ago[4] + wait, Duration::from_secs(1));
+    // A second after they left three more have a channel, and the next one waits for an end.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
     for n in 0..3 {
         assert!(matches!(ask(n).await, (_, Begun::Yes { .. })));
     }
@@ -138,6 +148,25 @@ async fn an_account_that_replicas_share_has_no_more_than_it_may() {
     let _ = stores[1].end_attempt(end).await.unwrap();
     assert!(matches!(ask(2).await, (_, Begun::Yes { .. })));
     assert!(matches!(ask(1).await.1, Begun::Full { wait: None, .. }));
+}
+
+/// A start of which nobody tells any more does not count for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_without_news_counts_for_ten_seconds() {
+    let url = database().await;
+    let rng = &mut StdRng::seed_from_u64(9);
+    let store = PostgresStore::open_shared(&url, ReplicaId::new(rng)).await.unwrap();
+    let account = Account { cps_max: Some(1), channels_max: None };
+    let mut answers = Vec::new();
+    let mut raw = PgConnection::connect(&url).await.unwrap();
+    for passed in ["0 s", "9 s", "2 s"] {
+        let Created::New(call) = write(&store, rng).await.unwrap() else { panic!("it is new") };
+        let passes = format!("UPDATE carrier_start SET at = at - interval '{passed}'");
+        sqlx::query(AssertSqlSafe(passes)).execute(&mut raw).await.unwrap();
+        let begun = store.begin_attempt(begin(call.id, Some(account), rng)).await.unwrap();
+        answers.push(matches!(begun, Begun::Yes { .. }));
+    }
+    assert_eq!(answers, [true, false, true]);
 }
 
 /// A canary has a place as an attempt has, once, and one whose replica is dead for a minute has none.

@@ -1,0 +1,1 @@
+-- One control plane counts the starts of accounts in memory. On PostgreSQL, where several count them, a start counts from here on until it has left.
