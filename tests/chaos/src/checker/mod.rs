@@ -17,8 +17,7 @@
 //!     he named, none while there was room for it too few; and none once the call is acknowledged, canceled or past its deadline.
 //! 11. Every step of a call reached the webhook: signed, in order, under one id, as it was; and exactly one end by id, which
 //!     is the call's.
-//! 12. No carrier sees more channels than its account has, nor more starts that certainly were of one second than that allows: an
-//!     account counts a start some time between its attempt's beginning and its INVITE's arrival.
+//! 12. No carrier sees more channels than its account has, nor in any second more starts than that allows and one.
 mod accounts;
 mod events;
 mod rounds;
