@@ -220,6 +220,8 @@ impl Webhooks {
             sealed.lanes.into_iter().for_each(|lane| self.lanes.nudge(lane));
             if sealed.is_busy {
                 sleep(GATHER).await;
+                // Of whom the other one has numbered events is not known here.
+                self.streams.wake_all();
             } else if sealed.events < SEAL_MAX.into() {
                 // Of fewer calls than it may take: there was no more.
                 break;

@@ -1,9 +1,9 @@
 //! Accounts of carriers that several replicas share, on PostgreSQL: counted where attempts are begun, so that no moment is between
 //! the look and the start. By the database's clock: replicas' own have no part in it.
 //!
-//! A start counts from its beginning until a second after the first news of its attempt, which come when its Originate has left. So however long its way
-//! to the carrier took, the carrier has no second with more starts than the account: all that it sees in one were counted when the last of them began. One of which there is no news
-//! counts for [`LEAVING_MAX`]: its owner is dead by then and its attempt another's, or barred.
+//! A start counts from its beginning until a second after the first news of its attempt, which come when its Originate has left, and 50 ms for what Asterisk
+//! may still do before the INVITE leaves. So however long its way to the carrier took, the carrier has no second with more starts than the account: all that it sees in one were
+//! counted when the last of them began. One of which there is no news counts for ten seconds: its owner is dead by then and its attempt another's, or barred.
 //!
 //! Attempts over one account begin one after the other, each within its transaction. Only accounts with a limit are counted.
 
@@ -59,8 +59,9 @@ pub(super) async fn rooms(
         concat!(
             "SELECT carrier, (SELECT count(*) FROM carrier_channel AS held WHERE held.carrier = asked.carrier),
                  ARRAY(SELECT us FROM (
-                     SELECT (extract(epoch FROM statement_timestamp() - left_at) * 1000000)::bigint AS us FROM carrier_start AS started
-                     WHERE started.carrier = asked.carrier AND left_at > statement_timestamp() - interval '1 second'
+                     SELECT greatest(0, (extract(epoch FROM statement_timestamp() - left_at) * 1000000)::bigint - 50000) AS us
+                     FROM carrier_start AS started
+                     WHERE started.carrier = asked.carrier AND left_at > statement_timestamp() - interval '1050 milliseconds'
                      UNION ALL SELECT 0 FROM carrier_start AS leaving
                      WHERE leaving.carrier = asked.carrier AND left_at IS NULL AND at > statement_timestamp() - ",
             leaving_max!(),

@@ -93,9 +93,9 @@ async fn write(server: &Server, settles: Vec<Settle>, replies: Vec<Reply>) {
             }
         }
         Err(failure) => {
-            let failed = answer(server, Err(failure));
+            let failed = failure.named(OPERATION, &server.database);
             for reply in replies {
-                let _ = reply.send(failed.as_ref().map(|()| ()).map_err(StoreError::again));
+                let _ = reply.send(Err(failed.again()));
             }
         }
     }

@@ -121,6 +121,7 @@ async fn an_account_that_replicas_share_has_no_more_than_it_may() {
         let news = advance(begun, AttemptStatus::Initiated, Rang::Maybe, rng);
         assert!(matches!(stores[n % 3].advance(news).await.unwrap(), Written::Yes { .. }));
     }
+    tokio::time::sleep(Duration::from_millis(100)).await;
     let Begun::Full { wait: Some(wait), ago } = ask(2).await.1 else { panic!("they have just left") };
     // The first of the five that left is what is waited for.
     assert!(ago.len() == 5 && ago.is_sorted() && !ago[0].is_zero(), "{ago:?}");
