@@ -58,6 +58,8 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What comes within this time is numbered together: each time is a commit of its own, as much as a call's step.
 const GATHER: Duration = Duration::from_millis(20);
+/// So often another one is found numbering before that is told: some 5 s, and the database ends who stands still after one.
+const PASSED_BY_MAX: u32 = 250;
 /// Calls whose events are numbered in one transaction.
 const SEAL_MAX: u16 = 200;
 /// Lanes that one look wakes up.
@@ -213,6 +215,7 @@ impl Webhooks {
     }
 
     async fn number_all(&self) -> Result<(), controlplane_store::StoreError> {
+        let mut passed_by = 0;
         while self.shared.store.is_unsealed().await? {
             let sealed = self.shared.store.seal_events(self.shared.clock.now(), SEAL_MAX).await?;
             self.shared.metrics.webhooks.sealed.inc_by(sealed.events);
@@ -220,8 +223,13 @@ impl Webhooks {
             sealed.lanes.into_iter().for_each(|lane| self.lanes.nudge(lane));
             if sealed.is_busy {
                 sleep(GATHER).await;
-                // Of whom the other one has numbered events is not known here.
-                self.streams.wake_all();
+                passed_by += 1;
+                if passed_by == PASSED_BY_MAX {
+                    // Fails where there is nothing to number by.
+                    let position = self.shared.store.last_position().await?;
+                    tracing::warn!(position, "another control plane has been numbering events for seconds");
+                    passed_by = 0;
+                }
             } else if sealed.events < SEAL_MAX.into() {
                 // Of fewer calls than it may take: there was no more.
                 break;

@@ -75,12 +75,6 @@ impl Streams {
         }
     }
 
-    /// Any organisation may have news.
-    pub(super) fn wake_all(&self) {
-        let orgs = self.orgs.lock().unwrap_or_else(PoisonError::into_inner);
-        orgs.values().for_each(|watched| watched.news.send_modify(|count| *count += 1));
-    }
-
     /// Keys were revoked, or an organisation was suspended: every stream looks at its own.
     pub(crate) fn keys_changed(&self) {
         self.keys.send_modify(|count| *count += 1);

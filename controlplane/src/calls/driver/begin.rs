@@ -18,6 +18,9 @@ use crate::{calls::place::Place, registry::Assignment};
 /// Between two looks whether other replicas have freed a channel of an account.
 pub(crate) const ACCOUNT_AGAIN: std::time::Duration = std::time::Duration::from_millis(250);
 
+/// A shared account counts a start for twice as long, if there are no news of it: one whose beginning was written again after this may not leave.
+const COUNTED_FOR: time::Duration = time::Duration::milliseconds(1_500);
+
 impl Driver<'_> {
     /// Writes an attempt. `Ok`: the moment of the write; its Originate is to leave at once. `Err`: it must not leave,
     /// and this follows. `None`: it is only rehearsed.
@@ -68,6 +71,10 @@ impl Driver<'_> {
         };
         if !is_open {
             return Err(Step::Next);
+        }
+        if begin.account.is_some() && begin.at - at > COUNTED_FOR {
+            // It may have been counted by the first write, which was not heard.
+            return Err(self.end_unsent(place, None).await);
         }
         self.leave_turn();
         self.call.redial_at = None;

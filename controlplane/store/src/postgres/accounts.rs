@@ -3,7 +3,8 @@
 //!
 //! A start counts from its beginning until a second after the first news of its attempt, which come when its Originate has left, and 50 ms for what Asterisk
 //! may still do before the INVITE leaves. So however long its way to the carrier took, the carrier has no second with more starts than the account: all that it sees in one were
-//! counted when the last of them began. One of which there is no news counts for ten seconds: its owner is dead by then and its attempt another's, or barred.
+//! counted when the last of them began. One of which there is no news counts for three seconds: longer than an Originate takes to leave, if it ever does, and short enough that a node
+//! that has fallen silent does not hold all that the account has.
 //!
 //! Attempts over one account begin one after the other, each within its transaction. Only accounts with a limit are counted.
 
@@ -28,10 +29,10 @@ use crate::{
 /// Class of advisory locks: whose account is counted. Taken after calls' rows, before numbers' turns.
 const ACCOUNT_TURN: i32 = 5;
 
-/// How long a start without news counts, as an interval.
+/// How long a start without news counts, as an interval. An attempt whose beginning had to be written again for half as long is not sent.
 macro_rules! leaving_max {
     () => {
-        "interval '10 seconds'"
+        "interval '3 seconds'"
     };
 }
 pub(super) use leaving_max;
@@ -120,12 +121,9 @@ pub(super) async fn hold(
         return Ok(Held::Full { wait, ago: room.ago() });
     }
     sqlx::query(
-        concat!(
-            "WITH past AS (DELETE FROM carrier_start WHERE carrier = $1 AND at < statement_timestamp() - ",
-            leaving_max!(),
-            "), started AS (INSERT INTO carrier_start (carrier, at) VALUES ($1, clock_timestamp()))
-             INSERT INTO carrier_channel (attempt_id, carrier) VALUES ($2, $1) ON CONFLICT (attempt_id) DO NOTHING"
-        ),
+        "WITH past AS (DELETE FROM carrier_start WHERE carrier = $1 AND at < statement_timestamp() - interval '1 minute'),
+             started AS (INSERT INTO carrier_start (carrier, at) VALUES ($1, clock_timestamp()))
+         INSERT INTO carrier_channel (attempt_id, carrier) VALUES ($2, $1) ON CONFLICT (attempt_id) DO NOTHING",
     )
     .bind(carrier.as_str())
     .bind(of_canary(replica, attempt))

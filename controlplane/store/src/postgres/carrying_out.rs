@@ -44,7 +44,7 @@ impl<'a> New<'a> {
 /// Attempts, the starts of rounds whose numbers are bounded, in place of those that no window looks at any more, and places on accounts.
 pub(super) async fn begin(c: &mut PgConnection, changes: &[&Change<'_>]) -> Result<(), Failure> {
     let new: Vec<_> = changes.iter().filter_map(|change| New::of(change)).collect();
-    sqlx::query(concat!(
+    sqlx::query(
         "WITH asked AS MATERIALIZED (
              SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[],
                  $9::timestamptz[], $10::integer[], $11::text[], $12::timestamptz[], $13::text[], $14::text[], $15::text[],
@@ -62,9 +62,8 @@ pub(super) async fn begin(c: &mut PgConnection, changes: &[&Change<'_>]) -> Resu
              SELECT call_id, round, org_id, number, at FROM asked WHERE number IS NOT NULL
          ), past AS (
              DELETE FROM carrier_start USING (SELECT DISTINCT account FROM asked) AS over
-             WHERE carrier = over.account AND at < statement_timestamp() - ",
-        leaving_max!(),
-        "), started AS (
+             WHERE carrier = over.account AND at < statement_timestamp() - interval '1 minute'
+         ), started AS (
              INSERT INTO carrier_start (carrier, at, attempt_id, left_at)
              SELECT account, clock_timestamp(), attempt_id, NULL FROM asked WHERE account IS NOT NULL
          ), held AS (
@@ -78,8 +77,8 @@ pub(super) async fn begin(c: &mut PgConnection, changes: &[&Change<'_>]) -> Resu
              SELECT event_id, org_id, call_id, sequence, status, attempt_id, at FROM asked
          )
          INSERT INTO outbox (id, org_id, call_id, sequence, kind, created_at, due_at)
-         SELECT event_id, org_id, call_id, sequence, kind, at, at FROM asked"
-    ))
+         SELECT event_id, org_id, call_id, sequence, kind, at, at FROM asked",
+    )
     .bind(each(&new, |new| new.begin.attempt.as_str()))
     .bind(each(&new, |new| new.step.org.as_str()))
     .bind(each(&new, |new| new.step.call.as_str()))
@@ -128,10 +127,10 @@ impl<'a> GoesOn<'a> {
     }
 }
 
-/// While a call is open, `reason`, `outcome` and `ended_at` are empty; `redial_at` while it does not wait.
+/// A start that was not sent counts no more, and one of which there are news too late does not count again. While a call is open, `reason`, `outcome` and `ended_at` are empty; `redial_at` while it does not wait.
 pub(super) async fn go_on(c: &mut PgConnection, changes: &[&Change<'_>]) -> Result<(), Failure> {
     let news: Vec<_> = changes.iter().filter_map(|change| GoesOn::of(change)).collect();
-    let query = sqlx::query(
+    let query = sqlx::query(concat!(
         "WITH asked AS MATERIALIZED (
              SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[],
                  $7::text[], $8::integer[], $9::integer[], $10::text[], $11::text[], $12::bool[], $13::text[], $14::text[],
@@ -156,9 +155,12 @@ pub(super) async fn go_on(c: &mut PgConnection, changes: &[&Change<'_>]) -> Resu
                  machine = asked.machine, is_untold = coalesce(asked.is_untold, attempt.is_untold)
              FROM asked WHERE attempt.id = asked.attempt_id AND (SELECT count(*) FROM stepped) >= 0
          ), left_now AS (
-             UPDATE carrier_start SET left_at = clock_timestamp() FROM asked
-             WHERE carrier_start.attempt_id = asked.attempt_id AND carrier_start.left_at IS NULL
-         ), freed AS (
+             UPDATE carrier_start AS s
+             SET left_at = CASE WHEN asked.ending = 'not_sent' THEN s.at - interval '1 minute' ELSE clock_timestamp() END
+             FROM asked
+             WHERE s.attempt_id = asked.attempt_id AND s.left_at IS NULL AND s.at > statement_timestamp() - ",
+        leaving_max!(),
+        "), freed AS (
              DELETE FROM carrier_channel USING asked
              WHERE carrier_channel.attempt_id = asked.attempt_id AND asked.ended_at IS NOT NULL
          ), promised AS (
@@ -171,8 +173,8 @@ pub(super) async fn go_on(c: &mut PgConnection, changes: &[&Change<'_>]) -> Resu
              FROM asked WHERE event_id IS NOT NULL
          )
          INSERT INTO outbox (id, org_id, call_id, sequence, kind, created_at, due_at)
-         SELECT event_id, org_id, call_id, sequence, kind, at, at FROM asked WHERE event_id IS NOT NULL",
-    );
+         SELECT event_id, org_id, call_id, sequence, kind, at, at FROM asked WHERE event_id IS NOT NULL"
+    ));
     query
         .bind(each(&news, |news| news.known.id.as_str()))
         .bind(each(&news, |news| news.known.status.as_str()))

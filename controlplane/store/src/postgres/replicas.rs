@@ -45,7 +45,7 @@ impl ReplicaStore for PostgresStore {
             "SELECT r.id, name, secrets, started_at, r.expires_at > clock_timestamp() AS is_living,
                  r.expires_at > clock_timestamp() AND l.replica_id IS NOT NULL AS leads,
                  (extract(epoch FROM r.expires_at - clock_timestamp()) * 1000)::bigint AS lease_left_ms,
-                 (SELECT count(*) FROM call WHERE lease_owner = r.id AND ended_at IS NULL) AS calls
+                 (SELECT count(*) FROM call WHERE lease_owner = r.id COLLATE \"default\" AND ended_at IS NULL) AS calls
              FROM replica AS r LEFT JOIN leader AS l ON l.replica_id = r.id ORDER BY started_at, r.id",
         )
         .fetch_all(&self.pool)
@@ -55,11 +55,12 @@ impl ReplicaStore for PostgresStore {
     }
 
     async fn claim_calls(&self, replica: &ReplicaId, limit: u16) -> Result<Vec<Call>, StoreError> {
-        // Nearly always there is nothing, which costs one question and no transaction.
+        // Nearly always there is nothing, which costs one question and no transaction. The index of owners has the database's collation, replicas' ids have
+        // another: as they are, the comparison would read the owners of all open calls.
         let is_any = sqlx::query_scalar::<_, bool>(
             "SELECT EXISTS (SELECT 1 FROM call WHERE ended_at IS NULL AND lease_owner IS NULL)
                  OR EXISTS (SELECT 1 FROM replica AS r WHERE r.expires_at <= clock_timestamp() AND r.id <> $1
-                     AND EXISTS (SELECT 1 FROM call WHERE lease_owner = r.id AND ended_at IS NULL))",
+                     AND (SELECT true FROM call WHERE lease_owner = r.id COLLATE \"default\" AND ended_at IS NULL LIMIT 1))",
         )
         .bind(replica.as_str())
         .fetch_one(&self.pool)
@@ -267,7 +268,7 @@ async fn renew(c: &mut PgConnection, renewal: &Renewal) -> Result<Renewed, Failu
              ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at, secrets = excluded.secrets),
          forgotten AS (
              DELETE FROM replica WHERE id <> $1 AND expires_at < clock_timestamp() - interval '1 day'
-                 AND NOT EXISTS (SELECT 1 FROM call WHERE lease_owner = replica.id AND ended_at IS NULL)),
+                 AND (SELECT true FROM call WHERE lease_owner = replica.id COLLATE \"default\" AND ended_at IS NULL LIMIT 1) IS NULL),
          led AS (
              UPDATE leader SET epoch = CASE WHEN replica_id = $1 THEN epoch ELSE epoch + 1 END, replica_id = $1,
                  expires_at = clock_timestamp() + $4 * interval '1 microsecond'
@@ -303,10 +304,15 @@ async fn claim(c: &mut PgConnection, replica: &ReplicaId, limit: u16) -> Result<
     .fetch_all(&mut *c)
     .await?;
     let ids = sqlx::query_scalar::<_, String>(
-        "UPDATE call SET lease_owner = $1, lease_epoch = lease_epoch + 1 WHERE id IN (
-             SELECT id FROM call WHERE ended_at IS NULL AND (lease_owner IS NULL OR lease_owner = ANY($2))
-             ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED)
-         RETURNING id",
+        // By their owners, so that no calls of the living are read.
+        "WITH free AS MATERIALIZED (
+             SELECT id FROM call WHERE ended_at IS NULL AND lease_owner IS NULL LIMIT $3 FOR UPDATE SKIP LOCKED
+         ), dead AS MATERIALIZED (
+             SELECT id FROM call WHERE ended_at IS NULL AND lease_owner = ANY($2)
+             LIMIT $3 - (SELECT count(*) FROM free) FOR UPDATE SKIP LOCKED
+         )
+         UPDATE call SET lease_owner = $1, lease_epoch = lease_epoch + 1
+         WHERE id IN (SELECT id FROM free UNION ALL SELECT id FROM dead) RETURNING id",
     )
     .bind(replica.as_str())
     .bind(&dead)

@@ -2,11 +2,12 @@
 //!
 //! What waits while there is no room for another set is company. A set that takes long (a row or an account that
 //! another one has locked, a connection that has fallen silent) holds up nobody but those who are in it: after [`SLOW_AFTER`] it does not count
-//! among those under way. Only attempts that begin over an account of one that begins already wait for it: they would on the server, one by one,
+//! among those under way. Only attempts that begin over an account of one that begins already wait for it, up to a second: they would on the server, one by one,
 //! each with a connection that others lack.
 
 use std::{
     collections::{HashSet, VecDeque},
+    future::Future,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -35,6 +36,8 @@ const OPERATION: &str = "write news of calls";
 const SETS_MAX: usize = 2;
 /// Longer than a set takes whose locks are free.
 const SLOW_AFTER: Duration = Duration::from_millis(100);
+/// A session that stands still in a transaction is ended by the server after this: whoever's answer is late by more has fallen silent, and not the account.
+const BUSY_MAX: Duration = Duration::from_secs(1);
 /// News that may wait, of each kind. Beyond it, who tells them waits for room.
 const WAITING_MAX: usize = 1_024;
 
@@ -132,7 +135,7 @@ impl Begins {
         let of: HashSet<_> =
             group.news().iter().filter_map(News::account).map(|(of, _)| of.clone()).collect();
         busy.extend(of.iter().cloned());
-        Some(Set { group, _busy: Some(Busy { accounts: Arc::clone(&self.accounts), of }) })
+        Some(Set { group, busy: Some(Busy { accounts: Arc::clone(&self.accounts), of }) })
     }
 
     /// Returns when another one waits, or an account is free. `None`: nothing will.
@@ -150,12 +153,12 @@ impl Begins {
 struct Set {
     group: Group,
     /// Free when it is written.
-    _busy: Option<Busy>,
+    busy: Option<Busy>,
 }
 
 impl From<Group> for Set {
     fn from(group: Group) -> Self {
-        Self { group, _busy: None }
+        Self { group, busy: None }
     }
 }
 
@@ -248,14 +251,25 @@ async fn serve(server: Arc<Server>, mut queue: Queue) {
     while let Ok(place) = Arc::clone(&places).acquire_owned().await
         && let Some(set) = queue.next().await
     {
-        tokio::spawn(in_place(place, Arc::clone(&server), set));
+        tokio::spawn(written(place, Arc::clone(&server), set));
     }
 }
 
-/// Keeps the place for as long as the set is not slow.
-async fn in_place(place: OwnedSemaphorePermit, server: Arc<Server>, set: Set) {
-    let Set { group, _busy } = set;
-    let mut writing = pin!(write(server, group));
+/// Keeps the place for as long as the set is not slow, and its accounts for as long as the server lets it keep them.
+async fn written(place: OwnedSemaphorePermit, server: Arc<Server>, set: Set) {
+    let Set { group, busy } = set;
+    let mut writing = pin!(in_place(place, write(server, group)));
+    tokio::select! {
+        () = &mut writing => return,
+        () = sleep(BUSY_MAX) => {}
+    }
+    drop(busy);
+    writing.await;
+}
+
+/// Keeps the place for as long as the writing is not slow.
+pub(super) async fn in_place(place: OwnedSemaphorePermit, writing: impl Future<Output = ()>) {
+    let mut writing = pin!(writing);
     tokio::select! {
         () = &mut writing => return,
         () = sleep(SLOW_AFTER) => {}

@@ -12,6 +12,7 @@ use tokio::{
 use super::{
     deliveries,
     server::{Body, Server},
+    sets::in_place,
 };
 use crate::{StoreError, error::Failure, webhooks::Settle};
 
@@ -19,7 +20,7 @@ use crate::{StoreError, error::Failure, webhooks::Settle};
 const OPERATION: &str = "settle deliveries";
 /// Most that are written together.
 const SET_MAX: usize = 64;
-/// Sets under way at once: while one is being synced, the next is written.
+/// Sets under way at once: while one is being synced, the next is written. A slow one is not counted.
 const SETS_MAX: usize = 2;
 /// How long the first of a set waits for company. What follows it of its call waits as long.
 const GATHER: Duration = Duration::from_millis(5);
@@ -69,27 +70,26 @@ async fn serve(server: Arc<Server>, mut come: mpsc::Receiver<(Settle, Reply)>) {
         sleep(GATHER).await;
         let more = iter::from_fn(|| come.try_recv().ok()).take(SET_MAX - 1);
         let (settles, replies) = iter::once(first).chain(more).unzip();
-        let server = Arc::clone(&server);
-        tokio::spawn(async move {
-            write(&server, settles, replies).await;
-            drop(place);
-        });
+        tokio::spawn(in_place(place, write(Arc::clone(&server), settles, replies)));
     }
 }
 
-/// Writes a set and tells everybody what came of theirs: one by one where the database refuses what is in it.
-async fn write(server: &Server, settles: Vec<Settle>, replies: Vec<Reply>) {
-    match together(server, &settles).await {
+/// Writes a set and tells everybody what came of theirs: each alone where the database refuses what is in it, or another one has locked some of it.
+async fn write(server: Arc<Server>, settles: Vec<Settle>, replies: Vec<Reply>) {
+    match together(&server, &settles).await {
         Ok(settled) => {
             for (reply, is_settled) in replies.into_iter().zip(settled) {
                 // Nobody listens any more: it stands all the same.
-                let _ = reply.send(answer(server, Ok(is_settled)));
+                let _ = reply.send(answer(&server, Ok(is_settled)));
             }
         }
         Err(failure) if failure.is_of_what_was_asked() && settles.len() > 1 => {
             for (settle, reply) in settles.into_iter().zip(replies) {
-                let alone = together(server, &[settle]).await.map(|settled| settled == [true]);
-                let _ = reply.send(answer(server, alone));
+                let server = Arc::clone(&server);
+                tokio::spawn(async move {
+                    let alone = together(&server, &[settle]).await.map(|settled| settled == [true]);
+                    let _ = reply.send(answer(&server, alone));
+                });
             }
         }
         Err(failure) => {

@@ -153,14 +153,14 @@ async fn an_account_that_replicas_share_has_no_more_than_it_may() {
 
 /// A start of which nobody tells any more does not count for ever.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_without_news_counts_for_ten_seconds() {
+async fn a_start_without_news_counts_for_three_seconds() {
     let url = database().await;
     let rng = &mut StdRng::seed_from_u64(9);
     let store = PostgresStore::open_shared(&url, ReplicaId::new(rng)).await.unwrap();
     let account = Account { cps_max: Some(1), channels_max: None };
     let mut answers = Vec::new();
     let mut raw = PgConnection::connect(&url).await.unwrap();
-    for passed in ["0 s", "9 s", "2 s"] {
+    for passed in ["0 s", "2 s", "2 s"] {
         let Created::New(call) = write(&store, rng).await.unwrap() else { panic!("it is new") };
         let passes = format!("UPDATE carrier_start SET at = at - interval '{passed}'");
         sqlx::query(AssertSqlSafe(passes)).execute(&mut raw).await.unwrap();

@@ -9,9 +9,10 @@ use controlplane_core::{
     webhook::Next,
 };
 use controlplane_store::{
-    CallStore as _, EventStore as _, WebhookStore as _,
+    CallStore as _, EventStore as _, ReplicaStore as _, WebhookStore as _,
     calls::{Account, Actor, BeginAttempt, Begun, Created, Written},
     postgres::PostgresStore,
+    replicas::Renewal,
     webhooks::{Change, Claim, Endpoint, Lane, Secret, Secrets, Settle},
 };
 use rand::{SeedableRng as _, rngs::StdRng};
@@ -184,4 +185,43 @@ async fn a_call_is_placed_without_a_look_at_those_that_are_over() {
         let each = rows / (2 * CALLS) as i64;
         assert!(each < 200, "{each} rows of {table} were read for a call, beside 5,000 that are over");
     }
+}
+
+/// Nor is anything else read of the living ones' calls than who owns them.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_of_the_dead_are_claimed_without_a_look_at_those_of_the_living() {
+    const DEAD: usize = 40;
+    const PAGE: u16 = 10;
+    let url = database().await;
+    let rng = &mut StdRng::seed_from_u64(33);
+    let [one, living, dead] = [(); 3].map(|()| ReplicaId::new(rng));
+    let store = PostgresStore::open_shared(&url, one.clone()).await.unwrap();
+    for replica in [&one, &living, &dead] {
+        let (name, secrets) = ("cp".to_owned(), BTreeMap::new());
+        let lease = std::time::Duration::from_secs(600);
+        store.renew_replica(Renewal { replica: replica.clone(), name, secrets, lease }).await.unwrap();
+    }
+    let Created::New(_) = write(&store, rng).await.unwrap() else { panic!("it is new") };
+    let mut raw = PgConnection::connect(&url).await.unwrap();
+    let fill = format!(
+        "ALTER TABLE call SET (autovacuum_enabled = off);
+         UPDATE replica SET expires_at = now() - interval '1 minute' WHERE id = '{dead}';
+         SET session_replication_role = replica;
+         INSERT INTO call SELECT (jsonb_populate_record(NULL::call, to_jsonb(t) || jsonb_build_object('id',
+                 'call_' || lpad(n::text, 26, '0'), 'lease_owner', CASE WHEN n <= 5000 THEN '{living}' ELSE '{dead}' END))).*
+             FROM (SELECT * FROM call LIMIT 1) AS t, generate_series(1, 5000 + {DEAD}) AS n"
+    );
+    sqlx::raw_sql(AssertSqlSafe(fill)).execute(&mut raw).await.unwrap();
+    for _ in 0..=DEAD / usize::from(PAGE) {
+        // Their ids are none that can be read: they are claimed all the same.
+        store.claim_calls(&one, PAGE).await.ok();
+    }
+    let each = read(store, &mut raw).await["call"] / DEAD as i64;
+    println!("{each} rows for each");
+    let left = "SELECT count(*) FROM call WHERE lease_owner = $1";
+    assert_eq!(sqlx::query_scalar::<_, i64>(left).bind(dead.as_str()).fetch_one(&mut raw).await.unwrap(), 0);
+    assert!(
+        each < 60,
+        "{each} rows of calls were read for each that was claimed, beside 5,000 of the living"
+    );
 }
