@@ -306,10 +306,11 @@ async fn claim(c: &mut PgConnection, replica: &ReplicaId, limit: u16) -> Result<
     let ids = sqlx::query_scalar::<_, String>(
         // By their owners, so that no calls of the living are read.
         "WITH free AS MATERIALIZED (
-             SELECT id FROM call WHERE ended_at IS NULL AND lease_owner IS NULL LIMIT $3 FOR UPDATE SKIP LOCKED
+             SELECT id FROM call WHERE ended_at IS NULL AND lease_owner IS NULL
+             ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED
          ), dead AS MATERIALIZED (
              SELECT id FROM call WHERE ended_at IS NULL AND lease_owner = ANY($2)
-             LIMIT $3 - (SELECT count(*) FROM free) FOR UPDATE SKIP LOCKED
+             ORDER BY id LIMIT $3 - (SELECT count(*) FROM free) FOR UPDATE SKIP LOCKED
          )
          UPDATE call SET lease_owner = $1, lease_epoch = lease_epoch + 1
          WHERE id IN (SELECT id FROM free UNION ALL SELECT id FROM dead) RETURNING id",

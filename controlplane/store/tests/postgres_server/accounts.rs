@@ -17,7 +17,11 @@ use rand::{SeedableRng as _, rngs::StdRng};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use time::OffsetDateTime;
 
-use crate::{SOON, begin, database, sets::advance, write};
+use crate::{
+    SOON, begin, database,
+    sets::{advance, end},
+    write,
+};
 
 /// Of the attempts that queue for an account when their replicas stand still, the first alone keeps it, for a second.
 #[tokio::test(flavor = "multi_thread")]
@@ -213,4 +217,31 @@ async fn canaries_hold_places_on_an_account_that_replicas_share() {
         panic!("a canary is a start");
     };
     assert!(wait <= Duration::from_secs(1), "{wait:?}");
+}
+
+/// What was not sent gives its start back, and what is known too late to have ended does not count again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_was_not_sent_or_is_long_over_is_free_at_its_end() {
+    let url = database().await;
+    let rng = &mut StdRng::seed_from_u64(10);
+    let store = PostgresStore::open_shared(&url, ReplicaId::new(rng)).await.unwrap();
+    let account = Account { cps_max: Some(1), channels_max: None };
+    let mut raw = PgConnection::connect(&url).await.unwrap();
+    let mut answers = Vec::new();
+    for (ending, passed) in
+        [(EndingClass::NotSent, "0 s"), (EndingClass::Unknown, "4 s"), (EndingClass::Unknown, "0 s")]
+    {
+        let Created::New(call) = write(&store, rng).await.unwrap() else { panic!("it is new") };
+        let of = begin(call.id, Some(account), rng);
+        let begun = store.begin_attempt(of.clone()).await.unwrap();
+        answers.push(matches!(begun, Begun::Yes { .. }));
+        let passes = format!("UPDATE carrier_start SET at = at - interval '{passed}'");
+        sqlx::query(AssertSqlSafe(passes)).execute(&mut raw).await.unwrap();
+        let end = EndAttempt { ending, follows: Follows::Attempt, ..end(&of, of.at, rng) };
+        assert!(matches!(store.end_attempt(end).await.unwrap(), Written::Yes { .. }));
+    }
+    let Created::New(call) = write(&store, rng).await.unwrap() else { panic!("it is new") };
+    let last = store.begin_attempt(begin(call.id, Some(account), rng)).await.unwrap();
+    assert!(matches!(last, Begun::Full { wait: Some(_), .. }), "{last:?}");
+    assert_eq!(answers, [true; 3]);
 }

@@ -1,4 +1,4 @@
-//! Numbering events beside other replicas, and beside what becomes of endpoints meanwhile.
+//! Numbering and settling events beside other replicas, and beside what becomes of endpoints meanwhile.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +10,9 @@ use controlplane_store::{
     CallStore as _, EventStore as _, WebhookStore as _,
     calls::{Actor, Begun, Created},
     postgres::PostgresStore,
-    webhooks::{Change, Claim, DeliveryPage, Endpoint, EndpointChange, Lane, Secret, Secrets, Settle},
+    webhooks::{
+        Change, Claim, Claimed, DeliveryPage, Endpoint, EndpointChange, Lane, Secret, Secrets, Settle,
+    },
 };
 use rand::{SeedableRng as _, rngs::StdRng};
 use sqlx::{Connection as _, PgConnection};
@@ -46,6 +48,72 @@ async fn event(store: &PostgresStore, rng: &mut StdRng) {
     let Created::New(call) = write(store, rng).await.unwrap() else { panic!("it is new") };
     let begun = store.begin_attempt(begin(call.id, None, rng)).await.unwrap();
     assert_eq!(begun, Begun::Yes { sequence: 2 });
+}
+
+async fn claim(store: &PostgresStore, id: &EndpointId) -> Vec<Claimed> {
+    let claim = Claim {
+        lane: Lane { org: OrgId::first(), name: id.to_string() },
+        owner: "one".to_owned(),
+        now: START,
+        until: START + Duration::from_secs(60),
+        limit: 8,
+        callback_secret: Secret(vec![9; 32]),
+    };
+    store.claim_deliveries(claim).await.unwrap()
+}
+
+fn delivered(claimed: Claimed, rng: &mut StdRng) -> Settle {
+    Settle {
+        event: claimed.event,
+        target: claimed.target,
+        epoch: claimed.epoch,
+        at: START,
+        took_ms: 12,
+        status: Some(200),
+        error: None,
+        next: Next::Delivered,
+        audit_id: AuditId::new(START, rng),
+        disabled_id: EventId::new(START, rng),
+    }
+}
+
+/// Deliveries that are locked (their endpoint is being removed, say) are settled late. Those in a set with them are for as long as a lock is waited for, and all
+/// others at once, however many sets wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_that_is_locked_holds_up_no_others() {
+    let url = database().await;
+    let rng = &mut StdRng::seed_from_u64(43);
+    let store = Arc::new(PostgresStore::open_shared(&url, ReplicaId::new(rng)).await.unwrap());
+    let id = endpoint(&store, rng).await;
+    for _ in 0..8 {
+        event(&store, rng).await;
+    }
+    store.seal_events(START, 100).await.unwrap();
+    let mut claimed = claim(&store, &id).await;
+    assert_eq!(claimed.len(), 8);
+    let free = claimed.split_off(4);
+    let mut raw = PgConnection::connect(&url).await.unwrap();
+    sqlx::query("BEGIN").execute(&mut raw).await.unwrap();
+    let tell = |store: &Arc<PostgresStore>, settle| {
+        let store = Arc::clone(store);
+        tokio::spawn(async move { store.settle_delivery(settle).await })
+    };
+    let mut waiting = Vec::new();
+    for claimed in claimed {
+        let lock = "SELECT 1 FROM webhook_delivery WHERE event_id = $1 FOR UPDATE";
+        sqlx::query(lock).bind(claimed.event.as_str()).execute(&mut raw).await.unwrap();
+        // Apart from each other, so that each waits in a set of its own.
+        waiting.push(tell(&store, delivered(claimed, rng)));
+        tokio::time::sleep(Duration::from_millis(40)).await;
+    }
+    for settled in free.into_iter().map(|claimed| tell(&store, delivered(claimed, rng))).collect::<Vec<_>>() {
+        let settled = timeout(Duration::from_millis(500), settled).await;
+        assert_eq!(settled.expect("it is held up").unwrap().unwrap(), None);
+    }
+    sqlx::query("ROLLBACK").execute(&mut raw).await.unwrap();
+    for settled in waiting {
+        assert_eq!(timeout(SOON, settled).await.unwrap().unwrap().unwrap(), None);
+    }
 }
 
 /// Nobody waits for a replica that numbers events, or stands still while it does.
@@ -86,26 +154,12 @@ async fn who_disables_an_endpoint_finds_what_is_made_for_it_now() {
         .execute(&mut raw)
         .await
         .unwrap();
-    let claim = Claim {
-        lane: Lane { org: OrgId::first(), name: id.to_string() },
-        owner: "one".to_owned(),
-        now: START,
-        until: START + Duration::from_secs(60),
-        limit: 1,
-        callback_secret: Secret(vec![9; 32]),
-    };
-    let claimed = store.claim_deliveries(claim).await.unwrap().pop().unwrap();
+    let claimed = claim(&store, &id).await.pop().unwrap();
     let settle = Settle {
-        event: claimed.event,
-        target: claimed.target,
-        epoch: claimed.epoch,
-        at: START,
-        took_ms: 12,
         status: Some(500),
         error: Some("500".to_owned()),
         next: Next::Again(START + Duration::from_secs(5)),
-        audit_id: AuditId::new(START, rng),
-        disabled_id: EventId::new(START, rng),
+        ..delivered(claimed, rng)
     };
     timeout(Duration::from_millis(500), store.settle_delivery(settle))
         .await
