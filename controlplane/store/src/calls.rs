@@ -292,7 +292,7 @@ pub enum Begun {
     Full {
         /// How long from now until a start is free; `None`: until an attempt ends.
         wait: Option<std::time::Duration>,
-        /// How long ago the account's starts of the last second were, the newest first.
+        /// How long ago the account's starts of the last second left, the newest first; zero: they have not yet.
         ago: Vec<std::time::Duration>,
     },
 }

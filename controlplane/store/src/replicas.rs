@@ -84,7 +84,7 @@ pub enum Held {
     Full {
         /// Until a start is free; `None`: until something ends.
         wait: Option<Duration>,
-        /// How long ago the account's starts of the last second were, the newest first.
+        /// How long ago the account's starts of the last second left, the newest first; zero: they have not yet.
         ago: Vec<Duration>,
     },
 }

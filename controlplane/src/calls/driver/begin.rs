@@ -72,15 +72,13 @@ impl Driver<'_> {
         if !is_open {
             return Err(Step::Next);
         }
-        if begin.account.is_some() && begin.at - at > COUNTED_FOR {
-            // It may have been counted by the first write, which was not heard.
-            return Err(self.end_unsent(place, None).await);
-        }
         self.leave_turn();
         self.call.redial_at = None;
         // What held it back does so no more.
         self.late = Reason::DeadlineExceeded;
-        if !self.calls.membership.lives() {
+        // Its account may have counted it by the first write, which was not heard.
+        let is_counted = begin.account.is_none() || begin.at - at <= COUNTED_FOR;
+        if !self.calls.membership.lives() || !is_counted {
             // Others may take this process for dead: whoever drives the call next sends it.
             return Err(self.end_unsent(place, None).await);
         }

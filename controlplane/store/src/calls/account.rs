@@ -40,7 +40,7 @@ impl Room {
         Some(NoRoom { wait: Some(Duration::from_micros(wait)) })
     }
 
-    /// How long ago each start of the last second was, the newest first.
+    /// The same, for who is told of it.
     pub(crate) fn ago(&self) -> Vec<Duration> {
         self.starts_us.iter().map(|us| Duration::from_micros(u64::try_from(*us).unwrap_or(0))).collect()
     }
